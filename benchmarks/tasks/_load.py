@@ -1,0 +1,103 @@
+"""Load a task: training and test questions, disjoint, before anything is paid for."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from divcon.benchmarks.tasks._files import TaskError, gsm8k_items, json_lines_items
+from divcon.benchmarks.tasks._offline import FAMILIES, offline_items
+from divcon.distill import overlapping, refuse_overlap
+from divcon.programs import Item
+
+_LONGEST_QUESTION = 8_000  # characters; a longer one is a document, and belongs into `context`
+
+
+@dataclass(frozen=True)
+class LoadedTask:
+    """A task's questions.
+
+    Attributes:
+        train: To collect on.
+        test: Held out.
+        dropped_overlap: Training questions left out because they stand in the test set.
+        numbers_only_twins: Training questions that differ from a test question in their numbers alone.
+    """
+
+    train: list[Item]
+    test: list[Item]
+    dropped_overlap: int = 0
+    numbers_only_twins: int = 0
+
+
+def load_task(
+    name: str,
+    *,
+    train: int,
+    test: int,
+    path: Path | None = None,
+    hub: str | None = None,
+    seed: int = 0,
+    overlap: str = "refuse",
+) -> LoadedTask:
+    """Load and split a task.
+
+    Args:
+        name: `offline` (both families in equal parts), a family's name, `gsm8k` or `jsonl`.
+        train: Training questions.
+        test: Test questions.
+        path: A file, for `gsm8k` and `jsonl`.
+        hub: A hub name, for `gsm8k`.
+        seed: Of the generator, or of the shuffle before the split.
+        overlap: `refuse` or `drop`.
+
+    Raises:
+        TaskError: The data is missing, broken or too small, or a question is too long.
+        OverlapError: Training questions stand in the test set, and `overlap` is `refuse`.
+    """
+    if name == "offline" or name in FAMILIES:
+        families = list(FAMILIES) if name == "offline" else [name]
+        learn = _interleaved([offline_items(f, "train", -(-train // len(families)), seed) for f in families])[:train]
+        held_out = _interleaved([offline_items(f, "test", -(-test // len(families)), seed) for f in families])[:test]
+    else:
+        if name == "jsonl":
+            if path is None:
+                raise TaskError("The task jsonl needs a file.", "Set task.path.")
+            items = json_lines_items(path)
+        else:
+            items = gsm8k_items(path, hub)
+        if len(items) < train + test:
+            raise TaskError(
+                f"The task {name} has {len(items)} questions, and {train} + {test} are asked for.",
+                "Lower task.train or task.test.",
+            )
+        random.Random(seed).shuffle(items)
+        learn, held_out = items[:train], items[train : train + test]
+    _check(learn + held_out)
+    dropped = 0
+    if overlap == "drop":
+        standing = {pair[0].id for pair in overlapping(learn, held_out)[0]}
+        learn, dropped = [item for item in learn if item.id not in standing], len(standing)
+        if not learn:
+            raise TaskError("Every training question stands in the test set.", "Give other data.")
+    twins = refuse_overlap(learn, held_out)
+    return LoadedTask(learn, held_out, dropped, twins)
+
+
+def _interleaved(lists: Sequence[list[Item]]) -> list[Item]:
+    return [item for group in zip(*lists, strict=True) for item in group]
+
+
+def _check(items: Sequence[Item]) -> None:
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise TaskError(f"The id '{item.id}' stands twice.", "Give every question its own id.")
+        seen.add(item.id)
+        if len(item.question) > _LONGEST_QUESTION:
+            raise TaskError(
+                f"The question of '{item.id}' has {len(item.question):,} characters, over {_LONGEST_QUESTION:,}.",
+                "Put the passage into 'context' and keep the question short.",
+            )

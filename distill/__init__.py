@@ -1,0 +1,61 @@
+"""One file a station, in the order data flows: compile, collect, screen, export, train, serve.
+
+Importing this package loads neither torch nor transformers; the stations that need them load them when they run.
+"""
+
+from divcon.distill._collect import Collected, collect
+from divcon.distill._compile import CompileError, compile_program
+from divcon.distill._engine import LMBackend, StoredEngine, at_station, role_lm
+from divcon.distill._export import Export, NothingToLearn, OverlapError, export, overlapping, refuse_overlap
+from divcon.distill._manifest import Manifest, ManifestError, content_hash, prompt_hash, read_manifest, text_hash
+from divcon.distill._overlap import overlapped
+from divcon.distill._screen import Screened, screen
+from divcon.distill._serve import EmbeddedModel
+from divcon.distill._store import RunStore, StoreError, Trace, fingerprint, render_lines, write_whole
+from divcon.distill._teacher import SCRIPTED_MODEL, ScriptedTeacher, ScriptedTeacherError
+from divcon.distill._train import TrainingError, TrainSettings, is_trained, train_adapter
+from divcon.distill.embedded import Base, EmbeddedBaseMissing, embedded_base, local_base
+
+__all__ = [
+    "SCRIPTED_MODEL",
+    "Base",
+    "Collected",
+    "CompileError",
+    "EmbeddedBaseMissing",
+    "EmbeddedModel",
+    "Export",
+    "LMBackend",
+    "Manifest",
+    "ManifestError",
+    "NothingToLearn",
+    "OverlapError",
+    "RunStore",
+    "Screened",
+    "ScriptedTeacher",
+    "ScriptedTeacherError",
+    "StoreError",
+    "StoredEngine",
+    "Trace",
+    "TrainSettings",
+    "TrainingError",
+    "at_station",
+    "collect",
+    "compile_program",
+    "content_hash",
+    "embedded_base",
+    "export",
+    "fingerprint",
+    "is_trained",
+    "local_base",
+    "overlapped",
+    "overlapping",
+    "prompt_hash",
+    "read_manifest",
+    "refuse_overlap",
+    "render_lines",
+    "role_lm",
+    "screen",
+    "text_hash",
+    "train_adapter",
+    "write_whole",
+]

@@ -1,0 +1,244 @@
+"""Role LMs: `dspy.LM` objects whose calls go through the run store, whatever serves them.
+
+DSPy 3.4 takes a model that isn't an HTTP endpoint as an engine object (`complete(Request) -> Response`), and that is
+also where a reply can be put on disk before anybody sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import dspy
+from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, response_to_dict
+from dspy.lm15 import Request, Response, response_to_events
+from dspy.utils.callback import BaseCallback
+
+from divcon.distill._store import RunStore, fingerprint
+
+
+@dataclass
+class _LMCall:
+    """One call of an LM: its rollout, and how many candidates the engine has given for each request of it."""
+
+    rollout: int = 0
+    candidates: Counter[str] = field(default_factory=Counter)
+
+
+_lm_call: contextvars.ContextVar[_LMCall | None] = contextvars.ContextVar("divcon_lm_call", default=None)
+_station: contextvars.ContextVar[str] = contextvars.ContextVar("divcon_station", default="")
+
+
+class _RolloutNote(BaseCallback):
+    """Notes the rollout of the call about to be made.
+
+    DSPy strips `rollout_id` from the request before the engine sees it, and asks an engine n times for n candidates;
+    without this note, two samples of one prompt would be one.
+    """
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        given = inputs.get("kwargs", inputs)
+        rollout = given.get("rollout_id", getattr(instance, "kwargs", {}).get("rollout_id"))
+        _lm_call.set(_LMCall(int(rollout or 0)))
+
+
+@contextlib.contextmanager
+def at_station(name: str) -> Iterator[None]:
+    """Book the calls made inside the block under a station."""
+    token = _station.set(name)
+    try:
+        yield
+    finally:
+        _station.reset(token)
+
+
+class Backend(Protocol):
+    """What answers a request: an in-process model, a script, or an LM over HTTP."""
+
+    def complete(self, request: Request, rollout: int) -> Response: ...
+
+    async def acomplete(self, request: Request, rollout: int) -> Response: ...
+
+
+class LMBackend:
+    """A `dspy.LM` over HTTP, on DSPy's native client or LiteLLM.
+
+    Args:
+        lm: The LM; its own cache is off, since the run store is the cache.
+    """
+
+    def __init__(self, lm: dspy.LM) -> None:
+        self.lm = lm
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LMBackend:
+        return self
+
+    def complete(self, request: Request, rollout: int) -> Response:
+        with dspy.context(disable_history=True, usage_tracker=None, send_stream=None):
+            return self.lm(request)
+
+    async def acomplete(self, request: Request, rollout: int) -> Response:
+        with dspy.context(disable_history=True, usage_tracker=None, send_stream=None):
+            return await self.lm.acall(request)
+
+
+class StoredEngine:
+    """An engine that answers from the run store, and asks the backend for the rest.
+
+    Two equal requests in flight at once are one call. Copies of an LM share the engine.
+
+    Args:
+        backend: What answers.
+        role: Whose calls these are.
+        model: The public name of the model, part of every key.
+        store: Where replies are kept; None keeps nothing.
+        price: US dollars per million tokens, `input` and `output`; None where unknown, also for a model of one's own.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        role: str,
+        model: str,
+        store: RunStore | None,
+        price: dict[str, float] | None = None,
+    ) -> None:
+        self.backend = backend
+        self.role = role
+        self.model = model
+        self.store = store
+        self.price = price
+        self._lock = threading.Lock()
+        self._flying: dict[str, Future[Response]] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StoredEngine:
+        return self
+
+    def complete(self, request: Request) -> Response:
+        key, asked, rollout = self._key(request)
+        if stored := self._stored(key):
+            return stored
+        flight, mine = self._claim(key)
+        if not mine:
+            return flight.result()
+        started = time.perf_counter()
+        try:
+            response = self.backend.complete(request, rollout)
+            self._keep(key, asked, rollout, response, time.perf_counter() - started)
+        except BaseException as error:
+            error.add_note(f"role: {self.role}")
+            self._land(key, flight, error)
+            raise
+        self._land(key, flight, response)
+        return response
+
+    def stream(self, request: Request) -> Iterator[Any]:
+        yield from response_to_events(self.complete(request))
+
+    def close(self) -> None:
+        """Nothing to release: backends are shared by the copies of an LM."""
+
+    def _key(self, request: Request) -> tuple[str, dict[str, Any], int]:
+        """The reply's key, the request in JSON, and the rollout that tells samples of one prompt apart."""
+        asked = {name: value for name, value in request_to_dict(request).items() if name != "model"}
+        call = _lm_call.get() or _LMCall()
+        plain = fingerprint(asked)
+        # The first candidate of rollout 7 is (7, 0); a million candidates a call is more than anybody asks for.
+        rollout = call.rollout * 1_000_000 + call.candidates[plain]
+        call.candidates[plain] += 1
+        return fingerprint(self.model, asked, rollout), asked, rollout
+
+    def _stored(self, key: str) -> Response | None:
+        stored = self.store.reply(key) if self.store is not None else None
+        return response_from_dict(stored.response) if stored else None
+
+    def _claim(self, key: str) -> tuple[Future[Response], bool]:
+        """The future that will hold the reply, and whether the caller is the one to fetch it."""
+        with self._lock:
+            if flight := self._flying.get(key):
+                return flight, False
+            flight = self._flying[key] = Future()
+            return flight, True
+
+    def _land(self, key: str, flight: Future[Response], outcome: Response | BaseException) -> None:
+        with self._lock:
+            self._flying.pop(key, None)
+        if isinstance(outcome, BaseException):
+            flight.set_exception(outcome)
+        else:
+            flight.set_result(outcome)
+
+    def _keep(self, key: str, asked: dict[str, Any], rollout: int, response: Response, seconds: float) -> None:
+        if self.store is None:
+            return
+        cost = None
+        usage = response.usage
+        if self.price is not None and usage.input_tokens is not None and usage.output_tokens is not None:
+            cost = (usage.input_tokens * self.price["input"] + usage.output_tokens * self.price["output"]) / 1e6
+        self.store.keep_reply(
+            key, role=self.role, station=_station.get(), model=self.model, request=asked, rollout=rollout,
+            response=response_to_dict(response), seconds=seconds, cost=cost,
+        )  # fmt: skip
+
+
+class AsyncStoredEngine:
+    """The async half of `StoredEngine`, over the same backend and store."""
+
+    def __init__(self, sync: StoredEngine) -> None:
+        self.sync = sync
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AsyncStoredEngine:
+        return self
+
+    async def complete(self, request: Request) -> Response:
+        key, asked, rollout = self.sync._key(request)
+        if stored := self.sync._stored(key):
+            return stored
+        flight, mine = self.sync._claim(key)
+        if not mine:
+            return await asyncio.wrap_future(flight)
+        started = time.perf_counter()
+        try:
+            response = await self.sync.backend.acomplete(request, rollout)
+            self.sync._keep(key, asked, rollout, response, time.perf_counter() - started)
+        except BaseException as error:
+            error.add_note(f"role: {self.sync.role}")
+            self.sync._land(key, flight, error)
+            raise
+        self.sync._land(key, flight, response)
+        return response
+
+    async def stream(self, request: Request) -> AsyncIterator[Any]:
+        for event in response_to_events(await self.complete(request)):
+            yield event
+
+    async def aclose(self) -> None:
+        """See `StoredEngine.close`."""
+
+
+def role_lm(engine: StoredEngine, *, temperature: float | None, max_tokens: int | None) -> dspy.LM:
+    """The `dspy.LM` of a role, on a stored engine.
+
+    DSPy's own cache is off: its key ignores the endpoint, and its entries are pickles. Its retries are off here
+    because the backend does its own.
+    """
+    lm = dspy.LM(
+        engine.model,
+        engine=engine,
+        async_engine=AsyncStoredEngine(engine),
+        cache=False,
+        num_retries=0,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        callbacks=[_RolloutNote()],
+    )
+    lm.divcon_price = engine.price
+    return lm

@@ -1,0 +1,62 @@
+"""Many calls at once, results as they come, and nothing lost when one fails or the user stops."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+from dspy.utils.exceptions import LMAuthError, LMBillingError, LMConfigurationError, LMTransportError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# After these every further call fails the same way, so going on only costs time.
+HOPELESS = (LMAuthError, LMBillingError, LMConfigurationError)
+# A server that can't be reached is given this many chances before a station gives up.
+_UNREACHED_LIMIT = 3
+
+
+def overlapped(
+    work: Callable[[T], R], jobs: Sequence[T], concurrency: int
+) -> Iterator[tuple[T, R | None, Exception | None]]:
+    """Run `work` on every job, `concurrency` at a time, and yield (job, result, error) as each ends.
+
+    Stops early where going on is hopeless: a refused key, or a server that can't be reached. The error is raised;
+    what was yielded before stands.
+
+    Args:
+        work: Called in threads, each in a copy of the caller's context.
+        jobs: What to work on.
+        concurrency: Calls at a time.
+    """
+    unreached = 0
+    pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="divcon")
+    try:
+        waiting = iter(jobs)
+        running: dict[Future[R], T] = {}
+
+        def start_next() -> None:
+            for job in waiting:
+                running[pool.submit(contextvars.copy_context().run, work, job)] = job
+                return
+
+        for _ in range(concurrency):
+            start_next()
+        while running:
+            ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in ended:
+                job = running.pop(future)
+                error = future.exception()
+                if error is not None and not isinstance(error, Exception):
+                    raise error
+                if isinstance(error, HOPELESS):
+                    raise error
+                unreached = unreached + 1 if isinstance(error, LMTransportError) else 0
+                if error is not None and unreached >= _UNREACHED_LIMIT:
+                    raise error
+                yield job, None if error is not None else future.result(), error
+                start_next()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,312 @@
+"""Serve: the embedded engine, one base and its adapters in this process, behind `dspy.LM`.
+
+Concurrent calls are batched. A reply depends on its own request alone: requests of one batch share a length bucket
+and no batch is smaller than `_SMALLEST`, under which the matrix products of a CPU take another path; so a run that
+was killed and goes on in other batches gives the same bytes. (Tried in bfloat16 on x86: equal logits, bit for bit,
+for any company of 5 rows or more.) That, and letting finished rows leave the batch, is why `generate()` of
+transformers isn't used here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import hashlib
+import json
+import os
+import queue
+import random
+import threading
+from collections import defaultdict
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dspy.lm15 import Message, Request, Response, TextPart, Usage
+from dspy.utils.exceptions import ContextWindowExceededError, LMInvalidRequestError
+
+from divcon.distill._manifest import ManifestError, read_manifest
+from divcon.distill.embedded import Base
+
+_BUCKET = 64  # prompt lengths are padded to multiples of this many tokens
+_SMALLEST = 8  # rows; smaller batches are filled up with copies
+_GATHER = 0.02  # seconds without a new arrival after which a batch that isn't full starts
+
+
+@dataclass
+class _Job:
+    ids: list[int]
+    adapter: str
+    max_tokens: int
+    temperature: float
+    top_p: float
+    stop: tuple[str, ...]
+    rng: random.Random
+    done: Future[tuple[list[int], str]] = field(default_factory=Future)
+    written: list[int] = field(default_factory=list)
+
+    @property
+    def bucket(self) -> int:
+        return -(-len(self.ids) // _BUCKET) * _BUCKET
+
+
+class EmbeddedModel:
+    """A base model in this process, with any number of adapters. Weights load with the first request.
+
+    An adapter is merged into a copy of the layers it touches: on a CPU an unmerged one doubles the time of a token.
+
+    Args:
+        base: The base model.
+        batch_size: The most rows that are decoded together.
+        max_tokens: The limit of a reply where the request gives none.
+    """
+
+    def __init__(self, base: Base, *, batch_size: int = 32, max_tokens: int = 256) -> None:
+        self.base = base
+        self.batch_size = batch_size
+        self.max_tokens = max_tokens
+        self._folders: dict[str, Path] = {}
+        self._models: dict[str, Any] = {}
+        self._tokenizer: Any = None
+        self._loading = threading.Lock()
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._worker: threading.Thread | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EmbeddedModel:
+        return self
+
+    def add(self, folder: Path) -> str:
+        """Make an adapter known and return the name it is served under, which carries its content hash.
+
+        Raises:
+            ManifestError: The adapter has no manifest, was changed, or was trained on another base.
+        """
+        manifest = read_manifest(folder)
+        if (manifest.base["id"], manifest.base["revision"]) != (self.base.id, self.base.revision):
+            raise ManifestError(
+                f"The adapter in {folder} was trained on {manifest.base['id']} ({manifest.base['revision'][:24]}), "
+                f"not on {self.base.id} ({self.base.revision[:24]}).",
+                "Serve it on its own base, or train it again on this one.",
+            )
+        name = f"{manifest.student or manifest.role}-{manifest.content_hash[:12]}"
+        self._folders[name] = folder
+        return name
+
+    def backend(self, adapter: str = "") -> EmbeddedBackend:
+        """What a role's engine asks: the base, or one of its adapters by served name."""
+        return EmbeddedBackend(self, adapter)
+
+    def encode(self, messages: list[dict[str, str]]) -> list[int]:
+        """Token ids of a chat up to where the reply begins."""
+        ids: list[int] = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+        return ids
+
+    @property
+    def tokenizer(self) -> Any:
+        if self._tokenizer is None:
+            with self._loading:
+                if self._tokenizer is None:
+                    from transformers import AutoTokenizer
+
+                    self._tokenizer = AutoTokenizer.from_pretrained(self.base.path)
+        return self._tokenizer
+
+    def submit(self, job: _Job) -> Future[tuple[list[int], str]]:
+        with self._loading:
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._work, name="divcon-embedded", daemon=True)
+                self._worker.start()
+        self._jobs.put(job)
+        return job.done
+
+    # -- the worker thread -----------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        waiting: dict[tuple[str, int], list[_Job]] = defaultdict(list)
+        while True:
+            if not any(waiting.values()):
+                self._admit(waiting, self._jobs.get())
+            while max(len(jobs) for jobs in waiting.values()) < self.batch_size:
+                try:
+                    self._admit(waiting, self._jobs.get(timeout=_GATHER))
+                except queue.Empty:
+                    break
+            key = max(waiting, key=lambda k: len(waiting[k]))
+            batch, waiting[key] = waiting[key][: self.batch_size], waiting[key][self.batch_size :]
+            try:
+                self._decode(batch)
+            except BaseException as error:  # noqa: BLE001 - handed to the callers, who raise it
+                for job in batch:
+                    if not job.done.done():
+                        job.done.set_exception(error)
+
+    @staticmethod
+    def _admit(waiting: dict[tuple[str, int], list[_Job]], job: _Job) -> None:
+        waiting[job.adapter, job.bucket].append(job)
+
+    def _model(self, adapter: str) -> Any:
+        import torch
+        from transformers import AutoModelForCausalLM
+        from transformers.utils import logging as transformers_logging
+
+        if "" not in self._models:
+            transformers_logging.disable_progress_bar()
+            torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+            cuda = torch.cuda.is_available()
+            # Eager attention: the fused kernel of torch 2.13 takes half of a bfloat16 decoding step on a CPU.
+            self._models[""] = AutoModelForCausalLM.from_pretrained(
+                self.base.path, dtype=torch.bfloat16, attn_implementation="sdpa" if cuda else "eager"
+            ).to("cuda" if cuda else "cpu").eval()  # fmt: skip
+        if adapter not in self._models:
+            from peft import PeftModel
+
+            base = self._models[""]
+            # Layers no adapter touches, the embeddings above all, are shared with the base.
+            shared = {id(part): part for part in (base.get_input_embeddings(), base.get_output_embeddings())}
+            model = PeftModel.from_pretrained(copy.deepcopy(base, shared), str(self._folders[adapter]))
+            self._models[adapter] = model.merge_and_unload().eval()
+        return self._models[adapter]
+
+    def _decode(self, batch: list[_Job]) -> None:
+        import torch
+        from transformers import DynamicCache
+
+        model = self._model(batch[0].adapter)
+        rows = list(batch)
+        rows += [_filler(rows[0]) for _ in range(_SMALLEST - len(rows))]
+        width = batch[0].bucket
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        ids = torch.tensor([[pad] * (width - len(job.ids)) + job.ids for job in rows], device=model.device)
+        mask = torch.tensor([[0] * (width - len(job.ids)) + [1] * len(job.ids) for job in rows], device=model.device)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        cache = DynamicCache(config=model.config)
+        end = self.tokenizer.eos_token_id
+        with torch.inference_mode():
+            while True:
+                out = model(
+                    input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache,
+                    use_cache=True, logits_to_keep=1,
+                )  # fmt: skip
+                chosen = _choose(out.logits[:, -1], rows)
+                going: list[int] = []
+                for index, (job, token) in enumerate(zip(rows, chosen, strict=True)):
+                    if job.done.done():
+                        going.append(index)  # a filler, or a row kept for company
+                    elif token == end:
+                        job.done.set_result((job.written, "stop"))
+                    else:
+                        job.written.append(token)
+                        if len(job.written) >= job.max_tokens:
+                            job.done.set_result((job.written, "length"))
+                        else:
+                            going.append(index)
+                unfinished = [i for i in going if not rows[i].done.done()]
+                if not unfinished:
+                    return
+                company = [i for i in range(len(rows)) if i not in unfinished][: max(0, _SMALLEST - len(unfinished))]
+                keep = sorted(unfinished + company)
+                if len(keep) < len(rows):
+                    index = torch.tensor(keep, device=model.device)
+                    cache.batch_select_indices(index)
+                    mask, positions = mask[index], positions[index]
+                    rows, chosen = [rows[i] for i in keep], [chosen[i] for i in keep]
+                ids = torch.tensor(chosen, device=model.device)[:, None]
+                mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
+                positions = positions[:, -1:] + 1
+
+
+def _filler(job: _Job) -> _Job:
+    done: Future[tuple[list[int], str]] = Future()
+    done.set_result(([], "stop"))
+    return _Job(job.ids, job.adapter, job.max_tokens, 0.0, 1.0, (), random.Random(0), done)
+
+
+def _choose(logits: Any, rows: list[_Job]) -> list[int]:
+    """The next token of every row: the likeliest, or one drawn by inverse CDF with the row's own random numbers."""
+    import torch
+
+    chosen: list[int] = logits.argmax(-1).tolist()
+    for index, job in enumerate(rows):
+        if job.temperature <= 0:
+            continue
+        probabilities = torch.softmax(logits[index].float() / job.temperature, -1)
+        ordered, tokens = probabilities.sort(descending=True, stable=True)
+        cumulative = ordered.cumsum(-1)
+        within = int((cumulative < job.top_p).sum()) + 1 if job.top_p < 1 else len(tokens)
+        draw = job.rng.random() * float(cumulative[min(within, len(tokens)) - 1])
+        chosen[index] = int(tokens[min(int((cumulative < draw).sum()), len(tokens) - 1)])
+    return chosen
+
+
+class EmbeddedBackend:
+    """Answers requests with an `EmbeddedModel`, by the base or one of its adapters."""
+
+    def __init__(self, model: EmbeddedModel, adapter: str) -> None:
+        self.model = model
+        self.adapter = adapter
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EmbeddedBackend:
+        return self
+
+    def complete(self, request: Request, rollout: int) -> Response:
+        job = self._job(request, rollout)
+        written, reason = self.model.submit(job).result()
+        return self._response(job, written, reason, request)
+
+    async def acomplete(self, request: Request, rollout: int) -> Response:
+        job = await asyncio.to_thread(self._job, request, rollout)
+        written, reason = await asyncio.wrap_future(self.model.submit(job))
+        return self._response(job, written, reason, request)
+
+    def _job(self, request: Request, rollout: int) -> _Job:
+        config = request.config
+        ids = self.model.encode(_messages(request))
+        limit = config.max_tokens or self.model.max_tokens
+        room = _context_length(self.model.base) - len(ids)
+        if room < 1:
+            raise ContextWindowExceededError(
+                message=f"The prompt has {len(ids)} tokens, more than {self.model.base.id} can read. Shorten it.",
+                model=request.model,
+            )
+        seed = hashlib.sha256(f"{config.seed}/{rollout}/{self.adapter}/{ids}".encode()).digest()
+        return _Job(
+            ids=ids,
+            adapter=self.adapter,
+            max_tokens=min(limit, room),
+            temperature=config.temperature or 0.0,
+            top_p=config.top_p if config.top_p is not None else 1.0,
+            stop=config.stop,
+            rng=random.Random(seed),
+        )
+
+    def _response(self, job: _Job, written: list[int], reason: str, request: Request) -> Response:
+        text = self.model.tokenizer.decode(written, skip_special_tokens=True)
+        for stop in job.stop:
+            if (at := text.find(stop)) >= 0:
+                text, reason = text[:at], "stop"
+        return Response(
+            id=None,
+            model=request.model,
+            message=Message.assistant([TextPart(text)]),
+            finish_reason=reason,
+            usage=Usage(input_tokens=len(job.ids), output_tokens=len(written) + (reason == "stop")),
+        )
+
+
+def _messages(request: Request) -> list[dict[str, str]]:
+    messages = []
+    if request.system is not None:
+        system = request.system
+        text = system if isinstance(system, str) else "".join(part.text for part in system)
+        messages.append({"role": "system", "content": text})
+    for message in request.messages:
+        if message.text is None:
+            raise LMInvalidRequestError("The embedded engine reads text only.", model=request.model)
+        messages.append({"role": message.role, "content": message.text})
+    return messages
+
+
+def _context_length(base: Base) -> int:
+    config = json.loads((base.path / "config.json").read_text(encoding="utf-8"))
+    return int(config.get("max_position_embeddings", 2048))

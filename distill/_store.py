@@ -1,0 +1,277 @@
+"""The run store: one SQLite file a run, in WAL mode, that holds every reply and every result.
+
+A reply is committed before it is handed on, so that killing the process loses at most the calls then in flight. The
+key of a reply is the request itself, its model and its rollout; asking for what is there is a read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from divcon.signatures import DivconError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS calls (
+    key TEXT PRIMARY KEY, role TEXT NOT NULL, station TEXT NOT NULL, model TEXT NOT NULL, request TEXT NOT NULL,
+    rollout INTEGER NOT NULL, response TEXT NOT NULL, input_tokens INTEGER, output_tokens INTEGER,
+    cached_tokens INTEGER, seconds REAL NOT NULL, cost REAL, made_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS traces (
+    collection TEXT NOT NULL, item TEXT NOT NULL, sample INTEGER NOT NULL, position INTEGER NOT NULL,
+    subquestions TEXT, lost TEXT, detail TEXT, reply TEXT,
+    PRIMARY KEY (collection, item, sample)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS verdicts (
+    screening TEXT NOT NULL, item TEXT NOT NULL, sample INTEGER NOT NULL,
+    kept INTEGER NOT NULL, reason TEXT NOT NULL, detail TEXT,
+    PRIMARY KEY (screening, item, sample)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outcomes (
+    arm TEXT NOT NULL, fingerprint TEXT NOT NULL, item TEXT NOT NULL, position INTEGER NOT NULL, record TEXT NOT NULL,
+    PRIMARY KEY (arm, fingerprint, item)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stations (
+    name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, summary TEXT NOT NULL, finished_at REAL NOT NULL
+) WITHOUT ROWID;
+"""
+_VERSION = 1
+
+
+class StoreError(DivconError):
+    """The run folder can't be written or read."""
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short hash of JSON-ready values, for telling one set of inputs from another."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCall:
+    """A reply as it was stored."""
+
+    response: dict[str, Any]
+    seconds: float
+    cost: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One collected decomposition.
+
+    Attributes:
+        item: The item's id.
+        sample: Which of the item's samples, from 0.
+        subquestions: What was read, or None where the reply was refused.
+        lost: Why it was refused at collection (`cut_off`, `empty`, `duplicate`, `unreadable`, `failed`), else None.
+        detail: More about the refusal.
+        reply: The reply as it came.
+    """
+
+    item: str
+    sample: int
+    subquestions: tuple[str, ...] | None
+    lost: str | None = None
+    detail: str | None = None
+    reply: str | None = None
+
+
+class RunStore:
+    """Everything a run has asked and found. Safe to use from many threads of one process.
+
+    Args:
+        folder: The run folder; made if it isn't there.
+
+    Raises:
+        StoreError: The folder can't be made or written, is of another version, or holds pickles.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        pickles = [*folder.glob("**/*.pkl"), *folder.glob("**/adapter_model.bin")] if folder.is_dir() else []
+        if pickles:
+            raise StoreError(
+                f"The run folder holds {pickles[0]}, a pickle, and nothing is unpickled here.",
+                "Remove it, or choose another folder with --run.",
+            )
+        self._lock = threading.RLock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(folder / "run.sqlite", check_same_thread=False, isolation_level=None, timeout=30)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, _VERSION):
+                raise StoreError(
+                    f"{folder / 'run.sqlite'} is of version {version}; this divcon writes {_VERSION}.",
+                    "Choose another folder with --run.",
+                )
+            self._db.executescript(_SCHEMA)
+            self._db.execute(f"PRAGMA user_version={_VERSION}")
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(
+                f"The run folder {folder} can't be written: {error}.",
+                "Check that the disk has room and the folder may be written, or choose another with --run.",
+            ) from error
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RunStore:
+        return self
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._db
+            except sqlite3.Error as error:
+                raise StoreError(
+                    f"The run store in {self.folder} can't be written: {error}.",
+                    "Make room on the disk and run again; what was stored before is kept.",
+                ) from error
+
+    def _all(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._db.execute(query, values).fetchall()
+
+    # -- replies ---------------------------------------------------------------------------------------------------
+
+    def reply(self, key: str) -> StoredCall | None:
+        """The stored reply to a request, or None."""
+        rows = self._all("SELECT response, seconds, cost FROM calls WHERE key = ?", key)
+        return StoredCall(json.loads(rows[0][0]), rows[0][1], rows[0][2]) if rows else None
+
+    def keep_reply(
+        self,
+        key: str,
+        *,
+        role: str,
+        station: str,
+        model: str,
+        request: dict[str, Any],
+        rollout: int,
+        response: dict[str, Any],
+        seconds: float,
+        cost: float | None,
+    ) -> None:
+        """Commit a reply to disk. Returns when it is there."""
+        usage = response.get("usage") or {}
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO calls VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                (
+                    key, role, station, model, json.dumps(request), rollout, json.dumps(response),
+                    usage.get("input_tokens"), usage.get("output_tokens"), usage.get("cache_read_tokens"),
+                    seconds, cost, time.time(),
+                ),
+            )  # fmt: skip
+
+    def paid(self, station: str | None = None) -> dict[str, dict[str, Any]]:
+        """What was really asked of models, by role: calls, tokens, seconds, cost (None where no call was priced)."""
+        where, values = ("WHERE station = ?", (station,)) if station else ("", ())
+        rows = self._all(
+            "SELECT role, COUNT(*), SUM(input_tokens), SUM(output_tokens), SUM(seconds), SUM(cost), "
+            f"SUM(cost IS NULL) FROM calls {where} GROUP BY role",
+            *values,
+        )
+        return {
+            role: {
+                "calls": calls, "input_tokens": read or 0, "output_tokens": written or 0,
+                "seconds": round(seconds, 2), "cost": cost, "unpriced_calls": unpriced,
+            }
+            for role, calls, read, written, seconds, cost, unpriced in rows
+        }  # fmt: skip
+
+    # -- traces and verdicts ---------------------------------------------------------------------------------------
+
+    def keep_trace(self, collection: str, position: int, trace: Trace) -> None:
+        asked = None if trace.subquestions is None else json.dumps(trace.subquestions)
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO traces VALUES (?,?,?,?,?,?,?,?)",
+                (collection, trace.item, trace.sample, position, asked, trace.lost, trace.detail, trace.reply),
+            )
+
+    def traces(self, collection: str) -> list[Trace]:
+        """The traces of a collection, in the order of its items and samples."""
+        rows = self._all(
+            "SELECT item, sample, subquestions, lost, detail, reply FROM traces WHERE collection = ? "
+            "ORDER BY position, sample",
+            collection,
+        )
+        return [Trace(i, s, None if q is None else tuple(json.loads(q)), lost, d, r) for i, s, q, lost, d, r in rows]
+
+    def keep_verdict(self, screening: str, trace: Trace, kept: bool, reason: str, detail: str | None = None) -> None:
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO verdicts VALUES (?,?,?,?,?,?)",
+                (screening, trace.item, trace.sample, int(kept), reason, detail),
+            )
+
+    def verdicts(self, screening: str) -> dict[tuple[str, int], tuple[bool, str]]:
+        """(kept, reason) by item and sample."""
+        rows = self._all("SELECT item, sample, kept, reason FROM verdicts WHERE screening = ?", screening)
+        return {(item, sample): (bool(kept), reason) for item, sample, kept, reason in rows}
+
+    # -- outcomes of an evaluation ---------------------------------------------------------------------------------
+
+    def keep_outcome(self, arm: str, stamp: str, position: int, item: str, record: dict[str, Any]) -> None:
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO outcomes VALUES (?,?,?,?,?)", (arm, stamp, item, position, json.dumps(record))
+            )
+
+    def outcomes(self, arm: str, stamp: str) -> dict[str, dict[str, Any]]:
+        """Records by item, in the order of the test set."""
+        rows = self._all(
+            "SELECT item, record FROM outcomes WHERE arm = ? AND fingerprint = ? ORDER BY position", arm, stamp
+        )
+        return {item: json.loads(record) for item, record in rows}
+
+    # -- stations --------------------------------------------------------------------------------------------------
+
+    def finished(self, station: str, stamp: str) -> dict[str, Any] | None:
+        """The summary that a station left when it finished on the same inputs, or None."""
+        rows = self._all("SELECT summary FROM stations WHERE name = ? AND fingerprint = ?", station, stamp)
+        return json.loads(rows[0][0]) if rows else None
+
+    def finish(self, station: str, stamp: str, summary: dict[str, Any]) -> dict[str, Any]:
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO stations VALUES (?,?,?,?)", (station, stamp, json.dumps(summary), time.time())
+            )
+        return summary
+
+
+def render_lines(rows: Sequence[dict[str, Any]]) -> str:
+    """JSON Lines, the same bytes for the same rows."""
+    return "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file so that a kill leaves the old one or the new one, never half.
+
+    Raises:
+        StoreError: The disk is full or the folder may not be written.
+    """
+    building = file.with_name(file.name + ".building")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        building.write_text(text, encoding="utf-8")
+        building.replace(file)
+    except OSError as error:
+        building.unlink(missing_ok=True)
+        raise StoreError(f"{file} can't be written: {error}.", "Make room or change the folder, then run again.") from (
+            error
+        )

@@ -1,0 +1,133 @@
+"""The scripted teacher: reference decompositions served through the ordinary LM interface, with seeded faults.
+
+It stands in for a paid model where there is none. It isn't one, and every output that rests on it says so.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dspy.lm15 import Message, Request, Response, TextPart, Usage
+from dspy.utils.exceptions import LMInvalidRequestError
+
+from divcon.programs import Item
+from divcon.signatures import NO_DECOMPOSITION, DivconError, Subquestions
+
+SCRIPTED_MODEL = "scripted/references"
+FAULTS = ("missing_step", "restated_fact", "wrong_order", "too_many", "cut_off")
+
+
+class ScriptedTeacherError(DivconError):
+    """A task without references, or a question the script doesn't know."""
+
+
+class ScriptedTeacher:
+    """A backend that answers a decomposition request with the item's references.
+
+    Args:
+        items: The questions it knows; each with `subquestions`.
+        faults: Shares of replies that are spoiled, by the names in `FAULTS`.
+        max_subquestions: The cap that `too_many` exceeds.
+        seed: Of the choice of faults; an item and rollout always get the same reply.
+
+    Raises:
+        ScriptedTeacherError: An item has no reference decomposition.
+    """
+
+    def __init__(
+        self, items: Sequence[Item], faults: Mapping[str, float] | None = None, max_subquestions: int = 3, seed: int = 0
+    ) -> None:
+        bare = [item.id for item in items if not item.subquestions]
+        if bare:
+            raise ScriptedTeacherError(
+                f"The scripted teacher needs reference subquestions, and {len(bare)} items have none, first {bare[0]}.",
+                "Use a task with references, or name a model as roles.teacher.",
+            )
+        self._items = {item.question: item for item in items}
+        self._faults = {name: share for name, share in (faults or {}).items() if share > 0}
+        self._max_subquestions = max_subquestions
+        self._seed = seed
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ScriptedTeacher:
+        return self
+
+    def complete(self, request: Request, rollout: int) -> Response:
+        item = self._asked(request)
+        text, finish_reason = self.reply(item, rollout)
+        # Words stand in for tokens: no tokenizer belongs to a script.
+        read = sum(len((message.text or "").split()) for message in request.messages)
+        return Response(
+            id=None,
+            model=request.model,
+            message=Message.assistant([TextPart(text)]),
+            finish_reason=finish_reason,
+            usage=Usage(input_tokens=read, output_tokens=len(text.split())),
+        )
+
+    async def acomplete(self, request: Request, rollout: int) -> Response:
+        return self.complete(request, rollout)
+
+    def fault(self, item: Item, rollout: int) -> str | None:
+        """Which fault the reply to this item and rollout has, or None."""
+        draw = random.Random(f"{self._seed}/{item.id}/{rollout}").random()
+        for name in FAULTS:
+            draw -= self._faults.get(name, 0.0)
+            if draw < 0:
+                return name
+        return None
+
+    def reply(self, item: Item, rollout: int) -> tuple[str, str]:
+        """The reply's text and finish reason."""
+        fault = self.fault(item, rollout)
+        asked = list(item.subquestions)
+        if fault in _SPOIL:
+            rng = random.Random(f"{self._seed}/{item.id}/{rollout}/{fault}")
+            asked = _SPOIL[fault](asked, item, self._max_subquestions, rng)
+        text = Subquestions(asked).render() if asked else NO_DECOMPOSITION
+        if fault == "cut_off":
+            return text[: max(8, len(text) - 12)], "length"
+        return text, "stop"
+
+    def _asked(self, request: Request) -> Item:
+        text = request.messages[-1].text or ""
+        _, _, question = text.rpartition("Question:")
+        if item := self._items.get(question.strip()):
+            return item
+        for question, item in self._items.items():  # another adapter's prompt
+            if question in text:
+                return item
+        raise LMInvalidRequestError(
+            "The scripted teacher knows only the task's own questions. Name a model as roles.teacher.",
+            model=request.model,
+        )
+
+
+def _without_a_step(asked: list[str], item: Item, cap: int, rng: random.Random) -> list[str]:
+    gone = rng.randrange(len(asked))
+    return [step for i, step in enumerate(asked) if i != gone]
+
+
+def _restating(asked: list[str], item: Item, cap: int, rng: random.Random) -> list[str]:
+    facts = item.facts or (f"What does the question say about '{' '.join(item.question.split()[:4])}'?",)
+    spoiled = list(asked)
+    spoiled[rng.randrange(len(spoiled))] = rng.choice(facts)
+    return spoiled
+
+
+def _reordered(asked: list[str], item: Item, cap: int, rng: random.Random) -> list[str]:
+    return asked[::-1]
+
+
+def _too_many(asked: list[str], item: Item, cap: int, rng: random.Random) -> list[str]:
+    extra = [f"Is the answer to step {i} right?" for i in range(1, cap + 2)]
+    return [*asked, *extra][: max(cap, len(asked)) + 1]
+
+
+_SPOIL: dict[str, Callable[[list[str], Item, int, random.Random], list[str]]] = {
+    "missing_step": _without_a_step,
+    "restated_fact": _restating,
+    "wrong_order": _reordered,
+    "too_many": _too_many,
+}

@@ -1,0 +1,21 @@
+"""The embedded default: a small base that needs no GPU, no key and no hub, and the solver adapter shipped for it."""
+
+from divcon.distill.embedded._base import (
+    EMBEDDED_BASE_ID,
+    Base,
+    EmbeddedBaseMissing,
+    cache_folder,
+    embedded_base,
+    local_base,
+    solver_adapter,
+)
+
+__all__ = [
+    "EMBEDDED_BASE_ID",
+    "Base",
+    "EmbeddedBaseMissing",
+    "cache_folder",
+    "embedded_base",
+    "local_base",
+    "solver_adapter",
+]

@@ -1,0 +1,390 @@
+"""The pipeline file: one YAML file that declares a run, validated on load.
+
+Every error names the key, the line and the remedy. Secrets never stand in the file, only the names of the
+environment variables that hold them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from divcon.distill import TrainSettings
+from divcon.programs import Solving
+from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS, DivconError
+
+
+class ConfigError(DivconError):
+    """A pipeline file that can't be read or doesn't make sense."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Price(_Strict):
+    """US dollars per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+class Faults(_Strict):
+    """How often a scripted teacher errs, each as a share of its replies."""
+
+    missing_step: float = Field(0.0, ge=0, le=1)
+    restated_fact: float = Field(0.0, ge=0, le=1)
+    wrong_order: float = Field(0.0, ge=0, le=1)
+    too_many: float = Field(0.0, ge=0, le=1)
+    cut_off: float = Field(0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _at_most_all(self) -> Faults:
+        if sum(self.model_dump().values()) > 1:
+            raise ValueError("the shares of all faults add up to more than 1")
+        return self
+
+
+class Endpoint(_Strict):
+    """A model that is asked: over HTTP by LiteLLM's naming, `embedded/...` in this process, or `scripted/references`.
+
+    Attributes:
+        model: `openai/gpt-5-mini`, `hosted_vllm/NAME`, `embedded/solver`, `embedded/base`, `scripted/references`.
+        api_base: The server's address, needed for `hosted_vllm/`.
+        api_key_env: The environment variable that holds the key; the provider's usual one by default.
+        engine: `auto` (DSPy's native client where it can) or `litellm`.
+        price: Where known. An unknown price is reported as unknown, never as zero.
+        adapter: `compact`, or `chat` for a model that is used to DSPy's ChatAdapter.
+        faults: Of a scripted teacher.
+    """
+
+    model: str
+    api_base: str | None = None
+    api_key_env: str | None = None
+    engine: Literal["auto", "litellm"] = "auto"
+    price: Price | None = None
+    temperature: float | None = Field(None, ge=0)
+    max_tokens: int | None = Field(None, ge=1)
+    retries: int = Field(4, ge=0)
+    timeout: float = Field(120.0, gt=0)
+    adapter: Literal["compact", "chat"] = "compact"
+    faults: Faults | None = None
+
+    @field_validator("model")
+    @classmethod
+    def _known_prefix(cls, model: str) -> str:
+        prefix, slash, name = model.partition("/")
+        if not slash or not name:
+            raise ValueError(f"'{model}' has no provider; write openai/NAME, hosted_vllm/NAME or embedded/solver")
+        if prefix == "vllm":
+            raise ValueError(f"'vllm/' would load the model inside this process; write hosted_vllm/{name} and api_base")
+        if prefix == "embedded" and name not in ("base", "solver"):
+            raise ValueError(f"there is no '{model}'; write embedded/base or embedded/solver")
+        if prefix == "scripted" and name != "references":
+            raise ValueError(f"there is no '{model}'; write scripted/references")
+        return model
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Endpoint:
+        if self.model.startswith("hosted_vllm/") and not self.api_base:
+            raise ValueError(f"{self.model} needs api_base, such as http://127.0.0.1:8000/v1")
+        if self.faults and not self.scripted:
+            raise ValueError("only a scripted teacher has faults")
+        if self.api_key_env and not os.environ.get(self.api_key_env):
+            raise ValueError(f"the environment variable {self.api_key_env} is not set")
+        return self
+
+    @property
+    def scripted(self) -> bool:
+        return self.model.startswith("scripted/")
+
+    @property
+    def embedded(self) -> bool:
+        return self.model.startswith("embedded/")
+
+
+class Student(_Strict):
+    """The model that becomes the decomposer.
+
+    Attributes:
+        base: `embedded`, a folder, or a hub name.
+        serve: Where it runs; `embedded` is in this process.
+        price: What serving it costs, per million tokens; free by default where it runs in this process.
+    """
+
+    base: str = "embedded"
+    serve: Literal["embedded"] = "embedded"
+    temperature: float = Field(0.0, ge=0)
+    max_tokens: int = Field(128, ge=1)
+    price: Price | None = None
+
+
+class Roles(_Strict):
+    teacher: Endpoint
+    decomposer: Student = Student()
+    solver: Endpoint
+
+    @field_validator("solver")
+    @classmethod
+    def _solver_solves(cls, solver: Endpoint) -> Endpoint:
+        if solver.scripted:
+            raise ValueError("a scripted teacher only decomposes; the solver needs a model")
+        return solver
+
+
+class Task(_Strict):
+    """Where the questions come from.
+
+    Attributes:
+        name: `offline`, `word-problems`, `passage-hops`, `gsm8k`, or `jsonl`.
+        path: A file, for `gsm8k` and `jsonl`.
+        hub: A data set's hub name, instead of a path.
+        train: Questions to collect on.
+        test: Held-out questions to evaluate on.
+        overlap: What to do with training questions that stand in the test set too: `refuse` the run, or `drop` them.
+    """
+
+    name: Literal["offline", "word-problems", "passage-hops", "gsm8k", "jsonl"]
+    path: Path | None = None
+    hub: str | None = None
+    train: int = Field(ge=1)
+    test: int = Field(ge=1)
+    seed: int = 0
+    overlap: Literal["refuse", "drop"] = "refuse"
+
+    @model_validator(mode="after")
+    def _has_source(self) -> Task:
+        if self.name in ("gsm8k", "jsonl") and not (self.path or self.hub):
+            raise ValueError(f"the task {self.name} needs path (a file) or hub (a data set's name)")
+        return self
+
+
+class Program(_Strict):
+    solving: Solving = "single_call"
+    max_subquestions: int = Field(DEFAULT_MAX_SUBQUESTIONS, ge=1)
+
+
+class Compile(_Strict):
+    """How the teacher's prompt is optimized.
+
+    Attributes:
+        optimizer: `none` or `bootstrap` (BootstrapFewShot), or another DSPy teleprompter by class name.
+        examples: Training questions it may look at.
+        arguments: Passed to the teleprompter.
+    """
+
+    optimizer: str = "none"
+    examples: int = Field(20, ge=1)
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class Collect(_Strict):
+    samples: int = Field(1, ge=1)
+    temperature: float | None = Field(0.7, ge=0)
+    concurrency: int = Field(16, ge=1)
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Collect:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("several samples at temperature 0 are one sample; raise temperature")
+        return self
+
+
+Rule = Literal["none", "oracle"]
+
+
+class Screen(_Strict):
+    """Which decompositions are kept.
+
+    Attributes:
+        rule: `none` gives the paper's SD-T, `oracle` its SD-R; a list trains a student for each.
+        samples: Solver samples of the oracle; one right is enough.
+        keep_whole: Keep replies that say no split helps. Off by default: a student that learns to say it too often
+            stops decomposing.
+    """
+
+    rule: Rule | list[Rule] = "oracle"
+    samples: int = Field(2, ge=1)
+    temperature: float | None = Field(0.7, ge=0)
+    keep_whole: bool = False
+    concurrency: int = Field(64, ge=1)
+
+    @property
+    def rules(self) -> list[Rule]:
+        return [self.rule] if isinstance(self.rule, str) else list(dict.fromkeys(self.rule))
+
+
+ARMS = ("direct", "cot", "teacher", "untuned", "sd-t", "sd-r")
+Arm = Literal["direct", "cot", "teacher", "untuned", "sd-t", "sd-r"]
+
+
+class Evaluate(_Strict):
+    """What is measured.
+
+    Attributes:
+        arms: In the order of the table; by default all that the run can have.
+        resamples: Of the paired bootstrap.
+    """
+
+    arms: list[Arm] | None = None
+    concurrency: int = Field(64, ge=1)
+    resamples: int = Field(10_000, ge=100)
+
+
+class Pipeline(_Strict):
+    """A whole pipeline file."""
+
+    task: Task
+    roles: Roles
+    program: Program = Program()
+    compile: Compile = Compile()
+    collect: Collect = Collect()
+    screen: Screen = Screen()
+    train: TrainSettings = TrainSettings()
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _arms_have_students(self) -> Pipeline:
+        for arm, rule in (("sd-t", "none"), ("sd-r", "oracle")):
+            if arm in (self.evaluate.arms or []) and rule not in self.screen.rules:
+                raise ValueError(f"the arm {arm} needs a student of rule '{rule}'; add it to screen.rule")
+        return self
+
+    @property
+    def arms(self) -> list[str]:
+        if self.evaluate.arms:
+            return list(self.evaluate.arms)
+        students = {"none": "sd-t", "oracle": "sd-r"}
+        return ["direct", "cot", "teacher", "untuned", *(students[rule] for rule in self.screen.rules)]
+
+
+def load_pipeline(file: Path, overrides: Sequence[str] = ()) -> Pipeline:
+    """Read and validate a pipeline file.
+
+    Args:
+        file: The YAML file.
+        overrides: `a.b=value` each, the value in YAML, as given with `--set`.
+
+    Raises:
+        ConfigError: The file is missing or broken, a key is unknown, or a value makes no sense; with its line.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"The pipeline file {file} can't be read: {error.strerror}.", "Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"The pipeline file {file} is not UTF-8.", "Save it as UTF-8.") from error
+    try:
+        tree = YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{file}{line}: this is not YAML: {error.problem}.", "Correct that line.") from error
+    except YAMLError as error:
+        raise ConfigError(f"{file}: this is not YAML: {error}.", "Correct the file.") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{file} holds no mapping of keys.", "Begin with 'task:' and 'roles:'; see examples/.")
+    given = {_override(tree, text) for text in overrides}
+    try:
+        return Pipeline.model_validate(_plain(tree))
+    except ValidationError as error:
+        raise _explained(file, tree, given, error) from error
+
+
+def load_saved_pipeline(folder: Path) -> Pipeline:
+    """The pipeline that a run folder was made with.
+
+    Raises:
+        ConfigError: The folder is no run folder, or was written by another version.
+    """
+    file = folder / "pipeline.json"
+    try:
+        return Pipeline.model_validate_json(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{folder} is no run folder: it has no pipeline.json.", "Run 'divcon run' first.") from error
+    except ValidationError as error:
+        raise ConfigError(f"{file} can't be used: {error.errors()[0]['msg']}.", "Run the pipeline again.") from error
+
+
+def _override(tree: dict[str, Any], text: str) -> str:
+    key, equals, raw = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text!r} is not KEY=VALUE.", "Write for example --set train.epochs=3.")
+    try:
+        value = YAML(typ="safe").load(raw)
+    except YAMLError as error:
+        raise ConfigError(f"--set {text!r}: the value is not YAML.", "Quote it.") from error
+    *parents, last = key.strip().split(".")
+    node: Any = tree
+    for parent in parents:
+        if not isinstance(node.setdefault(parent, {}), dict):
+            raise ConfigError(f"--set {text!r}: {parent} is a value, not a section.", "Set the whole section.")
+        node = node[parent]
+    node[last] = value
+    return key.strip()
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    return node
+
+
+def _explained(file: Path, tree: Any, given: set[str], error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    # pydantic adds the tried member of a union to the location; only keys of the file are shown
+    path = [part for part in first["loc"] if isinstance(part, int) or "[" not in part]
+    key = ".".join(str(part) for part in path)
+    while path and path[-1] in ("str", "list", "literal"):
+        path.pop()
+    where = f"{file}, line {_line(tree, path)}"
+    if any(key == name or key.startswith(f"{name}.") for name in given):
+        where = f"--set {key}"
+    others = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = list(_model_at(path[:-1]).model_fields)
+        near = difflib.get_close_matches(str(path[-1]), known, 1)
+        return ConfigError(
+            f"{where}: there is no key '{key}'.{others}",
+            f"Did you mean '{near[0]}'?" if near else f"Known here: {', '.join(known)}.",
+        )
+    if first["type"] == "missing":
+        return ConfigError(f"{where}: the key '{key}' is missing.{others}", "Add it; see examples/.")
+    message = first["msg"].removeprefix("Value error, ")
+    shown = key or "the pipeline"
+    return ConfigError(f"{where}: {shown}: {message}.{others}", "Correct the value.")
+
+
+def _model_at(path: Sequence[Any]) -> type[BaseModel]:
+    model: type[BaseModel] = Pipeline
+    for part in path:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        for candidate in (annotation, *getattr(annotation, "__args__", ())):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                model = candidate
+    return model
+
+
+def _line(tree: Any, path: Sequence[Any]) -> int:
+    """The line of the deepest part of `path` that the file holds, from 1."""
+    line = 1
+    node = tree
+    for part in path:
+        try:
+            if isinstance(node, CommentedMap) and part in node:
+                line = node.lc.key(part)[0] + 1
+            elif isinstance(node, CommentedSeq):
+                line = node.lc.item(part)[0] + 1
+            node = node[part]
+        except (KeyError, IndexError, TypeError, AttributeError):
+            break
+    return line

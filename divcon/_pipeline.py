@@ -1,0 +1,548 @@
+"""The line: the stations of a pipeline in order, each of which does only what is missing from the run folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import dspy
+from dspy.utils.exceptions import LMError
+
+from divcon._config import Endpoint, Pipeline
+from divcon.benchmarks import (
+    Arm,
+    agreement,
+    differences,
+    evaluate_arm,
+    is_right,
+    summarize_arm,
+    write_report,
+)
+from divcon.benchmarks.tasks import LoadedTask, load_task
+from divcon.distill import (
+    Base,
+    EmbeddedModel,
+    Export,
+    LMBackend,
+    RunStore,
+    Screened,
+    ScriptedTeacher,
+    StoredEngine,
+    Trace,
+    collect,
+    compile_program,
+    export,
+    fingerprint,
+    is_trained,
+    local_base,
+    read_manifest,
+    role_lm,
+    screen,
+    train_adapter,
+    write_whole,
+)
+from divcon.distill.embedded import embedded_base, solver_adapter
+from divcon.programs import ChainOfThought, ChatAdapter, CompactAdapter, Direct, DivideAndConquer
+from divcon.signatures import DivconError, Subquestions
+
+STUDENTS = {"none": "sd-t", "oracle": "sd-r"}
+LABELS = {
+    "direct": "Direct",
+    "cot": "Chain of thought",
+    "teacher": "Two-stage, teacher",
+    "untuned": "Two-stage, untuned student",
+    "sd-t": "Two-stage, SD-T",
+    "sd-r": "Two-stage, SD-R",
+}
+
+
+class Incomplete(DivconError):
+    """A station did what it could, and some calls failed."""
+
+
+class MissingStation(DivconError):
+    """A station needs what an earlier one makes."""
+
+
+class Reporter(Protocol):
+    """Who is told how a run goes."""
+
+    def station(self, name: str, text: str) -> None: ...
+
+    def progress(self, name: str, done: int, total: int, note: str = "") -> None: ...
+
+    def finished(self, name: str, text: str) -> None: ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def station(self, name: str, text: str) -> None: ...
+
+    def progress(self, name: str, done: int, total: int, note: str = "") -> None: ...
+
+    def finished(self, name: str, text: str) -> None: ...
+
+
+@dataclass
+class Run:
+    """A pipeline and its run folder.
+
+    Attributes:
+        pipeline: The validated pipeline file.
+        folder: Where everything is kept.
+        reporter: Who is told.
+    """
+
+    pipeline: Pipeline
+    folder: Path
+    reporter: Reporter = field(default_factory=Silent)
+
+    # -- what the stations share -----------------------------------------------------------------------------------
+
+    @cached_property
+    def store(self) -> RunStore:
+        return RunStore(self.folder)
+
+    @cached_property
+    def task(self) -> LoadedTask:
+        task = self.pipeline.task
+        return load_task(
+            task.name, train=task.train, test=task.test, path=task.path, hub=task.hub, seed=task.seed,
+            overlap=task.overlap,
+        )  # fmt: skip
+
+    @cached_property
+    def base(self) -> Base:
+        return local_base(self.pipeline.roles.decomposer.base)
+
+    @cached_property
+    def _student_model(self) -> EmbeddedModel:
+        # One engine, and so one copy of the weights and one queue, where student and solver share the base.
+        if self.base.revision == embedded_base().revision:
+            return self._embedded
+        return EmbeddedModel(self.base)
+
+    @cached_property
+    def _embedded(self) -> EmbeddedModel:
+        return EmbeddedModel(embedded_base())
+
+    @cached_property
+    def teacher(self) -> dspy.LM:
+        return self._endpoint_lm("teacher", self.pipeline.roles.teacher)
+
+    @cached_property
+    def solver(self) -> dspy.LM:
+        return self._endpoint_lm("solver", self.pipeline.roles.solver)
+
+    def _endpoint_lm(self, role: str, endpoint: Endpoint) -> dspy.LM:
+        model = endpoint.model
+        backend: Any
+        if endpoint.scripted:
+            faults = endpoint.faults.model_dump() if endpoint.faults else {}
+            known = self.task.train + self.task.test
+            backend = ScriptedTeacher(known, faults, self.pipeline.program.max_subquestions, self.pipeline.task.seed)
+        elif endpoint.embedded:
+            adapter = self._embedded.add(solver_adapter()) if model == "embedded/solver" else ""
+            backend, model = self._embedded.backend(adapter), f"embedded/{adapter or 'base'}"
+        else:
+            options: dict[str, Any] = {"timeout": endpoint.timeout}
+            if endpoint.api_base:
+                options["api_base"] = endpoint.api_base
+            if endpoint.api_key_env:
+                import os
+
+                options["api_key"] = os.environ[endpoint.api_key_env]
+            elif model.startswith("hosted_vllm/"):
+                options["api_key"] = "none"  # vLLM asks for no key unless it was started with one
+            inner = dspy.LM(
+                model, engine=endpoint.engine, cache=False, num_retries=endpoint.retries,
+                temperature=endpoint.temperature, max_tokens=endpoint.max_tokens, **options,
+            )  # fmt: skip
+            backend = LMBackend(inner)
+        engine = StoredEngine(backend, role, model, self.store, endpoint.price.model_dump() if endpoint.price else None)
+        return role_lm(engine, temperature=endpoint.temperature, max_tokens=endpoint.max_tokens)
+
+    def student_lm(self, adapter: Path | None) -> dspy.LM:
+        """The decomposer's LM: the student's base, or one of its adapters."""
+        student = self.pipeline.roles.decomposer
+        name = self._student_model.add(adapter) if adapter else ""
+        price = student.price.model_dump() if student.price else None
+        shown = f"embedded/{name or 'base'}"
+        engine = StoredEngine(self._student_model.backend(name), "decomposer", shown, self.store, price)
+        return role_lm(engine, temperature=student.temperature, max_tokens=student.max_tokens)
+
+    def program(self, decomposer: dspy.LM, *, as_teacher: bool = False) -> DivideAndConquer:
+        """The one program of this run, with the given decomposer.
+
+        Instructions are the compiled ones for everybody; the compiled demos are the teacher's, since a student has
+        learnt from what they led to and pays for every token of its prompt.
+        """
+        roles, settings = self.pipeline.roles, self.pipeline.program
+        program = DivideAndConquer(
+            decomposer, self.solver, solving=settings.solving, max_subquestions=settings.max_subquestions
+        )
+        program.solve.adapter = _adapter(roles.solver)
+        if as_teacher:
+            program.decompose.adapter = _adapter(roles.teacher)
+        compiled = self._compiled()
+        if compiled:
+            signature = program.decompose.signature
+            program.decompose.signature = signature.with_instructions(compiled["instructions"])
+            if as_teacher:
+                program.decompose.demos = [_read_demo(demo) for demo in compiled["demos"]]
+        return program
+
+    def _compiled(self) -> dict[str, Any] | None:
+        file = self.folder / "program.json"
+        if self.pipeline.compile.optimizer == "none" or not file.is_file():
+            return None
+        state = json.loads(file.read_text(encoding="utf-8"))
+        return state if state.get("stamp") == self._compile_stamp else None
+
+    @cached_property
+    def _items_stamp(self) -> str:
+        return fingerprint([[i.id, i.question, i.context, i.answer] for i in (*self.task.train, *self.task.test)])
+
+    @cached_property
+    def _compile_stamp(self) -> str:
+        return fingerprint(
+            self.pipeline.compile.model_dump(), _identity(self.teacher), _identity(self.solver),
+            self.pipeline.program.model_dump(), self._items_stamp,
+        )  # fmt: skip
+
+    @cached_property
+    def _collection(self) -> str:
+        teacher = self.program(self.teacher, as_teacher=True).decompose
+        prompt = teacher.prompt(question="?", context="?")
+        endpoint = self.pipeline.roles.teacher.model_dump(exclude={"price", "retries", "timeout"})
+        settings = self.pipeline.collect.model_dump(exclude={"concurrency", "samples"})
+        single = self.pipeline.collect.samples == 1  # a single sample is drawn at the endpoint's own temperature
+        return fingerprint(endpoint, prompt, None if single else settings, self.pipeline.task.seed)
+
+    def _screening(self, rule: str) -> str:
+        settings = self.pipeline.screen.model_dump(exclude={"concurrency", "rule"})
+        program = self.program(self.teacher)
+        parts = [rule, self._collection, settings, self.pipeline.program.max_subquestions]
+        if rule == "oracle":
+            parts += [_identity(self.solver), program.solve.prompt(question="?", subquestions=Subquestions(["a b?"]))]
+        return fingerprint(*parts)
+
+    # -- stations --------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Everything that can fail before anything is paid for: the folder, the data, the base, the endpoints."""
+        self.store  # noqa: B018 - made on first use
+        task = self.task
+        self.reporter.station("check", f"{len(task.train)} training and {len(task.test)} test questions")
+        self.base, self.solver, self.teacher  # noqa: B018 - made on first use
+        write_whole(self.folder / "pipeline.json", self.pipeline.model_dump_json(indent=2) + "\n")
+        notes = []
+        if task.dropped_overlap:
+            notes.append(f"{task.dropped_overlap} training questions dropped, since they stand in the test set")
+        if task.numbers_only_twins:
+            notes.append(
+                f"warning: {task.numbers_only_twins} training questions differ from a test question in numbers alone"
+            )
+        self.reporter.finished("check", "; ".join(notes) or "nothing in the way")
+
+    def compile(self) -> None:
+        """Optimize the teacher's prompt, if the file asks for it."""
+        settings = self.pipeline.compile
+        if settings.optimizer == "none":
+            return
+        if self._compiled() is not None:
+            self.reporter.finished("compile", "there already")
+            return
+        self.reporter.station("compile", f"{settings.optimizer} on up to {settings.examples} questions")
+        program = self.program(self.teacher, as_teacher=True)
+        compiled = compile_program(
+            program, settings.optimizer, self.task.train[: settings.examples], is_right, settings.arguments
+        )
+        state = {
+            "stamp": self._compile_stamp,
+            "optimizer": settings.optimizer,
+            "instructions": compiled.decompose.signature.instructions,
+            "demos": [_write_demo(demo) for demo in compiled.decompose.demos],
+        }
+        write_whole(self.folder / "program.json", json.dumps(state, indent=2, ensure_ascii=False) + "\n")
+        self.reporter.finished("compile", f"{len(state['demos'])} demos for the teacher's decompose")
+
+    def collect(self) -> None:
+        """Ask the teacher for what isn't there."""
+        settings = self.pipeline.collect
+        teacher = self.pipeline.roles.teacher
+        scripted = " (scripted, not a model)" if teacher.scripted else ""
+        self.reporter.station("collect", f"{settings.samples} decompositions a question from {teacher.model}{scripted}")
+        found = collect(
+            self.program(self.teacher, as_teacher=True).decompose, self.task.train, self.store, self._collection,
+            samples=settings.samples, temperature=settings.temperature, concurrency=settings.concurrency,
+            progress=self._progress("collect"),
+        )  # fmt: skip
+        self._require_whole("collect", found.failed, found.asked, found.first_error)
+        self.reporter.finished("collect", f"{found.asked} traces")
+
+    def screen(self) -> dict[str, Screened]:
+        """Judge the traces by every rule."""
+        traces = self._traces()
+        results = {}
+        for rule in self.pipeline.screen.rules:
+            settings = self.pipeline.screen
+            student = STUDENTS[rule]
+            self.reporter.station("screen", f"rule {rule} for {student.upper()}, {len(traces)} traces")
+            screened = screen(
+                rule, traces, self.task.train, self.store, self._screening(rule),
+                solve=self.program(self.teacher).solve, grade=is_right, samples=settings.samples,
+                temperature=settings.temperature, max_subquestions=self.pipeline.program.max_subquestions,
+                keep_whole=settings.keep_whole, concurrency=settings.concurrency,
+                progress=self._progress(f"screen {rule}"),
+            )  # fmt: skip
+            self._require_whole("screen", screened.failed, screened.collected, screened.first_error)
+            counts = screened.counts()
+            write_whole(self.folder / "screening" / f"{student}.json", json.dumps(counts, indent=2) + "\n")
+            lost = ", ".join(f"{count} {reason}" for reason, count in counts["lost"].items()) or "none"
+            self.reporter.finished(f"screen {rule}", f"kept {counts['kept']} of {counts['collected']}; lost: {lost}")
+            results[student] = screened
+        return results
+
+    def export(self, screened: dict[str, Screened] | None = None) -> dict[str, Export]:
+        """Write the training rows of every student."""
+        exports = {}
+        for student, kept in (screened or self.screen()).items():
+            rows = export(self.program(self.teacher).decompose, kept, self.task.train, self._rows(student), student)
+            self.reporter.finished(f"export {student}", f"{rows.rows} rows in {rows.file}")
+            exports[student] = rows
+        return exports
+
+    def train(self) -> dict[str, Path]:
+        """Train an adapter on every export that has none."""
+        adapters = {}
+        for rule in self.pipeline.screen.rules:
+            student = STUDENTS[rule]
+            rows, folder = self._rows(student), self.folder / "adapters" / student
+            if not rows.is_file():
+                raise MissingStation(f"There are no training rows at {rows}.", "Run 'divcon export' first.")
+            adapters[student] = folder
+            if self._is_current(folder, rows):
+                self.reporter.finished(f"train {student}", "there already")
+                continue
+            self.reporter.station("train", f"{student.upper()} on {rows.name}")
+            manifest = train_adapter(
+                rows, self.base, folder, self.pipeline.train, role="decomposer", student=student,
+                screening=json.loads(rows.with_suffix(".manifest.json").read_text(encoding="utf-8"))["screening"],
+                scripted_teacher=self.pipeline.roles.teacher.scripted,
+                progress=self._train_progress(f"train {student}"),
+            )  # fmt: skip
+            result = manifest.result
+            self.reporter.finished(
+                f"train {student}",
+                f"{manifest.rows} rows, {result['steps']} steps, loss {result['first_loss']} to {result['last_loss']}, "
+                f"{result['seconds']:.0f} s",
+            )
+        return adapters
+
+    def arms(self) -> list[Arm]:
+        """The arms of the evaluation, bound to their models."""
+        solver, program = _identity(self.solver), self.pipeline.program.model_dump()
+        arms = []
+        for name in self.pipeline.arms:
+            built: dspy.Module
+            if name == "direct":
+                built, decomposer = Direct(self.solver, adapter=_adapter(self.pipeline.roles.solver)), None
+            elif name == "cot":
+                built, decomposer = ChainOfThought(self.solver, adapter=_adapter(self.pipeline.roles.solver)), None
+            elif name == "teacher":
+                built, decomposer = self.program(self.teacher, as_teacher=True), self._collection
+            else:
+                folder = None if name == "untuned" else self.folder / "adapters" / name
+                if folder is not None and not is_trained(folder):
+                    raise MissingStation(f"The student {name.upper()} isn't trained yet.", "Run 'divcon train' first.")
+                lm = self.student_lm(folder)
+                built = self.program(lm)
+                decomposer = fingerprint(_identity(lm), built.decompose.prompt(question="?", context="?"))
+            stamp = fingerprint(name, solver, program, decomposer, self._items_stamp)
+            label = LABELS[name]
+            if name == "teacher" and self.pipeline.roles.teacher.scripted:
+                label += " (scripted)"
+            arms.append(Arm(name, built, stamp, label))
+        return arms
+
+    def evaluate(self, seconds: dict[str, float] | None = None) -> dict[str, Any]:
+        """Measure every arm on the test questions, and write `results.json` and `report.html`."""
+        arms = self.arms()
+        test, settings = self.task.test, self.pipeline.evaluate
+        self.reporter.station("evaluate", f"{len(arms)} arms on {len(test)} questions")
+        records = {}
+        for arm in arms:
+            records[arm.name] = evaluate_arm(
+                arm, test, self.store, concurrency=settings.concurrency,
+                progress=lambda name, done, total: self.reporter.progress(f"evaluate {name}", done, total),
+            )  # fmt: skip
+            wrongs = sum(record["outcome"] == "right" for record in records[arm.name].values())
+            self.reporter.finished(f"evaluate {arm.name}", f"{wrongs} of {len(test)} right")
+        results = self._results(arms, records, seconds or {})
+        write_whole(self.folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        write_report(results, records, test, self.folder / "report.html")
+        failed = sum(arm["failed"] for arm in results["arms"])
+        if failed:
+            first = next(error for arm in results["arms"] for error in arm["errors"])
+            raise Incomplete(
+                f"{failed} answers failed and are in no accuracy; the first: {first}",
+                "Run the same command again; only what failed is asked again.",
+            )
+        return results
+
+    def run(self) -> dict[str, Any]:
+        """All stations in order."""
+        seconds: dict[str, float] = {}
+
+        def timed(name: str, station: Callable[[], Any]) -> Any:
+            started = time.perf_counter()
+            found = station()
+            seconds[name] = round(time.perf_counter() - started, 1)
+            return found
+
+        timed("check", self.check)
+        timed("compile", self.compile)
+        self.__dict__.pop("_collection", None)  # the compiled prompt is part of it
+        timed("collect", self.collect)
+        screened = timed("screen", self.screen)
+        timed("export", lambda: self.export(screened))
+        timed("train", self.train)
+        return self.evaluate(seconds)
+
+    def ask(self, question: str, context: str | None = None, student: str | None = None) -> dspy.Prediction:
+        """Answer one question with the program of this run.
+
+        Args:
+            question: The question.
+            context: A passage.
+            student: `sd-r`, `sd-t` or `untuned`; the best trained one by default.
+        """
+        if not question.strip():
+            raise DivconError("The question is empty.", "Write one.")
+        trained = [name for name in ("sd-r", "sd-t") if is_trained(self.folder / "adapters" / name)]
+        name = student or (trained[0] if trained else "untuned")
+        if name != "untuned" and name not in trained:
+            raise MissingStation(f"The student {name.upper()} isn't trained in {self.folder}.", "Run 'divcon train'.")
+        lm = self.student_lm(None if name == "untuned" else self.folder / "adapters" / name)
+        prediction = self.program(lm)(question=question, context=context)
+        prediction.student = name
+        return prediction
+
+    # -- small things ----------------------------------------------------------------------------------------------
+
+    def _traces(self) -> list[Trace]:
+        wanted = {item.id for item in self.task.train}
+        samples = self.pipeline.collect.samples
+        traces = [t for t in self.store.traces(self._collection) if t.item in wanted and t.sample < samples]
+        if not traces:
+            raise MissingStation("Nothing was collected in this run folder.", "Run 'divcon collect' first.")
+        return traces
+
+    def _rows(self, student: str) -> Path:
+        return self.folder / "exports" / f"{student}.jsonl"
+
+    def _is_current(self, folder: Path, rows: Path) -> bool:
+        import hashlib
+
+        if not is_trained(folder):
+            return False
+        manifest = read_manifest(folder)
+        return (
+            manifest.data_hash == hashlib.sha256(rows.read_bytes()).hexdigest()
+            and manifest.settings == self.pipeline.train.model_dump()
+            and manifest.base["revision"] == self.base.revision
+        )
+
+    def _progress(self, name: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.reporter.progress(name, done, total)
+
+    def _train_progress(self, name: str) -> Callable[[int, int, float], None]:
+        return lambda done, total, loss: self.reporter.progress(name, done, total, f"loss {loss:.3f}")
+
+    def _require_whole(self, station: str, failed: int, total: int, first_error: str | None) -> None:
+        if failed:
+            raise Incomplete(
+                f"{station}: {failed} of {total} calls failed; the first: {first_error}",
+                "What was answered is kept. Run the same command again; only what failed is asked again.",
+            )
+
+    def _results(
+        self, arms: list[Arm], records: dict[str, dict[str, dict[str, Any]]], seconds: dict[str, float]
+    ) -> dict[str, Any]:
+        resamples = self.pipeline.evaluate.resamples
+        lines = []
+        for arm in arms:
+            line = summarize_arm(arm.name, arm.label, records[arm.name], resamples)
+            if arm.name not in ("direct", "cot"):
+                line["agreement"] = agreement(records[arm.name], self.task.test)
+            lines.append(line)
+        students = {STUDENTS[rule]: self.folder / "adapters" / STUDENTS[rule] for rule in self.pipeline.screen.rules}
+        manifests = {name: read_manifest(folder) for name, folder in students.items() if is_trained(folder)}
+        screening = {name: manifest.screening for name, manifest in manifests.items()}
+        main = screening.get("sd-r") or next(iter(screening.values()), {})
+        teacher = self.pipeline.roles.teacher
+        return {
+            "task": self.pipeline.task.model_dump(mode="json", exclude={"path"}),
+            "questions": len(self.task.test),
+            "teacher": {"model": teacher.model, "scripted": teacher.scripted},
+            "solver": self.pipeline.roles.solver.model,
+            "student_base": self.base.id,
+            "program": self.pipeline.program.model_dump(),
+            "arms": lines,
+            "differences": differences(records, resamples, [arm.name for arm in arms]),
+            "screening": {**{key: main.get(key) for key in ("collected", "kept", "lost")}, "by_student": screening},
+            "training": {name: {"rows": m.rows, **m.result} for name, m in manifests.items()},
+            "paid": self.store.paid(),
+            "seconds": seconds,
+            "versions": next(iter(manifests.values())).versions if manifests else {},
+        }
+
+
+def _adapter(endpoint: Endpoint) -> dspy.Adapter:
+    return ChatAdapter() if endpoint.adapter == "chat" else CompactAdapter()
+
+
+def _identity(lm: dspy.LM) -> dict[str, Any]:
+    """What decides an LM's answers, as far as a client can know."""
+    return {"model": lm.model, **{key: lm.kwargs.get(key) for key in ("temperature", "max_tokens")}}
+
+
+def _write_demo(demo: dict[str, Any]) -> dict[str, Any]:
+    return {key: value.render() if isinstance(value, Subquestions) else value for key, value in demo.items()}
+
+
+def _read_demo(demo: dict[str, Any]) -> dict[str, Any]:
+    return {key: Subquestions.read(value) if key == "subquestions" else value for key, value in demo.items()}
+
+
+def explain_lm_error(error: LMError, pipeline: Pipeline) -> DivconError:
+    """An LM's error in the words of the pipeline file: which role, which server, what to do."""
+    from dspy.utils.exceptions import LMAuthError, LMNotConfiguredError, LMTransportError
+
+    notes = getattr(error, "__notes__", [])
+    role = next((note.removeprefix("role: ") for note in notes if note.startswith("role: ")), None)
+    endpoint = getattr(pipeline.roles, role, None) if role in ("teacher", "solver") else None
+    who = f"The {role}" if role else "A model"
+    at = ""
+    if isinstance(endpoint, Endpoint):
+        who = f"The {role} ({endpoint.model})"
+        at = f" at {endpoint.api_base}" if endpoint.api_base else ""
+    kept = "What was answered before is kept."
+    if isinstance(error, (LMAuthError, LMNotConfiguredError)):
+        variable = getattr(endpoint, "api_key_env", None) or "the provider's usual one, such as OPENAI_API_KEY"
+        return DivconError(
+            f"{who}{at} refused the key, or has none.", f"Set the environment variable ({variable}). {kept}"
+        )
+    if isinstance(error, LMTransportError):
+        return DivconError(
+            f"{who}{at} can't be reached: {error.message}",
+            f"Start the server, or correct roles.{role or 'teacher'}.api_base. {kept}",
+        )
+    return DivconError(f"{who}{at} failed: {type(error).__name__}: {error.message}", f"{kept} Run again to go on.")

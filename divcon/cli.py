@@ -1,0 +1,258 @@
+"""The command line: a command a station, all on one pipeline file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+# Before dspy and transformers are imported: no price list and no telemetry is fetched behind the user's back, and
+# tokenizers' threads don't warn about the forks of a data loader.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of libraries; ours are below
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from divcon.signatures import DivconError
+
+app = typer.Typer(
+    help="Distil the planning half of a two-stage DSPy program into a small local model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+PipelineFile = Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline file, in YAML.")]
+RunFolder = Annotated[
+    Path | None, typer.Option("--run", metavar="FOLDER", help="The run folder; runs/<the file's stem> by default.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; may be repeated.")
+]
+
+
+class Terminal:
+    """Reports a run with bars on a terminal, and with a line now and then elsewhere."""
+
+    _EVERY = 10.0  # seconds between lines where there is no terminal
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._name = ""
+        self._last = time.monotonic()
+
+    def station(self, name: str, text: str) -> None:
+        self._close()
+        out.print(f"[bold]{name}[/bold]: {text}", highlight=False)
+
+    def progress(self, name: str, done: int, total: int, note: str = "") -> None:
+        if not out.is_terminal:
+            if time.monotonic() - self._last > self._EVERY:
+                self._last = time.monotonic()
+                out.print(f"  {name}: {done}/{total} {note}".rstrip(), highlight=False)
+            return
+        if self._bar is None or self._name != name:
+            self._close()
+            self._name = name
+            self._bar = Progress(
+                TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                TextColumn("{task.fields[note]}"), console=out, transient=True,
+            )  # fmt: skip
+            self._bar.start()
+            self._task = self._bar.add_task(name, total=total, note=note)
+        self._bar.update(self._task, completed=done, total=total, note=note)
+
+    def finished(self, name: str, text: str) -> None:
+        self._close()
+        out.print(f"  {name}: {text}", highlight=False, soft_wrap=True)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _run_of(file: Path, run: Path | None, overrides: list[str] | None) -> Any:
+    from divcon._config import load_pipeline
+    from divcon._pipeline import Run
+
+    pipeline = load_pipeline(file, overrides or [])
+    folder = run or Path("runs") / file.stem
+    made = Run(pipeline, folder, Terminal())
+    made.store  # noqa: B018 - made on first use, and with it the folder
+    _log_into(folder)
+    return made
+
+
+def _log_into(folder: Path) -> None:
+    """What libraries have to say goes into the run folder; the terminal is for the run."""
+    handler = logging.FileHandler(folder / "divcon.log", encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("dspy", "LiteLLM", "httpx"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+
+
+def _guarded(pipeline: Callable[[], Any], work: Callable[[], Any]) -> Any:
+    """Do `work`; what a user can mend comes out as one message, and as an exit status that isn't 0."""
+    from dspy.utils.exceptions import LMError
+
+    try:
+        return work()
+    except LMError as error:
+        from divcon._pipeline import explain_lm_error
+
+        _fail(explain_lm_error(error, pipeline()))
+    except DivconError as error:
+        _fail(error)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(DivconError(f"{where}{error.strerror or error}.", "Make room or change the folder, then run again."))
+    except KeyboardInterrupt:
+        err.print("\nStopped. What was done is kept; run the same command to go on.")
+        sys.stdout.flush()
+        os._exit(130)  # at once: threads may still be waiting for a server
+
+
+def _fail(error: DivconError) -> None:
+    err.print(f"[red]error:[/red] {_plain(error.problem)}", highlight=False, soft_wrap=True)
+    if error.remedy:
+        err.print(f"  {_plain(error.remedy)}", highlight=False, soft_wrap=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _station(name: str, text: str, does: Callable[[Any], Any]) -> None:
+    def command(file: PipelineFile, run: RunFolder = None, overrides: Overrides = None) -> None:
+        made: list[Any] = []
+
+        def work() -> Any:
+            made.append(_run_of(file, run, overrides))
+            if name != "run":
+                made[0].check()
+            return does(made[0])
+
+        results = _guarded(lambda: made[0].pipeline, work)
+        if name in ("run", "evaluate"):
+            print_results(results, made[0].folder)
+
+    command.__doc__ = text
+    app.command(name)(command)
+
+
+_station("compile", "Optimize the teacher's decomposition prompt with a DSPy teleprompter.", lambda run: run.compile())
+_station("collect", "Ask the teacher for decompositions of the training questions.", lambda run: run.collect())
+_station("screen", "Keep the decompositions worth learning from, and count what is lost.", lambda run: run.screen())
+_station("export", "Write the training rows of every student.", lambda run: run.export())
+_station("train", "Train a LoRA adapter on every student's rows.", lambda run: run.train())
+_station("evaluate", "Measure every arm on the held-out questions.", lambda run: run.evaluate())
+_station("run", "Run all stations in order; do only what is missing.", lambda run: run.run())
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    run: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="A run folder.")],
+    context: Annotated[str | None, typer.Option(help="A passage the question is about.")] = None,
+    student: Annotated[str | None, typer.Option(help="sd-r, sd-t or untuned; by default the best trained.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Answer one question with the program of a run folder."""
+    made: list[Any] = []
+
+    def work() -> Any:
+        from divcon._config import load_saved_pipeline
+        from divcon._pipeline import Run
+
+        made.append(Run(load_saved_pipeline(run), run))
+        return made[0].ask(question, context, student)
+
+    started = time.perf_counter()
+    prediction = _guarded(lambda: made[0].pipeline, work)
+    seconds = round(time.perf_counter() - started, 2)
+    if as_json:
+        shown = {
+            "question": question,
+            "student": prediction.student,
+            "status": prediction.status,
+            "reason": prediction.reason,
+            "subquestions": list(prediction.subquestions),
+            "sub_answers": prediction.sub_answers.splitlines(),
+            "answer": prediction.answer,
+            "usage": prediction.usage,
+            "seconds": seconds,
+        }
+        typer.echo(json.dumps(shown, ensure_ascii=False))
+        return
+    out.print(f"[bold]Subquestions[/bold] ({prediction.student.upper()}, {prediction.status})")
+    out.print(_plain(prediction.subquestions.render()), highlight=False)
+    out.print("[bold]Sub-answers[/bold]")
+    out.print(_plain(prediction.sub_answers), highlight=False)
+    out.print(f"[bold]Answer[/bold]  {_plain(prediction.answer)}", highlight=False)
+    for role, used in prediction.usage.items():
+        cost = "price unknown" if used["cost"] is None else f"${used['cost']:.6f}"
+        text = f"  {role}: {used['calls']} call, {used['input_tokens']} tokens in, {used['output_tokens']} out, {cost}"
+        out.print(text, highlight=False)
+    out.print(f"  {seconds} s", highlight=False)
+
+
+def print_results(results: dict[str, Any], folder: Path) -> None:
+    """The table of an evaluation."""
+    table = Table(title=f"{results['task']['name']}: {results['questions']} held-out questions", title_justify="left")
+    table.add_column("program", no_wrap=True)
+    for name in ("accuracy", "95 %", "right/wrong/failed", "no split", "decompose in/out", "solve in/out", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for arm in results["arms"]:
+        usage = arm["usage"]
+        low_high = "–" if arm["ci95"] is None else f"{100 * arm['ci95'][0]:.0f}–{100 * arm['ci95'][1]:.0f}"
+        tokens = [
+            f"{usage[role]['input_tokens']:,}/{usage[role]['output_tokens']:,}" if role in usage else "–"
+            for role in ("decomposer", "solver")
+        ]
+        table.add_row(
+            arm["label"],
+            "–" if arm["accuracy"] is None else f"{100 * arm['accuracy']:.1f} %",
+            low_high,
+            f"{arm['right']}/{arm['wrong']}/{arm['failed']}",
+            "–"
+            if arm["whole_rate"] is None or arm["name"] in ("direct", "cot")
+            else f"{100 * arm['whole_rate']:.0f} %",
+            *tokens,
+            f"{arm['seconds']:.0f}",
+        )
+    # Wide enough for the table even where there is no terminal.
+    (out if out.is_terminal and out.width > 120 else Console(width=130)).print(table)
+    if results["teacher"]["scripted"]:
+        out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
+    out.print(f"{folder / 'results.json'}\n{folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """The entry point of `divcon`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

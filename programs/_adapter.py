@@ -1,0 +1,166 @@
+"""The compact adapter: a prompt short enough for a small model, and the same bytes in training as at inference.
+
+DSPy's ChatAdapter explains its field markers in every prompt; for a model of 135 million parameters on a CPU the
+prompt is the cost. Here the system message is the instruction alone, each input is a labelled block, and a reply is
+the first output's text followed by one labelled line for each further output.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+from dspy.adapters.utils import apply_output_field_defaults, format_field_value, parse_value
+from dspy.utils.exceptions import AdapterParseError
+
+from divcon.signatures import Subquestions, SubquestionsError
+
+LABELS = {"context": "Passage", "sub_answers": "Steps", "reasoning": "Steps", "sub_answer": "Answer"}
+
+_THINK = re.compile(r"<think>.*?</think>\s*", re.DOTALL | re.IGNORECASE)
+
+
+class CompactAdapter(dspy.Adapter):
+    """Renders a call in as few tokens as it can, and reads the reply back.
+
+    Inputs that are None or blank are left out, never rendered as "None". A reply that can't be read raises
+    `AdapterParseError`; no second call in another format is made.
+
+    Args:
+        labels: What a field is called in the prompt, by its name; otherwise it is the name in words. A trained
+            student has learnt its labels, so they are part of the prompt that a manifest fixes.
+    """
+
+    def __init__(self, labels: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.labels = {**LABELS, **(labels or {})}
+
+    def label(self, name: str) -> str:
+        """The label of a field, with its colon."""
+        return self.labels.get(name, name.replace("_", " ").capitalize()) + ":"
+
+    def format_system_message(self, signature: type[dspy.Signature]) -> str:
+        return " ".join(signature.instructions.split())
+
+    def format_user_message_content(
+        self,
+        signature: type[dspy.Signature],
+        inputs: dict[str, Any],
+        prefix: str = "",
+        suffix: str = "",
+        main_request: bool = False,
+    ) -> str:
+        blocks = [prefix] if prefix else []
+        for name, field in signature.input_fields.items():
+            text = _render(field, inputs.get(name))
+            if text:
+                blocks.append(f"{self.label(name)}{_gap(text)}{text}")
+        return "\n".join([*blocks, suffix] if suffix else blocks)
+
+    def format_assistant_message_content(
+        self, signature: type[dspy.Signature], outputs: dict[str, Any], missing_field_message: str | None = None
+    ) -> str:
+        blocks = []
+        for position, (name, field) in enumerate(signature.output_fields.items()):
+            text = _render(field, outputs.get(name)) or (missing_field_message or "")
+            blocks.append(text if position == 0 else f"{self.label(name)} {text}")
+        return "\n".join(block for block in blocks if block)
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        text = _THINK.sub("", completion).strip()
+        names = list(signature.output_fields)
+        found: dict[str, str] = {}
+        # From the last label backwards, so that a label quoted in the first field's text can't end it early.
+        for name in reversed(names[1:]):
+            label = self.label(name)
+            hits = list(re.finditer(rf"(?im)^[ \t*#]*{re.escape(label)}[ \t*]*", text))
+            if not hits:
+                continue
+            found[name], text = text[hits[-1].end() :].strip(), text[: hits[-1].start()].strip()
+        # A model may write the first label although nothing asks for it.
+        found[names[0]] = re.sub(rf"(?i)^{re.escape(self.label(names[0]))}\s*", "", text)
+        values = {}
+        for name, raw in found.items():
+            try:
+                values[name] = read_field(signature.output_fields[name].annotation, raw)
+            except (ValueError, SubquestionsError) as error:
+                raise _unreadable(signature, completion, f"{name}: {error}") from error
+        values = apply_output_field_defaults(signature, values)
+        missing = [name for name in names if name not in values]
+        if missing:
+            labels = ", ".join(f"'{self.label(name)}'" for name in missing)
+            raise _unreadable(signature, completion, f"The reply has no line that begins with {labels}.")
+        return values
+
+    def format_finetune_data(
+        self,
+        signature: type[dspy.Signature],
+        demos: list[dict[str, Any]],
+        inputs: dict[str, Any],
+        outputs: dict[str, Any],
+    ) -> dict[str, list[Any]]:
+        """The messages of a training row; all but the last are what inference sends, byte for byte."""
+        prompt = self.format(signature=signature, demos=demos, inputs=inputs)
+        reply = self.format_assistant_message_content(signature=signature, outputs=outputs)
+        return {"messages": [*prompt, {"role": "assistant", "content": reply}]}
+
+
+class ChatAdapter(dspy.ChatAdapter):
+    """DSPy's ChatAdapter, for models that are used to it, with three traps closed.
+
+    Subquestions are read from the raw text rather than from repaired JSON, a missing input is left out rather than
+    sent as "None", and a reply that can't be read raises instead of costing a second call in JSON.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("use_json_adapter_fallback", False)
+        super().__init__(**kwargs)
+
+    def format_user_message_content(
+        self,
+        signature: type[dspy.Signature],
+        inputs: dict[str, Any],
+        prefix: str = "",
+        suffix: str = "",
+        main_request: bool = False,
+    ) -> str:
+        given = {name: value for name, value in inputs.items() if value is not None}
+        return super().format_user_message_content(signature, given, prefix, suffix, main_request)
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        raw = signature
+        typed = [name for name, field in signature.output_fields.items() if field.annotation is Subquestions]
+        for name in typed:
+            raw = raw.with_updated_fields(name, type_=str)
+        values = super().parse(raw, completion)
+        for name in typed:
+            try:
+                values[name] = Subquestions.read(values[name])
+            except SubquestionsError as error:
+                raise _unreadable(signature, completion, str(error)) from error
+        return values
+
+
+def read_field(annotation: Any, raw: str) -> Any:
+    """A field's value from its text; lists of subquestions never go through JSON repair."""
+    return Subquestions.read(raw) if annotation is Subquestions else parse_value(raw, annotation)
+
+
+def _render(field: Any, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Subquestions):
+        return value.render() if len(value) or field.json_schema_extra["__dspy_field_type"] == "output" else ""
+    return str(format_field_value(field, value)).strip()
+
+
+def _gap(text: str) -> str:
+    return "\n" if "\n" in text or text.startswith("1. ") else " "
+
+
+def _unreadable(signature: type[dspy.Signature], completion: str, message: str) -> AdapterParseError:
+    return AdapterParseError(
+        adapter_name="CompactAdapter", signature=signature, lm_response=completion, message=message
+    )

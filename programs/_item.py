@@ -1,0 +1,43 @@
+"""One question with what is known about it: the unit every station passes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dspy
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A question of a task.
+
+    Attributes:
+        id: Unique within a task.
+        question: What is asked.
+        answer: The gold answer as the task writes it; several accepted spellings stand in `aliases`.
+        context: A passage the question is about, or None.
+        aliases: Other spellings that count as right.
+        subquestions: The reference decomposition, empty when the task has none.
+        sub_answers: The references' answers, as long as `subquestions` or empty.
+        facts: Subquestions that only ask for what the question states; a scripted teacher's faults use them.
+        family: The family or subtask, for figures by group.
+    """
+
+    id: str
+    question: str
+    answer: str
+    context: str | None = None
+    aliases: tuple[str, ...] = ()
+    subquestions: tuple[str, ...] = ()
+    sub_answers: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+    family: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def example(self) -> dspy.Example:
+        """The item as DSPy's optimizers take it; `question` and `context` are the inputs."""
+        return dspy.Example(
+            id=self.id, question=self.question, context=self.context, answer=self.answer, aliases=list(self.aliases)
+        ).with_inputs("question", "context")

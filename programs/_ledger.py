@@ -1,0 +1,157 @@
+"""The ledger: what each role of a program has used, in calls, tokens, seconds and money.
+
+DSPy keys usage by model name, so two roles on one model come out as one; and it counts nothing for work under
+`dspy.Parallel` inside a module. The ledger is carried in DSPy's own settings context, which its worker threads and
+async tasks inherit, and is filled by role.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+
+_SETTING = "_divcon_ledgers"
+
+
+@dataclass(slots=True)
+class Usage:
+    """What one role has used.
+
+    Attributes:
+        calls: Requests answered; `cached_calls` of them came from DSPy's cache and cost nothing.
+        input_tokens: As the server counted them, `cached_tokens` of which it had cached itself.
+        output_tokens: As the server counted them.
+        seconds: Time spent waiting, summed over calls that may have overlapped.
+        cost: US dollars; of the priced calls alone.
+        unpriced_calls: Calls whose price nobody knows; unknown is not free.
+    """
+
+    calls: int = 0
+    cached_calls: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    cost: float = 0.0
+    unpriced_calls: int = 0
+
+    def add(self, other: Usage) -> None:
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; `cost` is None where no call was priced."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        values["seconds"] = round(self.seconds, 4)
+        values["cost"] = None if self.unpriced_calls == self.calls else round(self.cost, 8)
+        return values
+
+
+class Ledger:
+    """Usage by role, safe to fill from many threads.
+
+    Examples:
+        >>> with Ledger() as ledger:
+        ...     pass
+        >>> ledger.usage
+        {}
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._usage: dict[str, Usage] = {}
+        self._contexts: list[Any] = []
+
+    @property
+    def usage(self) -> dict[str, Usage]:
+        """Usage by role so far."""
+        with self._lock:
+            return dict(self._usage)
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        return {role: usage.as_dict() for role, usage in sorted(self.usage.items())}
+
+    def record(self, role: str, usage: Usage) -> None:
+        with self._lock:
+            self._usage.setdefault(role, Usage()).add(usage)
+
+    def __enter__(self) -> Ledger:
+        context = dspy.context(**{_SETTING: (*_active(), self)})
+        context.__enter__()
+        self._contexts.append(context)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._contexts.pop().__exit__(*exc)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Ledger:
+        return self  # copies of a program made inside the ledger are counted in it
+
+
+def _active() -> tuple[Ledger, ...]:
+    return dspy.settings.get(_SETTING) or ()
+
+
+class _CallProbe:
+    """Receives the history entries of the calls made inside one predictor, and of no other.
+
+    DSPy appends each call to the `history` of every module in `caller_modules`; a probe put there sees finish
+    reasons, usage and cost of any LM on any engine without touching the LM.
+    """
+
+    def __init__(self) -> None:
+        self.history: list[dict[str, Any]] = []
+
+    def usage(self, price: dict[str, float] | None = None) -> Usage:
+        total = Usage()
+        for entry in self.history:
+            tokens = entry.get("usage") or {}
+            details = tokens.get("prompt_tokens_details") or {}
+            if not isinstance(details, dict):
+                details = dict(details)
+            cost = entry.get("cost")
+            call = Usage(
+                calls=1,
+                cached_calls=0 if tokens else 1,
+                input_tokens=tokens.get("prompt_tokens") or 0,
+                cached_tokens=details.get("cached_tokens") or 0,
+                output_tokens=tokens.get("completion_tokens") or 0,
+            )
+            if price is not None:
+                cost = (call.input_tokens * price["input"] + call.output_tokens * price["output"]) / 1e6
+            call.cost, call.unpriced_calls = (cost, 0) if cost is not None else (0.0, 1)
+            total.add(call)
+        return total
+
+    def cut_off(self) -> bool:
+        """Whether the last reply ended because it ran out of tokens."""
+        return bool(self.history) and _finish_reason(self.history[-1].get("response")) == "length"
+
+
+def _finish_reason(response: Any) -> str | None:
+    if isinstance(response, (tuple, list)):
+        response = response[-1] if response else None
+    reason = getattr(response, "finish_reason", None)
+    choices = getattr(response, "choices", None)
+    if reason is None and choices:
+        reason = getattr(choices[-1], "finish_reason", None)
+    return reason
+
+
+@contextmanager
+def probing() -> Iterator[_CallProbe]:
+    """Watch the LM calls made inside the block, in this thread or task."""
+    probe = _CallProbe()
+    with dspy.context(caller_modules=[*(dspy.settings.caller_modules or []), probe]):
+        yield probe
+
+
+def record(role: str, usage: Usage) -> None:
+    """Add `usage` to every ledger open here."""
+    for ledger in _active():
+        ledger.record(role, usage)

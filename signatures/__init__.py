@@ -1,0 +1,27 @@
+"""What a model is asked: the signatures of both stages, and the type that carries a decomposition."""
+
+from divcon.signatures._asks import (
+    DEFAULT_MAX_SUBQUESTIONS,
+    Answer,
+    Decompose,
+    Reason,
+    Solve,
+    SolveStep,
+    decompose_signature,
+)
+from divcon.signatures._errors import DivconError, SubquestionsError
+from divcon.signatures._subquestions import NO_DECOMPOSITION, Subquestions
+
+__all__ = [
+    "DEFAULT_MAX_SUBQUESTIONS",
+    "NO_DECOMPOSITION",
+    "Answer",
+    "Decompose",
+    "DivconError",
+    "Reason",
+    "Solve",
+    "SolveStep",
+    "Subquestions",
+    "SubquestionsError",
+    "decompose_signature",
+]

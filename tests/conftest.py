@@ -1,0 +1,95 @@
+"""Every test starts with DSPy as it comes, writes to its own folders, and reaches no network but loopback."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["TQDM_DISABLE"] = "1"
+os.environ["DSPY_CACHEDIR"] = tempfile.mkdtemp(prefix="divcon-dspy-")
+for name in ("OPENAI_API_KEY", "OPENAI_API_BASE", "HOSTED_VLLM_API_BASE"):
+    os.environ.pop(name, None)
+sys.path.insert(0, str(Path(__file__).parent))
+
+import dspy
+import pytest
+
+from divcon.distill import Base, embedded_base
+from divcon.programs import Item
+
+dspy_settings = sys.modules["dspy.dsp.utils.settings"]  # the name in its package is the settings object
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _dspy_as_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    before = copy.copy(dspy_settings.main_thread_config)
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=True)
+    dspy.cache.reset_memory_cache()
+    yield
+    dspy_settings.main_thread_config.clear()
+    dspy_settings.main_thread_config.update(before)
+
+
+@pytest.fixture
+def root() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def base() -> Base:
+    """The embedded base; converting it takes 20 seconds the first time."""
+    return embedded_base()
+
+
+@pytest.fixture(scope="session")
+def tiny_base(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """A real Llama of two layers with random weights and the embedded base's tokenizer: trains in a second."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=len(tokenizer), max_position_embeddings=1024, tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+    )  # fmt: skip
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return Base(path=folder, id="tests/tiny-llama", revision="seed-0", dtype="bfloat16")
+
+
+@pytest.fixture
+def items() -> list[Item]:
+    """Twenty questions, each with two reference subquestions; the answer to item i is i."""
+    return [
+        Item(
+            id=f"i{i}",
+            question=f"What is {i} plus zero times two?",
+            answer=str(i),
+            subquestions=(f"What is zero times two in case {i}?", f"What is {i} plus that?"),
+            sub_answers=("0", str(i)),
+            facts=(f"Which case is {i}?",),
+        )
+        for i in range(20)
+    ]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The public data sets, in the folder that `DIVCON_DATA` names."""
+    folder = os.environ.get("DIVCON_DATA")
+    if folder and (Path(folder) / "gsm8k").is_dir():
+        return Path(folder)
+    pytest.skip("the public data sets aren't here; set DIVCON_DATA to their folder")

@@ -1,0 +1,82 @@
+import dspy
+import pytest
+from dspy.utils.exceptions import AdapterParseError
+
+from divcon.distill import Base
+from divcon.programs import ChatAdapter, CompactAdapter, RolePredict
+from divcon.signatures import Decompose, Reason, Solve, Subquestions
+
+QUESTION = "Ada has 3 bags of 4 apples and eats 2. How many are left?"
+PASSAGE = "Ada lives in Tor. Tor lies in Bel."
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("context", [None, PASSAGE])
+def test_a_prompt_costs_at_most_half_of_dspys(base: Base, context: str | None) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base.path)
+
+    def tokens(adapter: dspy.Adapter, signature: type[dspy.Signature], **inputs: object) -> int:
+        messages = adapter.format(signature, [], inputs)
+        return len(tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"])
+
+    asked = Subquestions(["How many apples are in the bags?", "How many are left?"])
+    for signature, inputs in ((Decompose, {}), (Solve, {"subquestions": asked})):
+        ours = tokens(CompactAdapter(), signature, question=QUESTION, context=context, **inputs)
+        theirs = tokens(dspy.ChatAdapter(), signature, question=QUESTION, context=context, **inputs)
+        assert ours <= theirs / 2
+
+
+def test_a_training_row_is_the_prompt_of_inference_byte_for_byte() -> None:
+    decompose = RolePredict(Decompose, "decomposer")
+    inputs = {"question": QUESTION, "context": PASSAGE}
+    row = decompose.training_row(inputs, {"subquestions": Subquestions(["How many?", "And then?"])})
+    assert row["prompt"] == decompose.prompt(**inputs)
+    assert row["completion"] == [{"role": "assistant", "content": "1. How many?\n2. And then?"}]
+
+
+@pytest.mark.parametrize("adapter", [CompactAdapter(), ChatAdapter()])
+@pytest.mark.parametrize("context", [None, ""])
+def test_a_missing_passage_is_left_out_and_never_called_none(adapter: dspy.Adapter, context: str | None) -> None:
+    text = adapter.format(Decompose, [], {"question": QUESTION, "context": context})[-1]["content"]
+    assert "None" not in text
+    assert QUESTION in text
+    if isinstance(adapter, CompactAdapter):
+        assert text == f"Question: {QUESTION}"
+
+
+def test_zero_subquestions_leave_the_field_out_of_the_solvers_prompt() -> None:
+    text = CompactAdapter().format(Solve, [], {"question": QUESTION, "subquestions": Subquestions()})[-1]["content"]
+    assert text == f"Question: {QUESTION}"
+
+
+def test_demos_are_rendered_as_turns() -> None:
+    demo = {"question": "A?", "subquestions": Subquestions(["B is what?"])}
+    messages = CompactAdapter().format(Decompose, [demo], {"question": QUESTION})
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
+    assert messages[2]["content"] == "1. B is what?"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "1. 3 * 4 = 12\n2. 12 - 2 = 10\nAnswer: 10",
+        "Steps:\n1. 3 * 4 = 12\n2. 12 - 2 = 10\n\n**Answer:** 10",
+        "<think>\n\n</think>\n\n1. 3 * 4 = 12\n2. 12 - 2 = 10\nAnswer: 10",
+    ],
+)
+def test_two_outputs_are_read(reply: str) -> None:
+    values = CompactAdapter().parse(Solve, reply)
+    assert values == {"sub_answers": "1. 3 * 4 = 12\n2. 12 - 2 = 10", "answer": "10"}
+
+
+def test_the_last_label_counts() -> None:
+    values = CompactAdapter().parse(Reason, "First I thought\nAnswer: 9\nbut no.\nAnswer: 10")
+    assert values["answer"] == "10"
+    assert "Answer: 9" in values["reasoning"]
+
+
+def test_a_reply_without_an_answer_is_refused_and_says_what_is_missing() -> None:
+    with pytest.raises(AdapterParseError, match="'Answer:'"):
+        CompactAdapter().parse(Solve, "1. 3 * 4 = 12")

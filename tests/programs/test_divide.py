@@ -1,0 +1,110 @@
+import asyncio
+
+import dspy
+import pytest
+from support.openai_server import OpenAIServer, Reply
+
+from divcon.programs import ChainOfThought, Direct, DivideAndConquer
+
+
+def lm(server: OpenAIServer, name: str) -> dspy.LM:
+    return dspy.LM(f"openai/{name}", api_base=server.url, api_key="k", cache=False)
+
+
+def scripted(decomposition: Reply):
+    def reply(body: dict) -> Reply:
+        system = body["messages"][0]["content"]
+        if "Split the question" in system:
+            return decomposition
+        if "using the steps" in system:
+            return "7"
+        return "1. 3 * 4 = 12\nAnswer: 10" if "End with" in system else "10"
+
+    return reply
+
+
+def both(program: dspy.Module, **inputs: str) -> list[dspy.Prediction]:
+    return [program(**inputs), asyncio.run(program.acall(**inputs))]
+
+
+TWO = "1. How many are in the bags?\n2. How many are left?"
+
+
+def test_one_call_solves_all_subquestions_sync_and_async() -> None:
+    with OpenAIServer(scripted(TWO)) as server:
+        program = DivideAndConquer(lm(server, "small"), lm(server, "large"))
+        for prediction in both(program, question="Q?", context="P."):
+            assert prediction.answer == "10"
+            assert prediction.sub_answers == "1. 3 * 4 = 12"
+            assert list(prediction.subquestions) == ["How many are in the bags?", "How many are left?"]
+            assert (prediction.status, prediction.reason) == ("decomposed", None)
+            assert {role: used["calls"] for role, used in prediction.usage.items()} == {"decomposer": 1, "solver": 1}
+        assert server.models() == ["small", "large"] * 2
+
+
+def test_stepwise_feeds_earlier_answers_on_sync_and_async() -> None:
+    with OpenAIServer(scripted(TWO)) as server:
+        program = DivideAndConquer(lm(server, "small"), lm(server, "large"), solving="stepwise")
+        for prediction in both(program, question="Q?"):
+            assert prediction.answer == "7"
+            assert prediction.sub_answers == "1. How many are in the bags? 7\n2. How many are left? 7"
+            assert prediction.usage["solver"]["calls"] == 3
+        second = server.requests[2]["messages"][-1]["content"]
+        assert "1. How many are in the bags? 7" in second
+        assert second.endswith("Subquestion: How many are left?")
+
+
+@pytest.mark.parametrize(
+    ("decomposition", "status", "reason"),
+    [
+        ("No decomposition.", "whole", None),
+        ("I don't know.", "fell_back", "unreadable"),
+        ("1. Same?\n2. Same?", "fell_back", "duplicate"),
+        (("1. How many red", "length"), "fell_back", "cut_off"),
+        ("<think> so", "fell_back", "cut_off"),
+    ],
+)
+@pytest.mark.parametrize("solving", ["single_call", "stepwise"])
+def test_without_usable_subquestions_the_question_goes_to_the_solver_whole(
+    decomposition: Reply, status: str, reason: str | None, solving: str
+) -> None:
+    with OpenAIServer(scripted(decomposition)) as server:
+        program = DivideAndConquer(lm(server, "small"), lm(server, "large"), solving=solving)
+        for prediction in both(program, question="Q?"):
+            assert (prediction.status, prediction.reason) == (status, reason)
+            assert len(prediction.subquestions) == 0
+            assert prediction.answer == ("10" if solving == "single_call" else "7")
+
+
+def test_a_decomposer_that_ignores_the_cap_is_cut_to_it() -> None:
+    many = "\n".join(f"{i}. What is number {i}?" for i in range(1, 8))
+    with OpenAIServer(scripted(many)) as server:
+        prediction = DivideAndConquer(lm(server, "s"), lm(server, "l"), max_subquestions=2)(question="Q?")
+        assert len(prediction.subquestions) == 2
+
+
+@pytest.mark.parametrize(("baseline", "steps"), [(Direct, ""), (ChainOfThought, "1. 3 * 4 = 12")])
+def test_baselines_answer_in_the_same_form(baseline: type[dspy.Module], steps: str) -> None:
+    with OpenAIServer(scripted(TWO)) as server:
+        for prediction in both(baseline(lm(server, "large")), question="Q?"):
+            assert (prediction.answer, prediction.sub_answers, prediction.status) == ("10", steps, "whole")
+            assert prediction.usage["solver"]["calls"] == 1
+
+
+def test_an_unknown_way_of_solving_is_refused() -> None:
+    with pytest.raises(ValueError, match="single_call"):
+        DivideAndConquer(solving="magic")
+
+
+def test_a_server_error_is_raised_and_never_an_answer() -> None:
+    with OpenAIServer(lambda body: 500) as server:
+        broken = dspy.LM("openai/x", api_base=server.url, api_key="k", cache=False, num_retries=0)
+        with pytest.raises(dspy.LMError):
+            DivideAndConquer(broken, broken)(question="Q?")
+
+
+def test_a_deep_copy_keeps_both_lms() -> None:
+    with OpenAIServer(scripted(TWO)) as server:
+        copied = DivideAndConquer(lm(server, "small"), lm(server, "large")).deepcopy()
+        assert copied(question="Q?").answer == "10"
+        assert server.models() == ["small", "large"]

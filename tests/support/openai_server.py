@@ -1,0 +1,85 @@
+"""A real HTTP server on loopback that speaks OpenAI's chat protocol, with replies and faults set by the test."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Reply = str | tuple[str, str] | int  # text; text and finish reason; or an HTTP status
+
+
+@dataclass
+class OpenAIServer:
+    """Answers `POST /v1/chat/completions`; `reply` gets the request's body."""
+
+    reply: Callable[[dict[str, Any]], Reply]
+    delay: float = 0.0
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    busiest: int = 0
+
+    def __enter__(self) -> OpenAIServer:
+        server = self
+        lock = threading.Lock()
+        running = 0
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                nonlocal running
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with lock:
+                    running += 1
+                    server.busiest = max(server.busiest, running)
+                    server.requests.append(body)
+                    server.keys.append(self.headers.get("Authorization", ""))
+                time.sleep(server.delay)
+                reply = server.reply(body)
+                with lock:
+                    running -= 1
+                if isinstance(reply, int):
+                    self._send(reply, {"error": {"message": f"status {reply}", "type": "test", "code": str(reply)}})
+                    return
+                text, reason = reply if isinstance(reply, tuple) else (reply, "stop")
+                usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+                choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+                answer = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
+                self._send(200, {**answer, "choices": [choice], "usage": usage})
+
+            def _send(self, status: int, body: dict[str, Any]) -> None:
+                data = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    def models(self) -> list[str]:
+        return [request["model"] for request in self.requests]
+
+
+def user_text(body: dict[str, Any]) -> str:
+    """The last user message of a request."""
+    content = body["messages"][-1]["content"]
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
