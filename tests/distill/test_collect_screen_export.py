@@ -1,0 +1,203 @@
+import json
+from pathlib import Path
+
+import dspy
+import pytest
+from support.openai_server import OpenAIServer, user_text
+
+from divcon.benchmarks import is_right
+from divcon.distill import (
+    LMBackend,
+    NothingToLearn,
+    OverlapError,
+    RunStore,
+    ScriptedTeacher,
+    StoredEngine,
+    Trace,
+    collect,
+    export,
+    overlapping,
+    refuse_overlap,
+    role_lm,
+    screen,
+)
+from divcon.programs import Item, RolePredict
+from divcon.signatures import Decompose, Solve, Subquestions
+
+
+def scripted(items: list[Item], store: RunStore, **faults: float) -> RolePredict:
+    engine = StoredEngine(ScriptedTeacher(items, faults), "teacher", "scripted/references", store)
+    return RolePredict(Decompose, "teacher", lm=role_lm(engine, temperature=None, max_tokens=None), refuse_cut_off=True)
+
+
+def served(server: OpenAIServer, store: RunStore, signature, role: str) -> RolePredict:
+    inner = dspy.LM("openai/m", api_base=server.url, api_key="k", cache=False, num_retries=0)
+    engine = StoredEngine(LMBackend(inner), role, "openai/m", store)
+    return RolePredict(signature, role, lm=role_lm(engine, temperature=None, max_tokens=None), refuse_cut_off=True)
+
+
+def number_of(body: dict) -> int:
+    return int(user_text(body).split("What is ")[1].split()[0])
+
+
+def test_what_is_there_is_not_asked_again(tmp_path: Path, items: list[Item]) -> None:
+    store = RunStore(tmp_path)
+    with OpenAIServer(lambda body: f"1. What is case {number_of(body)}?") as server:
+        teacher = served(server, store, Decompose, "teacher")
+        assert collect(teacher, items[:7], store, "c").asked == 7
+        assert collect(teacher, items, store, "c").asked == 20
+        assert len(server.requests) == 20
+        assert collect(teacher, items, store, "c").failed == 0
+        assert len(server.requests) == 20
+    assert [t.item for t in store.traces("c")] == [item.id for item in items]
+
+
+def test_calls_overlap(tmp_path: Path, items: list[Item]) -> None:
+    store = RunStore(tmp_path)
+    with OpenAIServer(lambda body: "1. What is it?", delay=0.2) as server:
+        collect(served(server, store, Decompose, "teacher"), items, store, "c", concurrency=10)
+        assert server.busiest >= 5
+
+
+def test_one_unreadable_reply_among_twenty_is_one_reject_with_its_reason(tmp_path: Path, items: list[Item]) -> None:
+    store = RunStore(tmp_path)
+
+    def reply(body: dict):
+        number = number_of(body)
+        return {3: "I refuse.", 4: ("1. How many red", "length")}.get(number, f"1. What is case {number}?")
+
+    with OpenAIServer(reply) as server:
+        collect(served(server, store, Decompose, "teacher"), items, store, "c")
+    assert {t.item: t.lost for t in store.traces("c") if t.lost} == {"i3": "unreadable", "i4": "cut_off"}
+    assert sum(t.subquestions is not None for t in store.traces("c")) == 18
+
+
+def test_failed_calls_are_no_traces_and_are_asked_again(tmp_path: Path, items: list[Item]) -> None:
+    store, broken = RunStore(tmp_path), {5, 6}
+    with OpenAIServer(lambda body: 400 if number_of(body) in broken else "1. What is it?") as server:
+        teacher = served(server, store, Decompose, "teacher")
+        found = collect(teacher, items, store, "c", concurrency=1)
+        assert (found.asked, found.failed) == (20, 2)
+        assert found.first_error
+        broken.clear()
+        assert collect(teacher, items, store, "c").failed == 0
+        assert len(server.requests) == 22
+
+
+def test_a_refused_key_stops_at_once(tmp_path: Path, items: list[Item]) -> None:
+    store = RunStore(tmp_path)
+    with OpenAIServer(lambda body: 401) as server, pytest.raises(dspy.LMError):
+        collect(served(server, store, Decompose, "teacher"), items, store, "c", concurrency=1)
+    assert len(server.requests) == 1
+
+
+def test_several_samples_differ_and_are_kept(tmp_path: Path, items: list[Item]) -> None:
+    store = RunStore(tmp_path)
+    with OpenAIServer(lambda body: f"1. What is case {len(server.requests)}?") as server:
+        collect(served(server, store, Decompose, "teacher"), items[:2], store, "c", samples=3, concurrency=1)
+    traces = store.traces("c")
+    assert [(t.item, t.sample) for t in traces] == [(i, s) for i in ("i0", "i1") for s in range(3)]
+    assert len({t.subquestions for t in traces}) == 6
+
+
+def test_the_scripted_teacher_errs_as_seeded_and_screening_loses_each_fault_by_reason(
+    tmp_path: Path, items: list[Item]
+) -> None:
+    store = RunStore(tmp_path)
+    faults = {"missing_step": 0.2, "restated_fact": 0.2, "wrong_order": 0.2, "too_many": 0.1, "cut_off": 0.1}
+    script = ScriptedTeacher(items, faults)
+    collect(scripted(items, store, **faults), items, store, "c")
+    traces = store.traces("c")
+    planted = {item.id: script.fault(item, 0) for item in items}
+    assert {"missing_step", "restated_fact", "too_many", "cut_off", None} <= set(planted.values())
+
+    def solve(body: dict) -> str:
+        """Right exactly where the subquestions are the references."""
+        number = number_of(body)
+        good = Subquestions(items[number].subquestions).render() in user_text(body)
+        return f"1. 0\n2. x\nAnswer: {number if good else 99}"
+
+    with OpenAIServer(solve) as server:
+        solver = served(server, store, Solve, "solver")
+        found = screen("oracle", traces, items, store, "s", solve=solver, grade=is_right)
+        asked = len(server.requests)
+        again = screen("oracle", traces, items, store, "s", solve=solver, grade=is_right)
+        assert len(server.requests) == asked
+    assert again == found
+    assert {t.item for t in found.kept} == {i for i, fault in planted.items() if fault is None}
+    counted = {fault: sum(f == fault for f in planted.values()) for fault in planted.values()}
+    assert found.lost == {
+        "cut_off": counted["cut_off"],
+        "over_long": counted["too_many"],
+        "unsolved": sum(counted.get(f, 0) for f in ("missing_step", "restated_fact", "wrong_order")),
+    }
+    assert len(found.disputed) == found.lost["unsolved"]  # every sample said 99
+    plain = screen("none", traces, items, store, "n")
+    assert plain.lost == {key: found.lost[key] for key in ("cut_off", "over_long")}
+
+
+def test_a_second_solver_sample_can_save_a_trace(tmp_path: Path, items: list[Item]) -> None:
+    store = RunStore(tmp_path)
+    traces = [Trace("i7", 0, ("What is it?",))]
+    with OpenAIServer(lambda body: "s\nAnswer: 7" if len(server.requests) > 1 else "s\nAnswer: 8") as server:
+        solver = served(server, store, Solve, "solver")
+        once = screen("oracle", traces, items, store, "one", solve=solver, grade=is_right, samples=1)
+        twice = screen("oracle", traces, items, store, "two", solve=solver, grade=is_right, samples=2)
+    assert (len(once.kept), len(twice.kept)) == (0, 1)
+
+
+def test_no_decomposition_is_lost_as_whole_unless_kept(tmp_path: Path, items: list[Item]) -> None:
+    store = RunStore(tmp_path)
+    traces = [Trace("i0", 0, ()), Trace("i1", 0, ("What is it?",))]
+    assert screen("none", traces, items, store, "a").lost == {"whole": 1}
+    assert len(screen("none", traces, items, store, "b", keep_whole=True).kept) == 2
+
+
+def test_export_is_chat_json_lines_with_one_row_a_decomposition(tmp_path: Path, items: list[Item]) -> None:
+    store = RunStore(tmp_path)
+    good = Trace("i0", 0, ("What is it?",))
+    traces = [
+        good,
+        Trace("i0", 1, ("What is it?",)),
+        Trace("i0", 2, ("What else?",)),
+        Trace("i1", 0, None, lost="empty"),
+    ]
+    screened = screen("none", traces, items, store, "s")
+    decompose = RolePredict(Decompose, "decomposer")
+    made = export(decompose, screened, items, tmp_path / "sd-t.jsonl", "sd-t")
+    rows = [json.loads(line) for line in made.file.read_text().splitlines()]
+    assert made.rows == len(rows) == 2
+    assert rows[0]["prompt"] == decompose.prompt(question=items[0].question)
+    assert rows[0]["completion"][0]["content"] == "1. What is it?"
+    manifest = json.loads((tmp_path / "sd-t.manifest.json").read_text())
+    assert manifest["screening"] == {"collected": 4, "kept": 3, "lost": {"empty": 1}, "failed": 0, "disputed": 0}
+    before = made.file.read_bytes()
+    assert export(decompose, screened, items, made.file, "sd-t").file.read_bytes() == before
+
+
+def test_nothing_kept_says_what_was_lost(tmp_path: Path, items: list[Item]) -> None:
+    screened = screen("none", [Trace("i1", 0, None, lost="empty")], items, RunStore(tmp_path), "s")
+    with pytest.raises(NothingToLearn, match="1 empty"):
+        export(RolePredict(Decompose, "decomposer"), screened, items, tmp_path / "x.jsonl", "sd-t")
+
+
+LONG = "Ann buys 3 red bags and 4 blue ones at the old market near the river, then gives 2 away. How many are left?"
+
+
+@pytest.mark.parametrize(
+    ("train", "why"),
+    [
+        ("What  is the CAPITAL of Tor", "same"),
+        ("First of all, " + LONG.lower()[:-20] + " remain?", "13-gram"),
+    ],
+)
+def test_a_test_question_in_training_is_refused_and_shown(train: str, why: str) -> None:
+    test = [Item("t0", "What is the capital of Tor?", "Bel"), Item("t1", LONG, "5")]
+    pairs, _ = overlapping([Item("a", train, "1")], test)
+    assert [pair[2] for pair in pairs] == [why]
+    with pytest.raises(OverlapError, match=r"a ~ t"):
+        refuse_overlap([Item("a", train, "1")], test)
+
+
+def test_numbers_changed_only_is_counted_not_refused() -> None:
+    assert refuse_overlap([Item("a", "Has Ann 3 or 4?", "1")], [Item("t", "Has Ann 7 or 12?", "1")]) == 1

@@ -1,0 +1,126 @@
+import asyncio
+import copy
+import itertools
+import threading
+from pathlib import Path
+
+import dspy
+import pytest
+from support.openai_server import OpenAIServer
+
+from divcon.distill import LMBackend, RunStore, StoredEngine, role_lm
+from divcon.programs import RolePredict
+from divcon.signatures import Answer
+
+
+def counting():
+    numbers = itertools.count(1)
+    lock = threading.Lock()
+
+    def reply(body: dict) -> str:
+        with lock:
+            return str(next(numbers))
+
+    return reply
+
+
+def stored_lm(server: OpenAIServer, folder: Path, retries: int = 0, **kwargs) -> dspy.LM:
+    inner = dspy.LM("openai/m", api_base=server.url, api_key="k", cache=False, num_retries=retries)
+    engine = StoredEngine(LMBackend(inner), "solver", "openai/m", RunStore(folder), **kwargs)
+    return role_lm(engine, temperature=None, max_tokens=None)
+
+
+def ask(lm: dspy.LM, question: str = "Q?", **config) -> str:
+    return RolePredict(Answer, "solver", lm=lm)(question=question, config=config).answer
+
+
+def test_the_same_question_is_asked_once_also_by_another_process(tmp_path: Path) -> None:
+    with OpenAIServer(counting()) as server:
+        assert ask(stored_lm(server, tmp_path)) == ask(stored_lm(server, tmp_path)) == "1"
+        assert len(server.requests) == 1
+
+
+def test_five_candidates_are_five_calls_and_again_none(tmp_path: Path) -> None:
+    with OpenAIServer(counting()) as server:
+
+        def five() -> list[str]:
+            predict = RolePredict(Answer, "solver", lm=stored_lm(server, tmp_path))
+            return list(predict(question="Q?", config={"n": 5, "temperature": 1.0}).completions.answer)
+
+        first = five()
+        assert sorted(first) == ["1", "2", "3", "4", "5"]
+        assert five() == first
+        assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("where", ["config", "copy"])
+def test_rollouts_are_told_apart_however_they_are_given(tmp_path: Path, where: str) -> None:
+    with OpenAIServer(counting()) as server:
+        lm = stored_lm(server, tmp_path)
+
+        def sample(i: int) -> str:
+            if where == "config":
+                return ask(lm, rollout_id=i, temperature=1.0)
+            return ask(lm.copy(rollout_id=i, temperature=1.0))
+
+        assert [sample(0), sample(1), sample(2), sample(1)] == ["1", "2", "3", "2"]
+
+
+def test_equal_requests_in_flight_are_one_call(tmp_path: Path) -> None:
+    with OpenAIServer(counting(), delay=0.3) as server:
+        lm = stored_lm(server, tmp_path)
+        pairs = [(RolePredict(Answer, "solver", lm=lm), {"question": "Q?"}) for _ in range(6)]
+        found = dspy.Parallel(num_threads=6, disable_progress_bar=True)(pairs)
+        assert {prediction.answer for prediction in found} == {"1"}
+
+        async def many() -> list[str]:
+            predict = RolePredict(Answer, "solver", lm=lm)
+            return [p.answer for p in await asyncio.gather(*(predict.acall(question="R?") for _ in range(6)))]
+
+        assert set(asyncio.run(many())) == {"2"}
+        assert len(server.requests) == 2
+
+
+def test_sync_and_async_share_what_is_stored(tmp_path: Path) -> None:
+    with OpenAIServer(counting()) as server:
+        lm = stored_lm(server, tmp_path)
+        assert ask(lm) == "1"
+        assert asyncio.run(RolePredict(Answer, "solver", lm=lm).acall(question="Q?")).answer == "1"
+
+
+def test_an_error_is_not_stored_and_names_the_role(tmp_path: Path) -> None:
+    answers = iter([401, "2"])
+    with OpenAIServer(lambda body: next(answers)) as server:
+        lm = stored_lm(server, tmp_path)
+        with pytest.raises(dspy.LMError) as caught:
+            ask(lm)
+        assert "role: solver" in caught.value.__notes__
+        assert ask(lm) == "2"
+
+
+def test_a_busy_server_is_asked_again(tmp_path: Path) -> None:
+    answers = iter([429, "2"])
+    with OpenAIServer(lambda body: next(answers)) as server:
+        assert ask(stored_lm(server, tmp_path, retries=2)) == "2"
+
+
+def test_prices_are_applied_to_what_was_paid(tmp_path: Path) -> None:
+    with OpenAIServer(counting()) as server:
+        ask(stored_lm(server, tmp_path, price={"input": 1.0, "output": 2.0}))
+        assert RunStore(tmp_path).paid()["solver"]["cost"] == pytest.approx((10 * 1 + 5 * 2) / 1e6)
+
+
+def test_copies_share_engine_and_store(tmp_path: Path) -> None:
+    with OpenAIServer(counting()) as server:
+        lm = stored_lm(server, tmp_path)
+        assert ask(copy.deepcopy(lm)) == ask(lm) == "1"
+
+
+def test_no_key_is_written_to_the_run_folder(tmp_path: Path) -> None:
+    with OpenAIServer(counting()) as server:
+        inner = dspy.LM("openai/m", api_base=server.url, api_key="secret-key-123", cache=False)
+        engine = StoredEngine(LMBackend(inner), "solver", "openai/m", RunStore(tmp_path))
+        ask(role_lm(engine, temperature=None, max_tokens=None))
+        assert server.keys == ["Bearer secret-key-123"]
+    for file in tmp_path.iterdir():
+        assert b"secret-key-123" not in file.read_bytes()
