@@ -59,8 +59,8 @@ def load_task(
     """
     if name == "offline" or name in FAMILIES:
         families = list(FAMILIES) if name == "offline" else [name]
-        learn = _interleaved([offline_items(f, "train", -(-train // len(families)), seed) for f in families])[:train]
         held_out = _interleaved([offline_items(f, "test", -(-test // len(families)), seed) for f in families])[:test]
+        learn = _interleaved([_clear_of(held_out, f, -(-train // len(families)), seed) for f in families])[:train]
     else:
         if name == "jsonl":
             if path is None:
@@ -84,6 +84,21 @@ def load_task(
             raise TaskError("Every training question stands in the test set.", "Give other data.")
     twins = refuse_overlap(learn, held_out)
     return LoadedTask(learn, held_out, dropped, twins)
+
+
+def _clear_of(held_out: Sequence[Item], family: str, count: int, seed: int) -> list[Item]:
+    """Training items of a generated family without a run of words in common with the test set.
+
+    The families' own splits share no template instance; sentences of one wording and equal numbers may still recur.
+    """
+    more = count
+    while True:
+        more += count // 4 + 8
+        items = offline_items(family, "train", more, seed)
+        standing = {pair[0].id for pair in overlapping(items, held_out)[0]}
+        clear = [item for item in items if item.id not in standing]
+        if len(clear) >= count:
+            return clear[:count]
 
 
 def _interleaved(lists: Sequence[list[Item]]) -> list[Item]:

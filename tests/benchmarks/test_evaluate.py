@@ -1,0 +1,136 @@
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import dspy
+import numpy as np
+import pytest
+from support.openai_server import OpenAIServer, user_text
+
+from divcon.benchmarks import (
+    Arm,
+    accuracy_interval,
+    agreement,
+    difference_interval,
+    differences,
+    evaluate_arm,
+    summarize_arm,
+    write_report,
+)
+from divcon.distill import LMBackend, RunStore, StoredEngine, role_lm
+from divcon.programs import Direct, DivideAndConquer, Item
+
+
+def lm(server: OpenAIServer, store: RunStore, role: str = "solver") -> dspy.LM:
+    inner = dspy.LM("openai/m", api_base=server.url, api_key="k", cache=False, num_retries=0)
+    engine = StoredEngine(LMBackend(inner), role, "openai/m", store)
+    return role_lm(engine, temperature=None, max_tokens=None)
+
+
+def number_of(body: dict) -> int:
+    return int(user_text(body).split("What is ")[1].split()[0])
+
+
+def test_rate_limits_are_failures_and_never_wrong_answers(tmp_path: Path, items: list[Item]) -> None:
+    store, limited = RunStore(tmp_path), {1, 2, 3}
+
+    def reply(body: dict):
+        number = number_of(body)
+        return 429 if number in limited else str(number if number != 9 else 0)
+
+    with OpenAIServer(reply) as server:
+        arm = Arm("direct", Direct(lm(server, store)), "f", "Direct")
+        records = evaluate_arm(arm, items[:10], store)
+        line = summarize_arm("direct", "Direct", records, 200)
+        assert (line["right"], line["wrong"], line["failed"]) == (6, 1, 3)
+        assert line["accuracy"] == pytest.approx(6 / 7)
+        assert sum(line["errors"].values()) == 3
+        asked = len(server.requests)
+        limited.clear()
+        line = summarize_arm("direct", "Direct", evaluate_arm(arm, items[:10], store), 200)
+        assert (line["right"], line["failed"]) == (9, 0)
+        assert len(server.requests) == asked + 3
+
+
+def test_an_unreadable_solver_reply_is_wrong_by_its_own_rule(tmp_path: Path, items: list[Item]) -> None:
+    store = RunStore(tmp_path)
+    with OpenAIServer(lambda body: "No decomposition.") as server:
+        program = DivideAndConquer(lm(server, store, "decomposer"), lm(server, store))
+        records = evaluate_arm(Arm("sd-t", program, "f", "x"), items[:2], store)
+    assert {(r["outcome"], r["rule"]) for r in records.values()} == {("wrong", "unreadable")}
+
+
+def test_nothing_is_asked_twice_and_records_come_in_order(tmp_path: Path, items: list[Item]) -> None:
+    store = RunStore(tmp_path)
+    with OpenAIServer(lambda body: str(number_of(body))) as server:
+        arm = Arm("direct", Direct(lm(server, store)), "f", "Direct")
+        assert list(evaluate_arm(arm, items, store)) == [item.id for item in items]
+        evaluate_arm(arm, items, store)
+        assert len(server.requests) == 20
+
+
+def test_intervals_are_paired() -> None:
+    rng = np.random.default_rng(0)
+    a = list(rng.random(200) < 0.6)
+    b = [x and i % 20 != 0 for i, x in enumerate(a)]  # like a, but a few worse
+    low, high = difference_interval(a, b, 2000)
+    assert low > 0
+    unpaired = np.diff(accuracy_interval(a, 2000))[0] + np.diff(accuracy_interval(b, 2000))[0]
+    assert high - low < unpaired / 2
+    assert difference_interval(a, a, 2000) == (0.0, 0.0)
+    with pytest.raises(ValueError, match="paired"):
+        difference_interval(a, b[:-1])
+
+
+def test_an_interval_covers_the_binomial_one() -> None:
+    low, high = accuracy_interval([True] * 60 + [False] * 40, 5000)
+    assert low == pytest.approx(0.50, abs=0.03)
+    assert high == pytest.approx(0.70, abs=0.03)
+
+
+def test_every_pair_is_compared_over_questions_that_neither_failed() -> None:
+    def records(*outcomes: str) -> dict[str, dict]:
+        return {str(i): {"outcome": outcome} for i, outcome in enumerate(outcomes)}
+
+    arms = {
+        "a": records("right", "right", "failed"),
+        "b": records("wrong", "right", "right"),
+        "c": records(*["right"] * 3),
+    }
+    rows = differences(arms, 200, ["a", "b", "c"])
+    assert [(row["a"], row["b"], row["n"]) for row in rows] == [("a", "b", 2), ("a", "c", 2), ("b", "c", 3)]
+    assert rows[0]["difference"] == pytest.approx(0.5)
+
+
+def test_agreement_with_references(items: list[Item]) -> None:
+    same = {item.id: {"subquestions": list(item.subquestions)} for item in items}
+    assert agreement(same, items) == {"n": 20, "count_error": 0, "rouge_l": 1.0, "exact": 1}
+    fewer = {item.id: {"subquestions": list(item.subquestions[:1])} for item in items}
+    found = agreement(fewer, items)
+    assert found["count_error"] == 1
+    assert 0.3 < found["rouge_l"] < 0.9
+    assert agreement({}, items) is None
+
+
+def test_the_report_is_one_file_that_needs_no_network(tmp_path: Path, items: list[Item]) -> None:
+    records = {
+        "direct": {
+            i.id: {"outcome": "right", "rule": "only_number", "answer": "<b>&", "status": "whole"} for i in items
+        },
+        "sd-r": {i.id: {"outcome": "failed", "error": "LMError: <script>"} for i in items},
+    }
+    arms = [summarize_arm(name, name.upper(), found, 200) for name, found in records.items()]
+    results = {
+        "task": {"name": "t"}, "questions": 20, "teacher": {"model": "scripted/references", "scripted": True},
+        "solver": "s", "student_base": "b", "arms": arms, "differences": differences(records, 200, list(records)),
+        "screening": {"by_student": {"sd-r": {"collected": 2, "kept": 1, "lost": {"unsolved": 1}}}},
+        "training": {"sd-r": {"rows": 1, "steps": 1, "first_loss": 2.0, "last_loss": 1.0, "seconds": 1.0}},
+    }  # fmt: skip
+    write_report(results, records, items, tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    HTMLParser().feed(html)
+    assert "<script>" in html
+    assert "LMError: <script>" not in html
+    assert "scripted" in html
+    assert "1 unsolved" in html
+    assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", html.replace("http://www.w3.org", ""))

@@ -1,0 +1,91 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from divcon.benchmarks import grade, grade_number, grade_text, is_right
+from divcon.programs import Item
+
+
+@pytest.mark.parametrize(
+    "reply", ["12,600", "12600", "12600.0", "The total comes to $12,600.", "$12,600.00", "12 600".replace(" ", "")]
+)
+def test_separators_currency_and_zeros_do_not_matter(reply: str) -> None:
+    assert grade_number("12600", reply).right
+
+
+@pytest.mark.parametrize(
+    ("gold", "reply", "right", "rule"),
+    [
+        ("37", "#### $37.00.", True, "hashes"),
+        ("-8", "#### −8", True, "hashes"),
+        ("-8", "#### 8", False, "hashes"),
+        ("8", "#### -8", False, "hashes"),
+        ("14", "14\n\nPassage: Later that year, 20 more came", True, "only_number"),
+        ("0.5", "1/2", True, "only_number"),
+        ("7", "\\boxed{7}", True, "boxed"),
+        ("7", "3 + 4 = 7", True, "equals"),
+        ("7", "I see 3 and 4.\nAnswer: 7", True, "marker"),
+        ("7", "The final answer is 7 apples.", True, "marker"),
+        ("7", "3 or 7", False, "ambiguous"),
+        ("7", "none at all", False, "none"),
+        ("7", "", False, "none"),
+        ("7", "7.5", False, "only_number"),
+        ("5", "3-8", False, "ambiguous"),
+        ("50", "50%", True, "only_number"),
+        ("1000", "1,00", False, "only_number"),
+    ],
+)
+def test_numbers(gold: str, reply: str, right: bool, rule: str) -> None:
+    verdict = grade_number(gold, reply)
+    assert (verdict.right, verdict.rule) == (right, rule)
+
+
+@pytest.mark.parametrize(
+    ("golds", "reply", "right"),
+    [
+        (["Kessin"], "Kessin", True),
+        (["Kessin"], "kessin.", True),
+        (["the Orbex"], "Orbex", True),
+        (["Orbex"], "The answer is Orbex", True),
+        (["Orbex"], "It may be Orbex", False),
+        (["NYC", "New York"], "New York", True),
+        (["Zoë"], "Zoë", True),
+        (["Orbex"], "", False),
+        (["Orbex"], "Orbex\n\nPassage: more", True),
+    ],
+)
+def test_text(golds: list[str], reply: str, right: bool) -> None:
+    assert grade_text(golds, reply).right == right
+
+
+def test_the_gold_answers_kind_picks_the_grader() -> None:
+    assert is_right(Item("a", "Q?", "1,200"), "1200")
+    assert is_right(Item("a", "Q?", "Tor", aliases=("Thor",)), "thor")
+    assert not is_right(Item("a", "Q?", "9th floor"), "9")
+
+
+def test_a_gold_answer_without_a_number_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no number"):
+        grade_number("none", "7")
+
+
+@given(st.integers(-(10**9), 10**9), st.integers(-(10**9), 10**9))
+def test_a_number_equals_itself_in_every_form_and_no_other(a: int, b: int) -> None:
+    forms = [str(a), f"{a:,}", f"{a}.0", f"#### {a}", f"Answer: {a:,}", f"\\boxed{{{a}}}", str(a).replace("-", "−")]
+    assert all(grade_number(str(a), form).right for form in forms)
+    assert grade_number(str(b), str(a)).right == (a == b)
+
+
+@pytest.mark.realdata
+def test_every_gsm8k_gold_answer_is_right_against_itself_and_wrong_against_the_next(real_data: Path) -> None:
+    lines = (real_data / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    golds = [json.loads(line)["answer"].rpartition("####")[2].strip() for line in lines]
+    for gold, other in zip(golds, golds[1:] + golds[:1], strict=True):
+        item = Item("x", "Q?", gold)
+        assert grade(item, gold).right
+        assert grade(item, f"The result is ${gold}.").right
+        same = gold.replace(",", "") == other.replace(",", "")
+        assert grade(item, other).right == same

@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import pytest
+
+from divcon import load_pipeline
+from divcon._config import ConfigError, load_saved_pipeline
+
+GOOD = """\
+task: {name: offline, train: 10, test: 5}
+roles:
+  teacher: {model: scripted/references}
+  solver:
+    model: embedded/solver
+    max_tokens: 96
+screen:
+  rule: [none, oracle]
+"""
+
+
+def load(tmp_path: Path, text: str, *overrides: str):
+    file = tmp_path / "p.yaml"
+    file.write_text(text, encoding="utf-8")
+    return load_pipeline(file, overrides)
+
+
+def test_a_small_file_gets_sensible_defaults(tmp_path: Path) -> None:
+    pipeline = load(tmp_path, GOOD)
+    assert pipeline.program.max_subquestions == 3
+    assert pipeline.arms == ["direct", "cot", "teacher", "untuned", "sd-t", "sd-r"]
+    assert pipeline.roles.decomposer.base == "embedded"
+
+
+def test_a_value_is_overridden_on_the_command_line(tmp_path: Path) -> None:
+    pipeline = load(
+        tmp_path, GOOD, "roles.solver.model=openai/gpt-5-mini", "train.epochs=3", "screen.rule=oracle",
+        "evaluate.arms=[direct, sd-r]",
+    )  # fmt: skip
+    assert pipeline.roles.solver.model == "openai/gpt-5-mini"
+    assert pipeline.roles.solver.max_tokens == 96
+    assert pipeline.train.epochs == 3
+    assert pipeline.arms == ["direct", "sd-r"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("max_tokens: 96", "max_token: 96"), ["line 6", "roles.solver.max_token", "Did you mean 'max_tokens'"]),
+        (("screen:", "screning:"), ["line 7", "screning", "Did you mean 'screen'"]),
+        (("train: 10", "train: ten"), ["line 1", "task.train", "integer"]),
+        (("train: 10", "train: 0"), ["line 1", "task.train"]),
+        (("rule: [none, oracle]", "rule: best"), ["line 8", "screen.rule"]),
+        (("rule: [none, oracle]", "rule: oracle\nevaluate: {arms: [sd-t]}"), ["sd-t", "rule 'none'"]),
+        (("embedded/solver", "gpt-5"), ["line 5", "roles.solver.model", "no provider"]),
+        (("embedded/solver", "vllm/Qwen"), ["line 5", "hosted_vllm/Qwen"]),
+        (("embedded/solver", "hosted_vllm/Qwen"), ["line 4", "api_base"]),
+        (("embedded/solver", "scripted/references"), ["roles.solver", "only decomposes"]),
+        (("max_tokens: 96", "api_key_env: NO_SUCH_KEY"), ["roles.solver", "NO_SUCH_KEY is not set"]),
+        (("  teacher: {model: scripted/references}\n", ""), ["line 2", "roles.teacher", "missing"]),
+        (("name: offline", "name: jsonl"), ["line 1", "needs path"]),
+        (("task: {", "task: {{"), ["line 2", "not YAML"]),
+        (("scripted/references}", "openai/x, faults: {cut_off: 0.1}}"), ["line 3", "only a scripted teacher"]),
+    ],
+)
+def test_what_is_wrong_is_named_with_key_line_and_remedy(tmp_path: Path, change: tuple[str, str], words: list) -> None:
+    assert change[0] in GOOD
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, GOOD.replace(*change))
+    for word in words:
+        assert word in str(caught.value)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.epoch=3", ["--set train.epoch", "Did you mean 'epochs'"]),
+        ("train.epochs=x", ["--set train.epochs"]),
+        ("train", ["KEY=VALUE"]),
+        ("task.name.x=1", ["a value, not a section"]),
+    ],
+)
+def test_a_wrong_override_is_named_as_one(tmp_path: Path, override: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, GOOD, override)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_missing_binary_and_empty_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="can't be read"):
+        load_pipeline(tmp_path / "nowhere.yaml")
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load_pipeline(tmp_path / "b.yaml")
+    with pytest.raises(ConfigError, match="no mapping"):
+        load(tmp_path, "- a\n- b\n")
+    with pytest.raises(ConfigError, match="no mapping"):
+        load(tmp_path, "")
+
+
+def test_a_saved_pipeline_loads_and_another_folder_is_no_run(tmp_path: Path) -> None:
+    pipeline = load(tmp_path, GOOD)
+    (tmp_path / "pipeline.json").write_text(pipeline.model_dump_json())
+    assert load_saved_pipeline(tmp_path) == pipeline
+    with pytest.raises(ConfigError, match="no run folder"):
+        load_saved_pipeline(tmp_path / "other")
+
+
+def test_the_examples_are_valid(root: Path) -> None:
+    examples = sorted((root / "examples").glob("*.yaml"))
+    assert examples
+    for file in examples:
+        load_pipeline(file, ["task.path=x.jsonl"] if "gsm8k" in file.name else [])
