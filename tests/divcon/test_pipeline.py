@@ -1,0 +1,197 @@
+"""The whole line in one piece: a real server as teacher and solver, a tiny real student."""
+
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from support.openai_server import OpenAIServer, user_text
+
+from divcon import Run, load_pipeline
+from divcon.distill import Base
+
+pytestmark = pytest.mark.model
+
+DIVCON = Path(sys.executable).with_name("divcon")
+
+
+def answer(body: dict) -> str:
+    """A teacher that splits well two times in three, and a solver that is right where the split was good."""
+    text = user_text(body)
+    question = text.split("Question:")[1].split("Subquestions:")[0].strip()
+    digest = int(hashlib.sha256(question.encode()).hexdigest(), 16)
+    if "Split the question" in body["messages"][0]["content"]:
+        good = digest % 3 > 0
+        return f"1. What is the {'first' if good else 'wrong'} amount in {digest % 997}?\n2. What follows from that?"
+    gold = GOLD[question] if "wrong amount" not in text else "0"
+    return f"1. x\n2. y\nAnswer: {gold}" if "End with" in body["messages"][0]["content"] else gold
+
+
+GOLD: dict[str, str] = {}
+
+
+def pipeline(folder: Path, server: OpenAIServer, tiny: Base) -> Path:
+    file = folder / "line.yaml"
+    file.write_text(
+        f"""\
+task: {{name: word-problems, train: 40, test: 12}}
+roles:
+  teacher: {{model: openai/teacher, api_base: '{server.url}', retries: 0, price: {{input: 1, output: 2}}}}
+  decomposer: {{base: {tiny.path}, max_tokens: 24}}
+  solver: {{model: openai/solver, api_base: '{server.url}', retries: 0}}
+collect: {{concurrency: 2}}
+screen: {{rule: [none, oracle], samples: 2, concurrency: 4}}
+train: {{epochs: 2, batch_size: 8, save_every: 2}}
+evaluate: {{resamples: 200, concurrency: 8}}
+"""
+    )
+    for item in Run(load_pipeline(file), folder / "unused").task.train + Run(load_pipeline(file), folder).task.test:
+        GOLD[item.question] = item.answer
+    return file
+
+
+@pytest.fixture
+def keyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+
+
+def exports(run: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted((run / "exports").iterdir())}
+
+
+def test_the_whole_line_measures_what_happened_and_again_redoes_nothing(
+    tmp_path: Path, tiny_base: Base, keyed: None
+) -> None:
+    with OpenAIServer(answer) as server:
+        file = pipeline(tmp_path, server, tiny_base)
+        results = Run(load_pipeline(file), tmp_path / "run").run()
+        arms = {arm["name"]: arm for arm in results["arms"]}
+        assert list(arms) == ["direct", "cot", "teacher", "untuned", "sd-t", "sd-r"]
+        assert arms["direct"]["accuracy"] == arms["cot"]["accuracy"] == 1.0
+        assert all(arm["failed"] == 0 and arm["right"] + arm["wrong"] == 12 for arm in arms.values())
+        assert set(arms["direct"]) >= {"name", "right", "wrong", "failed", "accuracy", "ci95", "whole_rate", "usage"}
+        # ten tokens in a call, by the server's own count
+        assert arms["teacher"]["usage"]["solver"]["input_tokens"] == 120
+        assert arms["teacher"]["usage"]["decomposer"]["calls"] == 12
+        assert len(results["differences"]) == 15
+        screening = results["screening"]
+        assert screening["collected"] == 40
+        assert screening["kept"] + screening["lost"]["unsolved"] == 40
+        assert screening["by_student"]["sd-t"]["kept"] == 40
+        assert results["training"]["sd-r"]["rows"] == screening["kept"]
+        assert results["paid"]["teacher"]["cost"] == pytest.approx(results["paid"]["teacher"]["calls"] * 20 / 1e6)
+        assert results["paid"]["solver"]["cost"] is None
+        assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+        assert (tmp_path / "run" / "report.html").is_file()
+        asked, made = len(server.requests), exports(tmp_path / "run")
+        adapter = (tmp_path / "run" / "adapters" / "sd-r" / "adapter_model.safetensors").stat().st_mtime_ns
+        again = Run(load_pipeline(file), tmp_path / "run").run()
+        assert len(server.requests) == asked
+        assert exports(tmp_path / "run") == made
+        assert (tmp_path / "run" / "adapters" / "sd-r" / "adapter_model.safetensors").stat().st_mtime_ns == adapter
+        assert {k: v for k, v in again.items() if k != "seconds"} == {
+            k: v for k, v in results.items() if k != "seconds"
+        }
+
+
+def test_swapping_the_solver_is_one_line_and_asks_the_teacher_nothing_for_training(
+    tmp_path: Path, tiny_base: Base, keyed: None
+) -> None:
+    with OpenAIServer(answer) as server:
+        file = pipeline(tmp_path, server, tiny_base)
+        Run(load_pipeline(file), tmp_path / "run").run()
+        before = Counter(server.models())
+        swapped = load_pipeline(file, ["roles.solver.model=openai/other"])
+        Run(swapped, tmp_path / "run").run()
+        after = Counter(server.models())
+        assert after["teacher"] == before["teacher"]
+        assert after["solver"] == before["solver"]
+        assert after["other"] > 0
+
+
+@pytest.mark.parametrize("optimizer", ["bootstrap", "LabeledFewShot"])
+def test_compiled_demos_go_to_the_teacher_and_not_into_training_rows(
+    tmp_path: Path, tiny_base: Base, keyed: None, optimizer: str
+) -> None:
+    with OpenAIServer(answer) as server:
+        file = pipeline(tmp_path, server, tiny_base)
+        arguments = "{max_bootstrapped_demos: 2, max_labeled_demos: 0}" if optimizer == "bootstrap" else "{k: 2}"
+        pipeline_ = load_pipeline(file, [f"compile.optimizer={optimizer}", f"compile.arguments={arguments}"])
+        run = Run(pipeline_, tmp_path / "run")
+        if optimizer == "LabeledFewShot":
+            with pytest.raises(Exception, match="doesn't take these arguments"):
+                run.compile()
+            return
+        run.check()
+        run.compile()
+        run.collect()
+        teacher_calls = [body for body in server.requests if body["model"] == "teacher"]
+        assert len(teacher_calls[-1]["messages"]) == 2 + 2 * 2
+        row = json.loads(next(iter(run.export().values())).file.read_text().splitlines()[0])
+        assert [message["role"] for message in row["prompt"]] == ["system", "user"]
+        assert run.program(run.solver).solve.demos == []
+
+
+def test_killed_three_times_at_random_the_exports_are_the_same_and_nothing_stored_is_asked_twice(
+    tmp_path: Path, tiny_base: Base, keyed: None
+) -> None:
+    with OpenAIServer(answer, delay=0.02) as server:
+        file = pipeline(tmp_path, server, tiny_base)
+        Run(load_pipeline(file), tmp_path / "whole").run()
+        whole = exports(tmp_path / "whole")
+        server.requests.clear()
+        rng = random.Random(time.time_ns())
+        killed_at = []
+        for _ in range(3):
+            process = subprocess.Popen(
+                [str(DIVCON), "run", str(file), "--run", str(tmp_path / "killed")], cwd=tmp_path, env=os.environ,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            target = len(server.requests) + rng.randint(5, 40)
+            while len(server.requests) < target and process.poll() is None:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            process.wait(30)
+            killed_at.append(len(server.requests))
+        done = subprocess.run(
+            [str(DIVCON), "run", str(file), "--run", str(tmp_path / "killed")],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert exports(tmp_path / "killed") == whole, killed_at
+        asked = Counter(json.dumps(body, sort_keys=True) for body in server.requests if body["model"] == "teacher")
+        # A call in flight when the process dies was never answered, and has to be asked again: two at a time here.
+        assert sum(count - 1 for count in asked.values()) <= 3 * 2, killed_at
+
+
+def test_an_interrupted_evaluation_reports_failures_and_exits_with_1(
+    tmp_path: Path, tiny_base: Base, keyed: None
+) -> None:
+    limited = {"on": False}
+
+    def reply(body: dict):
+        whole = "Write the answer alone" in body["messages"][0]["content"]
+        return 429 if limited["on"] and whole and user_text(body)[-3] in "aeiou" else answer(body)
+
+    with OpenAIServer(reply) as server:
+        file = pipeline(tmp_path, server, tiny_base)
+        limited["on"] = True
+        done = subprocess.run(
+            [str(DIVCON), "run", str(file), "--run", "run"], cwd=tmp_path, capture_output=True, text=True
+        )
+        results = json.loads((tmp_path / "run" / "results.json").read_text())
+        direct = results["arms"][0]
+        assert direct["failed"] > 0
+        assert direct["right"] + direct["wrong"] + direct["failed"] == 12
+        assert done.returncode == 1
+        assert re.search(r"\d+ answers failed and are in no accuracy", done.stderr)

@@ -1,0 +1,101 @@
+"""The README can't rot: its code runs, its commands exist, its table is the recorded one."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import dspy
+import pytest
+from support.openai_server import OpenAIServer
+
+DIVCON = Path(sys.executable).with_name("divcon")
+
+
+def blocks(root: Path, language: str) -> list[str]:
+    pages = [root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "docs").glob("*.md"))]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def reply(body: dict) -> str:
+    system = body["messages"][0]["content"]
+    if "Split the question" in system:
+        return "1. How many plums are in the bags?\n2. How many are left?"
+    return "1. 3 * 4 = 12\n2. 12 - 2 = 10\nAnswer: 10"
+
+
+def test_python_blocks_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = blocks(root, "python")
+    assert found
+    with OpenAIServer(reply) as server:
+        real = dspy.LM.__init__
+
+        def to_loopback(self, model, *args, **kwargs):
+            """Only the address and the key change: the README names public models."""
+            kwargs.update(api_base=server.url, api_key="k")
+            real(self, "openai/" + model.split("/")[-1], *args, **kwargs)
+
+        monkeypatch.setattr(dspy.LM, "__init__", to_loopback)
+        names: dict = {}
+        for block in found:
+            exec(compile(block, "README", "exec"), names)
+    assert server.requests
+
+
+def commands(root: Path) -> list[list[str]]:
+    lines = [line for block in blocks(root, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def test_divcon_commands_are_ones_the_program_takes(root: Path, tmp_path: Path) -> None:
+    used = [command[1:] for command in commands(root) if command[0] == "divcon"]
+    assert used
+    for command in used:
+        name = command[0]
+        shown = subprocess.run([str(DIVCON), name, "--help"], capture_output=True, text=True)
+        assert shown.returncode == 0, name
+        for option in (word for word in command if word.startswith("--")):
+            assert option in shown.stdout, (name, option)
+        for word in command:
+            if word.startswith("examples/"):
+                assert (root / word).is_file()
+
+
+def test_make_targets_exist(root: Path) -> None:
+    targets = [command[1] for command in commands(root) if command[0] == "make"]
+    assert {"demo", "test"} <= set(targets)
+    makefile = (root / "Makefile").read_text()
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_yaml_blocks_are_valid_pipelines(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from divcon import load_pipeline
+
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    for number, block in enumerate(blocks(root, "yaml")):
+        if "task:" not in block:
+            continue
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(block)
+        load_pipeline(file)
+
+
+def test_the_table_is_the_recorded_run(root: Path) -> None:
+    recorded = json.loads((root / "benchmarks" / "results" / "demo.json").read_text())
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    for arm in recorded["arms"]:
+        line = next(line for line in readme.splitlines() if line.startswith(f"| {arm['label']} |"))
+        low, high = arm["ci95"]
+        assert f"{100 * arm['accuracy']:.1f} %" in line
+        assert f"{100 * low:.0f} to {100 * high:.0f}" in line
+        assert f"{arm['right']} / {arm['wrong']} / {arm['failed']}" in line
+
+
+def test_links_inside_the_repository_lead_somewhere(root: Path) -> None:
+    for page in (root / "README.md", root / "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (root / target).exists(), target
