@@ -1,0 +1,71 @@
+"""Measure the shipped solver adapter on held-out questions, with reference subquestions and without.
+
+Usage, from the repository's root: python benchmarks/solver/measure_solver.py [--questions N] [--output FILE]
+
+Prints the accuracy by family of the two-stage program on reference subquestions (an upper bound for any decomposer),
+of the same program when nothing is split (`whole`), and of both baselines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from statistics import mean
+
+from divcon.benchmarks import Arm, accuracy_interval, evaluate_arm
+from divcon.benchmarks.tasks import FAMILIES, offline_items
+from divcon.distill import EmbeddedModel, RunStore, ScriptedTeacher, StoredEngine, embedded_base, read_manifest, role_lm
+from divcon.distill.embedded import solver_adapter
+from divcon.programs import ChainOfThought, Direct, DivideAndConquer
+
+
+class Whole(DivideAndConquer):
+    """The program with a decomposer that never splits."""
+
+    def forward(self, question: str, context: str | None = None) -> object:
+        solved = self.solve(question=question, context=context)
+        solved.status, solved.reason, solved.subquestions, solved.usage = "whole", None, [], {}
+        return solved
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--questions", type=int, default=100, help="of each family")
+    parser.add_argument("--adapter", type=Path, default=solver_adapter())
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    model = EmbeddedModel(embedded_base())
+    name = model.add(options.adapter)
+    items = [item for family in FAMILIES for item in offline_items(family, "test", options.questions)]
+    with tempfile.TemporaryDirectory() as folder:
+        store = RunStore(Path(folder))
+        engine = StoredEngine(model.backend(name), "solver", f"embedded/{name}", store)
+        solver = role_lm(engine, temperature=0.0, max_tokens=96)
+        script = StoredEngine(ScriptedTeacher(items, {}, 4), "teacher", "scripted/references", store)
+        references = role_lm(script, temperature=None, max_tokens=None)
+        programs = {
+            "references": DivideAndConquer(references, solver, max_subquestions=4),
+            "whole": Whole(references, solver),
+            "cot": ChainOfThought(solver),
+            "direct": Direct(solver),
+        }
+        found: dict[str, dict[str, dict[str, object]]] = {}
+        for arm, program in programs.items():
+            records = evaluate_arm(Arm(arm, program, "x", arm), items, store)
+            found[arm] = {}
+            for family in (*FAMILIES, "both"):
+                right = [records[i.id]["outcome"] == "right" for i in items if family in (i.family, "both")]
+                found[arm][family] = {"n": len(right), "accuracy": mean(right), "ci95": accuracy_interval(right)}
+                low, high = accuracy_interval(right)
+                print(f"{arm:<11} {family:<14} {100 * mean(right):5.1f} %  ({100 * low:.0f} to {100 * high:.0f})")
+        store.close()
+    if options.output:
+        manifest = read_manifest(options.adapter)
+        record = {"adapter": manifest.content_hash, "questions": options.questions, "arms": found}
+        options.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
