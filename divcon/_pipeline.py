@@ -62,7 +62,13 @@ LABELS = {
 
 
 class Incomplete(DivconError):
-    """A station did what it could, and some calls failed."""
+    """A station did what it could, and some calls failed.
+
+    Attributes:
+        results: What an evaluation found nevertheless, or None.
+    """
+
+    results: dict[str, Any] | None = None
 
 
 class MissingStation(DivconError):
@@ -389,10 +395,12 @@ class Run:
         failed = sum(arm["failed"] for arm in results["arms"])
         if failed:
             first = next(error for arm in results["arms"] for error in arm["errors"])
-            raise Incomplete(
+            incomplete = Incomplete(
                 f"{failed} answers failed and are in no accuracy; the first: {first}",
                 "Run the same command again; only what failed is asked again.",
             )
+            incomplete.results = results
+            raise incomplete
         return results
 
     def run(self) -> dict[str, Any]:

@@ -154,7 +154,17 @@ def _station(name: str, text: str, does: Callable[[Any], Any]) -> None:
                 made[0].check()
             return does(made[0])
 
-        results = _guarded(lambda: made[0].pipeline, work)
+        def shown_work() -> Any:
+            from divcon._pipeline import Incomplete
+
+            try:
+                return work()
+            except Incomplete as error:
+                if error.results is not None:
+                    print_results(error.results, made[0].folder)
+                raise
+
+        results = _guarded(lambda: made[0].pipeline, shown_work)
         if name in ("run", "evaluate"):
             print_results(results, made[0].folder)
 

@@ -58,6 +58,34 @@ def test_the_last_label_is_the_end_token_and_the_prompt_is_what_inference_sends(
     assert ready.label_tokens == sum(label != IGNORED for row in ready.rows for label in row["labels"])
 
 
+def test_the_batches_that_the_trainer_sees_hold_these_labels(tiny_base: Base, tokenizer, tmp_path: Path) -> None:
+    """pad is the end token in this tokenizer, and a collator that masks pads would unlearn how to stop."""
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM
+    from trl import SFTConfig
+
+    from divcon.distill._train import _trainer
+
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    ready = preflight(rows(6), tokenizer, TrainSettings())
+    arguments = SFTConfig(
+        output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=6, use_cpu=True, bf16=True, report_to=[],
+        max_length=None, dataloader_pin_memory=False,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(tiny_base.path)
+    lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    trainer = _trainer(model, arguments, ready, tokenizer, lora, [], 1, None)
+    batch = next(iter(trainer.get_train_dataloader()))
+    found = []
+    for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
+        length = int(mask.sum())
+        found.append((ids[:length].tolist(), labels[:length].tolist()))
+        assert labels[length - 1] == tokenizer.eos_token_id
+        assert (labels[length:] == IGNORED).all()
+    assert sorted(found) == sorted((row["input_ids"], row["labels"]) for row in ready.rows)
+    assert not any("lm_head" in name for name, p in trainer.model.named_parameters() if p.requires_grad)
+
+
 def test_nothing_over_length_is_cut(tokenizer) -> None:
     long = RolePredict(Decompose, "decomposer").training_row(
         {"question": "Q?", "context": "word " * 900}, {"subquestions": Subquestions(["What is it?"])}
