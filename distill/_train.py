@@ -197,6 +197,7 @@ def train_adapter(
     """
     import torch
     from peft import LoraConfig
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.trainer_utils import get_last_checkpoint
     from trl import SFTConfig
@@ -262,7 +263,12 @@ def train_adapter(
     shutil.rmtree(building, ignore_errors=True)
     # A public name, not this machine's path, stands in the adapter's configuration.
     trainer.model.peft_config["default"].base_model_name_or_path = base.id
-    trainer.model.save_pretrained(building, save_embedding_layers=False)
+    try:
+        trainer.model.save_pretrained(building, save_embedding_layers=False)
+    except SafetensorError as error:  # what a full disk comes out as
+        raise TrainingError(
+            f"The adapter can't be written to {building}: {error}.", "Make room; training goes on where it was."
+        ) from error
     (building / "README.md").unlink(missing_ok=True)  # PEFT's card is a form with nothing filled in
     manifest = Manifest(
         role=role,

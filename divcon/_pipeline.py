@@ -23,12 +23,13 @@ from divcon.benchmarks import (
     summarize_arm,
     write_report,
 )
-from divcon.benchmarks.tasks import LoadedTask, load_task
+from divcon.benchmarks.tasks import LONGEST_QUESTION, LoadedTask, load_task
 from divcon.distill import (
     Base,
     EmbeddedModel,
     Export,
     LMBackend,
+    ManifestError,
     RunStore,
     Screened,
     ScriptedTeacher,
@@ -40,6 +41,7 @@ from divcon.distill import (
     fingerprint,
     is_trained,
     local_base,
+    prompt_hash,
     read_manifest,
     role_lm,
     screen,
@@ -204,6 +206,18 @@ class Run:
                 program.decompose.demos = [_read_demo(demo) for demo in compiled["demos"]]
         return program
 
+    def _student_program(self, folder: Path | None) -> DivideAndConquer:
+        """The program with a student in place; an adapter only answers the prompt it was trained on."""
+        program = self.program(self.student_lm(folder))
+        if folder is not None:
+            trained_on = read_manifest(folder).prompt_hash
+            if trained_on != prompt_hash([program.decompose.prompt(question="?")]):
+                raise ManifestError(
+                    f"The adapter in {folder} was trained on another instruction than the program now gives.",
+                    "Set program.max_subquestions and compile back, or run 'divcon export' and 'divcon train' again.",
+                )
+        return program
+
     def _compiled(self) -> dict[str, Any] | None:
         file = self.folder / "program.json"
         if self.pipeline.compile.optimizer == "none" or not file.is_file():
@@ -366,9 +380,10 @@ class Run:
                 folder = None if name == "untuned" else self.folder / "adapters" / name
                 if folder is not None and not is_trained(folder):
                     raise MissingStation(f"The student {name.upper()} isn't trained yet.", "Run 'divcon train' first.")
-                lm = self.student_lm(folder)
-                built = self.program(lm)
-                decomposer = fingerprint(_identity(lm), built.decompose.prompt(question="?", context="?"))
+                built = self._student_program(folder)
+                decomposer = fingerprint(
+                    _identity(built.decompose.lm), built.decompose.prompt(question="?", context="?")
+                )
             stamp = fingerprint(name, solver, program, decomposer)
             label = LABELS[name]
             if name == "teacher" and self.pipeline.roles.teacher.scripted:
@@ -432,12 +447,17 @@ class Run:
         """
         if not question.strip():
             raise DivconError("The question is empty.", "Write one.")
+        if len(question) > LONGEST_QUESTION:
+            raise DivconError(
+                f"The question has {len(question):,} characters, over {LONGEST_QUESTION:,}.",
+                "Put the passage into --context and keep the question short.",
+            )
         trained = [name for name in ("sd-r", "sd-t") if is_trained(self.folder / "adapters" / name)]
         name = student or (trained[0] if trained else "untuned")
         if name != "untuned" and name not in trained:
             raise MissingStation(f"The student {name.upper()} isn't trained in {self.folder}.", "Run 'divcon train'.")
-        lm = self.student_lm(None if name == "untuned" else self.folder / "adapters" / name)
-        prediction = self.program(lm)(question=question, context=context)
+        program = self._student_program(None if name == "untuned" else self.folder / "adapters" / name)
+        prediction = program(question=question, context=context)
         prediction.student = name
         return prediction
 

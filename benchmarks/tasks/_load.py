@@ -12,7 +12,7 @@ from divcon.benchmarks.tasks._offline import FAMILIES, offline_items
 from divcon.distill import overlapping, refuse_overlap
 from divcon.programs import Item
 
-_LONGEST_QUESTION = 8_000  # characters; a longer one is a document, and belongs into `context`
+LONGEST_QUESTION = 8_000  # characters; a longer one is a document, and belongs into `context`
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def _check(items: Sequence[Item]) -> None:
         if item.id in seen:
             raise TaskError(f"The id '{item.id}' stands twice.", "Give every question its own id.")
         seen.add(item.id)
-        if len(item.question) > _LONGEST_QUESTION:
+        if len(item.question) > LONGEST_QUESTION:
             raise TaskError(
-                f"The question of '{item.id}' has {len(item.question):,} characters, over {_LONGEST_QUESTION:,}.",
+                f"The question of '{item.id}' has {len(item.question):,} characters, over {LONGEST_QUESTION:,}.",
                 "Put the passage into 'context' and keep the question short.",
             )

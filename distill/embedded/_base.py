@@ -113,6 +113,7 @@ def _hash_of(file: Path) -> str:
 
 def _convert(gguf: Path, target: Path) -> None:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -126,8 +127,14 @@ def _convert(gguf: Path, target: Path) -> None:
             quantization_config=GgufConfig(dequantize=True),
             dtype=torch.bfloat16,
         )
-        tokenizer.save_pretrained(building)
-        model.save_pretrained(building)
+        try:
+            tokenizer.save_pretrained(building)
+            model.save_pretrained(building)
+        except (OSError, SafetensorError) as error:
+            raise DivconError(
+                f"The embedded base can't be written to {target.parent}: {error}.",
+                "Make room (300 MB), or name another folder in DIVCON_CACHE.",
+            ) from error
         try:
             building.rename(target)
         except OSError:

@@ -177,4 +177,5 @@ def test_ask_answers_one_question_for_people_and_for_machines(tmp_path: Path) ->
     assert "Subquestions" in done.stdout
     assert "price unknown" in done.stdout
     failed(divcon("ask", "--run", "runs/p", "  ", cwd=tmp_path), "question is empty")
+    failed(divcon("ask", "--run", "runs/p", "x" * 20_000, cwd=tmp_path), "20,000 characters", "--context")
     failed(divcon("ask", "--run", "runs/p", "Q?", "--student", "sd-r", cwd=tmp_path), "SD-R isn't trained")

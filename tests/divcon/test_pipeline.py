@@ -16,7 +16,7 @@ import pytest
 from support.openai_server import OpenAIServer, user_text
 
 from divcon import Run, load_pipeline
-from divcon.distill import Base
+from divcon.distill import Base, ManifestError
 
 pytestmark = pytest.mark.model
 
@@ -115,6 +115,17 @@ def test_swapping_the_solver_is_one_line_and_asks_the_teacher_nothing_for_traini
         assert after["teacher"] == before["teacher"]
         assert after["solver"] == before["solver"]
         assert after["other"] > 0
+
+
+def test_a_student_is_refused_where_the_instruction_is_not_the_one_it_was_trained_on(
+    tmp_path: Path, tiny_base: Base, keyed: None
+) -> None:
+    with OpenAIServer(answer) as server:
+        file = pipeline(tmp_path, server, tiny_base)
+        Run(load_pipeline(file), tmp_path / "run").run()
+        changed = Run(load_pipeline(file, ["program.max_subquestions=5"]), tmp_path / "run")
+        with pytest.raises(ManifestError, match="another instruction"):
+            changed.evaluate()
 
 
 @pytest.mark.parametrize("optimizer", ["bootstrap", "LabeledFewShot"])
