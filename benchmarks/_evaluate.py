@@ -17,7 +17,7 @@ from rouge_score import rouge_scorer
 from divcon.benchmarks._graders import Verdict, grade
 from divcon.benchmarks._statistics import accuracy_interval, difference_interval
 from divcon.distill import RunStore, at_station, overlapped
-from divcon.programs import Item, Usage
+from divcon.programs import Item, Ledger, Usage
 
 Outcome = Literal["right", "wrong", "failed"]
 Progress = Callable[[str, int, int], None]
@@ -70,8 +70,10 @@ def evaluate_arm(
     def answer(job: tuple[int, Item]) -> dict[str, Any]:
         _, item = job
         started = time.time()
+        fields: dict[str, Any]
         try:
-            prediction = arm.program(question=item.question, context=item.context)
+            with Ledger() as ledger:
+                prediction = arm.program(question=item.question, context=item.context)
         except AdapterParseError as error:
             verdict, fields = Verdict(False, None, "unreadable"), {"answer": error.lm_response, "status": "unreadable"}
         else:
@@ -82,7 +84,6 @@ def evaluate_arm(
                 "reason": prediction.reason,
                 "subquestions": list(prediction.subquestions),
                 "sub_answers": prediction.sub_answers,
-                "usage": prediction.usage,
             }
         return {
             "outcome": "right" if verdict.right else "wrong",
@@ -90,6 +91,7 @@ def evaluate_arm(
             "rule": verdict.rule,
             "started": round(started, 3),
             "seconds": round(time.time() - started, 3),
+            "usage": ledger.as_dict(),
             **fields,
         }
 

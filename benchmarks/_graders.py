@@ -16,12 +16,14 @@ from divcon.programs import Item
 
 # thousands separators, decimals, fractions; a minus sign of either kind, a plus sign, a currency before or after it
 _NUMBER = re.compile(
-    r"(?<![\w.,])(?P<sign>[-+−–]?)\s?[$€£¥]?\s?(?P<sign2>[-−]?)"
-    r"(?P<whole>\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?P<part>\.\d+)?(?:\s?/\s?(?P<denominator>\d+))?(?![\w])"
+    r"(?<![\w.,])(?P<before>[-+−]?)[$€£¥]?\s?(?P<after>(?<=[$€£¥])[-−])?"
+    # Possessive: a number that goes on (3.5kg, 1,00,000, 1.2M) is refused whole, not read as its first digits.
+    r"(?P<whole>\d{1,3}(?:,\d{3})++(?!\d)|\d++)?+(?P<part>\.\d++)?+(?:\s?/\s?(?P<denominator>\d++))?+"
+    r"(?!\w|[.,]\d)"
 )
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
-_HASHES = re.compile(r"####\s*([^\n]+)")
-_MARKER = re.compile(r"(?im)^\W*(?:the )?(?:final )?answer(?: is)?\s*[:=]?\s*(.+)$")
+_HASHES = re.compile(r"####\s*([-+−$€£¥\d.][^\n]*)")
+_MARKER = re.compile(r"(?im)^\W*(?:the )?(?:final )?answer\b(?: is)?\s*[:=]?\s*(.+)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,10 @@ def numbers(text: str) -> list[Fraction]:
             if int(match["denominator"]) == 0:
                 continue
             value /= int(match["denominator"])
-        found.append(
-            -value
-            if (match["sign"] or match["sign2"]) in ("-", "−", "–") and (match["sign"] or match["sign2"])
-            else value
-        )
+        minus = (match["before"] or match["after"] or "+") in "-−"
+        # "- 10" is an item of a list; a minus sign stands at its number
+        apart = bool(re.match(r"[-−]\s", match[0]))
+        found.append(-value if minus and not apart else value)
     return found
 
 
@@ -99,8 +100,8 @@ def _numeric_verdict(gold: Fraction, text: str, rule: str) -> Verdict:
 def normalized_text(text: str) -> str:
     """Case, articles, punctuation and accents' encoding taken away."""
     text = unicodedata.normalize("NFKC", text).casefold()
-    text = re.sub(r"[^\w\s]", " ", text)
-    return " ".join(word for word in text.split() if word not in ("a", "an", "the"))
+    words = re.sub(r"[^\w\s+#]", " ", text).split()  # C, C++ and C# are three answers
+    return " ".join([word for word in words if word not in ("a", "an", "the")] or words)
 
 
 def grade_text(golds: Sequence[str], reply: str) -> Verdict:
@@ -117,8 +118,9 @@ def grade_text(golds: Sequence[str], reply: str) -> Verdict:
 
 def grade(item: Item, reply: str) -> Verdict:
     """Grade by the kind of the gold answer: a number by value, anything else by normalized text."""
-    if re.fullmatch(r"[-+−$€£\s]*[\d,]*\.?\d+(?:\s?/\s?\d+)?\s*%?", item.answer.strip()):
-        return grade_number(item.answer, reply)
+    if re.fullmatch(r"[-+−$€£¥\s\d.,/%]+", item.answer) and len(numbers(item.answer)) == 1:
+        verdict = grade_number(item.answer, reply)
+        return verdict if verdict.right or not item.aliases else grade_text([item.answer, *item.aliases], reply)
     return grade_text([item.answer, *item.aliases], reply)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import dspy
+from dspy.utils.callback import BaseCallback
+from dspy.utils.exceptions import AdapterParseError, LMError
 
 from divcon.distill._engine import at_station
 from divcon.programs import DivideAndConquer, Item
@@ -43,6 +45,7 @@ def compile_program(
 
     Raises:
         CompileError: See above.
+        dspy.LMError: A call failed, even if the teleprompter went on without it.
     """
     name = _SHORT.get(optimizer, optimizer)
     found = getattr(dspy, name, None) or getattr(dspy.teleprompt, name, None)
@@ -59,15 +62,31 @@ def compile_program(
     except TypeError as error:
         raise CompileError(f"{name} doesn't take these arguments: {error}.", "Correct compile.arguments.") from error
     student = program.deepcopy()
-    with at_station("compile"):
+    watch = _ErrorWatch()
+    with at_station("compile"), dspy.context(callbacks=[*dspy.settings.callbacks, watch]):
         try:
             compiled = optimizing.compile(student, trainset=[item.example() for item in items])
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, AdapterParseError) as error:
             raise CompileError(f"{name} failed: {error}.", "Try compile.optimizer: bootstrap, or none.") from error
+    if watch.error is not None:
+        raise watch.error
     result = program.deepcopy()
     result.decompose.signature = compiled.decompose.signature
-    result.decompose.demos = [_kept_fields(demo, result.decompose.signature) for demo in compiled.decompose.demos]
+    demos = [_kept_fields(demo, result.decompose.signature) for demo in compiled.decompose.demos]
+    # Teleprompters fill up with labelled examples, which here have a question and nothing to show for it.
+    result.decompose.demos = [demo for demo in demos if "subquestions" in demo]
     return result
+
+
+class _ErrorWatch(BaseCallback):
+    """Keeps the first LM error: teleprompters swallow them, and a compilation without its calls is none."""
+
+    def __init__(self) -> None:
+        self.error: LMError | None = None
+
+    def on_lm_end(self, call_id: str, outputs: Any, exception: Exception | None = None) -> None:
+        if self.error is None and isinstance(exception, LMError):
+            self.error = exception
 
 
 def _kept_fields(demo: Any, signature: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, respons
 from dspy.lm15 import Request, Response, response_to_events
 from dspy.utils.callback import BaseCallback
 
-from divcon.distill._store import RunStore, fingerprint
+from divcon.distill._store import RunStore, StoreError, fingerprint
 
 
 @dataclass
@@ -98,7 +98,8 @@ class StoredEngine:
     Args:
         backend: What answers.
         role: Whose calls these are.
-        model: The public name of the model, part of every key.
+        model: The public name of the model.
+        identity: What decides its answers: the server, the weights. Part of every key; the name by default.
         store: Where replies are kept; None keeps nothing.
         price: US dollars per million tokens, `input` and `output`; None where unknown, also for a model of one's own.
     """
@@ -110,28 +111,35 @@ class StoredEngine:
         model: str,
         store: RunStore | None,
         price: dict[str, float] | None = None,
+        identity: str | None = None,
     ) -> None:
+        self.identity = identity or model
+        self._broken: StoreError | None = None
         self.backend = backend
         self.role = role
         self.model = model
         self.store = store
         self.price = price
         self._lock = threading.Lock()
-        self._flying: dict[str, Future[Response]] = {}
+        self._flying: dict[str, Future[Response | None]] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StoredEngine:
         return self
 
     def complete(self, request: Request) -> Response:
         key, asked, rollout = self._key(request)
-        if stored := self._stored(key):
-            return stored
-        flight, mine = self._claim(key)
-        if not mine:
-            return flight.result()
+        while True:
+            if stored := self._stored(key):
+                return stored
+            flight, mine = self._claim(key)
+            if mine:
+                break
+            if landed := flight.result():
+                return landed
         started = time.perf_counter()
         try:
-            response = self.backend.complete(request, rollout)
+            # Looked up again: the reply may have landed between the look and the claim.
+            response = self._stored(key) or self.backend.complete(request, rollout)
             self._keep(key, asked, rollout, response, time.perf_counter() - started)
         except BaseException as error:
             error.add_note(f"role: {self.role}")
@@ -154,39 +162,50 @@ class StoredEngine:
         # The first candidate of rollout 7 is (7, 0); a million candidates a call is more than anybody asks for.
         rollout = call.rollout * 1_000_000 + call.candidates[plain]
         call.candidates[plain] += 1
-        return fingerprint(self.model, asked, rollout), asked, rollout
+        return fingerprint(self.identity, asked, rollout), asked, rollout
 
     def _stored(self, key: str) -> Response | None:
+        if self._broken is not None:
+            raise self._broken  # a reply that can't be kept isn't paid for
         stored = self.store.reply(key) if self.store is not None else None
         return response_from_dict(stored.response) if stored else None
 
-    def _claim(self, key: str) -> tuple[Future[Response], bool]:
-        """The future that will hold the reply, and whether the caller is the one to fetch it."""
+    def _claim(self, key: str) -> tuple[Future[Response | None], bool]:
+        """The future that will hold the reply, and whether the caller is the one to fetch it.
+
+        It comes out as None where the one who was fetching was cancelled; then somebody else has to.
+        """
         with self._lock:
             if flight := self._flying.get(key):
                 return flight, False
             flight = self._flying[key] = Future()
+            flight.set_running_or_notify_cancel()  # one waiter who gives up mustn't cancel it for the others
             return flight, True
 
-    def _land(self, key: str, flight: Future[Response], outcome: Response | BaseException) -> None:
+    def _land(self, key: str, flight: Future[Response | None], outcome: Response | BaseException) -> None:
         with self._lock:
             self._flying.pop(key, None)
-        if isinstance(outcome, BaseException):
+        if isinstance(outcome, Exception):
             flight.set_exception(outcome)
         else:
-            flight.set_result(outcome)
+            flight.set_result(None if isinstance(outcome, BaseException) else outcome)
 
     def _keep(self, key: str, asked: dict[str, Any], rollout: int, response: Response, seconds: float) -> None:
-        if self.store is None:
+        store = self.store
+        if store is None:
             return
         cost = None
         usage = response.usage
         if self.price is not None and usage.input_tokens is not None and usage.output_tokens is not None:
             cost = (usage.input_tokens * self.price["input"] + usage.output_tokens * self.price["output"]) / 1e6
-        self.store.keep_reply(
-            key, role=self.role, station=_station.get(), model=self.model, request=asked, rollout=rollout,
-            response=response_to_dict(response), seconds=seconds, cost=cost,
-        )  # fmt: skip
+        try:
+            store.keep_reply(
+                key, role=self.role, station=_station.get(), model=self.model, request=asked, rollout=rollout,
+                response=response_to_dict(response), seconds=seconds, cost=cost,
+            )  # fmt: skip
+        except StoreError as error:
+            self._broken = error
+            raise
 
 
 class AsyncStoredEngine:
@@ -200,14 +219,17 @@ class AsyncStoredEngine:
 
     async def complete(self, request: Request) -> Response:
         key, asked, rollout = self.sync._key(request)
-        if stored := self.sync._stored(key):
-            return stored
-        flight, mine = self.sync._claim(key)
-        if not mine:
-            return await asyncio.wrap_future(flight)
+        while True:
+            if stored := self.sync._stored(key):
+                return stored
+            flight, mine = self.sync._claim(key)
+            if mine:
+                break
+            if landed := await asyncio.wrap_future(flight):
+                return landed
         started = time.perf_counter()
         try:
-            response = await self.sync.backend.acomplete(request, rollout)
+            response = self.sync._stored(key) or await self.sync.backend.acomplete(request, rollout)
             self.sync._keep(key, asked, rollout, response, time.perf_counter() - started)
         except BaseException as error:
             error.add_note(f"role: {self.sync.role}")

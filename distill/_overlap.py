@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from dspy.utils.exceptions import LMAuthError, LMBillingError, LMConfigurationError, LMTransportError
 
+from divcon.distill._store import StoreError
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -16,6 +18,17 @@ R = TypeVar("R")
 HOPELESS = (LMAuthError, LMBillingError, LMConfigurationError)
 # A server that can't be reached is given this many chances before a station gives up.
 _UNREACHED_LIMIT = 3
+
+
+def _store_error(error: BaseException | None) -> StoreError | None:
+    """The store's error behind an LM's, which is how DSPy passes on what an engine raises."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, StoreError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def overlapped(
@@ -53,6 +66,8 @@ def overlapped(
                     raise error
                 if isinstance(error, HOPELESS):
                     raise error
+                if (full := _store_error(error)) is not None:
+                    raise full  # what can't be kept isn't asked for
                 unreached = unreached + 1 if isinstance(error, LMTransportError) else 0
                 if error is not None and unreached >= _UNREACHED_LIMIT:
                     raise error

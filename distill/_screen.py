@@ -104,6 +104,8 @@ def screen(
         raise ValueError(f"rule is {rule!r}; it must be 'none' or 'oracle'.")
     if rule == "oracle" and (solve is None or grade is None):
         raise ValueError("the rule 'oracle' needs solve= and grade=")
+    ask: Any = solve
+    right: Any = grade
     by_id = {item.id: item for item in items}
     verdicts = store.verdicts(screening)
     missing: list[Trace] = []
@@ -120,7 +122,6 @@ def screen(
         progress(done, len(traces))
 
     def judge(trace: Trace) -> tuple[bool, str]:
-        assert solve is not None and grade is not None and trace.subquestions is not None
         item = by_id[trace.item]
         answers: list[str] = []
         for sample in range(samples):
@@ -128,17 +129,17 @@ def screen(
             if sample and temperature is not None:
                 config["temperature"] = temperature
             try:
-                solved = solve(
+                solved = ask(
                     question=item.question,
                     context=item.context,
-                    subquestions=Subquestions(trace.subquestions),
+                    subquestions=Subquestions(trace.subquestions or ()),
                     config=config,
                 )
             except AdapterParseError:
                 answers.append("")
                 continue
             answers.append(solved.answer.strip())
-            if grade(item, solved.answer):
+            if right(item, solved.answer):
                 return True, "solved"
         agree = len(answers) > 1 and len(set(answers)) == 1 and bool(answers[0])
         return False, "disputed" if agree else "unsolved"

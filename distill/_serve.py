@@ -113,6 +113,7 @@ class EmbeddedModel:
         return self._tokenizer
 
     def submit(self, job: _Job) -> Future[tuple[list[int], str]]:
+        job.done.set_running_or_notify_cancel()  # a caller who gives up leaves the batch to the others
         with self._loading:
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="divcon-embedded", daemon=True)

@@ -144,7 +144,13 @@ class RunStore:
 
     def _all(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._lock:
-            return self._db.execute(query, values).fetchall()
+            try:
+                return self._db.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise StoreError(
+                    f"The run store in {self.folder} can't be read: {error}.",
+                    "Check the disk, or choose another --run.",
+                ) from error
 
     def know_items(self, contents: dict[str, str]) -> None:
         """Remember what each item's id stands for in this folder.
@@ -223,7 +229,16 @@ class RunStore:
         with self._writing() as db:
             db.execute(
                 "INSERT OR REPLACE INTO traces VALUES (?,?,?,?,?,?,?,?)",
-                (collection, trace.item, trace.sample, position, asked, trace.lost, trace.detail, trace.reply),
+                (
+                    collection,
+                    trace.item,
+                    trace.sample,
+                    position,
+                    asked,
+                    trace.lost,
+                    _storable(trace.detail),
+                    _storable(trace.reply),
+                ),
             )
 
     def traces(self, collection: str) -> list[Trace]:
@@ -275,6 +290,11 @@ class RunStore:
                 "INSERT OR REPLACE INTO stations VALUES (?,?,?,?)", (station, stamp, json.dumps(summary), time.time())
             )
         return summary
+
+
+def _storable(text: str | None) -> str | None:
+    """Text without lone surrogates, which no encoding takes."""
+    return None if text is None else text.encode("utf-8", "replace").decode()
 
 
 def render_lines(rows: Sequence[dict[str, Any]]) -> str:

@@ -15,11 +15,9 @@ import dspy
 from dspy.adapters.utils import apply_output_field_defaults, format_field_value, parse_value
 from dspy.utils.exceptions import AdapterParseError
 
-from divcon.signatures import Subquestions, SubquestionsError
+from divcon.signatures import Subquestions, SubquestionsError, without_thinking
 
 LABELS = {"context": "Passage", "sub_answers": "Steps", "reasoning": "Steps", "sub_answer": "Answer"}
-
-_THINK = re.compile(r"<think>.*?</think>\s*", re.DOTALL | re.IGNORECASE)
 
 
 class CompactAdapter(dspy.Adapter):
@@ -69,7 +67,10 @@ class CompactAdapter(dspy.Adapter):
         return "\n".join(block for block in blocks if block)
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        text = _THINK.sub("", completion).strip()
+        try:
+            text = without_thinking(completion).strip()
+        except SubquestionsError as error:
+            raise _unreadable(signature, completion, error.problem) from error
         names = list(signature.output_fields)
         found: dict[str, str] = {}
         # From the last label backwards, so that a label quoted in the first field's text can't end it early.

@@ -147,7 +147,9 @@ def _finish_reason(response: Any) -> str | None:
 def probing() -> Iterator[_CallProbe]:
     """Watch the LM calls made inside the block, in this thread or task."""
     probe = _CallProbe()
-    with dspy.context(caller_modules=[*(dspy.settings.caller_modules or []), probe]):
+    # Where the host has switched histories off, a probe would see nothing: no usage, and no reply that was cut off.
+    kept = {"disable_history": False, "max_history_size": max(1, dspy.settings.max_history_size)}
+    with dspy.context(caller_modules=[*(dspy.settings.caller_modules or []), probe], **kept):
         yield probe
 
 

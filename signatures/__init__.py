@@ -10,7 +10,7 @@ from divcon.signatures._asks import (
     decompose_signature,
 )
 from divcon.signatures._errors import DivconError, SubquestionsError
-from divcon.signatures._subquestions import NO_DECOMPOSITION, Subquestions
+from divcon.signatures._subquestions import NO_DECOMPOSITION, Subquestions, without_thinking
 
 __all__ = [
     "DEFAULT_MAX_SUBQUESTIONS",
@@ -24,4 +24,5 @@ __all__ = [
     "Subquestions",
     "SubquestionsError",
     "decompose_signature",
+    "without_thinking",
 ]

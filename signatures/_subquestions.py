@@ -19,7 +19,6 @@ from divcon.signatures._errors import SubquestionsError
 
 NO_DECOMPOSITION = "No decomposition."
 
-_THINK = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"^\s*```[\w-]*\s*\n(.*?)(?:\n\s*```\s*$|\Z)", re.DOTALL | re.MULTILINE)
 _MARKER = re.compile(
     r"""^\s*(?:\*\*)?\s*(?:
@@ -64,6 +63,9 @@ class Subquestions(dspy.Type):
     def _read_any(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"items": read_subquestions(value)}
+        if isinstance(value, dict) and isinstance(value.get("items"), tuple):
+            # From Python code; what a JSON repair left comes as a list, and only that may be shards.
+            return {"items": _checked(value["items"]) if value["items"] else ()}
         if isinstance(value, dict):
             value = _from_mapping(value)
         if isinstance(value, (list, tuple)):
@@ -113,9 +115,7 @@ def read_subquestions(reply: str) -> tuple[str, ...]:
     Raises:
         SubquestionsError: See `Subquestions.read`.
     """
-    text = _THINK.sub("", reply)
-    if re.search(r"<think>", text, re.IGNORECASE):
-        raise SubquestionsError("cut_off", "The reply ends inside a think block.")
+    text = without_thinking(reply)
     fenced = _FENCE.search(text)
     text = (fenced.group(1) if fenced else text).strip()
     if not text:
@@ -127,6 +127,19 @@ def read_subquestions(reply: str) -> tuple[str, ...]:
     return _read_lines(text)
 
 
+def without_thinking(reply: str) -> str:
+    """The reply after its last think block, whose opening tag may stand in the prompt.
+
+    Raises:
+        SubquestionsError: The reply ends inside a think block.
+    """
+    _, closed, after = reply.rpartition("</think>")
+    text = after if closed else reply
+    if "<think>" in text:
+        raise SubquestionsError("cut_off", "The reply ends inside a think block.")
+    return text
+
+
 def _read_structured(text: str) -> tuple[str, ...] | None:
     """JSON or a Python list; None where the text only looks like one."""
     if text[-1] not in "]}":
@@ -136,10 +149,12 @@ def _read_structured(text: str) -> tuple[str, ...] | None:
     value: Any
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
+        if re.search(r"""['"]\s+['"]""", text):  # a comma is missing, and Python would join the neighbours
+            raise SubquestionsError("unreadable", "The list in the reply lacks a comma.") from None
         try:
             value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             return _read_quoted_list(text)
     if isinstance(value, dict):
         value = _from_mapping(value)
@@ -153,7 +168,10 @@ def _read_quoted_list(text: str) -> tuple[str, ...] | None:
     body = text[1:-1].strip()
     if text[0] != "[" or len(body) < 2 or body[0] not in "'\"" or body[-1] not in "'\"":
         return None
-    return _checked(re.split(r"['\"]\s*,\s*['\"]", body[1:-1]))
+    items = re.split(r"['\"]\s*,\s*['\"]", body[1:-1])
+    if len({item.rstrip().endswith("?") for item in items}) > 1:
+        raise SubquestionsError("unreadable", "The quotes in the list can't be told from those around its items.")
+    return _from_sequence(items)
 
 
 def _from_mapping(value: dict[str, Any]) -> list[Any]:
@@ -183,6 +201,8 @@ def _read_lines(text: str) -> tuple[str, ...]:
     marked = [bool(_MARKER.match(line)) for line in lines]
     items: list[str] = []
     if any(marked):
+        if sum(bool(re.match(r"\s*\(?1\s*[.):]", line)) for line in lines) > 1:
+            raise SubquestionsError("unreadable", "The reply holds two numbered lists.")
         open_item = False
         for line, has_marker in zip(lines, marked, strict=True):
             if has_marker:
@@ -199,7 +219,11 @@ def _read_lines(text: str) -> tuple[str, ...]:
             raise SubquestionsError("unreadable", f"No subquestion could be read in '{text[:60]}'.")
         if _tidy(items[-1])[-1:].isalnum():
             raise SubquestionsError("cut_off", f"The last line ends in the middle: '{items[-1][-40:]}'.")
+        if len(items) == 1 and re.search(r"[.!]\s", items[0]):
+            raise SubquestionsError("unreadable", f"No subquestion could be read in '{text[:60]}'.")
         items = asked
+    if len(items) == 1 and _NONE_NEEDED.match(_tidy(items[0])):
+        return ()
     checked = _checked(items)
     if any(item.endswith("?") for item in checked[:-1]) and checked[-1][-1].isalnum():
         raise SubquestionsError("cut_off", f"The last subquestion ends in the middle: '{checked[-1][-40:]}'.")
@@ -207,7 +231,9 @@ def _read_lines(text: str) -> tuple[str, ...]:
 
 
 def _tidy(item: str) -> str:
+    item = item.encode("utf-8", "replace").decode()  # a lone surrogate could be stored nowhere
     item = " ".join(item.replace("\u2028", " ").replace("\u2029", " ").replace("**", "").split())
+    item = re.sub(r"(?<=\?)[\s=:$\d.,/+*()–—-]+$", "", item)  # an answer that a model added to its question
     if len(item) > 1 and item[0] in "\"'`" and item[-1] == item[0]:
         item = item[1:-1].strip()
     return item.rstrip("`").strip()

@@ -113,7 +113,9 @@ def json_lines_items(path: Path) -> list[Item]:
             raise TaskError(f"{where} has the id '{identity}' of line {seen[identity]}.", "Give every line its own id.")
         seen[identity] = number
         for field in ("aliases", "subquestions"):
-            if not all(isinstance(value, str) for value in row.get(field) or []):
+            listed = row.get(field)
+            is_list = isinstance(listed, list) and all(isinstance(value, str) for value in listed)
+            if listed is not None and not is_list:
                 raise TaskError(f"{where}: '{field}' is not a list of text.", "Write a JSON list of strings.")
         items.append(
             Item(

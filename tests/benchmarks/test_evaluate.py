@@ -58,6 +58,8 @@ def test_an_unreadable_solver_reply_is_wrong_by_its_own_rule(tmp_path: Path, ite
         program = DivideAndConquer(lm(server, store, "decomposer"), lm(server, store))
         records = evaluate_arm(Arm("sd-t", program, "f", "x"), items[:2], store)
     assert {(r["outcome"], r["rule"]) for r in records.values()} == {("wrong", "unreadable")}
+    line = summarize_arm("sd-t", "x", records, 200)
+    assert line["usage"]["solver"]["calls"] == line["usage"]["decomposer"]["calls"] == 2  # paid for all the same
 
 
 def test_nothing_is_asked_twice_and_records_come_in_order(tmp_path: Path, items: list[Item]) -> None:

@@ -35,7 +35,16 @@ def test_separators_currency_and_zeros_do_not_matter(reply: str) -> None:
         ("7", "7.5", False, "only_number"),
         ("5", "3-8", False, "ambiguous"),
         ("50", "50%", True, "only_number"),
-        ("1000", "1,00", False, "only_number"),
+        ("1000", "1,00", False, "none"),
+        ("3", "3.5kg", False, "none"),
+        ("12", "12.50USD", False, "none"),
+        ("1", "1.2M", False, "none"),
+        ("1", "1,00,000", False, "none"),
+        ("3", "#### Step 3: add", True, "only_number"),
+        ("10", "- 10", True, "only_number"),
+        ("10", "Answer – 10", True, "marker"),
+        ("-12", "-$12", True, "only_number"),
+        ("-12", "$-12", True, "only_number"),
     ],
 )
 def test_numbers(gold: str, reply: str, right: bool, rule: str) -> None:
@@ -54,6 +63,9 @@ def test_numbers(gold: str, reply: str, right: bool, rule: str) -> None:
         (["NYC", "New York"], "New York", True),
         (["Zoë"], "Zoë", True),
         (["Orbex"], "", False),
+        (["A"], "A", True),
+        (["C++"], "C#", False),
+        (["Paris"], "Answers: Paris", False),
         (["Orbex"], "Orbex\n\nPassage: more", True),
     ],
 )
@@ -65,6 +77,8 @@ def test_the_gold_answers_kind_picks_the_grader() -> None:
     assert is_right(Item("a", "Q?", "1,200"), "1200")
     assert is_right(Item("a", "Q?", "Tor", aliases=("Thor",)), "thor")
     assert not is_right(Item("a", "Q?", "9th floor"), "9")
+    assert is_right(Item("a", "Q?", "12", aliases=("twelve",)), "twelve")
+    assert not is_right(Item("a", "Q?", "5/0"), "5")
 
 
 def test_a_gold_answer_without_a_number_is_an_error() -> None:

@@ -96,6 +96,8 @@ def test_anybodys_json_lines(tmp_path: Path) -> None:
         ({"question": "Q?", "answer": ""}, "Line 2 of .* has no 'answer'"),
         ({"id": "line-1", "question": "Q?", "answer": "x"}, "Line 2 of .* has the id 'line-1' of line 1"),
         ({"question": "Q?", "answer": "x", "aliases": [1]}, "Line 2 of .*'aliases'"),
+        ({"question": "Q?", "answer": "x", "aliases": "NYC"}, "Line 2 of .*'aliases'"),
+        ({"question": "Q?", "answer": "x", "subquestions": 5}, "Line 2 of .*'subquestions'"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, row: object, message: str) -> None:
