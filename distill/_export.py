@@ -45,7 +45,9 @@ class Export:
     sha256: str
 
 
-def export(decompose: RolePredict, screened: Screened, items: Sequence[Item], file: Path, student: str) -> Export:
+def export(
+    decompose: RolePredict, screened: Screened, items: Sequence[Item], file: Path, student: str, stamp: str = ""
+) -> Export:
     """Write kept traces as training rows, and a manifest beside them.
 
     Rows stand in the order of the items. Two samples that gave the same list are one row.
@@ -56,6 +58,7 @@ def export(decompose: RolePredict, screened: Screened, items: Sequence[Item], fi
         items: The items the traces belong to.
         file: Where to; `.manifest.json` is added for the counts.
         student: Its name.
+        stamp: What the rows came from; kept in the manifest, so that a later station can tell stale rows.
 
     Raises:
         NothingToLearn: Nothing was kept.
@@ -87,6 +90,7 @@ def export(decompose: RolePredict, screened: Screened, items: Sequence[Item], fi
         "student": student,
         "rows": len(rows),
         "sha256": digest,
+        "stamp": stamp,
         "prompt_hash": prompt_hash([row["prompt"] for row in rows]),
         "screening": screened.counts(),
     }

@@ -59,7 +59,7 @@ class TrainSettings(BaseModel):
     method: Literal["lora"] = "lora"
     rank: int = Field(8, ge=1, le=256)
     alpha: int | None = Field(None, ge=1)
-    epochs: float = Field(2.0, gt=0)
+    epochs: float = Field(2.0, gt=0, le=1000, allow_inf_nan=False)
     batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     max_length: int = Field(1024, ge=16)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -98,8 +99,10 @@ class Endpoint(_Strict):
             raise ValueError(f"{self.model} needs api_base, such as http://127.0.0.1:8000/v1")
         if self.faults and not self.scripted:
             raise ValueError("only a scripted teacher has faults")
-        if self.api_key_env and not os.environ.get(self.api_key_env):
-            raise ValueError(f"the environment variable {self.api_key_env} is not set")
+        if self.api_base:
+            parts = urlsplit(self.api_base)
+            if parts.username or parts.password or parts.query:
+                raise ValueError("api_base holds a user or a query, where secrets stand; give the address alone")
         return self
 
     @property
@@ -287,15 +290,42 @@ def load_pipeline(file: Path, overrides: Sequence[str] = ()) -> Pipeline:
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{file}{line}: this is not YAML: {error.problem}.", "Correct that line.") from error
-    except YAMLError as error:
+    except (YAMLError, ValueError) as error:  # a date or number that is none
         raise ConfigError(f"{file}: this is not YAML: {error}.", "Correct the file.") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{file} holds no mapping of keys.", "Begin with 'task:' and 'roles:'; see examples/.")
+    models = {role: _model_of(tree, role) for role in ("teacher", "solver")}
     given = {_override(tree, text) for text in overrides}
+    for role, before in models.items():
+        after = _model_of(tree, role)
+        if before[0] != after[0] and after[1] and f"roles.{role}.api_base" not in given:
+            raise ConfigError(
+                f"--set roles.{role}.model names another provider, and roles.{role}.api_base is still {after[1]}, "
+                "which would be sent the new provider's key.",
+                f"Add --set roles.{role}.api_base=null, or the new address.",
+            )
     try:
-        return Pipeline.model_validate(_plain(tree))
+        pipeline = Pipeline.model_validate(_plain({key: value for key, value in tree.items() if value is not None}))
     except ValidationError as error:
         raise _explained(file, tree, given, error) from error
+    for role, endpoint in (("teacher", pipeline.roles.teacher), ("solver", pipeline.roles.solver)):
+        if endpoint.api_key_env and not os.environ.get(endpoint.api_key_env):
+            at = _line(tree, ["roles", role, "api_key_env"])
+            raise ConfigError(
+                f"{file}, line {at}: roles.{role}.api_key_env: the environment variable {endpoint.api_key_env} "
+                "is not set.",
+                "Set it, or name another.",
+            )
+    return pipeline
+
+
+def _model_of(tree: Any, role: str) -> tuple[str, Any]:
+    """The provider and the address of a role as the file has them."""
+    try:
+        endpoint = tree["roles"][role]
+        return str(endpoint["model"]).partition("/")[0], endpoint.get("api_base")
+    except (KeyError, TypeError, AttributeError):
+        return "", None
 
 
 def load_saved_pipeline(folder: Path) -> Pipeline:
@@ -319,12 +349,14 @@ def _override(tree: dict[str, Any], text: str) -> str:
         raise ConfigError(f"--set {text!r} is not KEY=VALUE.", "Write for example --set train.epochs=3.")
     try:
         value = YAML(typ="safe").load(raw)
-    except YAMLError as error:
+    except (YAMLError, ValueError) as error:
         raise ConfigError(f"--set {text!r}: the value is not YAML.", "Quote it.") from error
     *parents, last = key.strip().split(".")
     node: Any = tree
     for parent in parents:
-        if not isinstance(node.setdefault(parent, {}), dict):
+        if node.get(parent) is None:
+            node[parent] = {}
+        if not isinstance(node[parent], dict):
             raise ConfigError(f"--set {text!r}: {parent} is a value, not a section.", "Set the whole section.")
         node = node[parent]
     node[last] = value
@@ -342,7 +374,7 @@ def _plain(node: Any) -> Any:
 def _explained(file: Path, tree: Any, given: set[str], error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     # pydantic adds the tried member of a union to the location; only keys of the file are shown
-    path = [part for part in first["loc"] if isinstance(part, int) or "[" not in part]
+    path: list[Any] = [part for part in first["loc"] if isinstance(part, int) or "[" not in part] or list(first["loc"])
     key = ".".join(str(part) for part in path)
     while path and path[-1] in ("str", "list", "literal"):
         path.pop()

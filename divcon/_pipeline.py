@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -110,6 +112,7 @@ class Run:
     pipeline: Pipeline
     folder: Path
     reporter: Reporter = field(default_factory=Silent)
+    _asking: bool = field(default=False, init=False)
 
     # -- what the stations share -----------------------------------------------------------------------------------
 
@@ -150,22 +153,25 @@ class Run:
 
     def _endpoint_lm(self, role: str, endpoint: Endpoint) -> dspy.LM:
         model = endpoint.model
+        # What decides the answers goes into the key of every reply: the same name elsewhere is another model.
+        identity = fingerprint(endpoint.model_dump(include={"model", "api_base", "faults"}))
         backend: Any
         if endpoint.scripted:
             faults = endpoint.faults.model_dump() if endpoint.faults else {}
             known = self.task.train + self.task.test
-            backend = ScriptedTeacher(known, faults, self.pipeline.program.max_subquestions, self.pipeline.task.seed)
+            cap, seed = self.pipeline.program.max_subquestions, self.pipeline.task.seed
+            backend = ScriptedTeacher(known, faults, cap, seed)
+            identity = fingerprint(identity, cap, seed)
         elif endpoint.embedded:
             adapter = self._embedded.add(solver_adapter()) if model == "embedded/solver" else ""
             backend, model = self._embedded.backend(adapter), f"embedded/{adapter or 'base'}"
+            identity = fingerprint(model, self._embedded.base.revision)
         else:
             options: dict[str, Any] = {"timeout": endpoint.timeout}
             if endpoint.api_base:
                 options["api_base"] = endpoint.api_base
             if endpoint.api_key_env:
-                import os
-
-                options["api_key"] = os.environ[endpoint.api_key_env]
+                options["api_key"] = os.environ.get(endpoint.api_key_env, "")
             elif model.startswith("hosted_vllm/"):
                 options["api_key"] = "none"  # vLLM asks for no key unless it was started with one
             inner = dspy.LM(
@@ -173,7 +179,8 @@ class Run:
                 temperature=endpoint.temperature, max_tokens=endpoint.max_tokens, **options,
             )  # fmt: skip
             backend = LMBackend(inner)
-        engine = StoredEngine(backend, role, model, self.store, endpoint.price.model_dump() if endpoint.price else None)
+        price = endpoint.price.model_dump() if endpoint.price else None
+        engine = StoredEngine(backend, role, model, self.store, price, identity)
         return role_lm(engine, temperature=endpoint.temperature, max_tokens=endpoint.max_tokens)
 
     def student_lm(self, adapter: Path | None) -> dspy.LM:
@@ -182,7 +189,8 @@ class Run:
         name = self._student_model.add(adapter) if adapter else ""
         price = student.price.model_dump() if student.price else None
         shown = f"embedded/{name or 'base'}"
-        engine = StoredEngine(self._student_model.backend(name), "decomposer", shown, self.store, price)
+        identity = fingerprint(shown, self.base.revision)
+        engine = StoredEngine(self._student_model.backend(name), "decomposer", shown, self.store, price, identity)
         return role_lm(engine, temperature=student.temperature, max_tokens=student.max_tokens)
 
     def program(self, decomposer: dspy.LM, *, as_teacher: bool = False) -> DivideAndConquer:
@@ -223,13 +231,14 @@ class Run:
         if self.pipeline.compile.optimizer == "none" or not file.is_file():
             return None
         state = json.loads(file.read_text(encoding="utf-8"))
-        return state if state.get("stamp") == self._compile_stamp else None
+        return state if self._asking or state.get("stamp") == self._compile_stamp else None
 
     @cached_property
     def _compile_stamp(self) -> str:
         return fingerprint(
-            self.pipeline.compile.model_dump(), _identity(self.teacher), _identity(self.solver),
-            self.pipeline.program.model_dump(), [item.id for item in self.task.train[: self.pipeline.compile.examples]],
+            # Not the solver: swapping it mustn't pay the teacher for another collection.
+            self.pipeline.compile.model_dump(), _identity(self.teacher), self.pipeline.program.model_dump(),
+            [item.id for item in self.task.train[: self.pipeline.compile.examples]],
         )  # fmt: skip
 
     @cached_property
@@ -256,7 +265,9 @@ class Run:
         self.store  # noqa: B018 - made on first use
         task = self.task
         contents = (*task.train, *task.test)
-        self.store.know_items({i.id: fingerprint(i.question, i.context, i.answer, i.aliases) for i in contents})
+        self.store.know_items(
+            {i.id: fingerprint(i.question, i.context, i.answer, i.aliases, i.subquestions) for i in contents}
+        )
         self.reporter.station("check", f"{len(task.train)} training and {len(task.test)} test questions")
         self.base, self.solver, self.teacher  # noqa: B018 - made on first use
         write_whole(self.folder / "pipeline.json", self.pipeline.model_dump_json(indent=2) + "\n")
@@ -299,8 +310,8 @@ class Run:
         self.reporter.station("collect", f"{settings.samples} decompositions a question from {teacher.model}{scripted}")
         found = collect(
             self.program(self.teacher, as_teacher=True).decompose, self.task.train, self.store, self._collection,
-            samples=settings.samples, temperature=settings.temperature, concurrency=settings.concurrency,
-            progress=self._progress("collect"),
+            samples=settings.samples, temperature=_sampling_temperature(self.teacher, settings.temperature),
+            concurrency=settings.concurrency, progress=self._progress("collect"),
         )  # fmt: skip
         self._require_whole("collect", found.failed, found.asked, found.first_error)
         self.reporter.finished("collect", f"{found.asked} traces")
@@ -316,7 +327,8 @@ class Run:
             screened = screen(
                 rule, traces, self.task.train, self.store, self._screening(rule),
                 solve=self.program(self.teacher).solve, grade=is_right, samples=settings.samples,
-                temperature=settings.temperature, max_subquestions=self.pipeline.program.max_subquestions,
+                temperature=_sampling_temperature(self.solver, settings.temperature),
+                max_subquestions=self.pipeline.program.max_subquestions,
                 keep_whole=settings.keep_whole, concurrency=settings.concurrency,
                 progress=self._progress(f"screen {rule}"),
             )  # fmt: skip
@@ -332,7 +344,11 @@ class Run:
         """Write the training rows of every student."""
         exports = {}
         for student, kept in (screened or self.screen()).items():
-            rows = export(self.program(self.teacher).decompose, kept, self.task.train, self._rows(student), student)
+            rule = next(rule for rule, name in STUDENTS.items() if name == student)
+            rows = export(
+                self.program(self.teacher).decompose, kept, self.task.train, self._rows(student), student,
+                self._export_stamp(rule),
+            )  # fmt: skip
             self.reporter.finished(f"export {student}", f"{rows.rows} rows in {rows.file}")
             exports[student] = rows
         return exports
@@ -343,8 +359,11 @@ class Run:
         for rule in self.pipeline.screen.rules:
             student = STUDENTS[rule]
             rows, folder = self._rows(student), self.folder / "adapters" / student
-            if not rows.is_file():
-                raise MissingStation(f"There are no training rows at {rows}.", "Run 'divcon export' first.")
+            if self._stamp_of(rows) != self._export_stamp(rule):
+                raise MissingStation(
+                    f"There are no training rows at {rows}, or they were exported with other settings than these.",
+                    "Run 'divcon export' first.",
+                )
             adapters[student] = folder
             if self._is_current(folder, rows):
                 self.reporter.finished(f"train {student}", "there already")
@@ -378,13 +397,17 @@ class Run:
                 built, decomposer = self.program(self.teacher, as_teacher=True), self._collection
             else:
                 folder = None if name == "untuned" else self.folder / "adapters" / name
-                if folder is not None and not is_trained(folder):
-                    raise MissingStation(f"The student {name.upper()} isn't trained yet.", "Run 'divcon train' first.")
+                if folder is not None and not self._is_current(folder, self._rows(name)):
+                    raise MissingStation(
+                        f"The student {name.upper()} isn't trained, or on other rows or settings than these.",
+                        "Run 'divcon train' first.",
+                    )
                 built = self._student_program(folder)
                 decomposer = fingerprint(
                     _identity(built.decompose.lm), built.decompose.prompt(question="?", context="?")
                 )
-            stamp = fingerprint(name, solver, program, decomposer)
+            prompt = built.solve.prompt(question="?", context="?")
+            stamp = fingerprint(name, solver, program, decomposer, prompt)
             label = LABELS[name]
             if name == "teacher" and self.pipeline.roles.teacher.scripted:
                 label += " (scripted)"
@@ -452,6 +475,7 @@ class Run:
                 f"The question has {len(question):,} characters, over {LONGEST_QUESTION:,}.",
                 "Put the passage into --context and keep the question short.",
             )
+        self._asking = True  # the run's own compiled prompt and students, whatever has become of its data since
         trained = [name for name in ("sd-r", "sd-t") if is_trained(self.folder / "adapters" / name)]
         name = student or (trained[0] if trained else "untuned")
         if name != "untuned" and name not in trained:
@@ -474,10 +498,19 @@ class Run:
     def _rows(self, student: str) -> Path:
         return self.folder / "exports" / f"{student}.jsonl"
 
-    def _is_current(self, folder: Path, rows: Path) -> bool:
-        import hashlib
+    def _export_stamp(self, rule: str) -> str:
+        return fingerprint(self._screening(rule), [i.id for i in self.task.train], self.pipeline.collect.samples)
 
-        if not is_trained(folder):
+    @staticmethod
+    def _stamp_of(rows: Path) -> str | None:
+        manifest = rows.with_suffix(".manifest.json")
+        if not (rows.is_file() and manifest.is_file()):
+            return None
+        stamp: str | None = json.loads(manifest.read_text(encoding="utf-8")).get("stamp")
+        return stamp
+
+    def _is_current(self, folder: Path, rows: Path) -> bool:
+        if not (is_trained(folder) and rows.is_file()):
             return False
         manifest = read_manifest(folder)
         return (
@@ -537,7 +570,13 @@ def _adapter(endpoint: Endpoint) -> dspy.Adapter:
 
 def _identity(lm: dspy.LM) -> dict[str, Any]:
     """What decides an LM's answers, as far as a client can know."""
-    return {"model": lm.model, **{key: lm.kwargs.get(key) for key in ("temperature", "max_tokens")}}
+    limits = ("temperature", "max_tokens", "max_completion_tokens")
+    return {"served": lm.engine.identity, **{key: lm.kwargs.get(key) for key in limits}}
+
+
+def _sampling_temperature(lm: dspy.LM, wanted: float | None) -> float | None:
+    """The temperature for further samples; OpenAI's reasoning models take none, which DSPy shows by their limits."""
+    return None if "max_completion_tokens" in lm.kwargs else wanted
 
 
 def _write_demo(demo: dict[str, Any]) -> dict[str, Any]:

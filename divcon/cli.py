@@ -110,7 +110,7 @@ def _log_into(folder: Path) -> None:
 
 def _guarded(pipeline: Callable[[], Any], work: Callable[[], Any]) -> Any:
     """Do `work`; what a user can mend comes out as one message, and as an exit status that isn't 0."""
-    from dspy.utils.exceptions import LMError
+    from dspy.utils.exceptions import AdapterParseError, LMError
 
     try:
         return work()
@@ -118,6 +118,9 @@ def _guarded(pipeline: Callable[[], Any], work: Callable[[], Any]) -> Any:
         from divcon._pipeline import explain_lm_error
 
         _fail(explain_lm_error(error, pipeline()))
+    except AdapterParseError as error:
+        said = " ".join(str(error.lm_response).split())[:200]
+        _fail(DivconError(f"The solver's reply has no answer that can be read: {said}", "Ask again in other words."))
     except DivconError as error:
         _fail(error)
     except OSError as error:

@@ -7,6 +7,7 @@ from support.openai_server import OpenAIServer, user_text
 
 from divcon.benchmarks import is_right
 from divcon.distill import (
+    CompileError,
     LMBackend,
     NothingToLearn,
     OverlapError,
@@ -15,13 +16,14 @@ from divcon.distill import (
     StoredEngine,
     Trace,
     collect,
+    compile_program,
     export,
     overlapping,
     refuse_overlap,
     role_lm,
     screen,
 )
-from divcon.programs import Item, RolePredict
+from divcon.programs import DivideAndConquer, Item, RolePredict
 from divcon.signatures import Decompose, Solve, Subquestions
 
 
@@ -201,3 +203,45 @@ def test_a_test_question_in_training_is_refused_and_shown(train: str, why: str) 
 
 def test_numbers_changed_only_is_counted_not_refused() -> None:
     assert refuse_overlap([Item("a", "Has Ann 3 or 4?", "1")], [Item("t", "Has Ann 7 or 12?", "1")]) == 1
+
+
+def test_an_outage_during_compilation_is_raised_and_not_compiled_in(tmp_path: Path, items: list[Item]) -> None:
+    store = RunStore(tmp_path)
+    with OpenAIServer(lambda body: 503) as server:
+        teacher = served(server, store, Decompose, "teacher").lm
+        program = DivideAndConquer(teacher, teacher)
+        with pytest.raises(dspy.LMError):
+            compile_program(program, "bootstrap", items[:4], is_right)
+
+
+def test_compiled_demos_are_decompositions_and_the_solver_is_left_alone(tmp_path: Path, items: list[Item]) -> None:
+    store = RunStore(tmp_path)
+
+    def reply(body: dict) -> str:
+        number = number_of(body)
+        if "Split" in body["messages"][0]["content"]:
+            return f"1. What is case {number}?"
+        return f"1. x\nAnswer: {number if number % 2 else 99}"
+
+    with OpenAIServer(reply) as server:
+        program = DivideAndConquer(
+            served(server, store, Decompose, "teacher").lm, served(server, store, Solve, "solver").lm
+        )
+        compiled = compile_program(program, "bootstrap", items[:6], is_right)
+    assert len(compiled.decompose.demos) == 3
+    assert all("subquestions" in demo for demo in compiled.decompose.demos)
+    assert compiled.solve.demos == program.decompose.demos == []
+    with pytest.raises(CompileError, match="no teleprompter"):
+        compile_program(program, "NoSuchThing", items, is_right)
+
+
+def test_subquestions_that_end_in_a_quote_pass_every_station(tmp_path: Path, items: list[Item]) -> None:
+    store = RunStore(tmp_path)
+    asked = ('Who said "How are you?"', "Why?")
+    with OpenAIServer(lambda body: f"1. {asked[0]}\n2. {asked[1]}") as server:
+        collect(served(server, store, Decompose, "teacher"), items[:1], store, "c")
+    with OpenAIServer(lambda body: "1. a\n2. b\nAnswer: 0") as server:
+        solver = served(server, store, Solve, "solver")
+        found = screen("oracle", store.traces("c"), items, store, "s", solve=solver, grade=is_right)
+    assert [trace.subquestions for trace in found.kept] == [asked]
+    assert export(RolePredict(Decompose, "decomposer"), found, items, tmp_path / "x.jsonl", "sd-r").rows == 1

@@ -8,9 +8,9 @@ import dspy
 import pytest
 from support.openai_server import OpenAIServer
 
-from divcon.distill import LMBackend, RunStore, StoredEngine, role_lm
+from divcon.distill import LMBackend, RunStore, StoredEngine, StoreError, collect, role_lm
 from divcon.programs import RolePredict
-from divcon.signatures import Answer
+from divcon.signatures import Answer, Decompose
 
 
 def counting():
@@ -124,3 +124,47 @@ def test_no_key_is_written_to_the_run_folder(tmp_path: Path) -> None:
         assert server.keys == ["Bearer secret-key-123"]
     for file in tmp_path.iterdir():
         assert b"secret-key-123" not in file.read_bytes()
+
+
+def test_a_full_disk_stops_the_asking(tmp_path: Path, items) -> None:
+    """A reply that can't be kept isn't paid for."""
+    store = RunStore(tmp_path)
+    with OpenAIServer(lambda body: "1. What is " + "x" * 3000 + "?") as server:
+        inner = dspy.LM("openai/m", api_base=server.url, api_key="k", cache=False, num_retries=0)
+        lm = role_lm(StoredEngine(LMBackend(inner), "teacher", "openai/m", store), temperature=None, max_tokens=None)
+        decompose = RolePredict(Decompose, "teacher", lm=lm)
+        collect(decompose, items[:1], store, "c")
+        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+        store._db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StoreError, match="Make room"):
+            collect(decompose, items, store, "c", concurrency=2)
+        assert len(server.requests) <= 1 + 2 + 2
+        assert len(store.traces("c")) >= 1
+
+
+def test_one_caller_who_gives_up_does_not_cancel_the_others(tmp_path: Path) -> None:
+    with OpenAIServer(counting(), delay=0.3) as server:
+        lm = stored_lm(server, tmp_path)
+
+        async def three(cancelled: int) -> list:
+            predict = RolePredict(Answer, "solver", lm=lm)
+            tasks = [asyncio.create_task(predict.acall(question=f"Q{cancelled}?")) for _ in range(3)]
+            await asyncio.sleep(0.15)
+            tasks[cancelled].cancel()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+        for cancelled in (0, 2):  # the one who asks, and one who waits
+            found = asyncio.run(three(cancelled))
+            assert isinstance(found.pop(cancelled), asyncio.CancelledError)
+            assert len({prediction.answer for prediction in found}) == 1
+
+
+def test_the_same_name_on_another_server_is_another_model(tmp_path: Path) -> None:
+    with OpenAIServer(lambda body: "1") as one, OpenAIServer(lambda body: "2") as two:
+        store = RunStore(tmp_path)
+        answers = []
+        for server in (one, two):
+            inner = dspy.LM("openai/m", api_base=server.url, api_key="k", cache=False)
+            engine = StoredEngine(LMBackend(inner), "solver", "openai/m", store, identity=f"openai/m at {server.url}")
+            answers.append(ask(role_lm(engine, temperature=None, max_tokens=None)))
+        assert answers == ["1", "2"]

@@ -76,6 +76,9 @@ def test_what_is_wrong_is_named_with_key_line_and_remedy(tmp_path: Path, change:
         ("train.epoch=3", ["--set train.epoch", "Did you mean 'epochs'"]),
         ("train.epochs=x", ["--set train.epochs"]),
         ("train", ["KEY=VALUE"]),
+        ("train[x]=3", ["train[x]"]),
+        ("task.path=2024-13-45", ["not YAML"]),
+        ("train.epochs=.inf", ["--set train.epochs"]),
         ("task.name.x=1", ["a value, not a section"]),
     ],
 )
@@ -84,6 +87,27 @@ def test_a_wrong_override_is_named_as_one(tmp_path: Path, override: str, words: 
         load(tmp_path, GOOD, override)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_a_model_of_another_provider_is_not_sent_its_key_to_the_old_address(tmp_path: Path) -> None:
+    text = GOOD.replace("model: embedded/solver", "model: hosted_vllm/q\n    api_base: http://127.0.0.1:1/v1")
+    with pytest.raises(ConfigError, match="another provider") as caught:
+        load(tmp_path, text, "roles.solver.model=openai/gpt-5")
+    assert "api_base=null" in caught.value.remedy
+    swapped = load(tmp_path, text, "roles.solver.model=openai/gpt-5", "roles.solver.api_base=null")
+    assert swapped.roles.solver.api_base is None
+    assert load(tmp_path, text, "roles.solver.model=hosted_vllm/r").roles.solver.model == "hosted_vllm/r"
+
+
+def test_secrets_in_an_address_are_refused(tmp_path: Path) -> None:
+    for address in ("http://me:pw@h/v1", "http://h/v1?api_key=x"):
+        with pytest.raises(ConfigError, match="where secrets stand"):
+            load(tmp_path, GOOD.replace("embedded/solver", f"openai/x\n    api_base: {address}"))
+
+
+def test_an_empty_section_is_its_defaults(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD + "compile:\n", "compile.optimizer=none").compile.optimizer == "none"
+    assert load(tmp_path, GOOD + "train:\n").train.rank == 8
 
 
 def test_missing_binary_and_empty_files(tmp_path: Path) -> None:

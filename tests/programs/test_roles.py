@@ -83,6 +83,14 @@ def test_a_reply_that_ran_out_of_tokens_is_refused() -> None:
             asyncio.run(role.acall(question="Q?"))
 
 
+def test_cut_off_and_usage_are_seen_where_the_host_keeps_no_history() -> None:
+    with OpenAIServer(lambda body: ("1. What is one?\n2. What is tw?", "length")) as server:
+        role = RolePredict(Decompose, "decomposer", lm=lm(server, "small"), refuse_cut_off=True)
+        with dspy.context(disable_history=True, max_history_size=0), Ledger() as ledger, pytest.raises(ReplyCutOff):
+            role(question="Q?")
+        assert ledger.usage["decomposer"].input_tokens == 10
+
+
 def test_an_unreadable_reply_costs_one_call_not_two() -> None:
     with OpenAIServer(lambda body: "I would rather not.") as server:
         role = RolePredict(Decompose, "decomposer", lm=lm(server, "small"))

@@ -27,6 +27,8 @@ READ = {
     "fenced lines": "```\n1. How many bags are there?\n2. How many apples in all?\n```",
     "think block": "<think>\n1. A wrong draft?\n</think>\n1. How many bags are there?\n2. How many apples in all?",
     "empty think block": "<think>\n\n</think>\n\n1. How many bags are there?\n2. How many apples in all?",
+    "think block opened before": "1. Draft?\n</think>\n\n1. How many bags are there?\n2. How many apples in all?",
+    "answers added": "1. How many bags are there? 3\n2. How many apples in all? = 12",
     "quoted items": '1. "How many bags are there?"\n2. "How many apples in all?"',
     "broken over lines": "1. How many bags\n   are there?\n2. How many apples in all?",
     "line separator inside": "1. How many bags\u2028are there?\n2. How many apples in all?",
@@ -48,7 +50,16 @@ def test_brackets_inside_a_line_are_not_a_list() -> None:
 
 
 @pytest.mark.parametrize(
-    "reply", ["No decomposition.", "no decomposition needed", "None", "N/A", "No subquestions are needed.", "[]"]
+    "reply",
+    [
+        "No decomposition.",
+        "1. No decomposition.",
+        "no decomposition needed",
+        "None",
+        "N/A",
+        "No subquestions are needed.",
+        "[]",
+    ],
 )
 def test_no_decomposition_is_an_empty_list(reply: str) -> None:
     assert len(Subquestions.read(reply)) == 0
@@ -67,6 +78,11 @@ def test_no_decomposition_is_an_empty_list(reply: str) -> None:
         ("The total is 12.", "unreadable"),
         ('{"plan": "think"}', "unreadable"),
         ("[1, 2]", "unreadable"),
+        ("['Who said 'a', 'b' or 'c' first?']", "unreadable"),
+        ('["What is it?" "What else is it?"]', "unreadable"),
+        ("Facts:\n1. Ada has 3 bags.\n2. Each holds 4.\n\n1. How many?\n2. And then?", "unreadable"),
+        ("I cannot split this. Could you give more detail?", "unreadable"),
+        ("[" * 5000 + "]", "unreadable"),
     ],
 )
 def test_what_cannot_be_trusted_is_refused_with_its_reason(reply: str, reason: str) -> None:
