@@ -31,6 +31,8 @@ from divcon.distill.embedded import Base
 
 _BUCKET = 64  # prompt lengths are padded to multiples of this many tokens
 _SMALLEST = 8  # rows; smaller batches are filled up with copies
+_PREFILL = 8  # rows that are read at once; more of them fall out of a CPU's caches, at half the tokens a second
+_ATTENTION = "divcon_grouped"
 _GATHER = 0.02  # seconds without a new arrival after which a batch that isn't full starts
 
 
@@ -60,9 +62,11 @@ class EmbeddedModel:
         base: The base model.
         batch_size: The most rows that are decoded together.
         max_tokens: The limit of a reply where the request gives none.
+        dtype: What it computes in; `float32` takes about twice the time.
     """
 
-    def __init__(self, base: Base, *, batch_size: int = 32, max_tokens: int = 256) -> None:
+    def __init__(self, base: Base, *, batch_size: int = 64, max_tokens: int = 256, dtype: str = "bfloat16") -> None:
+        self.dtype = dtype
         self.base = base
         self.batch_size = batch_size
         self.max_tokens = max_tokens
@@ -148,16 +152,19 @@ class EmbeddedModel:
 
     def _model(self, adapter: str) -> Any:
         import torch
-        from transformers import AutoModelForCausalLM
+        from transformers import AttentionInterface, AutoModelForCausalLM
+        from transformers.masking_utils import AttentionMaskInterface, eager_mask
         from transformers.utils import logging as transformers_logging
 
         if "" not in self._models:
             transformers_logging.disable_progress_bar()
             torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
             cuda = torch.cuda.is_available()
-            # Eager attention: the fused kernel of torch 2.13 takes half of a bfloat16 decoding step on a CPU.
+            if not cuda:
+                AttentionInterface.register(_ATTENTION, _grouped_attention)
+                AttentionMaskInterface.register(_ATTENTION, eager_mask)
             self._models[""] = AutoModelForCausalLM.from_pretrained(
-                self.base.path, dtype=torch.bfloat16, attn_implementation="sdpa" if cuda else "eager"
+                self.base.path, dtype=getattr(torch, self.dtype), attn_implementation="sdpa" if cuda else _ATTENTION
             ).to("cuda" if cuda else "cpu").eval()  # fmt: skip
         if adapter not in self._models:
             from peft import PeftModel
@@ -171,25 +178,20 @@ class EmbeddedModel:
 
     def _decode(self, batch: list[_Job]) -> None:
         import torch
-        from transformers import DynamicCache
 
         model = self._model(batch[0].adapter)
         rows = list(batch)
-        rows += [_filler(rows[0]) for _ in range(_SMALLEST - len(rows))]
+        rows += [_filler(rows[0]) for _ in range(-len(rows) % _PREFILL)]
         width = batch[0].bucket
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         ids = torch.tensor([[pad] * (width - len(job.ids)) + job.ids for job in rows], device=model.device)
         mask = torch.tensor([[0] * (width - len(job.ids)) + [1] * len(job.ids) for job in rows], device=model.device)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        cache = DynamicCache(config=model.config)
         end = self.tokenizer.eos_token_id
         with torch.inference_mode():
+            logits, cache = _read_prompts(model, ids, mask, positions)
             while True:
-                out = model(
-                    input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache,
-                    use_cache=True, logits_to_keep=1,
-                )  # fmt: skip
-                chosen = _choose(out.logits[:, -1], rows)
+                chosen = _choose(logits, rows)
                 going: list[int] = []
                 for index, (job, token) in enumerate(zip(rows, chosen, strict=True)):
                     if job.done.done():
@@ -215,6 +217,57 @@ class EmbeddedModel:
                 ids = torch.tensor(chosen, device=model.device)[:, None]
                 mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
                 positions = positions[:, -1:] + 1
+                logits = model(
+                    input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache,
+                    use_cache=True, logits_to_keep=1,
+                ).logits[:, -1]  # fmt: skip
+
+
+def _read_prompts(model: Any, ids: Any, mask: Any, positions: Any) -> tuple[Any, Any]:
+    """The logits after each prompt, and one cache for all of them; read a few rows at a time."""
+    import torch
+    from transformers import DynamicCache
+
+    logits, parts = [], []
+    for start in range(0, len(ids), _PREFILL):
+        some = slice(start, start + _PREFILL)
+        parts.append(DynamicCache(config=model.config))
+        out = model(
+            input_ids=ids[some], attention_mask=mask[some], position_ids=positions[some], past_key_values=parts[-1],
+            use_cache=True, logits_to_keep=1,
+        )  # fmt: skip
+        logits.append(out.logits[:, -1])
+    whole = DynamicCache(config=model.config)
+    for number in range(len(parts[0].layers)):
+        layers = [part.layers[number] for part in parts]
+        whole.update(torch.cat([x.keys for x in layers]), torch.cat([x.values for x in layers]), number)
+    return torch.cat(logits), whole
+
+
+def _grouped_attention(
+    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float, **kwargs: Any
+) -> tuple[Any, None]:
+    """Attention in which query heads that share keys are one matrix product.
+
+    On a CPU, torch 2.13's fused kernel takes half of a bfloat16 decoding step, and the plain implementation copies
+    the keys once a head; this is 1.3 to 1.5 times as fast as the plain one (64 rows, 200 tokens).
+
+    Args:
+        query: (rows, heads, tokens, width).
+        key: (rows, key heads, all tokens, width), and so is `value`.
+        attention_mask: Added to the scores: (rows, 1, tokens, all tokens).
+    """
+    import torch
+
+    rows, heads, tokens, width = query.shape
+    groups = key.shape[1]
+    shared = query.reshape(rows, groups, heads // groups * tokens, width)
+    scores = torch.matmul(shared, key.transpose(-1, -2)).mul_(scaling).view(rows, groups, -1, tokens, key.shape[2])
+    if attention_mask is not None:
+        scores = scores + attention_mask[:, :, None, :, : key.shape[2]]
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    mixed = torch.matmul(weights.view(rows, groups, -1, key.shape[2]), value)
+    return mixed.view(rows, heads, tokens, width).transpose(1, 2).contiguous(), None
 
 
 def _filler(job: _Job) -> _Job:

@@ -72,19 +72,19 @@ def test_a_reply_depends_on_its_own_request_alone_whatever_the_company(model: Em
         assert few == together[4:10]
 
 
-def test_greedy_replies_are_those_of_transformers(model: EmbeddedModel, base: Base) -> None:
+def test_greedy_replies_are_those_of_transformers(base: Base) -> None:
+    """In float32, where batching and padding change no choice; in bfloat16 their roundings turn near ties."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    reference = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16).eval()
-    same = 0
+    model = EmbeddedModel(base, dtype="float32")
+    reference = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32).eval()
     for prompt in PROMPTS[:8]:
         ids = torch.tensor([model.encode([{"role": "user", "content": prompt}])])
         with torch.inference_mode():
             out = reference.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :]
         theirs = model.tokenizer.decode(out, skip_special_tokens=True)
-        same += model.backend().complete(request(prompt), 0).message.text == theirs
-    assert same >= 7  # padding changes roundings of bfloat16, and so now and then a tie
+        assert model.backend().complete(request(prompt), 0).message.text == theirs
 
 
 def test_samples_differ_by_rollout_and_repeat_by_rollout(model: EmbeddedModel) -> None:
