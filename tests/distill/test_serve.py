@@ -19,6 +19,7 @@ from divcon.distill import (
     role_lm,
     train_adapter,
 )
+from divcon.distill.embedded import solver_adapter
 from divcon.programs import RolePredict
 from divcon.signatures import Answer, Decompose, Subquestions
 
@@ -98,9 +99,14 @@ def test_samples_differ_by_rollout_and_repeat_by_rollout(model: EmbeddedModel) -
 def test_limits_reasons_and_usage(model: EmbeddedModel) -> None:
     cut = model.backend().complete(request("Count to a hundred.", max_tokens=5), 0)
     assert (cut.finish_reason, cut.usage.output_tokens) == ("length", 5)
-    whole = model.backend().complete(request("Say yes.", max_tokens=60), 0)
+    solver = model.backend(model.add(solver_adapter()))  # trained to end its turn
+    asked = RolePredict(Answer, "solver").prompt(question="Ada has 3 plums and gets 4 more. How many plums?")
+    whole = solver.complete(
+        Request(model="m", system=asked[0]["content"], messages=(Message.user(asked[1]["content"]),)), 0
+    )
     assert whole.finish_reason == "stop"
-    assert whole.usage.input_tokens == len(model.encode([{"role": "user", "content": "Say yes."}]))
+    assert whole.usage.input_tokens == len(model.encode(asked))
+    assert whole.usage.output_tokens < 20
     stopped = model.backend().complete(request("Count: 1, 2, 3, 4, 5, 6", max_tokens=40, stop=(",",)), 0)
     assert "," not in stopped.message.text
 

@@ -135,6 +135,8 @@ def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
         process = subprocess.Popen(
             [str(DIVCON), "collect", str(file)], cwd=tmp_path, env={**os.environ, "OPENAI_API_KEY": "k"},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            # A shell that runs the tests in the background has them ignore SIGINT, which children inherit.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         while len(server.requests) < 5:
             time.sleep(0.05)
