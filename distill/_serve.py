@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import hashlib
 import json
 import os
@@ -115,6 +116,12 @@ class EmbeddedModel:
 
                     self._tokenizer = AutoTokenizer.from_pretrained(self.base.path)
         return self._tokenizer
+
+    @functools.cached_property
+    def context_length(self) -> int:
+        """The most tokens the base reads and writes together."""
+        config = json.loads((self.base.path / "config.json").read_text(encoding="utf-8"))
+        return int(config.get("max_position_embeddings", 2048))
 
     def submit(self, job: _Job) -> Future[tuple[list[int], str]]:
         job.done.set_running_or_notify_cancel()  # a caller who gives up leaves the batch to the others
@@ -317,7 +324,7 @@ class EmbeddedBackend:
         config = request.config
         ids = self.model.encode(_messages(request))
         limit = config.max_tokens or self.model.max_tokens
-        room = _context_length(self.model.base) - len(ids)
+        room = self.model.context_length - len(ids)
         if room < 1:
             raise ContextWindowExceededError(
                 message=f"The prompt has {len(ids)} tokens, more than {self.model.base.id} can read. Shorten it.",
@@ -359,8 +366,3 @@ def _messages(request: Request) -> list[dict[str, str]]:
             raise LMInvalidRequestError("The embedded engine reads text only.", model=request.model)
         messages.append({"role": message.role, "content": message.text})
     return messages
-
-
-def _context_length(base: Base) -> int:
-    config = json.loads((base.path / "config.json").read_text(encoding="utf-8"))
-    return int(config.get("max_position_embeddings", 2048))

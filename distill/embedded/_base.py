@@ -6,6 +6,7 @@ dequantized once, 20 seconds or so, and kept in the user's cache.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -55,7 +56,7 @@ def embedded_base() -> Base:
         EmbeddedBaseMissing: The wheel isn't installed.
     """
     gguf = _gguf_file()
-    digest = _hash_of(gguf)
+    digest = _gguf_hash(gguf)
     target = cache_folder() / f"smollm2-135m-instruct-{digest[:12]}"
     if not (target / "model.safetensors").is_file():
         _convert(gguf, target)
@@ -109,6 +110,10 @@ def _gguf_file() -> Path:
 def _hash_of(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# A run asks for the base several times, and the wheel's file of 98 MB doesn't change under it.
+_gguf_hash = functools.cache(_hash_of)
 
 
 def _convert(gguf: Path, target: Path) -> None:
