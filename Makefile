@@ -37,7 +37,7 @@ $(VENV)/.linked: $(VENV)/.installed $(LINKED)
 	@touch $@
 
 demo: setup
-	@echo "demo: the whole line on examples/demo.yaml, about ten minutes the first time; Ctrl-C and run again at will"
+	@echo "demo: the whole line on examples/demo.yaml, up to twenty minutes the first time; Ctrl-C and run again at will"
 	@$(BIN)/divcon run examples/demo.yaml
 
 test: setup

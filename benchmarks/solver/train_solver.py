@@ -4,7 +4,7 @@ Usage, from the repository's root: python benchmarks/solver/train_solver.py [--r
 
 The adapter learns to solve: most rows give the reference subquestions, some leave them out, and some are the
 baselines' own prompts, so that those rows of a table are not straw men. No question of the `train` or `test` split
-is used. On two cores the shipped adapter takes about 25 minutes; a stopped run goes on where it was.
+is used. On two cores the shipped adapter takes about 28 minutes; a stopped run goes on where it was.
 """
 
 from __future__ import annotations
