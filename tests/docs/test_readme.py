@@ -95,6 +95,21 @@ def test_the_table_is_the_recorded_run(root: Path) -> None:
         assert f"{arm['right']} / {arm['wrong']} / {arm['failed']}" in line
 
 
+def test_the_gsm8k_table_is_the_recorded_run(root: Path) -> None:
+    recorded = json.loads((root / "benchmarks" / "results" / "gsm8k.json").read_text())
+    readme = (root / "README.md").read_text(encoding="utf-8").partition("## On real questions")[2]
+    labels = {
+        "untuned": "Two-stage, untuned student", "sd-t": "Two-stage, SD-T", "direct": "Direct",
+        "cot": "Chain of thought", "teacher": "Two-stage, people's subquestions",
+    }  # fmt: skip
+    for arm in recorded["arms"]:
+        line = next(line for line in readme.splitlines() if line.startswith(f"| {labels[arm['name']]} |"))
+        assert f"| {100 * arm['accuracy']:.1f} % | {100 * arm['ci95'][0]:.0f} to {100 * arm['ci95'][1]:.0f} |" in line
+        if arm["name"] in ("untuned", "sd-t"):
+            agreed, fell_back = arm["agreement"], 100 * arm["fell_back_rate"]
+            assert f"| {agreed['count_error']:.2f} | {agreed['rouge_l']:.2f} | {fell_back:.0f} % |" in line
+
+
 def test_links_inside_the_repository_lead_somewhere(root: Path) -> None:
     for page in (root / "README.md", root / "CONTRIBUTING.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
