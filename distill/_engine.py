@@ -37,7 +37,20 @@ _lm_call: contextvars.ContextVar[_LMCall | None] = contextvars.ContextVar("divco
 _station: contextvars.ContextVar[str] = contextvars.ContextVar("divcon_station", default="")
 
 
-class _RolloutNote(BaseCallback):
+def next_rollout(asked: str) -> int:
+    """The number that tells this request from the equal ones before it.
+
+    Args:
+        asked: The request's fingerprint.
+    """
+    call = _lm_call.get() or _LMCall()
+    # The first candidate of rollout 7 is (7, 0); a million candidates a call is more than anybody asks for.
+    rollout = call.rollout * 1_000_000 + call.candidates[asked]
+    call.candidates[asked] += 1
+    return rollout
+
+
+class RolloutNote(BaseCallback):
     """Notes the rollout of the call about to be made.
 
     DSPy strips `rollout_id` from the request before the engine sees it, and asks an engine n times for n candidates;
@@ -157,11 +170,7 @@ class StoredEngine:
     def _key(self, request: Request) -> tuple[str, dict[str, Any], int]:
         """The reply's key, the request in JSON, and the rollout that tells samples of one prompt apart."""
         asked = {name: value for name, value in request_to_dict(request).items() if name != "model"}
-        call = _lm_call.get() or _LMCall()
-        plain = fingerprint(asked)
-        # The first candidate of rollout 7 is (7, 0); a million candidates a call is more than anybody asks for.
-        rollout = call.rollout * 1_000_000 + call.candidates[plain]
-        call.candidates[plain] += 1
+        rollout = next_rollout(fingerprint(asked))
         return fingerprint(self.identity, asked, rollout), asked, rollout
 
     def _stored(self, key: str) -> Response | None:
@@ -246,7 +255,7 @@ class AsyncStoredEngine:
         """See `StoredEngine.close`."""
 
 
-def role_lm(engine: StoredEngine, *, temperature: float | None, max_tokens: int | None) -> dspy.LM:
+def role_lm(engine: StoredEngine, *, temperature: float | None, max_tokens: int | None, **asked: Any) -> dspy.LM:
     """The `dspy.LM` of a role, on a stored engine.
 
     DSPy's own cache is off: its key ignores the endpoint, and its entries are pickles. Its retries are off here
@@ -260,7 +269,8 @@ def role_lm(engine: StoredEngine, *, temperature: float | None, max_tokens: int 
         num_retries=0,
         temperature=temperature,
         max_tokens=max_tokens,
-        callbacks=[_RolloutNote()],
+        callbacks=[RolloutNote()],
+        **asked,
     )
     lm.divcon_price = engine.price
     return lm

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from divcon.distill._manifest import prompt_hash
+from divcon.distill._manifest import prompt_hash, prompt_parts
 from divcon.distill._screen import Screened
 from divcon.distill._store import render_lines, write_whole
 from divcon.programs import Item, RolePredict
@@ -83,6 +83,27 @@ def export(
                 {"question": item.question, "context": item.context}, {"subquestions": Subquestions(asked)}
             )
         )
+    return write_rows(rows, decompose, file, student, screened.counts(), stamp)
+
+
+def write_rows(
+    rows: Sequence[dict[str, Any]],
+    predictor: RolePredict,
+    file: Path,
+    student: str,
+    screening: dict[str, Any],
+    stamp: str = "",
+) -> Export:
+    """Write training rows, and beside them what they are and which prompt they were rendered with.
+
+    Args:
+        rows: As `RolePredict.training_row` makes them.
+        predictor: What rendered them.
+        file: Where to; `.manifest.json` is added for the rest.
+        student: Its name.
+        screening: The counts of the screen.
+        stamp: See `export`.
+    """
     text = render_lines(rows)
     write_whole(file, text)
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -92,7 +113,8 @@ def export(
         "sha256": digest,
         "stamp": stamp,
         "prompt_hash": prompt_hash([row["prompt"] for row in rows]),
-        "screening": screened.counts(),
+        "prompt": prompt_parts(predictor),
+        "screening": screening,
     }
     write_whole(file.with_suffix(".manifest.json"), json.dumps(manifest, indent=2) + "\n")
     return Export(file=file, rows=len(rows), sha256=digest)

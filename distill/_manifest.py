@@ -29,6 +29,7 @@ class Manifest(BaseModel):
         student: The paper's name for it (`SD-T`, `SD-R`), or a name of ours.
         base: Public name, revision and dtype of the base.
         prompt_hash: Hash of the system messages of the training prompts; see `prompt_hash`.
+        prompt: Hashes of what the training prompts were made of, by name; see `prompt_parts`.
         chat_template_hash: Hash of the tokenizer's chat template.
         data_hash: Hash of the training file's bytes.
         rows: Rows trained on.
@@ -46,6 +47,7 @@ class Manifest(BaseModel):
     student: str
     base: dict[str, str]
     prompt_hash: str
+    prompt: dict[str, str] = Field(default_factory=dict)
     chat_template_hash: str
     data_hash: str
     rows: int
@@ -98,6 +100,21 @@ def prompt_hash(prompts: Sequence[Sequence[Mapping[str, str]]]) -> str:
     """
     told = sorted({message["content"] for prompt in prompts for message in prompt if message["role"] == "system"})
     return hashlib.sha256("\x00".join(told).encode()).hexdigest()
+
+
+def prompt_parts(predictor: Any) -> dict[str, str]:
+    """Hashes of what a predictor's prompt is made of: `instruction`, `demos`, and `layout` (labels and their order).
+
+    Args:
+        predictor: A `RolePredict`.
+    """
+    inputs = {name: f"<{name}>" for name in predictor.signature.input_fields}
+    system, *demos, user = predictor.prompt(**inputs)
+    return {
+        "instruction": text_hash(json.dumps(system)),
+        "demos": text_hash(json.dumps(demos)),
+        "layout": text_hash(json.dumps(user)),
+    }
 
 
 def text_hash(text: str) -> str:

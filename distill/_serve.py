@@ -10,6 +10,7 @@ transformers isn't used here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import functools
 import hashlib
@@ -27,13 +28,14 @@ from typing import Any
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from dspy.utils.exceptions import ContextWindowExceededError, LMInvalidRequestError
 
-from divcon.distill._manifest import ManifestError, read_manifest
-from divcon.distill.embedded import Base
+from divcon.distill._manifest import MANIFEST, Manifest, ManifestError, read_manifest
+from divcon.distill.embedded import Base, cache_folder
 
 _BUCKET = 64  # prompt lengths are padded to multiples of this many tokens
 _SMALLEST = 8  # rows; smaller batches are filled up with copies
 _PREFILL = 8  # rows that are read at once; more of them fall out of a CPU's caches, at half the tokens a second
 _ATTENTION = "divcon_grouped"
+_IDLE = 2.0  # seconds without work after which the worker thread ends, and its OpenMP threads with it
 _GATHER = 0.02  # seconds without a new arrival after which a batch that isn't full starts
 
 
@@ -75,6 +77,7 @@ class EmbeddedModel:
         self._models: dict[str, Any] = {}
         self._tokenizer: Any = None
         self._loading = threading.Lock()
+        self._changing = threading.RLock()
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
 
@@ -97,6 +100,45 @@ class EmbeddedModel:
         name = f"{manifest.student or manifest.role}-{manifest.content_hash[:12]}"
         self._folders[name] = folder
         return name
+
+    def load(self, adapter: str = "") -> None:
+        """Load the weights of the base or of an adapter now rather than with the first request.
+
+        Raises:
+            ManifestError: There is no such adapter.
+        """
+        self.require(adapter)
+        with self._changing:
+            self._model(adapter)
+
+    def unload(self, adapter: str = "") -> None:
+        """Free the memory of an adapter's merged weights, or of everything; the next request loads again."""
+        with self._changing:
+            if adapter:
+                self._models.pop(adapter, None)
+            else:
+                self._models.clear()
+
+    def require(self, adapter: str) -> None:
+        """Raise unless the base (an empty name) or a known adapter is meant.
+
+        Raises:
+            ManifestError: There is no such adapter.
+        """
+        if not adapter or adapter in self._folders:
+            return
+        # Trained by `lm.finetune` in an earlier process: the LM that came back from a file has its name alone.
+        for manifest in sorted((cache_folder() / "finetuned").glob(f"*/{MANIFEST}")):
+            with contextlib.suppress(ManifestError):  # of another base, or damaged: not the one that is wanted
+                if self.add(manifest.parent) == adapter:
+                    return
+        raise ManifestError(
+            f"There is no adapter '{adapter}' in this process.", "Give its folder: embedded_lm(adapter=FOLDER)."
+        )
+
+    def manifest(self, adapter: str) -> Manifest:
+        """The manifest of a known adapter."""
+        return read_manifest(self._folders[adapter])
 
     def backend(self, adapter: str = "") -> EmbeddedBackend:
         """What a role's engine asks: the base, or one of its adapters by served name."""
@@ -126,10 +168,10 @@ class EmbeddedModel:
     def submit(self, job: _Job) -> Future[tuple[list[int], str]]:
         job.done.set_running_or_notify_cancel()  # a caller who gives up leaves the batch to the others
         with self._loading:
+            self._jobs.put(job)
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="divcon-embedded", daemon=True)
                 self._worker.start()
-        self._jobs.put(job)
         return job.done
 
     # -- the worker thread -----------------------------------------------------------------------------------------
@@ -138,7 +180,14 @@ class EmbeddedModel:
         waiting: dict[tuple[str, int], list[_Job]] = defaultdict(list)
         while True:
             if not any(waiting.values()):
-                self._admit(waiting, self._jobs.get())
+                try:
+                    self._admit(waiting, self._jobs.get(timeout=_IDLE))
+                except queue.Empty:
+                    with self._loading:
+                        if not self._jobs.empty():
+                            continue
+                        self._worker = None
+                        return
             while max(len(jobs) for jobs in waiting.values()) < self.batch_size:
                 try:
                     self._admit(waiting, self._jobs.get(timeout=_GATHER))
@@ -147,7 +196,9 @@ class EmbeddedModel:
             key = max(waiting, key=lambda k: len(waiting[k]))
             batch, waiting[key] = waiting[key][: self.batch_size], waiting[key][self.batch_size :]
             try:
-                self._decode(batch)
+                with self._changing:
+                    model = self._model(batch[0].adapter)
+                self._decode(model, batch)
             except BaseException as error:  # noqa: BLE001 - handed to the callers, who raise it
                 for job in batch:
                     if not job.done.done():
@@ -183,10 +234,9 @@ class EmbeddedModel:
             self._models[adapter] = model.merge_and_unload().eval()
         return self._models[adapter]
 
-    def _decode(self, batch: list[_Job]) -> None:
+    def _decode(self, model: Any, batch: list[_Job]) -> None:
         import torch
 
-        model = self._model(batch[0].adapter)
         rows = list(batch)
         rows += [_filler(rows[0]) for _ in range(-len(rows) % _PREFILL)]
         width = batch[0].bucket
@@ -298,6 +348,12 @@ def _choose(logits: Any, rows: list[_Job]) -> list[int]:
         draw = job.rng.random() * float(cumulative[min(within, len(tokens)) - 1])
         chosen[index] = int(tokens[min(int((cumulative < draw).sum()), len(tokens) - 1)])
     return chosen
+
+
+@functools.cache
+def shared_model(base: Base) -> EmbeddedModel:
+    """The one engine of this process for a base: one copy of its weights, one queue, all its adapters."""
+    return EmbeddedModel(base)
 
 
 class EmbeddedBackend:

@@ -7,13 +7,16 @@ its last label is the token that ends a turn. What can't be learnt from is refus
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import hashlib
 import json
 import logging
 import math
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -38,6 +41,10 @@ _PROGRESS = Callable[[int, int, float], None]
 
 class TrainingError(DivconError):
     """Training data or settings that can't give a working adapter."""
+
+
+class TrainingStopped(TrainingError):
+    """Training was told to stop; it goes on from there when it is started again."""
 
 
 class TrainSettings(BaseModel):
@@ -174,6 +181,7 @@ def train_adapter(
     screening: dict[str, Any] | None = None,
     scripted_teacher: bool = False,
     progress: _PROGRESS | None = None,
+    stop: threading.Event | None = None,
 ) -> Manifest:
     """Train a LoRA adapter on exported rows and write it with its manifest.
 
@@ -189,13 +197,61 @@ def train_adapter(
         screening: Counts of the screen behind the rows; recorded.
         scripted_teacher: Whether the rows come from a script; recorded.
         progress: Called with (steps done, steps in all, loss of the last step).
+        stop: Ends the training after the step under way, with a checkpoint, when it is set.
 
     Returns:
         The manifest, as written.
 
     Raises:
         TrainingError: See `preflight`; also a loss that isn't finite.
+        TrainingStopped: `stop` was set.
     """
+    stop = stop or threading.Event()
+
+    def work() -> Manifest:
+        return _train(rows_file, base, output, settings, role, student, screening, scripted_teacher, progress, stop)
+
+    return _in_own_thread(work, stop)
+
+
+def _in_own_thread(work: Callable[[], Manifest], stop: threading.Event) -> Manifest:
+    """Run `work` in a thread that ends with it, and its OpenMP workers with that.
+
+    Every thread that computes has OpenMP workers of its own, and libgomp hardly spins between two operations once
+    there are more of them than cores. With the embedded engine's beside them, a training step on two cores was
+    measured at 2.1 seconds, without them at 1.7.
+    """
+    outcome: Future[Manifest] = Future()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            outcome.set_result(context.run(work))
+        except BaseException as error:  # noqa: BLE001 - handed to the caller, who raises it
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=run, name="divcon-train", daemon=True)
+    thread.start()
+    try:
+        return outcome.result()
+    except KeyboardInterrupt:
+        stop.set()
+        thread.join()
+        raise
+
+
+def _train(
+    rows_file: Path,
+    base: Base,
+    output: Path,
+    settings: TrainSettings,
+    role: str,
+    student: str,
+    screening: dict[str, Any] | None,
+    scripted_teacher: bool,
+    progress: _PROGRESS | None,
+    stop: threading.Event,
+) -> Manifest:
     import torch
     from peft import LoraConfig
     from safetensors import SafetensorError
@@ -251,9 +307,13 @@ def train_adapter(
     losses: list[float] = []
     started = time.perf_counter()
     with _quiet():
-        trainer = _trainer(model, arguments, ready, tokenizer, lora, losses, steps, progress)
+        trainer = _trainer(model, arguments, ready, tokenizer, lora, losses, steps, progress, stop)
         before = get_last_checkpoint(str(checkpoints))
         trainer.train(resume_from_checkpoint=before)
+    if stop.is_set() and trainer.state.global_step < steps:
+        raise TrainingStopped(
+            f"Training was stopped after step {trainer.state.global_step} of {steps}.", "Start it again to go on."
+        )
     seconds = time.perf_counter() - started
     if not losses and before is None:
         raise TrainingError("Training took no step.", "Check train.epochs and the number of rows.")
@@ -276,6 +336,7 @@ def train_adapter(
         student=student,
         base={"id": base.id, "revision": base.revision, "dtype": base.dtype},
         prompt_hash=prompt_hash([row["prompt"] for row in rows]),
+        prompt=_prompt_of(rows_file),
         chat_template_hash=text_hash(tokenizer.chat_template),
         data_hash=data_hash,
         rows=len(ready.rows),
@@ -301,6 +362,13 @@ def train_adapter(
     return manifest
 
 
+def _prompt_of(rows_file: Path) -> dict[str, str]:
+    """What the export says its prompts were made of; nothing for rows that come from elsewhere."""
+    beside = rows_file.with_suffix(".manifest.json")
+    found: dict[str, str] = json.loads(beside.read_text(encoding="utf-8")).get("prompt", {}) if beside.is_file() else {}
+    return found
+
+
 def _trainer(
     model: Any,
     arguments: Any,
@@ -310,6 +378,7 @@ def _trainer(
     losses: list[float],
     steps: int,
     progress: _PROGRESS | None,
+    stop: threading.Event,
 ) -> Any:
     import datasets
     import torch
@@ -333,6 +402,10 @@ def _trainer(
                 return completion_loss(model, inputs, num_items_in_batch)
 
     class Watch(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if stop.is_set() and state.global_step < steps:
+                control.should_save = control.should_training_stop = True
+
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if logs and "loss" in logs:
                 losses.append(logs["loss"])

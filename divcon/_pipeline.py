@@ -31,22 +31,22 @@ from divcon.distill import (
     EmbeddedModel,
     Export,
     LMBackend,
-    ManifestError,
     RunStore,
     Screened,
     ScriptedTeacher,
     StoredEngine,
     Trace,
+    bind_adapter,
     collect,
     compile_program,
     export,
     fingerprint,
     is_trained,
     local_base,
-    prompt_hash,
     read_manifest,
     role_lm,
     screen,
+    shared_model,
     train_adapter,
     write_whole,
 )
@@ -135,13 +135,11 @@ class Run:
     @cached_property
     def _student_model(self) -> EmbeddedModel:
         # One engine, and so one copy of the weights and one queue, where student and solver share the base.
-        if self.base.revision == embedded_base().revision:
-            return self._embedded
-        return EmbeddedModel(self.base)
+        return self._embedded if self.base.revision == embedded_base().revision else shared_model(self.base)
 
     @cached_property
     def _embedded(self) -> EmbeddedModel:
-        return EmbeddedModel(embedded_base())
+        return shared_model(embedded_base())
 
     @cached_property
     def teacher(self) -> dspy.LM:
@@ -216,14 +214,10 @@ class Run:
 
     def _student_program(self, folder: Path | None) -> DivideAndConquer:
         """The program with a student in place; an adapter only answers the prompt it was trained on."""
-        program = self.program(self.student_lm(folder))
+        lm = self.student_lm(folder)
+        program = self.program(lm)
         if folder is not None:
-            trained_on = read_manifest(folder).prompt_hash
-            if trained_on != prompt_hash([program.decompose.prompt(question="?")]):
-                raise ManifestError(
-                    f"The adapter in {folder} was trained on another instruction than the program now gives.",
-                    "Set program.max_subquestions and compile back, or run 'divcon export' and 'divcon train' again.",
-                )
+            bind_adapter(program.decompose, lm, folder, tokenizer=self._student_model.tokenizer)
         return program
 
     def _compiled(self) -> dict[str, Any] | None:
@@ -291,7 +285,12 @@ class Run:
         self.reporter.station("compile", f"{settings.optimizer} on up to {settings.examples} questions")
         program = self.program(self.teacher, as_teacher=True)
         compiled = compile_program(
-            program, settings.optimizer, self.task.train[: settings.examples], is_right, settings.arguments
+            program,
+            settings.optimizer,
+            self.task.train[: settings.examples],
+            is_right,
+            settings.arguments,
+            prompt_lm=self.teacher,
         )
         state = {
             "stamp": self._compile_stamp,
@@ -475,15 +474,26 @@ class Run:
                 f"The question has {len(question):,} characters, over {LONGEST_QUESTION:,}.",
                 "Put the passage into --context and keep the question short.",
             )
+        program, name = self.answering_program(student)
+        prediction = program(question=question, context=context)
+        prediction.student = name
+        return prediction
+
+    def answering_program(self, student: str | None = None) -> tuple[DivideAndConquer, str]:
+        """The program of this run with a student in place, and the student's name.
+
+        Args:
+            student: `sd-r`, `sd-t` or `untuned`; the best trained one by default.
+
+        Raises:
+            MissingStation: That student isn't trained.
+        """
         self._asking = True  # the run's own compiled prompt and students, whatever has become of its data since
         trained = [name for name in ("sd-r", "sd-t") if is_trained(self.folder / "adapters" / name)]
         name = student or (trained[0] if trained else "untuned")
         if name != "untuned" and name not in trained:
             raise MissingStation(f"The student {name.upper()} isn't trained in {self.folder}.", "Run 'divcon train'.")
-        program = self._student_program(None if name == "untuned" else self.folder / "adapters" / name)
-        prediction = program(question=question, context=context)
-        prediction.student = name
-        return prediction
+        return self._student_program(None if name == "untuned" else self.folder / "adapters" / name), name
 
     # -- small things ----------------------------------------------------------------------------------------------
 

@@ -231,6 +231,25 @@ def ask(
     out.print(f"  {seconds} s", highlight=False)
 
 
+@app.command()
+def mcp(
+    run: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="A run folder.")],
+    student: Annotated[str | None, typer.Option(help="sd-r, sd-t or untuned; by default the best trained.")] = None,
+) -> None:
+    """Offer the program of a run folder to agents, as an MCP tool on standard input and output."""
+    made: list[Any] = []
+
+    def work() -> Any:
+        from divcon._config import load_saved_pipeline
+        from divcon._mcp import serve_mcp
+        from divcon._pipeline import Run
+
+        made.append(Run(load_saved_pipeline(run), run))
+        serve_mcp(made[0].answering_program(student)[0])
+
+    _guarded(lambda: made[0].pipeline, work)
+
+
 def print_results(results: dict[str, Any], folder: Path) -> None:
     """The table of an evaluation."""
     table = Table(title=f"{results['task']['name']}: {results['questions']} held-out questions", title_justify="left")

@@ -5,7 +5,18 @@ from divcon.programs._baselines import ChainOfThought, Direct
 from divcon.programs._divide import DivideAndConquer, Solving
 from divcon.programs._item import Item
 from divcon.programs._ledger import Ledger, Usage
-from divcon.programs._roles import ReplyCutOff, Role, RolePredict, RoleWithoutEndpoint
+from divcon.programs._one_role import OneRole
+from divcon.programs._roles import (
+    ForeignEndpoint,
+    NotPickled,
+    ReplyCutOff,
+    Role,
+    RolePredict,
+    RoleWithoutEndpoint,
+    bind,
+)
+from divcon.programs._streaming import FieldListener
+from divcon.programs._tool import SolvedQuestion, as_tool
 
 __all__ = [
     "ChainOfThought",
@@ -13,12 +24,19 @@ __all__ = [
     "CompactAdapter",
     "Direct",
     "DivideAndConquer",
+    "FieldListener",
+    "ForeignEndpoint",
     "Item",
     "Ledger",
+    "NotPickled",
+    "OneRole",
     "ReplyCutOff",
     "Role",
     "RolePredict",
     "RoleWithoutEndpoint",
+    "SolvedQuestion",
     "Solving",
     "Usage",
+    "as_tool",
+    "bind",
 ]

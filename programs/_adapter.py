@@ -20,8 +20,10 @@ from divcon.signatures import Subquestions, SubquestionsError, without_thinking
 LABELS = {"context": "Passage", "sub_answers": "Steps", "reasoning": "Steps", "sub_answer": "Answer"}
 
 
-class CompactAdapter(dspy.Adapter):
+class CompactAdapter(dspy.ChatAdapter):
     """Renders a call in as few tokens as it can, and reads the reply back.
+
+    It is a ChatAdapter because that is how DSPy tells that training rows are chats (`infer_data_format`).
 
     Inputs that are None or blank are left out, never rendered as "None". A reply that can't be read raises
     `AdapterParseError`; no second call in another format is made.
@@ -32,6 +34,7 @@ class CompactAdapter(dspy.Adapter):
     """
 
     def __init__(self, labels: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        kwargs.setdefault("use_json_adapter_fallback", False)
         super().__init__(**kwargs)
         self.labels = {**LABELS, **(labels or {})}
 
@@ -94,6 +97,32 @@ class CompactAdapter(dspy.Adapter):
             labels = ", ".join(f"'{self.label(name)}'" for name in missing)
             raise _unreadable(signature, completion, f"The reply has no line that begins with {labels}.")
         return values
+
+    def partial(self, signature: type[dspy.Signature], text: str, field: str) -> tuple[str, bool]:
+        """What a reply that is still being written says for a field, and whether the field is at its end.
+
+        What may yet turn out to be the next field's label is held back, and so is a think block.
+        """
+        if "<think>" in text and "</think>" not in text:
+            return "", False
+        text = text.rpartition("</think>")[2].lstrip()
+        names = list(signature.output_fields)
+        starts = {names[0]: 0}
+        for name in names[1:]:
+            if hit := re.search(rf"(?im)^[ \t*#]*{re.escape(self.label(name))}[ \t*]*", text):
+                starts[name] = hit.start()
+        if field not in starts:
+            return "", False
+        later = [at for name, at in starts.items() if at > starts[field]]
+        value = text[starts[field] : min(later, default=len(text))]
+        value = re.sub(rf"(?i)^[ \t*#]*{re.escape(self.label(field))}[ \t*]*\s*", "", value)
+        if not later and field != names[-1]:
+            body, newline, line = value.rpartition("\n")
+            begun = line.strip(" \t*#").casefold()
+            labels = [self.label(name).casefold() for name in names[1:]]
+            if (newline or not body) and any(label.startswith(begun) for label in labels):
+                value = body
+        return value.rstrip(), bool(later)
 
     def format_finetune_data(
         self,

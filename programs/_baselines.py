@@ -38,10 +38,10 @@ class _SingleStage(dspy.Module):
         return dspy.Prediction(
             subquestions=Subquestions(),
             sub_answers=solved.get("reasoning", ""),
-            answer=solved.answer,
             status="whole",
             reason=None,
             usage=ledger.as_dict(),
+            answer=solved.answer,
         )
 
 

@@ -138,10 +138,10 @@ class DivideAndConquer(dspy.Module):
         return dspy.Prediction(
             subquestions=subquestions,
             sub_answers=solved.sub_answers if single else "\n".join(steps or []),
-            answer=solved.answer if single else solved.sub_answer,
             status=status,
             reason=reason,
             usage=ledger.as_dict(),
+            answer=solved.answer if single else solved.sub_answer,  # last, where dspy.majority looks
         )
 
 

@@ -37,7 +37,16 @@ class Item:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def example(self) -> dspy.Example:
-        """The item as DSPy's optimizers take it; `question` and `context` are the inputs."""
+        """The item as DSPy's optimizers take it; `question` and `context` are the inputs.
+
+        References stand under names that no signature has, so that no optimizer takes them for demonstrations.
+        """
         return dspy.Example(
-            id=self.id, question=self.question, context=self.context, answer=self.answer, aliases=list(self.aliases)
+            id=self.id,
+            question=self.question,
+            context=self.context,
+            answer=self.answer,
+            aliases=list(self.aliases),
+            reference_subquestions=list(self.subquestions),
+            reference_sub_answers=list(self.sub_answers),
         ).with_inputs("question", "context")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, NoReturn
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
@@ -19,6 +21,14 @@ class RoleWithoutEndpoint(DivconError):
     """A role's predictor was called before it was given an LM."""
 
 
+class ForeignEndpoint(DivconError):
+    """A trained role was given an LM that doesn't serve what it was trained as."""
+
+
+class NotPickled(DivconError, TypeError):
+    """A program was to be pickled."""
+
+
 class ReplyCutOff(AdapterParseError):
     """A reply that ended because it ran out of tokens, and so isn't what the model meant to say."""
 
@@ -26,9 +36,12 @@ class ReplyCutOff(AdapterParseError):
 class RolePredict(dspy.Predict):
     """`dspy.Predict` for one role of a program.
 
-    It differs in four ways: `reset()` keeps the LM, so that teleprompters which reset a student don't move the role
+    It differs in five ways: `reset()` keeps the LM, so that teleprompters which reset a student don't move the role
     to the global LM; it never falls back to the global LM; it renders and reads with its own adapter, so that a host
-    program's adapter doesn't change the prompt a student was trained on; and it reports usage under its role.
+    program's adapter doesn't change the prompt a student was trained on; it reports usage under its role; and its
+    saved state names no endpoint, so that a file can neither leak one nor bring one in.
+
+    Copies share the LM. Pickling is refused: a pickle would hold the key, and loading one runs code.
 
     Args:
         signature: What is asked.
@@ -52,13 +65,53 @@ class RolePredict(dspy.Predict):
         self.role = role
         self.adapter = adapter or CompactAdapter()
         self.refuse_cut_off = refuse_cut_off
+        self.trained: dict[str, str] | None = None
         super().__init__(signature, **config)
+        self.signature: Any = _own(self.signature)
         self.lm = lm
 
     def reset(self) -> None:
         lm = getattr(self, "lm", None)
         super().reset()
         self.lm = lm
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RolePredict:
+        new = type(self).__new__(type(self))
+        memo[id(self)] = new
+        state = dict(dspy.Module.__getstate__(self))
+        lm = state.pop("lm", None)
+        new.__setstate__(copy.deepcopy(state, memo))
+        new.signature = _own(new.signature)
+        new.lm = lm
+        return new
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise NotPickled(
+            "A program with roles isn't pickled: the pickle would hold its LMs' keys, and loading one runs code.",
+            "Save its state with program.save('program.json'), and bind the LMs after loading.",
+        )
+
+    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
+        """DSPy's hook: everything but the LM, with the name of what was served where the role is a trained one."""
+        bare = copy.deepcopy(self)
+        bare.lm = None
+        state: dict[str, Any] = super(RolePredict, bare).dump_state(json_mode=json_mode)
+        return {**state, "role": self.role, "trained": self.trained}
+
+    def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> RolePredict:
+        """DSPy's hook: restores prompt and demos; the LM in place stays, and none is ever taken from the file.
+
+        Raises:
+            ForeignEndpoint: The state is a trained role's, and the LM in place serves something else.
+        """
+        trained = state.get("trained")
+        if trained and self.lm is not None:
+            _require_served(self.role, trained, self.lm)
+        lm = self.lm
+        rest = {key: value for key, value in state.items() if key not in ("role", "trained")}
+        super().load_state({**rest, "lm": None})
+        self.trained, self.lm = trained, lm
+        return self
 
     def forward(self, **kwargs: Any) -> dspy.Prediction:
         self._require_endpoint(kwargs)
@@ -106,10 +159,7 @@ class RolePredict(dspy.Predict):
 
     def _require_endpoint(self, kwargs: dict[str, Any]) -> None:
         if self.lm is None and kwargs.get("lm") is None:
-            raise RoleWithoutEndpoint(
-                f"The {self.role} has no endpoint.",
-                f"Pass {self.role}=dspy.LM(...) to the program, or name the role in the pipeline file.",
-            )
+            raise _without_endpoint(self.role)
 
     def _cut_off(self, probe: _CallProbe) -> ReplyCutOff | None:
         if not (self.refuse_cut_off and probe.cut_off()):
@@ -127,3 +177,56 @@ class RolePredict(dspy.Predict):
         if usage.calls:
             usage.seconds = time.perf_counter() - started
             record(self.role, usage)
+
+
+def _own(signature: type[dspy.Signature]) -> type[dspy.Signature]:
+    """A signature class of one's own: InferRules writes its rules into the class, which copies would share."""
+    own: type[dspy.Signature] = signature.with_instructions(signature.instructions)
+    return own
+
+
+def bind(program: dspy.Module, **lms: dspy.BaseLM) -> dspy.Module:
+    """Give every role of a program its LM, by role; what to do after `program.load`.
+
+    Args:
+        program: Any program with `RolePredict`s in it; changed in place.
+        lms: `decomposer=...`, `solver=...`: the program's roles.
+
+    Returns:
+        The program.
+
+    Raises:
+        RoleWithoutEndpoint: A role of the program gets no LM and has none.
+        ForeignEndpoint: A trained role was given an LM that doesn't serve its adapter.
+        ValueError: A role is named that the program doesn't have.
+    """
+    roles = [module for _, module in program.named_sub_modules(RolePredict)]
+    unknown = sorted(set(lms) - {role.role for role in roles})
+    if unknown:
+        known = ", ".join(sorted({role.role for role in roles})) or "none"
+        raise ValueError(f"the program has no role {', '.join(unknown)}; it has {known}")
+    for role in roles:  # all checks first: a program is bound whole or not at all
+        lm = lms.get(role.role, role.lm)
+        if lm is None:
+            raise _without_endpoint(role.role)
+        if role.trained:
+            _require_served(role.role, role.trained, lm)
+    for role in roles:
+        role.lm = lms.get(role.role, role.lm)
+    return program
+
+
+def _require_served(role: str, trained: Mapping[str, str], lm: Any) -> None:
+    served = str(getattr(lm, "model", "")).rpartition("/")[2]
+    if served != trained["served"]:
+        raise ForeignEndpoint(
+            f"The {role} was trained as {trained['served']}, and the LM given for it serves {served or 'nothing'}.",
+            f"Serve {trained['served']} and bind that, or set program.{role}.trained = None to leave the student.",
+        )
+
+
+def _without_endpoint(role: str) -> RoleWithoutEndpoint:
+    return RoleWithoutEndpoint(
+        f"The {role} has no endpoint.",
+        f"Pass {role}=dspy.LM(...) to the program, or name the role in the pipeline file.",
+    )

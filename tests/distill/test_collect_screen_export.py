@@ -231,7 +231,7 @@ def test_compiled_demos_are_decompositions_and_the_solver_is_left_alone(tmp_path
     assert len(compiled.decompose.demos) == 3
     assert all("subquestions" in demo for demo in compiled.decompose.demos)
     assert compiled.solve.demos == program.decompose.demos == []
-    with pytest.raises(CompileError, match="no teleprompter"):
+    with pytest.raises(CompileError, match="no optimizer"):
         compile_program(program, "NoSuchThing", items, is_right)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -47,10 +48,34 @@ class OpenAIServer:
                     self._send(reply, {"error": {"message": f"status {reply}", "type": "test", "code": str(reply)}})
                     return
                 text, reason = reply if isinstance(reply, tuple) else (reply, "stop")
+                if body.get("stream"):
+                    self._stream(body["model"], text, reason)
+                    return
                 usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
                 choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
                 answer = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
                 self._send(200, {**answer, "choices": [choice], "usage": usage})
+
+            def _stream(self, model: str, text: str, reason: str) -> None:
+                """Three characters a chunk, so that labels and line ends are cut in the middle."""
+                self.send_response(200)
+                self.send_header("Content-Type", "text/event-stream")
+                self.send_header("Connection", "close")
+                self.end_headers()
+                pieces = [text[i : i + 3] for i in range(0, len(text), 3)]
+                deltas = [({"content": piece}, None) for piece in pieces] + [({}, reason)]
+                for delta, finish in deltas:
+                    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+                    event = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": model}
+                    self._event({**event, "choices": [choice]})
+                usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+                self._event({**event, "choices": [], "usage": usage})
+                self.wfile.write(b"data: [DONE]\n\n")
+                self.close_connection = True
+
+            def _event(self, event: dict[str, Any]) -> None:
+                self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+                self.wfile.flush()
 
             def _send(self, status: int, body: dict[str, Any]) -> None:
                 data = json.dumps(body).encode()
@@ -83,3 +108,13 @@ def user_text(body: dict[str, Any]) -> str:
     """The last user message of a request."""
     content = body["messages"][-1]["content"]
     return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+def fields_asked(body: dict[str, Any]) -> list[str]:
+    """The output fields that a prompt of DSPy's ChatAdapter asks for; empty for other prompts."""
+    return re.findall(r"\[\[ ## (\w+) ## \]\]", user_text(body).rpartition("Respond with")[2])[:-1]
+
+
+def in_fields(**values: str) -> str:
+    """A reply as DSPy's ChatAdapter reads it."""
+    return "\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in values.items())

@@ -1,0 +1,65 @@
+"""Bind: put a trained adapter behind a role, after checking that it was trained for what it will be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from divcon.distill._manifest import ManifestError, prompt_hash, prompt_parts, read_manifest, text_hash
+from divcon.programs import RolePredict
+
+_REMEDIES = {
+    "instruction": "Put the instruction back that it was trained with, or train it again.",
+    "demos": "Take out the demonstrations (a student is trained without), or train it again.",
+    "layout": "Put the fields and labels back that it was trained with, or train it again.",
+    "chat template": "Serve it with the chat template it was trained with, or train it again.",
+}
+
+
+def bind_adapter(
+    predictor: RolePredict,
+    lm: dspy.BaseLM,
+    folder: Path,
+    *,
+    tokenizer: Any = None,
+    allow: Collection[str] = (),
+) -> RolePredict:
+    """Give a role an LM that serves a trained adapter.
+
+    Args:
+        predictor: The role's predictor, with the adapter (the DSPy kind) that its prompts will be rendered by.
+        lm: Serves the trained adapter, under a name with its content hash.
+        folder: The trained adapter, with its manifest.
+        tokenizer: The serving side's tokenizer; its chat template is checked where it is given.
+        allow: What may differ from the training: `instruction`, `demos`, `layout`, `chat template`.
+
+    Returns:
+        The predictor, bound.
+
+    Raises:
+        ManifestError: Something differs that isn't allowed to; it is named.
+        ValueError: `allow` holds a name that nothing has.
+    """
+    unknown = sorted(set(allow) - set(_REMEDIES))
+    if unknown:
+        raise ValueError(f"allow holds {', '.join(unknown)}; it may hold {', '.join(_REMEDIES)}")
+    manifest = read_manifest(folder)
+    now = prompt_parts(predictor)
+    changed = [name for name, was in manifest.prompt.items() if now[name] != was]
+    if not manifest.prompt:  # an adapter whose rows came from elsewhere: only its system messages are known
+        inputs = {name: f"<{name}>" for name in predictor.signature.input_fields}
+        changed = ["instruction"] if prompt_hash([predictor.prompt(**inputs)]) != manifest.prompt_hash else []
+    if tokenizer is not None and text_hash(tokenizer.chat_template or "") != manifest.chat_template_hash:
+        changed.append("chat template")
+    refused = [name for name in changed if name not in allow]
+    if refused:
+        raise ManifestError(
+            f"The adapter in {folder} was trained with another {' and another '.join(refused)} than the program has.",
+            _REMEDIES[refused[0]],
+        )
+    predictor.lm = lm
+    predictor.trained = {"served": str(lm.model).rpartition("/")[2], "content": manifest.content_hash}
+    return predictor

@@ -1,0 +1,300 @@
+"""DSPy's way to a local model: an LM on the embedded engine, whose provider fine-tunes it with LoRA.
+
+It gives `lm.finetune`, `lm.launch`, `lm.kill` and DSPy's own BootstrapFinetune what they look for; DSPy's local
+provider wants SGLang and trains all weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
+
+import dspy
+from dspy._vendor.lm15.serde import request_to_dict
+from dspy.clients.provider import Provider, TrainingJob
+from dspy.clients.utils_finetune import TrainDataFormat, TrainingStatus
+from dspy.lm15 import Request, Response, response_to_events
+from pydantic import ValidationError
+
+from divcon.distill._engine import RolloutNote, next_rollout
+from divcon.distill._manifest import ManifestError, prompt_hash, read_manifest
+from divcon.distill._serve import EmbeddedModel, shared_model
+from divcon.distill._store import fingerprint, render_lines, write_whole
+from divcon.distill._train import TrainingError, TrainingStopped, TrainSettings, is_trained, train_adapter
+from divcon.distill.embedded import cache_folder, local_base
+
+_PREFIX = "embedded/"
+
+
+class PromptDrift(UserWarning):
+    """An adapter is asked something else than it was trained to be asked."""
+
+
+class EmbeddedEngine:
+    """What `dspy.LM` asks: the base or the adapter that the request's model names, in this process.
+
+    It holds a name and no weights, so an LM with it can be copied, pickled and saved.
+
+    Args:
+        base: `embedded`, a folder, or a hub name.
+    """
+
+    def __init__(self, base: str = "embedded") -> None:
+        self.base = base
+        self._warned: set[str] = set()
+
+    @property
+    def model(self) -> EmbeddedModel:
+        return shared_model(local_base(self.base))
+
+    def complete(self, request: Request) -> Response:
+        adapter = self._adapter(request)
+        return self.model.backend(adapter).complete(request, next_rollout(fingerprint(request_to_dict(request))))
+
+    def stream(self, request: Request) -> Iterator[Any]:
+        yield from response_to_events(self.complete(request))
+
+    def close(self) -> None:
+        """Nothing to release: the weights are shared by all LMs of the process."""
+
+    def dump_state(self) -> dict[str, Any]:
+        """DSPy's hook for saving an LM."""
+        return {"base": self.base}
+
+    @classmethod
+    def load_state(cls, state: dict[str, Any]) -> EmbeddedEngine:
+        """DSPy's hook for loading one."""
+        return cls(**state)
+
+    def _adapter(self, request: Request) -> str:
+        adapter = adapter_of(request.model)
+        self.model.require(adapter)
+        if adapter and adapter not in self._warned:
+            told = [{"role": "system", "content": str(request.system or "")}] if request.system is not None else []
+            if prompt_hash([told]) != self.model.manifest(adapter).prompt_hash:
+                self._warned.add(adapter)
+                warnings.warn(
+                    f"The adapter {adapter} is asked with another instruction than it was trained with; give the "
+                    "training the predictor's own adapter, as in BootstrapFinetune(adapter=CompactAdapter()).",
+                    PromptDrift,
+                    stacklevel=2,
+                )
+        return adapter
+
+
+class AsyncEmbeddedEngine:
+    """The async half of `EmbeddedEngine`."""
+
+    def __init__(self, base: str = "embedded") -> None:
+        self.sync = EmbeddedEngine(base)
+
+    async def complete(self, request: Request) -> Response:
+        adapter = self.sync._adapter(request)
+        rollout = next_rollout(fingerprint(request_to_dict(request)))
+        return await self.sync.model.backend(adapter).acomplete(request, rollout)
+
+    async def stream(self, request: Request) -> AsyncIterator[Any]:
+        for event in response_to_events(await self.complete(request)):
+            yield event
+
+    async def aclose(self) -> None:
+        """See `EmbeddedEngine.close`."""
+
+    def dump_state(self) -> dict[str, Any]:
+        """DSPy's hook for saving an LM."""
+        return self.sync.dump_state()
+
+    @classmethod
+    def load_state(cls, state: dict[str, Any]) -> AsyncEmbeddedEngine:
+        """DSPy's hook for loading one."""
+        return cls(**state)
+
+
+def embedded_lm(
+    base: str = "embedded",
+    *,
+    adapter: Path | str | None = None,
+    temperature: float = 0.0,
+    max_tokens: int = 256,
+    train_kwargs: dict[str, Any] | None = None,
+) -> dspy.LM:
+    """A `dspy.LM` on the embedded engine, which can be fine-tuned.
+
+    Args:
+        base: `embedded`, a folder, or a hub name.
+        adapter: A trained adapter's folder; None for the base as it is.
+        temperature: 0 is greedy.
+        max_tokens: The longest reply.
+        train_kwargs: The fields of `TrainSettings`, for `lm.finetune`.
+
+    Raises:
+        ManifestError: The adapter isn't one, or is for another base.
+    """
+    name = shared_model(local_base(base)).add(Path(adapter)) if adapter is not None else "base"
+    return dspy.LM(
+        f"{_PREFIX}{name}",
+        engine=EmbeddedEngine(base),
+        async_engine=AsyncEmbeddedEngine(base),
+        provider=EmbeddedProvider(base),
+        finetuning_model=f"{_PREFIX}base",  # an adapter is always trained from the base, never on top of another
+        train_kwargs=train_kwargs,
+        cache=False,  # its key is the name alone, and DSPy keeps entries as pickles
+        num_retries=0,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        callbacks=[RolloutNote()],
+    )
+
+
+def adapter_of(model: str) -> str:
+    """The served adapter's name in an LM's `model`; empty for the base."""
+    name = model.removeprefix(_PREFIX)
+    return "" if name == "base" else name
+
+
+class LoRAJob(TrainingJob):
+    """A fine-tuning under way: a future whose result is the trained LM, or the error, raised."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stop = threading.Event()
+        self.steps = (0, 0)
+
+    def status(self) -> TrainingStatus:
+        """Where it stands; `steps` says how far it is, as (done, in all)."""
+        if not self.done():
+            return TrainingStatus.running if self.steps[0] else TrainingStatus.pending
+        outcome = super().result()
+        if isinstance(outcome, TrainingStopped):
+            return TrainingStatus.cancelled
+        return TrainingStatus.failed if isinstance(outcome, Exception) else TrainingStatus.succeeded
+
+    def cancel(self) -> bool:
+        """Stop after the step under way; what was learnt is kept, and the same call goes on from there.
+
+        Returns:
+            False where the job has ended.
+        """
+        if self.done():
+            return False
+        self.stop.set()
+        return True
+
+    def cancelled(self) -> bool:
+        """Whether it ended because it was stopped."""
+        return self.done() and self.status() is TrainingStatus.cancelled
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The trained LM.
+
+        Raises:
+            CancelledError: It was stopped.
+            DivconError: It failed; DSPy alone would hand the error back as a result.
+        """
+        try:
+            outcome = super().result(timeout)
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
+        if isinstance(outcome, TrainingStopped):
+            raise CancelledError(str(outcome)) from outcome
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+class EmbeddedProvider(Provider):
+    """Fine-tunes an embedded base with LoRA, and serves what comes out in this process.
+
+    Args:
+        base: `embedded`, a folder, or a hub name.
+        folder: Where rows and adapters are kept; the cache folder by default.
+    """
+
+    def __init__(self, base: str = "embedded", folder: Path | None = None) -> None:
+        super().__init__()
+        self.finetunable = True
+        self.TrainingJob = LoRAJob
+        self.base = base
+        self.folder = folder
+
+    @staticmethod
+    def is_provider_model(model: str) -> bool:
+        return model.startswith(_PREFIX)
+
+    def launch(self, lm: dspy.LM, launch_kwargs: dict[str, Any] | None = None) -> None:
+        """Load the weights; nothing happens where they are loaded.
+
+        Raises:
+            ManifestError: The LM names an adapter that isn't there.
+        """
+        shared_model(local_base(self.base)).load(adapter_of(lm.model))
+
+    def kill(self, lm: dspy.LM, launch_kwargs: dict[str, Any] | None = None) -> None:
+        """Free the memory of the LM's weights; nothing happens where they aren't loaded."""
+        shared_model(local_base(self.base)).unload(adapter_of(lm.model))
+
+    def finetune(
+        self,
+        job: LoRAJob,
+        model: str,
+        train_data: list[dict[str, Any]],
+        train_data_format: TrainDataFormat | str | None,
+        train_kwargs: dict[str, Any] | None = None,
+    ) -> str:
+        """Train a LoRA adapter on chats and return the name it is served under.
+
+        The same rows and settings give the adapter that is there already; a training that was stopped goes on.
+
+        Args:
+            job: Whose `stop` ends it.
+            model: Not used: an adapter is trained from the base.
+            train_data: `{"messages": [...]}` each, the last message being what to learn.
+            train_data_format: Only `chat`.
+            train_kwargs: The fields of `TrainSettings`.
+
+        Raises:
+            TrainingError: Rows, format or settings can't be trained on.
+            TrainingStopped: The job was cancelled.
+        """
+        if train_data_format is not None and TrainDataFormat(train_data_format) is not TrainDataFormat.CHAT:
+            raise TrainingError(f"The embedded model learns from chats, not from {train_data_format}.", "Give chats.")
+        try:
+            settings = TrainSettings(**(train_kwargs or {}))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise TrainingError(
+                f"train_kwargs: {'.'.join(map(str, first['loc']))}: {first['msg']}.", "See divcon.TrainSettings."
+            ) from error
+        base = local_base(self.base)
+        text = render_lines([_row(number, data) for number, data in enumerate(train_data, 1)])
+        named = fingerprint(hashlib.sha256(text.encode()).hexdigest(), settings.model_dump(), base.revision)
+        root = self.folder or cache_folder() / "finetuned"
+        rows, output = root / f"{named}.jsonl", root / named
+        write_whole(rows, text)
+
+        def progress(done: int, total: int, loss: float) -> None:
+            job.steps = (done, total)
+
+        if not is_trained(output):
+            train_adapter(rows, base, output, settings, student="tuned", progress=progress, stop=job.stop)
+        try:
+            read_manifest(output)
+        except ManifestError as error:
+            raise TrainingError(f"What was trained can't be used: {error}", f"Remove {output}.") from error
+        return f"{_PREFIX}{shared_model(base).add(output)}"
+
+
+def _row(number: int, data: dict[str, Any]) -> dict[str, Any]:
+    messages = data.get("messages")
+    if not isinstance(messages, list) or len(messages) < 2 or messages[-1].get("role") != "assistant":
+        raise TrainingError(
+            f"Training row {number} is no chat that ends with the assistant's message.",
+            "Give rows as adapter.format_finetune_data makes them.",
+        )
+    return {"prompt": messages[:-1], "completion": messages[-1:]}

@@ -1,0 +1,63 @@
+"""One role at a time: what SIMBA, BestOfN and Refine need, which refuse a program of two LMs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dspy
+
+
+class OneRole(dspy.Module):
+    """A program seen through one of its predictors; the others answer, but nobody can change or move them.
+
+    Examples:
+        >>> from divcon.programs import DivideAndConquer
+        >>> [name for name, _ in OneRole(DivideAndConquer(), "decompose").named_predictors()]
+        ['program.decompose']
+
+    Args:
+        program: The whole program; it is what runs.
+        predictor: The name of the predictor that shows, as `named_predictors()` has it.
+
+    Raises:
+        ValueError: The program has no such predictor.
+    """
+
+    def __init__(self, program: dspy.Module, predictor: str) -> None:
+        super().__init__()
+        names = [name for name, _ in program.named_predictors()]
+        if predictor not in names:
+            raise ValueError(f"the program has no predictor {predictor!r}; it has {', '.join(names) or 'none'}")
+        self.program = program
+        self.predictor = predictor
+
+    def named_parameters(self) -> list[tuple[str, Any]]:
+        """DSPy's hook: only the predictor that shows."""
+        return [
+            (f"program.{name}", parameter)
+            for name, parameter in self.program.named_parameters()
+            if name == self.predictor
+        ]
+
+    def forward(self, **inputs: Any) -> dspy.Prediction:
+        before = self._traced()
+        prediction = self.program(**inputs)
+        self._hide(before)
+        return prediction
+
+    async def aforward(self, **inputs: Any) -> dspy.Prediction:
+        before = self._traced()
+        prediction = await self.program.acall(**inputs)
+        self._hide(before)
+        return prediction
+
+    @staticmethod
+    def _traced() -> int:
+        return len(dspy.settings.trace or [])
+
+    def _hide(self, before: int) -> None:
+        # Optimizers look every predictor of a trace up among those that show.
+        trace = dspy.settings.trace
+        if trace:
+            shown = {id(parameter) for _, parameter in self.named_parameters()}
+            trace[before:] = [entry for entry in trace[before:] if id(entry[0]) in shown]

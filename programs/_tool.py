@@ -1,0 +1,63 @@
+"""A program as a tool: typed in and out, for `dspy.ReAct`, for `dspy.Tool`, and behind the MCP server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import dspy
+from pydantic import BaseModel
+
+
+class SolvedQuestion(BaseModel):
+    """What the tool gives back.
+
+    Attributes:
+        answer: The answer alone.
+        subquestions: What was asked on the way; empty where the question was answered whole.
+        sub_answers: Their answers, one line each.
+        status: `decomposed`, `whole` or `fell_back`.
+    """
+
+    answer: str
+    subquestions: list[str]
+    sub_answers: str
+    status: str
+
+
+class _ProgramTool(dspy.Tool):
+    async def acall(self, **kwargs: Any) -> Any:
+        # DSPy would run the function on the event loop, which everybody else is waiting for.
+        return await asyncio.to_thread(self, **kwargs)
+
+
+def as_tool(
+    program: dspy.Module,
+    name: str = "divide_and_conquer",
+    description: str = "Answer a question that takes several steps: it is split into subquestions, which are solved.",
+) -> dspy.Tool:
+    """A tool that answers a question with `program`.
+
+    It works in `dspy.ReAct`, called or awaited, and its usage counts in the caller's ledger, by role.
+
+    Args:
+        program: `DivideAndConquer`, a baseline, or any program that takes `question` and `context`.
+        name: What an agent calls it.
+        description: What an agent is told.
+    """
+
+    def solve(question: str, context: str | None = None) -> SolvedQuestion:
+        prediction = program(question=question, context=context)
+        return SolvedQuestion(
+            answer=prediction.answer,
+            subquestions=list(prediction.get("subquestions") or ()),
+            sub_answers=prediction.get("sub_answers") or "",
+            status=prediction.get("status") or "whole",
+        )
+
+    return _ProgramTool(
+        solve,
+        name=name,
+        desc=description,
+        arg_desc={"question": "the whole question", "context": "a passage the question is about, if there is one"},
+    )
