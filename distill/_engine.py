@@ -135,6 +135,7 @@ class StoredEngine:
         self.price = price
         self._lock = threading.Lock()
         self._flying: dict[str, Future[Response | None]] = {}
+        self._loops: dict[str, asyncio.AbstractEventLoop | None] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StoredEngine:
         return self
@@ -147,6 +148,12 @@ class StoredEngine:
             flight, mine = self._claim(key)
             if mine:
                 break
+            if self._loops.get(key) is _running_loop() is not None:
+                # The loop that fetches it can't go on while this call holds its thread; asked twice beats a deadlock.
+                started = time.perf_counter()
+                response = self.backend.complete(request, rollout)
+                self._keep(fingerprint(key, "again"), asked, rollout, response, time.perf_counter() - started)
+                return response
             if landed := flight.result():
                 return landed
         started = time.perf_counter()
@@ -188,12 +195,14 @@ class StoredEngine:
             if flight := self._flying.get(key):
                 return flight, False
             flight = self._flying[key] = Future()
+            self._loops[key] = _running_loop()
             flight.set_running_or_notify_cancel()  # one waiter who gives up mustn't cancel it for the others
             return flight, True
 
     def _land(self, key: str, flight: Future[Response | None], outcome: Response | BaseException) -> None:
         with self._lock:
             self._flying.pop(key, None)
+            self._loops.pop(key, None)
         if isinstance(outcome, Exception):
             flight.set_exception(outcome)
         else:
@@ -215,6 +224,13 @@ class StoredEngine:
         except StoreError as error:
             self._broken = error
             raise
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class AsyncStoredEngine:

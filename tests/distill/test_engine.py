@@ -168,3 +168,19 @@ def test_the_same_name_on_another_server_is_another_model(tmp_path: Path) -> Non
             engine = StoredEngine(LMBackend(inner), "solver", "openai/m", store, identity=f"openai/m at {server.url}")
             answers.append(ask(role_lm(engine, temperature=None, max_tokens=None)))
         assert answers == ["1", "2"]
+
+
+def test_a_call_on_the_loop_that_fetches_the_same_reply_does_not_wait_for_it(tmp_path: Path) -> None:
+    with OpenAIServer(counting(), delay=0.3) as server:
+        lm = stored_lm(server, tmp_path)
+        role = RolePredict(Answer, "solver", lm=lm)
+
+        async def both() -> tuple[str, str]:
+            awaited = asyncio.create_task(role.acall(question="Q?"))
+            while not server.requests:
+                await asyncio.sleep(0.01)
+            called = role(question="Q?").answer  # on the loop's own thread
+            return called, (await awaited).answer
+
+        assert asyncio.run(asyncio.wait_for(both(), 10)) == ("2", "1")
+        assert ask(lm) == "1", "one reply is the stored one from then on"

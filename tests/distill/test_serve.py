@@ -1,4 +1,5 @@
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -143,3 +144,33 @@ def test_an_adapter_of_another_base_is_refused(adapter: Path, base: Base) -> Non
     other = EmbeddedModel(replace(base, revision="another"))
     with pytest.raises(ManifestError, match="was trained on"):
         other.add(adapter)
+
+
+def test_an_idle_engine_holds_no_thread_and_the_next_request_starts_one(
+    tiny_base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("divcon.distill._serve._IDLE", 0.2)
+    engine = EmbeddedModel(tiny_base, max_tokens=4)
+
+    def ask() -> str:
+        return engine.backend().complete(request("What?", max_tokens=4), 0).message.text
+
+    first = ask()
+    deadline = time.monotonic() + 10
+    while engine._worker is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert engine._worker is None
+    assert ask() == first
+
+
+def test_requests_that_arrive_as_the_thread_ends_are_answered(tiny_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("divcon.distill._serve._IDLE", 0.0)
+    monkeypatch.setattr("divcon.distill._serve._GATHER", 0.0)
+    engine = EmbeddedModel(tiny_base, max_tokens=2)
+
+    def ask(number: int) -> str:
+        time.sleep(number % 7 / 1000)
+        return engine.backend().complete(request("What?", max_tokens=2), 0).message.text
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(ask, range(200), timeout=120))) == 1

@@ -1,4 +1,5 @@
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ def test_the_batches_that_the_trainer_sees_hold_these_labels(tiny_base: Base, to
     )  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(tiny_base.path)
     lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
-    trainer = _trainer(model, arguments, ready, tokenizer, lora, [], 1, None)
+    trainer = _trainer(model, arguments, ready, tokenizer, lora, [], 1, None, threading.Event())
     batch = next(iter(trainer.get_train_dataloader()))
     found = []
     for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):

@@ -27,21 +27,25 @@ def reply(body: dict) -> str:
     return "1. 3 * 4 = 12\n2. 12 - 2 = 10\nAnswer: 10"
 
 
-def test_python_blocks_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = blocks(root, "python")
+@pytest.mark.parametrize("page", ["README.md", pytest.param("docs/dspy.md", marks=pytest.mark.model)])
+def test_python_blocks_run(root: Path, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = re.findall(r"```python\n(.*?)```", (root / page).read_text(encoding="utf-8"), re.DOTALL)
     assert found
     with OpenAIServer(reply) as server:
         real = dspy.LM.__init__
 
         def to_loopback(self, model, *args, **kwargs):
-            """Only the address and the key change: the README names public models."""
+            """Only the address and the key change: the pages name public models."""
+            if model.startswith("embedded/") or not isinstance(kwargs.get("engine", "auto"), str):
+                real(self, model, *args, **kwargs)
+                return
             kwargs.update(api_base=server.url, api_key="k")
             real(self, "openai/" + model.split("/")[-1], *args, **kwargs)
 
         monkeypatch.setattr(dspy.LM, "__init__", to_loopback)
         names: dict = {}
         for block in found:
-            exec(compile(block, "README", "exec"), names)
+            exec(compile(block, page, "exec"), names)
     assert server.requests
 
 
@@ -111,6 +115,6 @@ def test_the_gsm8k_table_is_the_recorded_run(root: Path) -> None:
 
 
 def test_links_inside_the_repository_lead_somewhere(root: Path) -> None:
-    for page in (root / "README.md", root / "CONTRIBUTING.md"):
+    for page in (root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "docs").glob("*.md"))):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-            assert (root / target).exists(), target
+            assert (page.parent / target).exists(), target
