@@ -1,111 +1,165 @@
+import re
+from pathlib import Path
+from typing import Any
+
 import dspy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from divcon.programs import ChatAdapter
 from divcon.signatures import Decompose, Subquestions, SubquestionsError
 
-TWO = ("How many bags are there?", "How many apples in all?")
-
-READ = {
-    "numbered": "1. How many bags are there?\n2. How many apples in all?",
-    "numbered with brackets": "1) How many bags are there?\n2) How many apples in all?",
-    "numbered in brackets": "(1) How many bags are there?\n(2) How many apples in all?",
-    "bulleted": "- How many bags are there?\n- How many apples in all?",
-    "stars": "* How many bags are there?\n* How many apples in all?",
-    "plain lines": "How many bags are there?\nHow many apples in all?",
-    "preamble": "Here are the subquestions:\n\n1. How many bags are there?\n2. How many apples in all?",
-    "postscript": "1. How many bags are there?\n2. How many apples in all?\n\nLet me know if you need more!",
-    "labelled": "Subquestion 1: How many bags are there?\nSubquestion 2: How many apples in all?",
-    "bold": "**1.** How many bags are there?\n**2.** How many apples in all?",
-    "json list": '["How many bags are there?", "How many apples in all?"]',
-    "json object": '{"subquestions": ["How many bags are there?", "How many apples in all?"]}',
-    "json of objects": '[{"question": "How many bags are there?"}, {"question": "How many apples in all?"}]',
-    "python list": "['How many bags are there?', 'How many apples in all?']",
-    "fenced": "```json\n[\"How many bags are there?\", \"How many apples in all?\"]\n```",
-    "fenced lines": "```\n1. How many bags are there?\n2. How many apples in all?\n```",
-    "think block": "<think>\n1. A wrong draft?\n</think>\n1. How many bags are there?\n2. How many apples in all?",
-    "empty think block": "<think>\n\n</think>\n\n1. How many bags are there?\n2. How many apples in all?",
-    "think block opened before": "1. Draft?\n</think>\n\n1. How many bags are there?\n2. How many apples in all?",
-    "answers added": "1. How many bags are there? 3\n2. How many apples in all? = 12",
-    "quoted items": '1. "How many bags are there?"\n2. "How many apples in all?"',
-    "broken over lines": "1. How many bags\n   are there?\n2. How many apples in all?",
-    "line separator inside": "1. How many bags\u2028are there?\n2. How many apples in all?",
-}  # fmt: skip
+REPLIES: list[dict[str, Any]] = YAML(typ="safe").load(Path(__file__).with_name("replies.yaml"))
+READ = [entry for entry in REPLIES if "items" in entry]
+REFUSED = [entry for entry in REPLIES if "refused" in entry]
 
 
-@pytest.mark.parametrize("reply", READ.values(), ids=READ.keys())
-def test_what_models_write_is_read(reply: str) -> None:
-    assert Subquestions.read(reply).items == TWO
+def _name(entry: dict[str, Any]) -> str:
+    return entry["name"]
 
 
-def test_apostrophes_inside_a_python_list_are_kept() -> None:
-    reply = "['What is Tom's age?', 'What is Ann's age?']"
-    assert Subquestions.read(reply).items == ("What is Tom's age?", "What is Ann's age?")
+@pytest.mark.parametrize("entry", READ, ids=_name)
+def test_what_models_write_is_read(entry: dict[str, Any]) -> None:
+    assert list(Subquestions.read(entry["reply"])) == entry["items"]
 
 
-def test_brackets_inside_a_line_are_not_a_list() -> None:
-    assert Subquestions.read("1. What is in [a]?\n2. How many?").items == ("What is in [a]?", "How many?")
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        "No decomposition.",
-        "1. No decomposition.",
-        "no decomposition needed",
-        "None",
-        "N/A",
-        "No subquestions are needed.",
-        "[]",
-    ],
-)
-def test_no_decomposition_is_an_empty_list(reply: str) -> None:
-    assert len(Subquestions.read(reply)) == 0
-
-
-@pytest.mark.parametrize(
-    ("reply", "reason"),
-    [
-        ("", "empty"),
-        ("   \n ", "empty"),
-        ("<think>\nFirst I", "cut_off"),
-        ("['How many bags are there?', 'How ma", "cut_off"),
-        ("1. How many bags are there?\n2. How many app", "cut_off"),
-        ("1. How many bags?\n2. How many bags?", "duplicate"),
-        ("1. How many bags?\n2. how many  BAGS?", "duplicate"),
-        ("The total is 12.", "unreadable"),
-        ('{"plan": "think"}', "unreadable"),
-        ("[1, 2]", "unreadable"),
-        ("['Who said 'a', 'b' or 'c' first?']", "unreadable"),
-        ('["What is it?" "What else is it?"]', "unreadable"),
-        ("Facts:\n1. Ada has 3 bags.\n2. Each holds 4.\n\n1. How many?\n2. And then?", "unreadable"),
-        ("I cannot split this. Could you give more detail?", "unreadable"),
-        ("[" * 5000 + "]", "unreadable"),
-    ],
-)
-def test_what_cannot_be_trusted_is_refused_with_its_reason(reply: str, reason: str) -> None:
+@pytest.mark.parametrize("entry", REFUSED, ids=_name)
+def test_what_cannot_be_trusted_is_refused_with_its_reason(entry: dict[str, Any]) -> None:
     with pytest.raises(SubquestionsError) as caught:
-        Subquestions.read(reply)
-    assert caught.value.reason == reason
+        Subquestions.read(entry["reply"])
+    assert caught.value.reason == entry["refused"]
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1), min_size=1, max_size=5))
-def test_reading_never_raises_anything_else(lines: list[str]) -> None:
+def test_the_corpus_is_large_and_has_enough_replies_of_real_models() -> None:
+    assert len(REPLIES) >= 80
+    assert sum(entry.get("real", False) for entry in REPLIES) >= 20
+
+
+def test_every_shape_of_the_corpus_is_there_once_with_one_verdict() -> None:
+    assert len({entry["name"] for entry in REPLIES}) == len({entry["reply"] for entry in REPLIES}) == len(REPLIES)
+    assert len(READ) + len(REFUSED) == len(REPLIES)
+    assert {entry["refused"] for entry in REFUSED} == {"empty", "cut_off", "duplicate", "unreadable"}
+
+
+@pytest.mark.parametrize("entry", READ, ids=_name)
+def test_what_was_read_once_reads_the_same_once_rendered(entry: dict[str, Any]) -> None:
+    once = Subquestions.read(entry["reply"])
+    assert Subquestions.read(once.render()) == once
+
+
+def test_brackets_beyond_any_depth_are_unreadable() -> None:
+    with pytest.raises(SubquestionsError) as caught:
+        Subquestions.read("[" * 5000 + "]")
+    assert caught.value.reason == "unreadable"
+
+
+def test_a_list_of_hundreds_reads_back() -> None:
+    asked = [f"How many bags are in box {i}?" for i in range(300)]
+    assert list(Subquestions.read(Subquestions(asked).render())) == asked
+
+
+# Free text with what lists are made of: what a model writes, and what it writes around it.
+_FRAGMENTS = st.one_of(
+    st.sampled_from(
+        ["1. ", "2. ", "1) ", "- ", "**", "*", "Q1: ", "a. ", "b. ", "#", "> ", "\n", "\n\n", "\r", "\t", "  "]
+    ),
+    st.sampled_from(
+        ["How many bags", " are there", "?", "? ", ".", "Find the bags", "how many", "Ada has 3 bags.", "No"]
+    ),
+    st.sampled_from(
+        ['"', "'", "[", "]", "{", "}", ", ", ": ", '["', '"]', '", "', "```\n", "\n```", "<q>", "</q>", "\\n"]
+    ),
+    st.sampled_from(
+        ["<think>", "</think>", "<|im_end|>", "[[ ## subquestions ## ]]\n", "No decomposition", "Answer: 3"]
+    ),
+    st.sampled_from(
+        ["(", ")", "=", "12", "？", "؟", "1、", "\u2028", "\u200b", "\u00a0", "\ud83c", "1️⃣", "Assistant: "]
+    ),
+)
+_MARKERS = st.sampled_from(
+    ["{}. ", "{}) ", "({}) ", "**{}.** ", "**{}. ", "Q{}: ", "Step {}: ", "- ", "* ", "", "  - ", "1. "]
+)
+_ENDS = st.sampled_from(["?", "?", "?", "？", ".", "", "? 3", "? (in euros)", "?**", '?"', "? And", "? 2. How?"])
+_BODIES = st.sampled_from(
+    ["How many bags are there", "How many\n  apples", "Find the pears", '"How much', "**Bags:** how many"]
+)
+_ITEMS = st.tuples(_BODIES, st.text(st.sampled_from("ab '\"()*:,"), max_size=4), _ENDS).map("".join)
+_LISTS = st.tuples(
+    st.sampled_from(["", "Here they are:\n", "Sure! ", "```\n", "<think></think>"]),
+    st.tuples(_MARKERS, st.lists(_ITEMS, min_size=1, max_size=4, unique=True)).map(
+        lambda list_: "\n".join(list_[0].format(i) + item for i, item in enumerate(list_[1], 1))
+    ),
+    st.sampled_from(["", "\n\nThat is all.", "\n```", "\n9", "<|im_end|>"]),
+).map("".join)
+_REPLIES = st.one_of(
+    _LISTS,
+    st.lists(_FRAGMENTS, max_size=14).map("".join),
+    st.lists(st.text(st.characters(exclude_characters="\x00"), min_size=1), min_size=1, max_size=5).map("\n".join),
+)
+
+
+def _read(reply: str) -> Subquestions | None:
     try:
-        read = Subquestions.read("\n".join(lines))
-    except SubquestionsError:
-        return
-    assert all(item.strip() == item and "\n" not in item for item in read)
+        return Subquestions.read(reply)
+    except SubquestionsError as error:
+        assert error.reason in ("empty", "cut_off", "duplicate", "unreadable")
+        return None
 
 
-_WORDS = st.lists(st.sampled_from(["how", "many", "red", "bags", "does", "Tom's", "12"]), min_size=2, max_size=8)
+@given(_REPLIES)
+def test_reading_never_raises_anything_else_and_items_are_whole_lines(reply: str) -> None:
+    for item in _read(reply) or ():
+        assert item
+        assert item.strip() == item
+        assert len(item.splitlines()) == 1
 
 
-@given(st.lists(_WORDS.map(lambda words: " ".join(words) + "?"), min_size=1, max_size=6, unique_by=str.casefold))
+@given(_REPLIES)
+def test_what_is_read_reads_the_same_once_rendered(reply: str) -> None:
+    once = _read(reply)
+    if once is not None:
+        assert _read(once.render()) == once
+
+
+_LETTERS = "abcxyzABCXYZäßéñøαβγΩжЖяاكمאבשあア袋林한글नम"
+_MARKS = ".,:;!'\"“”‘’«»„()[]{}<>/\\|*_+=#%&@$€~^`-–—…·"
+_TEXT = st.text(st.sampled_from(_LETTERS + "0123456789" + "   " + _MARKS), min_size=1, max_size=40)
+_WORDS = st.lists(st.sampled_from(["how", "many", "bags", "Tom's", "12", "1.", "2)", "-", "Answer:", "No"]), min_size=1)
+
+
+def _asks(text: str) -> str:
+    return " ".join(text.split()) + "?"
+
+
+def _is_plain(question: str) -> bool:
+    """As the docstring of `Subquestions` narrows its promise."""
+    return (
+        re.search(r"\w", question) is not None
+        and not re.search(r"\*\*\S.*\*\*", question)
+        and not re.search(r"\?[\s;,]*\(?\d+[.)]", question)
+    )
+
+
+def _same(question: str) -> str:
+    return question.casefold().rstrip("?.! ")
+
+
+_QUESTIONS = st.one_of(_TEXT, _WORDS.map(" ".join), st.tuples(_TEXT, _TEXT).map("? ".join)).map(_asks).filter(_is_plain)
+_SENTENCES = _TEXT.map(lambda text: _asks(re.sub("[.!…]", "", text))).filter(_is_plain)  # one each, without full stops
+
+
+@given(st.lists(_QUESTIONS, min_size=1, max_size=6, unique_by=_same))
 def test_what_is_rendered_reads_back(asked: list[str]) -> None:
     assert list(Subquestions.read(Subquestions(asked).render())) == asked
+
+
+@given(st.lists(_SENTENCES, min_size=2, max_size=4, unique_by=_same), st.data())
+def test_a_list_cut_off_anywhere_is_refused_or_read_to_a_whole_item(asked: list[str], data: st.DataObject) -> None:
+    rendered = Subquestions(asked).render()
+    read = _read(rendered[: data.draw(st.integers(0, len(rendered) - 1))])
+    assert read is None or list(read) == asked[: len(read)]
 
 
 def test_an_empty_list_renders_as_a_sentence_that_reads_back() -> None:
@@ -121,3 +175,17 @@ def test_our_chat_adapter_does_not_send_lists_through_json_repair(reply: str) ->
 def test_dspys_own_adapter_refuses_shards_and_falls_back_to_the_raw_text() -> None:
     text = "[[ ## subquestions ## ]]\n1. What is in [a]?\n2. How many are there?\n\n[[ ## completed ## ]]"
     assert dspy.ChatAdapter().parse(Decompose, text)["subquestions"].items == ("What is in [a]?", "How many are there?")
+
+
+@pytest.mark.parametrize("piece", ["\n", " ", "1. ", "[", "**", "<q>", "```\n", "How many? ", "- ", "> ", "\\n", "= 1 "])
+def test_no_reply_of_a_model_that_loops_is_read_in_more_than_one_pass(piece: str) -> None:
+    """Read in a process of its own, which is ended where a pattern goes over the text again and again."""
+    import subprocess
+    import sys
+
+    code = (
+        "from divcon.signatures._subquestions import read_subquestions\n"
+        f"try: read_subquestions({piece!r} * 20_000 + 'x')\n"
+        "except ValueError: pass"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
