@@ -79,7 +79,8 @@ _KINDS = ("number", "label", "subnumber", "letter", "bullet", "subquestion", "qu
 # ---- what is a subquestion
 
 _ASKS = "?？؟\u037e"
-_ASKED = re.compile(rf"[{_ASKS}]\s*(?:\([^()]*\))?$")  # a hint may follow: "How much is it? (in euros)"
+# a quotation may end with the question, and a hint may follow: 'Who said "Why?"', "How much is it? (in euros)"
+_ASKED = re.compile(rf"[{_ASKS}][\"'”’»]?\s*(?:\([^()]*\))?$")
 _TOLD = re.compile(r"(?<!\.\.)[.!。]$")
 _NEXT_QUESTION = re.compile(rf"(?<=[{_ASKS}])[;,]?\s+|(?<=？)(?=\S)")  # on the same line
 _GAP = r"(?:\s|\\n|<br\s*/?>|[;,])*"  # between an item and the number of the next on the same line

@@ -177,7 +177,10 @@ def test_dspys_own_adapter_refuses_shards_and_falls_back_to_the_raw_text() -> No
     assert dspy.ChatAdapter().parse(Decompose, text)["subquestions"].items == ("What is in [a]?", "How many are there?")
 
 
-@pytest.mark.parametrize("piece", ["\n", " ", "1. ", "[", "**", "<q>", "```\n", "How many? ", "- ", "> ", "\\n", "= 1 "])
+_LOOPED = ["\n", " ", "1. ", "[", "**", "<q>", "```\n", "How many? ", "- ", "> ", "\\n", "= 1 "]
+
+
+@pytest.mark.parametrize("piece", _LOOPED)
 def test_no_reply_of_a_model_that_loops_is_read_in_more_than_one_pass(piece: str) -> None:
     """Read in a process of its own, which is ended where a pattern goes over the text again and again."""
     import subprocess
