@@ -495,6 +495,15 @@ class Run:
             raise MissingStation(f"The student {name.upper()} isn't trained in {self.folder}.", "Run 'divcon train'.")
         return self._student_program(None if name == "untuned" else self.folder / "adapters" / name), name
 
+    def lms(self, student: str | None = None) -> dict[str, dspy.LM]:
+        """The LMs of this run by role, for `divcon.bind`.
+
+        Args:
+            student: As in `answering_program`.
+        """
+        program, _ = self.answering_program(student)
+        return {"decomposer": program.decompose.lm, "solver": program.solve.lm}
+
     # -- small things ----------------------------------------------------------------------------------------------
 
     def _traces(self) -> list[Trace]:

@@ -17,6 +17,7 @@ from support.openai_server import OpenAIServer, user_text
 
 from divcon import Run, load_pipeline
 from divcon.distill import Base, ManifestError
+from divcon.programs import DivideAndConquer, ForeignEndpoint, bind
 
 pytestmark = pytest.mark.model
 
@@ -115,6 +116,26 @@ def test_swapping_the_solver_is_one_line_and_asks_the_teacher_nothing_for_traini
         assert after["teacher"] == before["teacher"]
         assert after["solver"] == before["solver"]
         assert after["other"] > 0
+
+
+def test_a_saved_program_is_bound_again_from_its_run_and_to_no_other_student(
+    tmp_path: Path, tiny_base: Base, keyed: None
+) -> None:
+    with OpenAIServer(answer) as server:
+        run = Run(load_pipeline(pipeline(tmp_path, server, tiny_base)), tmp_path / "run")
+        run.run()
+        program, name = run.answering_program()
+        assert name == "sd-r"
+        question = run.task.test[0].question
+        said = program(question=question)
+        program.save(tmp_path / "program.json")
+        loaded = DivideAndConquer()
+        loaded.load(tmp_path / "program.json")
+        with pytest.raises(ForeignEndpoint, match="trained as sd-r-"):
+            bind(loaded, **run.lms("sd-t"))
+        bind(loaded, **run.lms())
+        again = loaded(question=question)
+        assert (again.answer, again.subquestions, again.status) == (said.answer, said.subquestions, said.status)
 
 
 def test_a_student_is_refused_where_the_instruction_is_not_the_one_it_was_trained_on(
