@@ -15,8 +15,12 @@ _REMEDIES = {
     "instruction": "Put the instruction back that it was trained with, or train it again.",
     "demos": "Take out the demonstrations (a student is trained without), or train it again.",
     "layout": "Put the fields and labels back that it was trained with, or train it again.",
+    "set of outputs": "Put the outputs, their order, types and labels back, or train it again.",
     "chat template": "Serve it with the chat template it was trained with, or train it again.",
 }
+
+
+_SHOWN = {"outputs": "set of outputs"}
 
 
 def bind_adapter(
@@ -34,7 +38,7 @@ def bind_adapter(
         lm: Serves the trained adapter, under a name with its content hash.
         folder: The trained adapter, with its manifest.
         tokenizer: The serving side's tokenizer; its chat template is checked where it is given.
-        allow: What may differ from the training: `instruction`, `demos`, `layout`, `chat template`.
+        allow: What may differ from the training: `instruction`, `demos`, `layout`, `set of outputs`, `chat template`.
 
     Returns:
         The predictor, bound.
@@ -48,7 +52,7 @@ def bind_adapter(
         raise ValueError(f"allow holds {', '.join(unknown)}; it may hold {', '.join(_REMEDIES)}")
     manifest = read_manifest(folder)
     now = prompt_parts(predictor)
-    changed = [name for name, was in manifest.prompt.items() if now[name] != was]
+    changed = [_SHOWN.get(name, name) for name, was in manifest.prompt.items() if now.get(name) != was]
     if not manifest.prompt:  # an adapter whose rows came from elsewhere: only its system messages are known
         inputs = {name: f"<{name}>" for name in predictor.signature.input_fields}
         changed = ["instruction"] if prompt_hash([predictor.prompt(**inputs)]) != manifest.prompt_hash else []

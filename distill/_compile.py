@@ -77,8 +77,8 @@ def compile_program(
     if name not in OPTIMIZERS:
         raise CompileError(f"There is no optimizer '{optimizer}'.", f"Write compile.optimizer: none, {_listed()}.")
     teleprompter: Any = getattr(dspy, name, None) or getattr(dspy.teleprompt, name)
-    by_question = {item.question: item for item in items}
-    metric = DecompositionMetric(lambda example, answer: grade(by_question[example.question], answer))
+    by_id = {item.id: item for item in items}
+    metric = DecompositionMetric(lambda example, answer: grade(by_id[example.id], answer))
     prompt_lm = prompt_lm or program.decompose.lm
     takes, compiles = _parameters(teleprompter.__init__), _parameters(teleprompter.compile)
     given = dict(arguments or {})

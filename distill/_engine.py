@@ -34,6 +34,7 @@ class _LMCall:
 
 
 _lm_call: contextvars.ContextVar[_LMCall | None] = contextvars.ContextVar("divcon_lm_call", default=None)
+_inner_rollout: contextvars.ContextVar[int | None] = contextvars.ContextVar("divcon_inner_rollout", default=None)
 _station: contextvars.ContextVar[str] = contextvars.ContextVar("divcon_station", default="")
 
 
@@ -60,7 +61,8 @@ class RolloutNote(BaseCallback):
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         given = inputs.get("kwargs", inputs)
         rollout = given.get("rollout_id", getattr(instance, "kwargs", {}).get("rollout_id"))
-        _lm_call.set(_LMCall(int(rollout or 0)))
+        inner = _inner_rollout.get()
+        _lm_call.set(_LMCall(int(rollout or 0) if inner is None else inner))
 
 
 @contextlib.contextmanager
@@ -95,12 +97,24 @@ class LMBackend:
         return self
 
     def complete(self, request: Request, rollout: int) -> Response:
-        with dspy.context(disable_history=True, usage_tracker=None, send_stream=None):
+        with _as_inner_call(rollout):
             return self.lm(request)
 
     async def acomplete(self, request: Request, rollout: int) -> Response:
-        with dspy.context(disable_history=True, usage_tracker=None, send_stream=None):
+        with _as_inner_call(rollout):
             return await self.lm.acall(request)
+
+
+@contextlib.contextmanager
+def _as_inner_call(rollout: int) -> Iterator[None]:
+    """A call behind another: it keeps the outer one's rollout, and leaves no trace of its own."""
+    outer, token = _lm_call.get(), _inner_rollout.set(rollout)
+    try:
+        with dspy.context(disable_history=True, usage_tracker=None, send_stream=None):
+            yield
+    finally:
+        _inner_rollout.reset(token)
+        _lm_call.set(outer)
 
 
 class StoredEngine:

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from dspy.adapters.utils import get_annotation_name
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from divcon.signatures import DivconError
@@ -103,17 +104,23 @@ def prompt_hash(prompts: Sequence[Sequence[Mapping[str, str]]]) -> str:
 
 
 def prompt_parts(predictor: Any) -> dict[str, str]:
-    """Hashes of what a predictor's prompt is made of: `instruction`, `demos`, and `layout` (labels and their order).
+    """Hashes of what a predictor's prompt is made of: `instruction`, `demos`, `layout` (inputs), `outputs`.
 
     Args:
         predictor: A `RolePredict`.
     """
     inputs = {name: f"<{name}>" for name in predictor.signature.input_fields}
     system, *demos, user = predictor.prompt(**inputs)
+    label = getattr(predictor.adapter, "label", lambda name: name)
+    outputs = [
+        (name, label(name), get_annotation_name(field.annotation))
+        for name, field in predictor.signature.output_fields.items()
+    ]
     return {
         "instruction": text_hash(json.dumps(system)),
         "demos": text_hash(json.dumps(demos)),
-        "layout": text_hash(json.dumps(user)),
+        "layout": text_hash(json.dumps([user, type(predictor.adapter).__name__])),
+        "outputs": text_hash(json.dumps(outputs)),
     }
 
 

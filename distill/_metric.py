@@ -29,7 +29,7 @@ class DecompositionMetric:
 
     Called as (gold, prediction) it gives accuracy, 1.0 or 0.0. Called with a trace, as optimizers do that look for
     demonstrations, it also asks that the question was split: an answer got whole shows no decomposition. Called with
-    a predictor's name, as GEPA does, it gives that score with a feedback text.
+    a predictor's name, as GEPA does, it gives accuracy with a feedback text.
 
     Args:
         right: Whether an answer is right: (example, answer) to bool.
@@ -51,15 +51,12 @@ class DecompositionMetric:
         pred_name: str | None = None,
         pred_trace: Any = None,
     ) -> Any:
-        right = bool(self.right(gold, str(pred.get("answer") or "")))
-        if trace is None and pred_name is None:
-            return float(right)
-        shown = right and pred.get("status") == "decomposed"
+        right = bool(self.right(gold, _answer(pred)))
         if pred_name is None:
-            return shown
+            return float(right) if trace is None else right and pred.get("status") == "decomposed"
         from dspy.teleprompt.gepa.gepa_utils import ScoreWithFeedback  # imports gepa, which few need
 
-        return ScoreWithFeedback(score=float(shown), feedback=self.feedback(gold, pred, pred_name))
+        return ScoreWithFeedback(score=float(right), feedback=self.feedback(gold, pred, pred_name))
 
     def feedback(self, gold: dspy.Example, pred: dspy.Prediction, pred_name: str = "decompose") -> str:
         """What to tell the predictor `pred_name` about this prediction.
@@ -68,7 +65,7 @@ class DecompositionMetric:
         not asked. With `reference_subquestions` and `reference_sub_answers` in the example it hears so by name;
         without, by what the solver had to add.
         """
-        answer = str(pred.get("answer") or "")
+        answer = _answer(pred)
         right = self.right(gold, answer)
         verdict = f"The answer '{answer}' is {'right' if right else 'wrong'}"
         verdict += "." if right else f"; it should be '{gold.get('answer')}'."
@@ -113,6 +110,11 @@ class DecompositionMetric:
             if added and not references:
                 notes.append(f"Missing: the solver had to add '{added[0]}'.")
         return notes
+
+
+def _answer(pred: dspy.Prediction) -> str:
+    answer = pred.get("answer")
+    return "" if answer is None else str(answer)
 
 
 def _by_number(text: str) -> dict[int, str]:

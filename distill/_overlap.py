@@ -45,6 +45,7 @@ def overlapped(
         concurrency: Calls at a time.
     """
     unreached = 0
+    land = False
     pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="divcon")
     try:
         waiting = iter(jobs)
@@ -73,5 +74,8 @@ def overlapped(
                     raise error
                 yield job, None if error is not None else future.result(), error
                 start_next()
+    except Exception:
+        land = True  # what is in flight is paid for, and kept where it lands before the error comes out
+        raise
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=land, cancel_futures=True)

@@ -6,6 +6,7 @@ provider wants SGLang and trains all weights.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 import warnings
@@ -19,6 +20,7 @@ from dspy._vendor.lm15.serde import request_to_dict
 from dspy.clients.provider import Provider, TrainingJob
 from dspy.clients.utils_finetune import TrainDataFormat, TrainingStatus
 from dspy.lm15 import Request, Response, response_to_events
+from filelock import FileLock
 from pydantic import ValidationError
 
 from divcon.distill._engine import RolloutNote, next_rollout
@@ -46,9 +48,15 @@ class EmbeddedEngine:
 
     def __init__(self, base: str = "embedded") -> None:
         self.base = base
-        self._warned: set[str] = set()
+        self._checked: set[str] = set()
 
-    @property
+    def __reduce__(self) -> Any:
+        return type(self), (self.base,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EmbeddedEngine:
+        return self
+
+    @functools.cached_property
     def model(self) -> EmbeddedModel:
         return shared_model(local_base(self.base))
 
@@ -74,16 +82,16 @@ class EmbeddedEngine:
     def _adapter(self, request: Request) -> str:
         adapter = adapter_of(request.model)
         self.model.require(adapter)
-        if adapter and adapter not in self._warned:
+        if adapter and adapter not in self._checked:
             told = [{"role": "system", "content": str(request.system or "")}] if request.system is not None else []
             if prompt_hash([told]) != self.model.manifest(adapter).prompt_hash:
-                self._warned.add(adapter)
                 warnings.warn(
                     f"The adapter {adapter} is asked with another instruction than it was trained with; give the "
                     "training the predictor's own adapter, as in BootstrapFinetune(adapter=CompactAdapter()).",
                     PromptDrift,
                     stacklevel=2,
                 )
+            self._checked.add(adapter)
         return adapter
 
 
@@ -92,6 +100,12 @@ class AsyncEmbeddedEngine:
 
     def __init__(self, base: str = "embedded") -> None:
         self.sync = EmbeddedEngine(base)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.sync.base,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AsyncEmbeddedEngine:
+        return self
 
     async def complete(self, request: Request) -> Response:
         adapter = self.sync._adapter(request)
@@ -207,6 +221,11 @@ class LoRAJob(TrainingJob):
             raise outcome
         return outcome
 
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What `result` would raise, or None."""
+        outcome = super().result(timeout)
+        return outcome if isinstance(outcome, Exception) else None
+
 
 class EmbeddedProvider(Provider):
     """Fine-tunes an embedded base with LoRA, and serves what comes out in this process.
@@ -276,13 +295,15 @@ class EmbeddedProvider(Provider):
         named = fingerprint(hashlib.sha256(text.encode()).hexdigest(), settings.model_dump(), base.revision)
         root = self.folder or cache_folder() / "finetuned"
         rows, output = root / f"{named}.jsonl", root / named
-        write_whole(rows, text)
 
         def progress(done: int, total: int, loss: float) -> None:
             job.steps = (done, total)
 
-        if not is_trained(output):
-            train_adapter(rows, base, output, settings, student="tuned", progress=progress, stop=job.stop)
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f"{named}.lock"):  # the same training in another thread or process is done once
+            write_whole(rows, text)
+            if not is_trained(output):
+                train_adapter(rows, base, output, settings, student="tuned", progress=progress, stop=job.stop)
         try:
             read_manifest(output)
         except ManifestError as error:

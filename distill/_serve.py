@@ -29,7 +29,7 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from dspy.utils.exceptions import ContextWindowExceededError, LMInvalidRequestError
 
 from divcon.distill._manifest import MANIFEST, Manifest, ManifestError, read_manifest
-from divcon.distill.embedded import Base, cache_folder
+from divcon.distill.embedded import LOADING, Base, cache_folder
 
 _BUCKET = 64  # prompt lengths are padded to multiples of this many tokens
 _SMALLEST = 8  # rows; smaller batches are filled up with copies
@@ -209,6 +209,12 @@ class EmbeddedModel:
         waiting[job.adapter, job.bucket].append(job)
 
     def _model(self, adapter: str) -> Any:
+        if adapter in self._models:
+            return self._models[adapter]
+        with LOADING:
+            return self._load(adapter)
+
+    def _load(self, adapter: str) -> Any:
         import torch
         from transformers import AttentionInterface, AutoModelForCausalLM
         from transformers.masking_utils import AttentionMaskInterface, eager_mask
@@ -227,6 +233,11 @@ class EmbeddedModel:
         if adapter not in self._models:
             from peft import PeftModel
 
+            if not adapter.endswith(read_manifest(self._folders[adapter]).content_hash[:12]):
+                raise ManifestError(
+                    f"The adapter in {self._folders[adapter]} is no longer the one that {adapter} names.",
+                    "It was trained anew in its place; take the new one, or train the old one again elsewhere.",
+                )
             base = self._models[""]
             # Layers no adapter touches, the embeddings above all, are shared with the base.
             shared = {id(part): part for part in (base.get_input_embeddings(), base.get_output_embeddings())}

@@ -6,27 +6,31 @@ a student on them, and gives back a copy of the program in which the student pla
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import contextvars
+import copy
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, get_args
 
 import dspy
 from dspy.clients.backend_selection import CLIENT_KEYS
 from dspy.teleprompt.teleprompt import Teleprompter
 from dspy.utils.exceptions import AdapterParseError
-from dspy.utils.magicattr import set as set_by_path
+from filelock import FileLock, Timeout
 
 from divcon.distill._bind import bind_adapter
 from divcon.distill._engine import LMBackend, StoredEngine, at_station, role_lm
 from divcon.distill._export import write_rows
-from divcon.distill._manifest import read_manifest
+from divcon.distill._manifest import prompt_parts, read_manifest
 from divcon.distill._overlap import overlapped
-from divcon.distill._provider import embedded_lm
+from divcon.distill._provider import EmbeddedEngine, embedded_lm
 from divcon.distill._serve import shared_model
 from divcon.distill._store import RunStore, fingerprint
 from divcon.distill._train import TrainSettings, is_trained, train_adapter
@@ -36,6 +40,7 @@ from divcon.programs._divide import why_refused
 from divcon.signatures import DivconError, Subquestions
 
 Progress = Callable[[str, int, int], None]
+_Stored = dict[tuple[int, str], dspy.BaseLM]  # by original LM and role
 
 
 class DistillationError(DivconError):
@@ -48,6 +53,37 @@ class _Row:
 
     inputs: dict[str, Any]
     outputs: dict[str, Any]
+
+
+class _RecordedPlanner(RolePredict):
+    """The planner while its program is watched: what it was asked and said, copied at once.
+
+    A trace holds the program's own objects, which it goes on to change (`steps.pop(0)`), and copies of the program
+    (BestOfN) have other predictors than the one that was looked for.
+    """
+
+    def forward(self, **kwargs: Any) -> dspy.Prediction:
+        asked = copy.deepcopy(self._asked(kwargs))
+        return self._noted(asked, super().forward(**kwargs))
+
+    async def aforward(self, **kwargs: Any) -> dspy.Prediction:
+        asked = copy.deepcopy(self._asked(kwargs))
+        return self._noted(asked, await super().aforward(**kwargs))
+
+    def _asked(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        fields = self.signature.input_fields.items()
+        return {name: kwargs.get(name, None if field.is_required() else field.default) for name, field in fields}
+
+    @staticmethod
+    def _noted(asked: dict[str, Any], prediction: dspy.Prediction) -> dspy.Prediction:
+        if (notes := _notes.get()) is not None:
+            notes.append((prediction, _Row(asked, copy.deepcopy(dict(prediction)))))
+        return prediction
+
+
+_notes: contextvars.ContextVar[list[tuple[dspy.Prediction, _Row]] | None] = contextvars.ContextVar(
+    "divcon_planner_notes", default=None
+)
 
 
 class DistillDecomposer(Teleprompter):
@@ -134,62 +170,92 @@ class DistillDecomposer(Teleprompter):
         if not trainset:
             raise DistillationError("The trainset is empty.", "Give examples with .with_inputs(...).")
         planner = self._planner(student)
+        self._require_text(planner)
         teaching = self._teaching(student, teacher)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / "compile.lock", timeout=0):
+                return self._compile(student, planner, teaching, trainset, valset)
+        except Timeout as error:
+            raise DistillationError(
+                f"Another compilation is at work in {self.folder}.",
+                "Wait for it, or give this one a folder of its own.",
+            ) from error
+
+    def _compile(
+        self,
+        student: dspy.Module,
+        planner: Any,
+        teaching: dspy.Module,
+        trainset: Sequence[dspy.Example],
+        valset: Sequence[dspy.Example] | None,
+    ) -> dspy.Module:
         store = RunStore(self.folder)
-        with contextlib.closing(store):
-            rows, counts = self._collect(teaching, trainset, store)
+        try:
+            rows, counts = self._collect(teaching, trainset, store, self._student(planner, None))
             folder, manifest = self._train(planner, rows, counts)
-        compiled = student.deepcopy()
-        lm = embedded_lm(self.base, adapter=folder, max_tokens=self.max_tokens)
-        role = self._student(planner, lm)
-        # Whatever a teleprompter did to the given planner's prompt, the rows were rendered by this one.
-        bind_adapter(role, lm, folder, tokenizer=shared_model(local_base(self.base)).tokenizer)
-        compiled = self._with_planner(compiled, role)
-        compiled.distillation = {**counts, "training": manifest.result, "served": role.trained}
-        if valset:
-            compiled.distillation["valset"] = {
-                "before": self._score(student, valset),
-                "after": self._score(compiled, valset),
-            }
+            lm = embedded_lm(self.base, adapter=folder, max_tokens=self.max_tokens)
+            role = self._student(planner, lm)
+            bind_adapter(role, lm, folder, tokenizer=shared_model(local_base(self.base)).tokenizer)
+            compiled = self._with_planner(student.deepcopy(), role)
+            compiled.distillation = {
+                **counts, "training": manifest.result, "served": role.trained, "adapter": str(folder)
+            }  # fmt: skip
+            if valset:
+                compiled.distillation["valset"] = {
+                    "before": self._score(student, valset, store),
+                    "after": self._score(compiled, valset, store),
+                }
+        except Exception:
+            store.close()
+            raise  # not on Ctrl-C: what is in flight still lands in the store
+        store.close()
         compiled._compiled = True
         return compiled
 
     # -- stations --------------------------------------------------------------------------------------------------
 
     def _collect(
-        self, teaching: dspy.Module, trainset: Sequence[dspy.Example], store: RunStore
+        self, teaching: dspy.Module, trainset: Sequence[dspy.Example], store: RunStore, student: RolePredict
     ) -> tuple[list[_Row], dict[str, Any]]:
-        programs = [self._recorded(teaching, store, sample) for sample in range(self.samples)]
+        stored: _Stored = {}
+        programs = [self._recorded(teaching, store, stored, sample) for sample in range(self.samples)]
         jobs = [(example, sample) for sample in range(self.samples) for example in trainset]
         rows: list[_Row] = []
         lost: Counter[str] = Counter()
         done = 0
         first_error: Exception | None = None
+        first_failed = ""
         failed = 0
 
         def run(job: tuple[dspy.Example, int]) -> list[_Row] | str:
             example, sample = job
-            program, planner = programs[sample]
+            program = programs[sample]
+            notes: list[tuple[dspy.Prediction, _Row]] = []
+            _notes.set(notes)  # every job has a context of its own
             with dspy.context(trace=[]):
                 try:
-                    prediction = program(**example.inputs())
+                    prediction = _run(program, example)
                 except AdapterParseError as error:
                     return "cut_off" if isinstance(error, ReplyCutOff) else why_refused(error)
                 trace = list(dspy.settings.trace)
-            calls = [(inputs, outputs) for predictor, inputs, outputs in trace if predictor is planner]
-            if not calls:
+            # Attempts that the program threw away (BestOfN) are in no trace.
+            counted = {id(prediction) for _, _, prediction in trace}
+            good = [row for prediction, row in notes if id(prediction) in counted]
+            if not good:
                 return "not_asked"
             if self._value(self.metric(example, prediction, trace)) < self.threshold:
                 return "unsolved"
-            good = [_Row(dict(inputs), dict(outputs)) for inputs, outputs in calls]
-            return next((why for row in good if (why := _unusable(program, row))), None) or good
+            return next((why for row in good if (why := _unusable(program, student, row))), None) or good
 
         results: dict[int, list[_Row] | str] = {}
         position = {id(job): number for number, job in enumerate(jobs)}
         with at_station("collect"):
             for job, found, error in overlapped(run, jobs, self.concurrency):
                 if found is None:
-                    failed, first_error = failed + 1, first_error or error
+                    failed += 1
+                    if first_error is None:
+                        first_error, first_failed = error, repr(job[0].inputs().toDict())[:120]
                 else:
                     results[position[id(job)]] = found
                 done += 1
@@ -197,7 +263,7 @@ class DistillDecomposer(Teleprompter):
                     self.progress("collect", done, len(jobs))
         if first_error is not None:
             raise DistillationError(
-                f"{failed} of {len(jobs)} runs of the program failed; the first: "
+                f"{failed} of {len(jobs)} runs of the program failed; the first, on {first_failed}: "
                 f"{type(first_error).__name__}: {first_error}.",
                 f"What was answered is kept in {self.folder}; compile again, and only what failed is asked again.",
             ) from first_error
@@ -221,14 +287,17 @@ class DistillDecomposer(Teleprompter):
         rendered = [role.training_row(row.inputs, row.outputs) for row in rows]
         unique = list({json.dumps(row): row for row in rendered}.values())
         name = "".join(letter if letter.isalnum() else "-" for letter in self.predictor).strip("-")
-        file, folder = self.folder / "exports" / f"{name}.jsonl", self.folder / "adapters" / name
-        exported = write_rows(unique, role, file, name, counts)
         base = local_base(self.base)
+        template = shared_model(base).tokenizer.chat_template
+        # Named after what it is made of: a program compiled earlier goes on with the adapter that it has.
+        made_of = fingerprint(
+            unique, self.settings.model_dump(), base.id, base.revision, template, prompt_parts(role), self.predictor
+        )[:8]
+        file = self.folder / "exports" / f"{name}-{made_of}.jsonl"
+        folder = self.folder / "adapters" / f"{name}-{made_of}"
+        write_rows(unique, role, file, name, counts)
         if is_trained(folder):
-            there = read_manifest(folder)
-            made = (there.data_hash, there.settings, there.base["revision"], there.prompt)
-            if made == (exported.sha256, self.settings.model_dump(), base.revision, _prompt_of(file)):
-                return folder, there
+            return folder, read_manifest(folder)
         told = self.progress
         progress = (lambda done, total, loss: told("train", done, total)) if told else None
         manifest = train_adapter(
@@ -265,32 +334,52 @@ class DistillDecomposer(Teleprompter):
             self._planner(teaching).lm = teacher
         return teaching
 
-    def _recorded(self, teaching: dspy.Module, store: RunStore, sample: int) -> tuple[dspy.Module, RolePredict]:
-        """The teaching program with every LM behind the store, and its planner as a role that refuses cut replies."""
-        program = teaching.deepcopy()
+    def _behind_store(self, given: dspy.Module, store: RunStore, stored: _Stored) -> dspy.Module:
+        """A copy of the program with every LM behind the store; equal LMs of a predictor share what is in flight."""
+        program: dspy.Module = given.deepcopy()
+        originals = dict(given.named_predictors())
         for name, predictor in program.named_predictors():
-            lm = predictor.lm or dspy.settings.lm
+            lm = originals[name].lm or dspy.settings.lm
             if lm is None:
                 raise DistillationError(
                     f"The predictor '{name}' has no LM.", "Set it, or pass teacher=dspy.LM(...) for the planner."
                 )
-            predictor.lm = _stored(lm, "teacher" if name == self.predictor else name, store)
+            role = "teacher" if name == self.predictor else name
+            if (id(lm), role) not in stored:
+                stored[id(lm), role] = _stored(lm, role, store)
+            predictor.lm = stored[id(lm), role]
+        return program
+
+    def _recorded(self, teaching: dspy.Module, store: RunStore, stored: _Stored, sample: int) -> dspy.Module:
+        """The teaching program behind the store, its planner one that is watched and refuses replies cut off."""
+        program = self._behind_store(teaching, store, stored)
         given = self._planner(program)
         adapter = given.adapter if isinstance(given, RolePredict) else dspy.settings.adapter or ChatAdapter()
-        planner = RolePredict(
+        planner = _RecordedPlanner(
             given.signature, _role_name(given, self.predictor), lm=given.lm, adapter=adapter, refuse_cut_off=True,
             **given.config,
         )  # fmt: skip
         planner.demos = given.demos
         if self.samples > 1:
             planner.config = {**planner.config, "rollout_id": sample, "temperature": self.temperature}
-        return self._with_planner(program, planner), planner
+        return self._with_planner(program, planner)
 
     def _with_planner(self, program: dspy.Module, role: RolePredict) -> dspy.Module:
+        """The program with `role` wherever its planner was, under all its names."""
         if self.predictor == "self":  # the program is the planner
             return role
-        set_by_path(program, self.predictor, role)
+        _replace(program, self._planner(program), role, set())
         return program
+
+    def _require_text(self, planner: Any) -> None:
+        fields = {**planner.signature.input_fields, **planner.signature.output_fields}
+        for name, field in fields.items():
+            for kind in (field.annotation, *get_args(field.annotation)):
+                if isinstance(kind, type) and kind is not Subquestions and issubclass(kind, (dspy.Type, dspy.History)):
+                    raise DistillationError(
+                        f"The planner's field '{name}' is a {kind.__name__}, and the student reads and writes text.",
+                        "Give the planner a text field instead, or distil another predictor.",
+                    )
 
     def _student(self, planner: Any, lm: dspy.BaseLM | None) -> RolePredict:
         """The planner as the student is asked: its instruction, no demonstrations, the student's adapter."""
@@ -298,12 +387,13 @@ class DistillDecomposer(Teleprompter):
             planner.signature, _role_name(planner, self.predictor), lm=lm, adapter=self.adapter, refuse_cut_off=True
         )
 
-    def _score(self, program: dspy.Module, valset: Sequence[dspy.Example]) -> dict[str, Any]:
+    def _score(self, given: dspy.Module, valset: Sequence[dspy.Example], store: RunStore) -> dict[str, Any]:
         """Three-valued: the mean over what was answered, and how many failed."""
+        program = self._behind_store(given, store, {})
 
         def answer(example: dspy.Example) -> float:
             with contextlib.suppress(AdapterParseError):
-                return self._value(self.metric(example, program(**example.inputs())))
+                return self._value(self.metric(example, _run(program, example)))
             return 0.0
 
         found = [value for _, value, _ in overlapped(answer, list(valset), self.concurrency) if value is not None]
@@ -317,7 +407,13 @@ class DistillDecomposer(Teleprompter):
 def _stored(lm: dspy.BaseLM, role: str, store: RunStore) -> dspy.BaseLM:
     if isinstance(getattr(lm, "engine", None), StoredEngine):
         return lm  # of a run, whose store keeps its replies
-    where = lm.kwargs.get("api_base") or lm.kwargs.get("base_url")
+    own = getattr(lm, "engine", None)
+    state = getattr(own, "dump_state", None)
+    where: Any = lm.kwargs.get("api_base") or lm.kwargs.get("base_url") or (state() if state else None)
+    if isinstance(own, EmbeddedEngine):
+        where = own.model.base.revision
+    elif where is None:  # the environment decides
+        where = os.environ.get(f"{lm.model.partition('/')[0].upper()}_API_BASE")
     asked = {key: value for key, value in lm.kwargs.items() if key not in CLIENT_KEYS}
     limit = asked.pop("max_completion_tokens", None)
     asked.setdefault("max_tokens", limit)
@@ -333,8 +429,44 @@ def _role_name(predictor: Any, name: str) -> str:
     return predictor.role if isinstance(predictor, RolePredict) else name
 
 
-def _unusable(program: dspy.Module, row: _Row) -> str | None:
-    """Why a list of subquestions isn't worth learning, or None; other outputs are the metric's business."""
+def _run(program: dspy.Module, example: dspy.Example) -> Any:
+    """One run; a program that can only be awaited is, in this thread."""
+    if hasattr(type(program), "forward"):
+        return program(**example.inputs())
+    return asyncio.run(program.acall(**example.inputs()))
+
+
+def _replace(node: Any, old: Any, new: Any, seen: set[int]) -> Any:
+    """Put `new` for `old` in a module, its sub-modules, lists and dicts; gives back what stands for `node`."""
+    if node is old:
+        return new
+    if id(node) in seen:
+        return node
+    seen.add(id(node))
+    if isinstance(node, dspy.Module):
+        for name, value in list(vars(node).items()):
+            if (put := _replace(value, old, new, seen)) is not value:
+                setattr(node, name, put)
+    elif isinstance(node, list):
+        node[:] = [_replace(value, old, new, seen) for value in node]
+    elif isinstance(node, dict):
+        node.update({key: _replace(value, old, new, seen) for key, value in node.items()})
+    elif type(node) is tuple:
+        put = tuple(_replace(value, old, new, seen) for value in node)
+        return put if any(a is not b for a, b in zip(put, node, strict=True)) else node
+    return node
+
+
+def _unusable(program: dspy.Module, student: RolePredict, row: _Row) -> str | None:
+    """Why a call isn't worth learning, or None: a list of no use, or a reply that wouldn't be read as it was meant."""
+    reply = student.training_row(row.inputs, row.outputs)["completion"][0]["content"]
+    try:
+        read = student.adapter.parse(student.signature, reply)
+        again = student.adapter.format_assistant_message_content(student.signature, read)
+    except AdapterParseError:
+        return "unreadable"
+    if again != reply:
+        return "unreadable"
     cap = getattr(program, "max_subquestions", None)
     for value in row.outputs.values():
         if isinstance(value, Subquestions):
@@ -343,8 +475,3 @@ def _unusable(program: dspy.Module, row: _Row) -> str | None:
             if cap is not None and len(value) > cap:
                 return "over_long"
     return None
-
-
-def _prompt_of(file: Path) -> dict[str, str]:
-    found: dict[str, str] = json.loads(file.with_suffix(".manifest.json").read_text(encoding="utf-8"))["prompt"]
-    return found

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import math
+import random
 import shutil
 import threading
 import time
@@ -32,10 +33,11 @@ from divcon.distill._manifest import (
     prompt_hash,
     text_hash,
 )
-from divcon.distill.embedded import Base
+from divcon.distill.embedded import LOADING, Base
 from divcon.signatures import DivconError
 
 IGNORED = -100  # the label that cross-entropy skips
+_TRAINING = threading.Lock()
 _PROGRESS = Callable[[int, int, float], None]
 
 
@@ -209,7 +211,17 @@ def train_adapter(
     stop = stop or threading.Event()
 
     def work() -> Manifest:
-        return _train(rows_file, base, output, settings, role, student, screening, scripted_teacher, progress, stop)
+        # One at a time: trainer, accelerator and random numbers belong to the whole process.
+        while not _TRAINING.acquire(timeout=0.2):
+            if stop.is_set():
+                raise TrainingStopped("Training was stopped before its turn came.", "Start it again.")
+        try:
+            with _random_numbers_left_alone():
+                return _train(
+                    rows_file, base, output, settings, role, student, screening, scripted_teacher, progress, stop
+                )
+        finally:
+            _TRAINING.release()
 
     return _in_own_thread(work, stop)
 
@@ -252,12 +264,13 @@ def _train(
     progress: _PROGRESS | None,
     stop: threading.Event,
 ) -> Manifest:
-    import torch
-    from peft import LoraConfig
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.trainer_utils import get_last_checkpoint
-    from trl import SFTConfig
+    with LOADING:
+        import torch
+        from peft import LoraConfig
+        from safetensors import SafetensorError
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.trainer_utils import get_last_checkpoint
+        from trl import SFTConfig
 
     rows = read_rows(rows_file)
     tokenizer = AutoTokenizer.from_pretrained(base.path)
@@ -265,7 +278,8 @@ def _train(
     data_hash = hashlib.sha256(rows_file.read_bytes()).hexdigest()
     cuda = torch.cuda.is_available()
     # Weights of the base stay in float32 on a CPU: under autocast that is faster there than bfloat16 weights.
-    model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16 if cuda else torch.float32)
+    with LOADING:
+        model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16 if cuda else torch.float32)
     lora = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha or 2 * settings.rank,
@@ -274,7 +288,11 @@ def _train(
     )
     checkpoints = output.with_name(output.name + ".checkpoints")
     stamp = checkpoints / "made-from.json"
-    made_from = {"data": data_hash, "settings": settings.model_dump(), "base": base.revision}
+    template_hash = text_hash(tokenizer.chat_template)
+    made_from = {
+        "data": data_hash, "settings": settings.model_dump(), "base": [base.id, base.revision],
+        "template": template_hash,
+    }  # fmt: skip
     if checkpoints.exists() and (not stamp.is_file() or json.loads(stamp.read_text()) != made_from):
         shutil.rmtree(checkpoints)  # checkpoints of other rows or settings
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -286,7 +304,7 @@ def _train(
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=max(1, steps // 20),
+        warmup_steps=steps // 20,  # the first step of a warm-up has no learning rate; a single step needs one
         bf16=True,
         use_cpu=not cuda,
         dataloader_pin_memory=cuda,
@@ -307,7 +325,8 @@ def _train(
     losses: list[float] = []
     started = time.perf_counter()
     with _quiet():
-        trainer = _trainer(model, arguments, ready, tokenizer, lora, losses, steps, progress, stop)
+        with LOADING:
+            trainer = _trainer(model, arguments, ready, tokenizer, lora, losses, steps, progress, stop)
         before = get_last_checkpoint(str(checkpoints))
         trainer.train(resume_from_checkpoint=before)
     if stop.is_set() and trainer.state.global_step < steps:
@@ -320,6 +339,8 @@ def _train(
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     if not all(math.isfinite(loss) for loss in logged):
         raise TrainingError("The training loss is not finite.", "Lower train.learning_rate.")
+    if not any(bool(p.any()) for name, p in trainer.model.named_parameters() if "lora_B" in name):
+        raise TrainingError("Training has changed nothing.", "Raise train.epochs or train.learning_rate.")
     building = output.with_name(output.name + ".building")
     shutil.rmtree(building, ignore_errors=True)
     # A public name, not this machine's path, stands in the adapter's configuration.
@@ -337,7 +358,7 @@ def _train(
         base={"id": base.id, "revision": base.revision, "dtype": base.dtype},
         prompt_hash=prompt_hash([row["prompt"] for row in rows]),
         prompt=_prompt_of(rows_file),
-        chat_template_hash=text_hash(tokenizer.chat_template),
+        chat_template_hash=template_hash,
         data_hash=data_hash,
         rows=len(ready.rows),
         screening=screening or {},
@@ -446,6 +467,19 @@ def completion_loss(model: Any, inputs: Any, num_items_in_batch: Any = None) -> 
     logits = inner.get_output_embeddings()(hidden[:, :-1][chosen]).float()
     total = torch.nn.functional.cross_entropy(logits, labels[chosen], reduction="sum")
     return total / (num_items_in_batch if num_items_in_batch is not None else chosen.sum())
+
+
+@contextlib.contextmanager
+def _random_numbers_left_alone() -> Iterator[None]:
+    """Give the process its random numbers back, which a trainer seeds."""
+    import numpy
+
+    before, before_numpy = random.getstate(), numpy.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        numpy.random.set_state(before_numpy)
 
 
 @contextlib.contextmanager

@@ -42,6 +42,10 @@ class CompactAdapter(dspy.ChatAdapter):
         """The label of a field, with its colon."""
         return self.labels.get(name, name.replace("_", " ").capitalize()) + ":"
 
+    def _label_line(self, name: str) -> re.Pattern[str]:
+        """Where a line begins with a field's label, in bold or a heading or plain."""
+        return re.compile(rf"(?im)^[ \t*#]*{re.escape(self.label(name)[:-1])}[ \t*]*:[ \t*]*")
+
     def format_system_message(self, signature: type[dspy.Signature]) -> str:
         return " ".join(signature.instructions.split())
 
@@ -78,13 +82,13 @@ class CompactAdapter(dspy.ChatAdapter):
         found: dict[str, str] = {}
         # From the last label backwards, so that a label quoted in the first field's text can't end it early.
         for name in reversed(names[1:]):
-            label = self.label(name)
-            hits = list(re.finditer(rf"(?im)^[ \t*#]*{re.escape(label)}[ \t*]*", text))
+            hits = list(self._label_line(name).finditer(text))
             if not hits:
                 continue
             found[name], text = text[hits[-1].end() :].strip(), text[: hits[-1].start()].strip()
         # A model may write the first label although nothing asks for it.
-        found[names[0]] = re.sub(rf"(?i)^{re.escape(self.label(names[0]))}\s*", "", text)
+        begun = self._label_line(names[0]).match(text)
+        found[names[0]] = text[begun.end() :].lstrip() if begun else text
         values = {}
         for name, raw in found.items():
             try:
@@ -101,7 +105,8 @@ class CompactAdapter(dspy.ChatAdapter):
     def partial(self, signature: type[dspy.Signature], text: str, field: str) -> tuple[str, bool]:
         """What a reply that is still being written says for a field, and whether the field is at its end.
 
-        What may yet turn out to be the next field's label is held back, and so is a think block.
+        What may yet turn out to be the next field's label is held back, and so is a think block that the reply opens.
+        A label that comes twice ends the field here at its first place, where `parse` goes by its last.
         """
         if "<think>" in text and "</think>" not in text:
             return "", False
@@ -109,18 +114,19 @@ class CompactAdapter(dspy.ChatAdapter):
         names = list(signature.output_fields)
         starts = {names[0]: 0}
         for name in names[1:]:
-            if hit := re.search(rf"(?im)^[ \t*#]*{re.escape(self.label(name))}[ \t*]*", text):
+            if hit := self._label_line(name).search(text):
                 starts[name] = hit.start()
         if field not in starts:
             return "", False
         later = [at for name, at in starts.items() if at > starts[field]]
         value = text[starts[field] : min(later, default=len(text))]
-        value = re.sub(rf"(?i)^[ \t*#]*{re.escape(self.label(field))}[ \t*]*\s*", "", value)
+        if begun := self._label_line(field).match(value):
+            value = value[begun.end() :].lstrip()
         if not later and field != names[-1]:
             body, newline, line = value.rpartition("\n")
-            begun = line.strip(" \t*#").casefold()
+            last = line.strip(" \t*#").casefold()
             labels = [self.label(name).casefold() for name in names[1:]]
-            if (newline or not body) and any(label.startswith(begun) for label in labels):
+            if (newline or not body) and any(label.startswith(last) for label in labels):
                 value = body
         return value.rstrip(), bool(later)
 

@@ -104,6 +104,11 @@ class RolePredict(dspy.Predict):
         Raises:
             ForeignEndpoint: The state is a trained role's, and the LM in place serves something else.
         """
+        if state.get("role") not in (None, self.role):
+            raise ForeignEndpoint(
+                f"The state is of the role {state['role']}, and this is the {self.role}.",
+                "Load it into its own program.",
+            )
         trained = state.get("trained")
         if trained and self.lm is not None:
             _require_served(self.role, trained, self.lm)
@@ -158,8 +163,11 @@ class RolePredict(dspy.Predict):
         return {"prompt": messages[:-1], "completion": messages[-1:]}
 
     def _require_endpoint(self, kwargs: dict[str, Any]) -> None:
-        if self.lm is None and kwargs.get("lm") is None:
+        lm = kwargs.get("lm") or self.lm
+        if lm is None:
             raise _without_endpoint(self.role)
+        if self.trained:
+            _require_served(self.role, self.trained, lm)
 
     def _cut_off(self, probe: _CallProbe) -> ReplyCutOff | None:
         if not (self.refuse_cut_off and probe.cut_off()):

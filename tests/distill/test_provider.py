@@ -131,3 +131,43 @@ def test_asking_an_adapter_another_prompt_than_it_learnt_is_said(lm: dspy.LM) ->
 def test_the_provider_is_found_by_prefix() -> None:
     assert EmbeddedProvider.is_provider_model("embedded/base")
     assert not EmbeddedProvider.is_provider_model("openai/gpt-5")
+
+
+def test_trainings_and_answers_at_once_leave_each_other_alone(lm: dspy.LM, tmp_path: Path) -> None:
+    """transformers loads models through the state of the whole process."""
+    other = [{"messages": [*row["messages"][:-1], {"role": "assistant", "content": "Never."}]} for row in ROWS]
+    lm.kill()
+    jobs = [lm.finetune(rows, TrainDataFormat.CHAT, SHORT) for rows in (ROWS, other, ROWS)]
+    said = [lm(f"What is {i}?")[0] for i in range(8)]
+    tuned = [job.result(timeout=120) for job in jobs]
+    assert len({one.model for one in tuned}) == 2
+    assert [lm(f"What is {i}?")[0] for i in range(8)] == said
+    assert jobs[0].exception() is None
+
+
+def test_a_failed_job_has_an_exception(lm: dspy.LM) -> None:
+    job = lm.finetune([], TrainDataFormat.CHAT, SHORT)
+    assert isinstance(job.exception(timeout=60), TrainingError)
+
+
+def test_an_adapter_whose_folder_was_trained_anew_is_refused(lm: dspy.LM) -> None:
+    tuned = lm.finetune(ROWS, TrainDataFormat.CHAT, SHORT).result(timeout=120)
+    engine = shared_model(local_base(lm.engine.base))
+    name = tuned.model.removeprefix("embedded/")
+    engine.unload(name)
+    other = [{"messages": [*row["messages"][:-1], {"role": "assistant", "content": "Never."}]} for row in ROWS]
+    again = lm.finetune(other, TrainDataFormat.CHAT, SHORT).result(timeout=120)
+    engine._folders[name] = engine._folders[again.model.removeprefix("embedded/")]
+    with pytest.raises(ManifestError, match="no longer the one"):
+        tuned.launch()
+
+
+def test_samples_of_a_local_teacher_differ_behind_a_store_too(lm: dspy.LM, tmp_path: Path) -> None:
+    from divcon.distill import RunStore
+    from divcon.distill._teleprompter import _stored
+
+    behind = _stored(lm, "teacher", RunStore(tmp_path / "run"))
+    direct = [lm("What is it?", rollout_id=i, temperature=1.5)[0] for i in range(4)]
+    stored = [behind("What is it?", rollout_id=i, temperature=1.5)[0] for i in range(4)]
+    assert len(set(direct)) > 1
+    assert len(set(stored)) > 1

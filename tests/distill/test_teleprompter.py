@@ -8,7 +8,7 @@ import pytest
 from support.openai_server import OpenAIServer, fields_asked, in_fields, user_text
 
 from divcon.distill import Base, DistillationError, DistillDecomposer, ManifestError, TrainSettings, bind_adapter
-from divcon.programs import CompactAdapter, DivideAndConquer, RolePredict
+from divcon.programs import CompactAdapter, DivideAndConquer, ForeignEndpoint, RolePredict
 from divcon.signatures import Subquestions
 
 TRAIN = TrainSettings(epochs=1, batch_size=4, rank=2)
@@ -65,6 +65,10 @@ def errand(server: OpenAIServer) -> Errand:
     return program
 
 
+def exported(folder: Path) -> Path:
+    return next((folder / "exports").glob("*.jsonl"))
+
+
 def distil(tiny_base: Base, folder: Path, **kwargs) -> DistillDecomposer:
     settings = {"predictor": "plan", "base": str(tiny_base.path), "train": TRAIN, "max_tokens": 8, **kwargs}
     return DistillDecomposer(good, folder, **settings)
@@ -82,7 +86,7 @@ def test_the_planner_of_a_foreign_program_moves_and_nothing_else(tiny_base: Base
     found = compiled.distillation
     assert (found["collected"], found["kept"]) == (8, 4)
     assert found["lost"] == {"cut_off": 1, "unreadable": 1, "unsolved": 2}
-    rows = [json.loads(line) for line in (tmp_path / "exports" / "plan.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in exported(tmp_path).read_text().splitlines()]
     assert [row["completion"][0]["content"] for row in rows] == ["Go 0.", "Go 1.", "Go 2.", "Go 7."]
     assert rows[0]["prompt"][-1]["content"] == "Goal: Go 0"
 
@@ -90,7 +94,7 @@ def test_the_planner_of_a_foreign_program_moves_and_nothing_else(tiny_base: Base
 def test_rows_are_the_bytes_of_inference(tiny_base: Base, tmp_path: Path) -> None:
     with OpenAIServer(reply) as server:
         compiled = distil(tiny_base, tmp_path).compile(errand(server), trainset=goals(), teacher=lm(server, "teacher"))
-    rows = [json.loads(line) for line in (tmp_path / "exports" / "plan.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in exported(tmp_path).read_text().splitlines()]
     assert compiled.plan.prompt(goal="Go 7") == rows[-1]["prompt"]
 
 
@@ -192,13 +196,14 @@ def trained(tiny_base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
         examples = [dspy.Example(question=f"Q{i}?").with_inputs("question") for i in range(4)]
         tune = DistillDecomposer(lambda e, p, trace=None: True, folder, base=str(tiny_base.path), train=TRAIN)
         tune.compile(program, trainset=examples)
-    return folder / "adapters" / "decompose"
+    return next((folder / "adapters").iterdir())
 
 
 CHANGES = {
     "instruction": lambda role: setattr(role, "signature", role.signature.with_instructions("Cut it up.")),
     "demos": lambda role: role.demos.append({"question": "Q?", "subquestions": Subquestions(["What is a?"])}),
     "layout": lambda role: setattr(role, "adapter", CompactAdapter(labels={"question": "Task"})),
+    "set of outputs": lambda role: setattr(role, "signature", role.signature.append("note", dspy.OutputField())),
 }
 
 
@@ -241,3 +246,172 @@ def test_a_trained_decomposer_answers_the_same_in_any_host(trained: Path, tiny_b
             hosted = program(question="Q1?")
         assert (hosted.subquestions, hosted.status, hosted.answer) == (plain.subquestions, plain.status, plain.answer)
         assert {body["model"] for body in server.requests} == {"large"}
+
+
+# -- programs of other makes -------------------------------------------------------------------------------------------
+
+
+class Queue(dspy.Module):
+    """It uses up the planner's list, and hands the planner a list that it goes on filling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plan = dspy.Predict("goal, done: list[str] -> steps: list[str]")
+
+    def forward(self, goal: str) -> dspy.Prediction:
+        done: list[str] = []
+        for _ in range(2):
+            steps = self.plan(goal=goal, done=done).steps
+            while steps:
+                done.append(steps.pop(0))
+        return dspy.Prediction(result="good")
+
+
+class Awaited(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.plan = dspy.Predict("goal -> steps")
+
+    async def aforward(self, goal: str) -> dspy.Prediction:
+        return dspy.Prediction(result="good", steps=(await self.plan.acall(goal=goal)).steps)
+
+
+class Aliased(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.plan = dspy.Predict("goal -> steps")
+        self.again = [self.plan]
+
+    def forward(self, goal: str) -> dspy.Prediction:
+        return dspy.Prediction(result="good", steps=[self.plan(goal=goal).steps, self.again[0](goal=goal).steps])
+
+
+class Best(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.plan = dspy.Predict("goal -> steps")
+
+    def forward(self, goal: str) -> dspy.Prediction:
+        best = dspy.BestOfN(self.plan, N=2, reward_fn=lambda a, p: float("second" in p.steps), threshold=1.0)
+        return dspy.Prediction(result="good", steps=best(goal=goal).steps)
+
+
+def rows_of(folder: Path) -> list[tuple[str, str]]:
+    rows = [json.loads(line) for line in exported(folder).read_text().splitlines()]
+    return [(row["prompt"][-1]["content"], row["completion"][0]["content"]) for row in rows]
+
+
+def test_rows_are_what_was_asked_and_said_then_whatever_the_program_made_of_it(tiny_base: Base, tmp_path: Path) -> None:
+    def two_steps(body: dict) -> str:
+        return in_fields(steps='["left", "right"]', completed="")
+
+    with OpenAIServer(two_steps) as server:
+        program = Queue()
+        program.plan.lm = lm(server, "planner")
+        distil(tiny_base, tmp_path).compile(program, trainset=goals(1))
+    (first, said), (second, _) = rows_of(tmp_path)
+    assert json.loads(said) == ["left", "right"]
+    assert "left" not in first
+    assert "left" in second
+
+
+@pytest.mark.parametrize("make", [Awaited, Aliased, Best])
+def test_programs_of_other_makes(tiny_base: Base, tmp_path: Path, make: type[dspy.Module]) -> None:
+    def numbered(body: dict) -> str:
+        return in_fields(steps=f"Go {number_in(body)}{' second' if body.get('temperature') else ''}.", completed="")
+
+    with OpenAIServer(numbered) as server:
+        program = make()
+        program.plan.lm = lm(server, "planner")
+        compiled = distil(tiny_base, tmp_path).compile(program, trainset=goals(4))
+        assert compiled.distillation["kept"] == 4
+        assert len(rows_of(tmp_path)) == 4
+        if make is Aliased:
+            assert compiled.again[0] is compiled.plan and compiled.plan.lm.model.startswith("embedded/")
+
+
+def test_a_program_compiled_earlier_keeps_its_adapter(tiny_base: Base, tmp_path: Path) -> None:
+    def saying(word: str):
+        return lambda body: in_fields(**dict.fromkeys([f for f in fields_asked(body) if f != "completed"], word))
+
+    tune = distil(tiny_base, tmp_path, train=TrainSettings(epochs=8, batch_size=4, rank=8, learning_rate=2e-2))
+    tune.metric = lambda e, p, t=None: True
+    compiled = []
+    for word in ("alpha", "gamma"):
+        with OpenAIServer(saying(word)) as server:
+            compiled.append(tune.compile(errand(server), trainset=goals(4), teacher=lm(server, f"teacher-{word}")))
+    first, second = (program.plan.lm for program in compiled)
+    assert first.model != second.model
+    second.kill()
+    first.launch()
+    prompt = compiled[0].plan.prompt(goal="Go 1")
+    text = "".join(f"{message['role']}: {message['content']}" for message in prompt)
+    assert first(text) != second(text), "each answers with its own weights"
+
+
+def test_two_compilations_do_not_share_a_folder_at_once(tiny_base: Base, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    tmp_path.mkdir(exist_ok=True)
+    with OpenAIServer(reply) as server, FileLock(tmp_path / "compile.lock"):
+        with pytest.raises(DistillationError, match="Another compilation is at work"):
+            distil(tiny_base, tmp_path).compile(errand(server), trainset=goals())
+        assert server.requests == []
+
+
+def test_what_is_in_flight_when_the_key_is_refused_is_kept(tiny_base: Base, tmp_path: Path) -> None:
+    import time
+
+    refusing = {"on": True}
+
+    def slow(body: dict):
+        if refusing["on"] and number_in(body) == 0:
+            return 401
+        time.sleep(0.5)
+        return reply(body)
+
+    with OpenAIServer(slow) as server:
+        program = errand(server)
+        with pytest.raises(dspy.utils.exceptions.LMAuthError):
+            distil(tiny_base, tmp_path).compile(program, trainset=goals(3))
+        planned = [body for body in server.requests if "steps" in fields_asked(body)]
+        refusing["on"] = False
+        before = len(server.requests)
+        distil(tiny_base, tmp_path).compile(program, trainset=goals(3))
+        again = [body for body in server.requests[before:] if "steps" in fields_asked(body)]
+    assert len(planned) == 3
+    assert [number_in(body) for body in again] == [0], "only the refused one is asked again"
+
+
+def test_a_field_that_is_no_text_is_named_before_anything_is_asked(tiny_base: Base, tmp_path: Path) -> None:
+    class Looking(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.plan = dspy.Predict("picture: dspy.Image, goal -> steps")
+
+    with OpenAIServer(reply) as server:
+        program = Looking()
+        program.plan.lm = lm(server, "planner")
+        with pytest.raises(DistillationError, match="field 'picture' is a Image"):
+            distil(tiny_base, tmp_path).compile(program, trainset=goals())
+        assert server.requests == []
+
+
+def test_a_reply_that_would_be_read_otherwise_is_lost(tiny_base: Base, tmp_path: Path) -> None:
+    def labelled(body: dict) -> str:
+        number = number_in(body)
+        return in_fields(steps="Steps: go" if number == 0 else f"Go {number}.", result="good", completed="")
+
+    with OpenAIServer(labelled) as server:
+        compiled = distil(tiny_base, tmp_path).compile(errand(server), trainset=goals(3))
+    assert compiled.distillation["lost"] == {"unreadable": 1}
+
+
+def test_a_trained_role_answers_by_no_other_lm(trained: Path) -> None:
+    with OpenAIServer(reply) as server:
+        program = DivideAndConquer(lm(server, "decompose-000000000000"), lm(server, "large"))
+        bind_adapter(program.decompose, program.decompose.lm, trained)
+        program.decompose.lm = lm(server, "other")
+        with pytest.raises(ForeignEndpoint, match="serves other"):
+            program(question="Q?")
+        assert server.requests == []
