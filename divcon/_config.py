@@ -379,10 +379,11 @@ def _explained(file: Path, tree: Any, given: set[str], error: ValidationError) -
     while path and path[-1] in ("str", "list", "literal"):
         path.pop()
     where = f"{file}, line {_line(tree, path)}"
-    if any(key == name or key.startswith(f"{name}.") for name in given):
+    unknown = first["type"] == "extra_forbidden"
+    if any(key == name or key.startswith(f"{name}.") or (unknown and name.startswith(f"{key}.")) for name in given):
         where = f"--set {key}"
     others = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
+    if unknown:
         known = list(_model_at(path[:-1]).model_fields)
         near = difflib.get_close_matches(str(path[-1]), known, 1)
         return ConfigError(

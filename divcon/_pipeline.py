@@ -491,6 +491,8 @@ class Run:
         self._asking = True  # the run's own compiled prompt and students, whatever has become of its data since
         trained = [name for name in ("sd-r", "sd-t") if is_trained(self.folder / "adapters" / name)]
         name = student or (trained[0] if trained else "untuned")
+        if name not in ("sd-r", "sd-t", "untuned"):
+            raise DivconError(f"There is no student '{name}'.", "Take sd-r, sd-t or untuned.")
         if name != "untuned" and name not in trained:
             raise MissingStation(f"The student {name.upper()} isn't trained in {self.folder}.", "Run 'divcon train'.")
         return self._student_program(None if name == "untuned" else self.folder / "adapters" / name), name

@@ -75,6 +75,7 @@ def test_what_is_wrong_is_named_with_key_line_and_remedy(tmp_path: Path, change:
     [
         ("train.epoch=3", ["--set train.epoch", "Did you mean 'epochs'"]),
         ("train.epochs=x", ["--set train.epochs"]),
+        ("trian.epochs=3", ["--set trian", "Did you mean 'train'"]),
         ("train", ["KEY=VALUE"]),
         ("train[x]=3", ["train[x]"]),
         ("task.path=2024-13-45", ["not YAML"]),
