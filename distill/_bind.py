@@ -20,9 +20,6 @@ _REMEDIES = {
 }
 
 
-_SHOWN = {"outputs": "set of outputs"}
-
-
 def bind_adapter(
     predictor: RolePredict,
     lm: dspy.BaseLM,
@@ -52,7 +49,7 @@ def bind_adapter(
         raise ValueError(f"allow holds {', '.join(unknown)}; it may hold {', '.join(_REMEDIES)}")
     manifest = read_manifest(folder)
     now = prompt_parts(predictor)
-    changed = [_SHOWN.get(name, name) for name, was in manifest.prompt.items() if now.get(name) != was]
+    changed = [name for name, was in manifest.prompt.items() if now.get(name) != was]
     if not manifest.prompt:  # an adapter whose rows came from elsewhere: only its system messages are known
         inputs = {name: f"<{name}>" for name in predictor.signature.input_fields}
         changed = ["instruction"] if prompt_hash([predictor.prompt(**inputs)]) != manifest.prompt_hash else []

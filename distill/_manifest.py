@@ -104,7 +104,7 @@ def prompt_hash(prompts: Sequence[Sequence[Mapping[str, str]]]) -> str:
 
 
 def prompt_parts(predictor: Any) -> dict[str, str]:
-    """Hashes of what a predictor's prompt is made of: `instruction`, `demos`, `layout` (inputs), `outputs`.
+    """Hashes of what a predictor's prompt is made of: `instruction`, `demos`, `layout` (inputs), `set of outputs`.
 
     Args:
         predictor: A `RolePredict`.
@@ -120,7 +120,7 @@ def prompt_parts(predictor: Any) -> dict[str, str]:
         "instruction": text_hash(json.dumps(system)),
         "demos": text_hash(json.dumps(demos)),
         "layout": text_hash(json.dumps([user, type(predictor.adapter).__name__])),
-        "outputs": text_hash(json.dumps(outputs)),
+        "set of outputs": text_hash(json.dumps(outputs)),
     }
 
 

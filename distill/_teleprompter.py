@@ -405,9 +405,9 @@ class DistillDecomposer(Teleprompter):
 
 
 def _stored(lm: dspy.BaseLM, role: str, store: RunStore) -> dspy.BaseLM:
-    if isinstance(getattr(lm, "engine", None), StoredEngine):
-        return lm  # of a run, whose store keeps its replies
     own = getattr(lm, "engine", None)
+    if isinstance(own, StoredEngine):
+        return lm  # of a run, whose store keeps its replies
     state = getattr(own, "dump_state", None)
     where: Any = lm.kwargs.get("api_base") or lm.kwargs.get("base_url") or (state() if state else None)
     if isinstance(own, EmbeddedEngine):

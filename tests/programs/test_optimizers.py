@@ -15,6 +15,7 @@ import dspy
 import numpy as np
 import pytest
 from support.openai_server import OpenAIServer, user_text
+from support.programs import Nested
 
 from divcon.distill import Base, DecompositionMetric, DistillDecomposer, TrainSettings, embedded_lm
 from divcon.programs import CompactAdapter, DivideAndConquer, OneRole
@@ -43,15 +44,6 @@ def reply(body: dict) -> str:
         return json.dumps(dict.fromkeys(fields, says))
     fields = re.findall(r"\[\[ ## (\w+) ## \]\]", text.rpartition("Respond with")[2])
     return "\n".join(f"[[ ## {name} ## ]]\n{says}" for name in fields)
-
-
-class Nested(dspy.Module):
-    def __init__(self, program: DivideAndConquer) -> None:
-        super().__init__()
-        self.inner = program
-
-    def forward(self, question: str) -> dspy.Prediction:
-        return self.inner(question=question)
 
 
 @dataclass

@@ -3,6 +3,7 @@ import asyncio
 import dspy
 import pytest
 from support.openai_server import OpenAIServer, user_text
+from support.programs import Nested
 
 from divcon.programs import DivideAndConquer, Ledger, ReplyCutOff, RolePredict, RoleWithoutEndpoint
 from divcon.signatures import Decompose
@@ -33,15 +34,6 @@ def test_reset_keeps_the_lm() -> None:
         role.reset()
         assert role.lm.model == "openai/small"
         assert role.demos == []
-
-
-class Nested(dspy.Module):
-    def __init__(self, program: DivideAndConquer) -> None:
-        super().__init__()
-        self.inner = program
-
-    def forward(self, question: str) -> dspy.Prediction:
-        return self.inner(question=question)
 
 
 @pytest.mark.parametrize("nested", [False, True])
