@@ -97,6 +97,8 @@ def test_the_table_is_the_recorded_run(root: Path) -> None:
         assert f"{100 * arm['accuracy']:.1f} %" in line
         assert f"{100 * low:.0f} to {100 * high:.0f}" in line
         assert f"{arm['right']} / {arm['wrong']} / {arm['failed']}" in line
+        if arm["name"] not in ("direct", "cot"):
+            assert f"| {100 * arm['whole_rate']:.0f} % | {100 * arm['fell_back_rate']:.0f} % |" in line
 
 
 def test_the_gsm8k_table_is_the_recorded_run(root: Path) -> None:
