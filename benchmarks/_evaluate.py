@@ -33,12 +33,15 @@ class Arm:
         program: What answers.
         fingerprint: Changes with anything that could change an answer.
         label: As people read it.
+        warm_up: Whether the first question is asked alone and left out of the arm's time, since a server or weights
+            are loaded for it.
     """
 
     name: str
     program: dspy.Module
     fingerprint: str
     label: str
+    warm_up: bool = False
 
 
 def evaluate_arm(
@@ -67,6 +70,8 @@ def evaluate_arm(
     if progress:
         progress(arm.name, done, len(items))
 
+    first = missing[0] if missing and arm.warm_up else None
+
     def answer(job: tuple[int, Item]) -> dict[str, Any]:
         _, item = job
         started = time.time()
@@ -92,11 +97,14 @@ def evaluate_arm(
             "started": round(started, 3),
             "seconds": round(time.time() - started, 3),
             "usage": ledger.as_dict(),
+            **({"warm_up": True} if job is first else {}),
             **fields,
         }
 
+    alone, others = (missing[:1], missing[1:]) if first else ([], missing)
     with at_station("evaluate"):
-        for (position, item), record, error in overlapped(answer, missing, concurrency):
+        answered = itertools.chain(overlapped(answer, alone, 1), overlapped(answer, others, concurrency))
+        for (position, item), record, error in answered:
             kept = record or {"outcome": "failed", "error": f"{type(error).__name__}: {error}"[:500]}
             store.keep_outcome(arm.name, arm.fingerprint, position, item.id, kept)
             done += 1
@@ -131,8 +139,12 @@ def summarize_arm(name: str, label: str, records: Mapping[str, dict[str, Any]], 
 
 
 def wall_seconds(records: Mapping[str, dict[str, Any]]) -> float:
-    """Time from the arm's first question to its last answer; pauses between runs of a resumed one don't count."""
-    spans = sorted((r["started"], r["started"] + r["seconds"]) for r in records.values() if "started" in r)
+    """Time from the arm's first question to its last answer.
+
+    Pauses between the runs of a resumed one don't count, nor does a question asked while a server was loading.
+    """
+    timed = (r for r in records.values() if "started" in r and not r.get("warm_up"))
+    spans = sorted((r["started"], r["started"] + r["seconds"]) for r in timed)
     total, end = 0.0, float("-inf")
     for start, stop in spans:
         total += max(0.0, stop - max(start, end))

@@ -5,7 +5,7 @@ Importing this package loads neither torch nor transformers; the stations that n
 
 from divcon.distill._bind import bind_adapter
 from divcon.distill._collect import Collected, collect
-from divcon.distill._compile import CompileError, compile_program
+from divcon.distill._compile import CompileError, compile_program, optimizer_name
 from divcon.distill._engine import LMBackend, StoredEngine, at_station, role_lm
 from divcon.distill._export import Export, NothingToLearn, OverlapError, export, overlapping, refuse_overlap
 from divcon.distill._manifest import Manifest, ManifestError, content_hash, prompt_hash, read_manifest, text_hash
@@ -61,6 +61,7 @@ __all__ = [
     "fingerprint",
     "is_trained",
     "local_base",
+    "optimizer_name",
     "overlapped",
     "overlapping",
     "prompt_hash",

@@ -43,6 +43,20 @@ class CompileError(DivconError):
     """A teleprompter that isn't there, doesn't take its arguments, or failed."""
 
 
+def optimizer_name(optimizer: str) -> str:
+    """The teleprompter's class name that a pipeline file means.
+
+    Raises:
+        CompileError: There is none of that name, or what it makes is no prompt.
+    """
+    name = _SHORT.get(optimizer, optimizer)
+    if name in _ELSEWHERE:
+        raise CompileError(f"{name} can't be a pipeline's optimizer: {_ELSEWHERE[name]}.", f"Take {_listed()}.")
+    if name not in OPTIMIZERS:
+        raise CompileError(f"There is no optimizer '{optimizer}'.", f"Write compile.optimizer: none, {_listed()}.")
+    return name
+
+
 def compile_program(
     program: DivideAndConquer,
     optimizer: str,
@@ -71,11 +85,7 @@ def compile_program(
         CompileError: See above.
         dspy.LMError: A call failed, even if the teleprompter went on without it.
     """
-    name = _SHORT.get(optimizer, optimizer)
-    if name in _ELSEWHERE:
-        raise CompileError(f"{name} can't be a pipeline's optimizer: {_ELSEWHERE[name]}.", f"Take {_listed()}.")
-    if name not in OPTIMIZERS:
-        raise CompileError(f"There is no optimizer '{optimizer}'.", f"Write compile.optimizer: none, {_listed()}.")
+    name = optimizer_name(optimizer)
     teleprompter: Any = getattr(dspy, name, None) or getattr(dspy.teleprompt, name)
     by_id = {item.id: item for item in items}
     metric = DecompositionMetric(lambda example, answer: grade(by_id[example.id], answer))

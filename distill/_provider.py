@@ -25,10 +25,10 @@ from pydantic import ValidationError
 
 from divcon.distill._engine import RolloutNote, next_rollout
 from divcon.distill._manifest import ManifestError, prompt_hash, read_manifest
-from divcon.distill._serve import EmbeddedModel, shared_model
+from divcon.distill._serve import EmbeddedModel, finetuned_folder, shared_model
 from divcon.distill._store import fingerprint, render_lines, write_whole
 from divcon.distill._train import TrainingError, TrainingStopped, TrainSettings, is_trained, train_adapter
-from divcon.distill.embedded import cache_folder, local_base
+from divcon.distill.embedded import local_base
 
 _PREFIX = "embedded/"
 
@@ -227,8 +227,8 @@ class LoRAJob(TrainingJob):
         return outcome if isinstance(outcome, Exception) else None
 
 
-class EmbeddedProvider(Provider):
-    """Fine-tunes an embedded base with LoRA, and serves what comes out in this process.
+class LoRAProvider(Provider):
+    """Fine-tunes a base with LoRA on this machine; those that derive from it serve what comes out.
 
     Args:
         base: `embedded`, a folder, or a hub name.
@@ -242,21 +242,12 @@ class EmbeddedProvider(Provider):
         self.base = base
         self.folder = folder
 
-    @staticmethod
-    def is_provider_model(model: str) -> bool:
-        return model.startswith(_PREFIX)
+    def served(self, adapter: Path) -> str:
+        """The `model` of an LM that is answered by a trained adapter."""
+        raise NotImplementedError
 
-    def launch(self, lm: dspy.LM, launch_kwargs: dict[str, Any] | None = None) -> None:
-        """Load the weights; nothing happens where they are loaded.
-
-        Raises:
-            ManifestError: The LM names an adapter that isn't there.
-        """
-        shared_model(local_base(self.base)).load(adapter_of(lm.model))
-
-    def kill(self, lm: dspy.LM, launch_kwargs: dict[str, Any] | None = None) -> None:
-        """Free the memory of the LM's weights; nothing happens where they aren't loaded."""
-        shared_model(local_base(self.base)).unload(adapter_of(lm.model))
+    def check(self, settings: TrainSettings) -> None:
+        """Raise where what would be trained couldn't be served; before anything is trained."""
 
     def finetune(
         self,
@@ -282,7 +273,7 @@ class EmbeddedProvider(Provider):
             TrainingStopped: The job was cancelled.
         """
         if train_data_format is not None and TrainDataFormat(train_data_format) is not TrainDataFormat.CHAT:
-            raise TrainingError(f"The embedded model learns from chats, not from {train_data_format}.", "Give chats.")
+            raise TrainingError(f"A local model learns from chats here, not from {train_data_format}.", "Give chats.")
         try:
             settings = TrainSettings(**(train_kwargs or {}))
         except ValidationError as error:
@@ -290,10 +281,11 @@ class EmbeddedProvider(Provider):
             raise TrainingError(
                 f"train_kwargs: {'.'.join(map(str, first['loc']))}: {first['msg']}.", "See divcon.TrainSettings."
             ) from error
+        self.check(settings)
         base = local_base(self.base)
         text = render_lines([_row(number, data) for number, data in enumerate(train_data, 1)])
         named = fingerprint(hashlib.sha256(text.encode()).hexdigest(), settings.model_dump(), base.revision)
-        root = self.folder or cache_folder() / "finetuned"
+        root = self.folder or finetuned_folder()
         rows, output = root / f"{named}.jsonl", root / named
 
         def progress(done: int, total: int, loss: float) -> None:
@@ -308,7 +300,36 @@ class EmbeddedProvider(Provider):
             read_manifest(output)
         except ManifestError as error:
             raise TrainingError(f"What was trained can't be used: {error}", f"Remove {output}.") from error
-        return f"{_PREFIX}{shared_model(base).add(output)}"
+        return self.served(output)
+
+
+class EmbeddedProvider(LoRAProvider):
+    """Fine-tunes an embedded base with LoRA, and serves what comes out in this process.
+
+    Args:
+        base: `embedded`, a folder, or a hub name.
+        folder: Where rows and adapters are kept; the cache folder by default.
+    """
+
+    @staticmethod
+    def is_provider_model(model: str) -> bool:
+        return model.startswith(_PREFIX)
+
+    def served(self, adapter: Path) -> str:
+        """See `LoRAProvider.served`."""
+        return f"{_PREFIX}{shared_model(local_base(self.base)).add(adapter)}"
+
+    def launch(self, lm: dspy.LM, launch_kwargs: dict[str, Any] | None = None) -> None:
+        """Load the weights; nothing happens where they are loaded.
+
+        Raises:
+            ManifestError: The LM names an adapter that isn't there.
+        """
+        shared_model(local_base(self.base)).load(adapter_of(lm.model))
+
+    def kill(self, lm: dspy.LM, launch_kwargs: dict[str, Any] | None = None) -> None:
+        """Free the memory of the LM's weights; nothing happens where they aren't loaded."""
+        shared_model(local_base(self.base)).unload(adapter_of(lm.model))
 
 
 def _row(number: int, data: dict[str, Any]) -> dict[str, Any]:

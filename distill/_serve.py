@@ -128,7 +128,7 @@ class EmbeddedModel:
         if not adapter or adapter in self._folders:
             return
         # Trained by `lm.finetune` in an earlier process: the LM that came back from a file has its name alone.
-        for manifest in sorted((cache_folder() / "finetuned").glob(f"*/{MANIFEST}")):
+        for manifest in sorted(finetuned_folder().glob(f"*/{MANIFEST}")):
             with contextlib.suppress(ManifestError):  # of another base, or damaged: not the one that is wanted
                 if self.add(manifest.parent) == adapter:
                     return
@@ -359,6 +359,11 @@ def _choose(logits: Any, rows: list[_Job]) -> list[int]:
         draw = job.rng.random() * float(cumulative[min(within, len(tokens)) - 1])
         chosen[index] = int(tokens[min(int((cumulative < draw).sum()), len(tokens) - 1)])
     return chosen
+
+
+def finetuned_folder() -> Path:
+    """Where `lm.finetune` keeps its adapters, to be found by name in a later process."""
+    return cache_folder() / "finetuned"
 
 
 @functools.cache

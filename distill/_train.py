@@ -33,6 +33,7 @@ from divcon.distill._manifest import (
     prompt_hash,
     text_hash,
 )
+from divcon.distill._probe import PROBE_CANDIDATES, choose_probe
 from divcon.distill.embedded import LOADING, Base
 from divcon.signatures import DivconError
 
@@ -141,8 +142,7 @@ def preflight(rows: Sequence[dict[str, Any]], tokenizer: Any, settings: TrainSet
     kept: list[dict[str, list[int]]] = []
     dropped = 0
     for number, row in enumerate(rows, 1):
-        prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True)["input_ids"]
-        completion = tokenizer(row["completion"][0]["content"], add_special_tokens=False)["input_ids"]
+        prompt, completion = _ids_of(row, tokenizer)
         if not completion:
             raise TrainingError(f"Training row {number} has an empty completion.", "Screen and export again.")
         bos = tokenizer.bos_token_id
@@ -170,6 +170,12 @@ def preflight(rows: Sequence[dict[str, Any]], tokenizer: Any, settings: TrainSet
         tokens=sum(len(row["input_ids"]) for row in kept),
         label_tokens=sum(label != IGNORED for row in kept for label in row["labels"]),
     )
+
+
+def _ids_of(row: dict[str, Any], tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The token ids of a row's prompt, up to where the reply begins, and of its reply."""
+    prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True)["input_ids"]
+    return prompt, tokenizer(row["completion"][0]["content"], add_special_tokens=False)["input_ids"]
 
 
 def train_adapter(
@@ -377,10 +383,26 @@ def _train(
         content_hash=content_hash(building),
     )
     manifest.write(building)
+    with LOADING:
+        choose_probe(trainer.model, _short_rows(rows, tokenizer, settings.max_length)).write(building)
     shutil.rmtree(output, ignore_errors=True)
     building.rename(output)
     shutil.rmtree(checkpoints)
     return manifest
+
+
+def _short_rows(
+    rows: Sequence[dict[str, Any]], tokenizer: Any, longest: int
+) -> list[tuple[dict[str, Any], list[int], list[int]]]:
+    """The first few rows that were trained on, with the token ids of prompt and reply."""
+    found = []
+    for row in rows:
+        prompt, reply = _ids_of(row, tokenizer)
+        if len(prompt) + len(reply) < longest:
+            found.append((row, prompt, [*reply, tokenizer.eos_token_id]))
+        if len(found) == PROBE_CANDIDATES:
+            break
+    return found
 
 
 def _prompt_of(rows_file: Path) -> dict[str, str]:

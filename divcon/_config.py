@@ -19,6 +19,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from divcon.distill import TrainSettings
+from divcon.distill.vllm import AdapterMode, ServerSettings
 from divcon.programs import Solving
 from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS, DivconError
 
@@ -119,15 +120,28 @@ class Student(_Strict):
 
     Attributes:
         base: `embedded`, a folder, or a hub name.
-        serve: Where it runs; `embedded` is in this process.
+        serve: Where it runs; `embedded` is in this process, `vllm` a server on loopback or a running one.
+        adapter: How vLLM serves a trained adapter: `lora` (unmerged), `merged` into a copy of the base, or `auto`.
+        server: The vLLM server.
+        guided: Have vLLM write nothing but a numbered list of questions. For a small untuned model.
         price: What serving it costs, per million tokens; free by default where it runs in this process.
     """
 
     base: str = "embedded"
-    serve: Literal["embedded"] = "embedded"
+    serve: Literal["embedded", "vllm"] = "embedded"
+    adapter: AdapterMode = "auto"
+    server: ServerSettings | None = None
+    guided: bool = False
     temperature: float = Field(0.0, ge=0)
     max_tokens: int = Field(128, ge=1)
     price: Price | None = None
+
+    @model_validator(mode="after")
+    def _vllm_only(self) -> Student:
+        for key, given in (("server", self.server), ("adapter", self.adapter != "auto"), ("guided", self.guided)):
+            if given and self.serve != "vllm":
+                raise ValueError(f"{key} is for 'serve: vllm', and this student is served in this process")
+        return self
 
 
 class Roles(_Strict):

@@ -51,8 +51,9 @@ from divcon.distill import (
     write_whole,
 )
 from divcon.distill.embedded import embedded_base, solver_adapter
+from divcon.distill.vllm import VLLMModel
 from divcon.programs import ChainOfThought, ChatAdapter, CompactAdapter, Direct, DivideAndConquer
-from divcon.signatures import DivconError, Subquestions
+from divcon.signatures import DivconError, Subquestions, list_pattern
 
 STUDENTS = {"none": "sd-t", "oracle": "sd-r"}
 LABELS = {
@@ -73,6 +74,10 @@ class Incomplete(DivconError):
     """
 
     results: dict[str, Any] | None = None
+
+
+class Unfit(DivconError):
+    """Something that the doctor found would stop the run."""
 
 
 class MissingStation(DivconError):
@@ -133,7 +138,13 @@ class Run:
         return local_base(self.pipeline.roles.decomposer.base)
 
     @cached_property
-    def _student_model(self) -> EmbeddedModel:
+    def _student_model(self) -> EmbeddedModel | VLLMModel:
+        student = self.pipeline.roles.decomposer
+        if student.serve == "vllm":
+            return VLLMModel(
+                self.base, student.server, adapter=student.adapter, log=self.folder / "vllm.log",
+                told=lambda text: self.reporter.finished("serve", text),
+            )  # fmt: skip
         # One engine, and so one copy of the weights and one queue, where student and solver share the base.
         return self._embedded if self.base.revision == embedded_base().revision else shared_model(self.base)
 
@@ -183,12 +194,22 @@ class Run:
 
     def student_lm(self, adapter: Path | None) -> dspy.LM:
         """The decomposer's LM: the student's base, or one of its adapters."""
-        student = self.pipeline.roles.decomposer
-        name = self._student_model.add(adapter) if adapter else ""
+        student, model = self.pipeline.roles.decomposer, self._student_model
+        name = model.add(adapter) if adapter else ""
         price = student.price.model_dump() if student.price else None
-        shown = f"embedded/{name or 'base'}"
-        identity = fingerprint(shown, self.base.revision)
-        engine = StoredEngine(self._student_model.backend(name), "decomposer", shown, self.store, price, identity)
+        backend: Any
+        if isinstance(model, VLLMModel):
+            cap = self.pipeline.program.max_subquestions
+            backend = model.backend(name, pattern=list_pattern(cap) if student.guided else None)
+            shown = f"hosted_vllm/{name or self.base.id}"
+            # Not the address: a server of ours has another one each time.
+            given = student.model_dump(include={"serve", "adapter", "guided"})
+            identity = fingerprint(shown, self.base.revision, given, cap if student.guided else None)
+        else:
+            backend = model.backend(name)
+            shown = f"embedded/{name or 'base'}"
+            identity = fingerprint(shown, self.base.revision)
+        engine = StoredEngine(backend, "decomposer", shown, self.store, price, identity)
         return role_lm(engine, temperature=student.temperature, max_tokens=student.max_tokens)
 
     def program(self, decomposer: dspy.LM, *, as_teacher: bool = False) -> DivideAndConquer:
@@ -252,6 +273,14 @@ class Run:
             parts += [_identity(self.solver), program.solve.prompt(question="?", subquestions=Subquestions(["a b?"]))]
         return fingerprint(*parts)
 
+    def close(self) -> None:
+        """End the server of the student, where one was started, and close the store."""
+        student = self.__dict__.get("_student_model")
+        if isinstance(student, VLLMModel):
+            student.close()
+        if "store" in self.__dict__:
+            self.__dict__.pop("store").close()
+
     # -- stations --------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
@@ -273,6 +302,28 @@ class Run:
                 f"warning: {task.numbers_only_twins} training questions differ from a test question in numbers alone"
             )
         self.reporter.finished("check", "; ".join(notes) or "nothing in the way")
+
+    def examine(self) -> None:
+        """Have the doctor look at what is still to be asked, before anything is paid for.
+
+        Raises:
+            Unfit: Something would stop the run; the first such thing is named.
+        """
+        from divcon._doctor import diagnose
+
+        wanted = len(self.task.train) * self.pipeline.collect.samples
+        asks = []
+        if len(self.store.traces(self._collection)) < wanted:
+            asks.append("teacher")
+        if not (self.folder / "results.json").is_file():
+            asks += ["solver", "decomposer"]
+        if not asks:
+            return
+        for finding in diagnose(self.pipeline, self.folder, asks=tuple(asks)):
+            if finding.level == "failure":
+                raise Unfit(f"{finding.what}: {finding.text}", finding.remedy)
+            if finding.level == "warning":
+                self.reporter.finished(finding.what, f"warning: {finding.text}")
 
     def compile(self) -> None:
         """Optimize the teacher's prompt, if the file asks for it."""
@@ -410,7 +461,8 @@ class Run:
             label = LABELS[name]
             if name == "teacher" and self.pipeline.roles.teacher.scripted:
                 label += " (scripted)"
-            arms.append(Arm(name, built, stamp, label))
+            served = name in ("untuned", *STUDENTS.values()) and self.pipeline.roles.decomposer.serve == "vllm"
+            arms.append(Arm(name, built, stamp, label, warm_up=served))
         return arms
 
     def evaluate(self, seconds: dict[str, float] | None = None) -> dict[str, Any]:
@@ -451,6 +503,7 @@ class Run:
             return found
 
         timed("check", self.check)
+        self.examine()
         timed("compile", self.compile)
         self.__dict__.pop("_collection", None)  # the compiled prompt is part of it
         timed("collect", self.collect)

@@ -231,6 +231,60 @@ def ask(
     out.print(f"  {seconds} s", highlight=False)
 
 
+_SHOWN = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "failure": "[red]failure[/red]"}
+
+
+@app.command()
+def doctor(file: PipelineFile, run: RunFolder = None, overrides: Overrides = None) -> None:
+    """Say in one line each whether what a pipeline file needs is there; nothing is paid for."""
+    found = []
+
+    def work() -> None:
+        from divcon._config import load_pipeline
+        from divcon._doctor import diagnose
+
+        pipeline = load_pipeline(file, overrides or [])
+        for finding in diagnose(pipeline, run or Path("runs") / file.stem):
+            found.append(finding)
+            text = _plain(finding.text) + (f"  {_plain(finding.remedy)}" if finding.level != "ok" else "")
+            out.print(f"{_SHOWN[finding.level]} {finding.what}: {text}", highlight=False, soft_wrap=True)
+
+    _guarded(lambda: None, work)
+    if any(finding.level == "failure" for finding in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    run: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="A run folder.")],
+    student: Annotated[
+        str | None, typer.Option(help="sd-r, sd-t or untuned; by default all that one server can serve, or the best.")
+    ] = None,
+    adapter: Annotated[str | None, typer.Option(help="lora, merged or auto; by default as the run has it.")] = None,
+    python: Annotated[
+        Path | None, typer.Option(metavar="PYTHON", help="The Python that vLLM is installed for.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(metavar="URL", help="Load into this running server instead.")] = None,
+    port: Annotated[int | None, typer.Option(help="The port on loopback; a free one by default.")] = None,
+    deadline: Annotated[float | None, typer.Option(metavar="SECONDS", help="How long loading may take.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="[-- VLLM ARGUMENTS]", help="Passed on.")] = None,
+) -> None:
+    """Serve the students of a run folder with vLLM on loopback, probed, until Ctrl-C."""
+
+    def work() -> None:
+        from divcon._config import load_saved_pipeline
+        from divcon._pipeline import Run
+        from divcon._serve import read_arguments, serve_students
+
+        options = {"python": python, "api_base": url, "port": port, "deadline": deadline}
+        changed: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        if arguments:
+            changed["arguments"] = read_arguments(arguments)
+        serve_students(Run(load_saved_pipeline(run), run, Terminal()), student, adapter, changed, out.print)
+
+    _guarded(lambda: None, work)
+
+
 @app.command()
 def mcp(
     run: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="A run folder.")],

@@ -8,6 +8,7 @@ from divcon.signatures._asks import (
     Solve,
     SolveStep,
     decompose_signature,
+    list_pattern,
 )
 from divcon.signatures._errors import DivconError, SubquestionsError
 from divcon.signatures._subquestions import NO_DECOMPOSITION, Subquestions, without_thinking
@@ -24,5 +25,6 @@ __all__ = [
     "Subquestions",
     "SubquestionsError",
     "decompose_signature",
+    "list_pattern",
     "without_thinking",
 ]

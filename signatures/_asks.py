@@ -74,3 +74,25 @@ def decompose_signature(max_subquestions: int = DEFAULT_MAX_SUBQUESTIONS) -> typ
         raise ValueError(f"max_subquestions is {max_subquestions}; it must be 1 or more.")
     told = Decompose.instructions.replace(f"at most {DEFAULT_MAX_SUBQUESTIONS}", f"at most {max_subquestions}")
     return Decompose.with_instructions(told)
+
+
+def list_pattern(max_subquestions: int = DEFAULT_MAX_SUBQUESTIONS) -> str:
+    """A regular expression of the replies that `Decompose` asks for, for servers that can be held to one.
+
+    Args:
+        max_subquestions: The cap, 1 or more.
+
+    Examples:
+        >>> import re
+        >>> bool(re.fullmatch(list_pattern(2), "1. How many bags?\\n2. How many plums are in them?"))
+        True
+        >>> bool(re.fullmatch(list_pattern(2), "First I count the bags."))
+        False
+    """
+    # No "?" inside, or a model could go on after its question; 200 characters, or it could go on without one.
+    pattern = ""
+    for number in range(max_subquestions, 0, -1):
+        line = rf"{number}\. [A-Z][^\n?]{{2,200}}\?"
+        pattern = line + (rf"(\n{pattern})?" if pattern else "")
+    none = NO_DECOMPOSITION.replace(".", r"\.")
+    return f"({none}|{pattern})"

@@ -1,0 +1,96 @@
+"""The probe: proof that a served adapter is the one that was trained, before a question is asked.
+
+A server may list an adapter and not apply it, answer an old name with new weights, or render chats with another
+template; replies then look plausible. So training keeps one of its rows beside the adapter, with its token ids and how
+likely it was, and the server has to give the same ids for it and find it likelier than the base does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from divcon.distill._manifest import ManifestError
+
+PROBE = "probe.json"
+PROBE_CANDIDATES = 8  # rows among which the one that training changed most is taken
+
+
+class ProbeRow(BaseModel):
+    """One training row, kept beside the adapter that learnt it. It is training data: think before publishing it.
+
+    Attributes:
+        messages: The prompt, as chat messages.
+        completion: What was learnt as the reply.
+        prompt_ids: The prompt's token ids, up to where the reply begins.
+        completion_ids: The reply's, with the token that ends it.
+        adapter_logprob: Natural log of the reply's probability under the adapter, when training ended.
+        base_logprob: The same under the base.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    messages: list[dict[str, str]]
+    completion: str
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    adapter_logprob: float
+    base_logprob: float
+
+    def write(self, folder: Path) -> None:
+        (folder / PROBE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_probe(folder: Path) -> ProbeRow | None:
+    """The row kept beside an adapter; None for an adapter that comes without.
+
+    Raises:
+        ManifestError: The file is broken.
+    """
+    file = folder / PROBE
+    try:
+        return ProbeRow.model_validate_json(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise ManifestError(f"{file} can't be read: {error}", "Train the adapter again, or remove it.") from error
+
+
+def choose_probe(model: Any, rows: Sequence[tuple[dict[str, Any], list[int], list[int]]]) -> ProbeRow:
+    """Of some rows, the one that training has made likelier most.
+
+    Args:
+        model: A trained PEFT model.
+        rows: A training row, its prompt's token ids and its reply's, each.
+    """
+    found = []
+    was_training = model.training
+    model.eval()
+    for row, prompt, reply in rows:
+        with model.disable_adapter():
+            before = _logprob(model, prompt, reply)
+        found.append(
+            ProbeRow(
+                messages=row["prompt"],
+                completion=row["completion"][0]["content"],
+                prompt_ids=prompt,
+                completion_ids=reply,
+                adapter_logprob=round(_logprob(model, prompt, reply), 4),
+                base_logprob=round(before, 4),
+            )
+        )
+    model.train(was_training)
+    return max(found, key=lambda row: row.adapter_logprob - row.base_logprob)
+
+
+def _logprob(model: Any, prompt: list[int], reply: list[int]) -> float:
+    import torch
+
+    ids = torch.tensor([prompt + reply], device=model.device)
+    with torch.inference_mode(), torch.autocast(model.device.type, dtype=torch.bfloat16):
+        logits = model(input_ids=ids, logits_to_keep=len(reply) + 1).logits[0, :-1]
+    chosen = torch.tensor(reply, device=model.device)[:, None]
+    return float(torch.log_softmax(logits.float(), -1).gather(1, chosen).sum())

@@ -1,0 +1,176 @@
+"""What divcon itself asks of an OpenAI-compatible server: names, token ids, likelihoods, loading an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import httpx
+import openai
+
+from divcon.distill._probe import ProbeRow
+from divcon.distill.vllm._process import ServerError
+
+
+class ProbeError(ServerError):
+    """A server that doesn't serve what was trained."""
+
+
+class ServerClient:
+    """A client of one server.
+
+    Args:
+        api_base: Its address, ending in `/v1`.
+        api_key: Its key; None where it asks for none.
+        timeout: Seconds a request may take.
+    """
+
+    def __init__(self, api_base: str, api_key: str | None = None, timeout: float = 60.0) -> None:
+        self.api_base = api_base.rstrip("/")
+        self.key = api_key or "none"
+        self._timeout = timeout
+
+    @property
+    def root(self) -> str:
+        """The server's address without `/v1`, where vLLM has what isn't OpenAI's."""
+        return self.api_base.removesuffix("/v1")
+
+    @cached_property
+    def _openai(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=self.api_base, api_key=self.key, timeout=self._timeout, max_retries=1)
+
+    @cached_property
+    def _http(self) -> httpx.Client:
+        return httpx.Client(timeout=self._timeout, headers={"Authorization": f"Bearer {self.key}"})
+
+    def names(self) -> list[str]:
+        """The names of what it serves.
+
+        Raises:
+            ServerError: It can't be reached, refuses the key, or is no such server.
+        """
+        with self._explained("list its models"):
+            return [model.id for model in self._openai.models.list()]
+
+    def bases(self) -> list[str]:
+        """The names of what it serves and doesn't call an adapter of something else."""
+        with self._explained("list its models"):
+            cards = self._openai.models.list()
+            return [card.id for card in cards if not (card.model_extra or {}).get("parent")]
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Load an adapter into the running server.
+
+        Raises:
+            ServerError: The server doesn't load adapters, or refuses this one.
+        """
+        with self._explained(f"load {name}"):
+            answer = self._http.post(
+                f"{self.root}/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(folder.resolve())}
+            )
+        if answer.status_code in (404, 405):
+            raise ServerError(
+                f"The server at {self.api_base} doesn't load adapters at run time (it answers "
+                f"{answer.status_code} at /v1/load_lora_adapter).",
+                "Start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment, load the "
+                "adapter at its start with --lora-modules, or let divcon start a server.",
+            )
+        if answer.status_code != 200 and name not in self.names():
+            said = " ".join(answer.text.split())[:300]
+            remedy = "The folder has to be one that the server's machine sees, and its --max-lora-rank has to admit it."
+            if "rank" in said.lower():
+                remedy = "Start the server with a higher --max-lora-rank, or serve the adapter merged."
+            raise ServerError(f"The server at {self.api_base} refuses the adapter {name}: {said}", remedy)
+
+    def token_ids(self, model: str, messages: list[dict[str, str]]) -> list[int]:
+        """The token ids of a chat as the server renders it, up to where the reply begins.
+
+        Raises:
+            ServerError: It has no such endpoint.
+        """
+        asked = {"model": model, "messages": messages, "add_generation_prompt": True}
+        with self._explained("tokenize a chat"):
+            answer = self._http.post(f"{self.root}/tokenize", json=asked)
+        if answer.status_code != 200:
+            raise ServerError(
+                f"The server at {self.api_base} doesn't tokenize a chat: /tokenize answers {answer.status_code}.",
+                "Use a vLLM server.",
+            )
+        ids: list[int] = answer.json()["tokens"]
+        return ids
+
+    def logprob(self, model: str, prompt: list[int], reply: list[int]) -> float:
+        """The natural log of a reply's probability after a prompt, both as token ids."""
+        with self._explained("score a reply"):
+            answer = self._openai.completions.create(
+                model=model, prompt=prompt + reply, max_tokens=1, temperature=0.0, extra_body={"prompt_logprobs": 0}
+            )
+        scores = answer.choices[0].model_extra["prompt_logprobs"]  # type: ignore[index]
+        pairs = zip(reply, scores[len(prompt) :], strict=True)
+        return float(sum(position[str(token)]["logprob"] for token, position in pairs))
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (openai.APIConnectionError, httpx.TransportError) as error:
+            raise ServerError(
+                f"The server at {self.api_base} can't be reached to {what}: {error}",
+                "Start it, or correct its address.",
+            ) from error
+        except openai.AuthenticationError as error:
+            raise ServerError(
+                f"The server at {self.api_base} refuses the key.", "Name its variable in server.api_key_env."
+            ) from error
+        except openai.NotFoundError as error:
+            raise ServerError(
+                f"The server at {self.api_base} answers 404 when asked to {what}: {error.message}",
+                "Check that the address ends in /v1 and that the name is one it serves.",
+            ) from error
+        except openai.APIError as error:
+            raise ServerError(
+                f"The server at {self.api_base} can't {what}: {error.message}", "Look at its log."
+            ) from error
+
+
+def probe(client: ServerClient, name: str, row: ProbeRow, base: str | None) -> dict[str, float]:
+    """Check that a server answers under `name` with the adapter that learnt `row`.
+
+    Args:
+        client: Of the server.
+        name: The adapter's name there.
+        row: A training row of the adapter.
+        base: The base's name there; None where it serves no base, which is then what training measured.
+
+    Returns:
+        `adapter_logprob` and `base_logprob` of the row's reply.
+
+    Raises:
+        ProbeError: The name isn't served, the prompt comes out as other tokens, or the adapter isn't applied.
+        ServerError: The server can't be asked.
+    """
+    served = client.names()
+    if name not in served:
+        raise ProbeError(
+            f"The server at {client.api_base} doesn't serve '{name}'; it serves {', '.join(served) or 'nothing'}.",
+            "Load the adapter, or let divcon do it.",
+        )
+    ids = client.token_ids(name, row.messages)
+    if ids != row.prompt_ids:
+        at = next((i for i, (a, b) in enumerate(zip(ids, row.prompt_ids, strict=False)) if a != b), len(row.prompt_ids))
+        raise ProbeError(
+            f"A training prompt comes out as other tokens on the server at {client.api_base} ({len(ids)} instead of "
+            f"{len(row.prompt_ids)}, different from token {at} on): its tokenizer or chat template is another one.",
+            "Serve the base that the adapter was trained on, without --chat-template.",
+        )
+    adapter = client.logprob(name, row.prompt_ids, row.completion_ids)
+    plain = row.base_logprob if base is None else client.logprob(base, row.prompt_ids, row.completion_ids)
+    if not adapter > plain:
+        raise ProbeError(
+            f"The adapter '{name}' is listed at {client.api_base} and changes nothing for the better: a reply it has "
+            f"learnt has log-probability {adapter:.2f}, and {plain:.2f} without it.",
+            "The server doesn't apply the adapter (look at its log), or the adapter has learnt nothing.",
+        )
+    return {"adapter_logprob": round(adapter, 4), "base_logprob": round(plain, 4)}

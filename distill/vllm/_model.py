@@ -1,0 +1,354 @@
+"""A base and its adapters behind vLLM, used as the embedded engine is: names to ask by, and LMs that answer to them.
+
+Servers start with the first call and not before, so a run whose replies are all in its store starts none. Unmerged
+adapters share one server with their base. A merged one is a model of its own; one server runs at a time then, and the
+calls for another wait until those under way have ended, since two servers would claim the same memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import dspy
+from dspy.lm15 import Request, Response
+from dspy.utils.exceptions import LMTransportError
+
+from divcon.distill._engine import LMBackend
+from divcon.distill._manifest import Manifest, ManifestError
+from divcon.distill._probe import read_probe
+from divcon.distill.embedded import Base
+from divcon.distill.vllm._adapters import Adapter, merged_copy, read_adapter
+from divcon.distill.vllm._client import probe
+from divcon.distill.vllm._process import ServerError
+from divcon.distill.vllm._server import AttachedServer, Server, StartedServer
+from divcon.distill.vllm._settings import AdapterMode, Installation, ServerSettings, find_installation
+
+
+class VLLMModel:
+    """A base, and any number of its adapters, served by vLLM.
+
+    Args:
+        base: The base model.
+        settings: The server to start, or the running one to use.
+        adapter: `lora` serves adapters unmerged, all on one server; `merged` serves a merged copy each; `auto` is
+            `merged` on a CPU and where vLLM can't take an adapter unmerged, else `lora`.
+        log: Where a server's output goes; a file in the temporary folder by default.
+        told: Told in one line what happens.
+
+    Raises:
+        ServerError: There is no vLLM where the settings say.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        settings: ServerSettings | None = None,
+        *,
+        adapter: AdapterMode = "auto",
+        log: Path | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> None:
+        self.base = base
+        self.settings = settings or ServerSettings()
+        self.mode = adapter
+        self.log = log or Path(tempfile.gettempdir()) / f"divcon-vllm-{id(self):x}.log"
+        self.told = told or (lambda text: None)
+        self.probed: dict[str, dict[str, float]] = {}
+        self._adapters: dict[str, Adapter] = {}
+        self._lms: dict[tuple[str, str], dspy.LM] = {}
+        self._turn = threading.Condition()
+        self._changing = False
+        self._calls = 0
+        self._current: str | None = None  # the adapter that is served merged; empty for the base's own server
+        self._server: Server | None = None
+        self._ready: set[str] = set()  # adapters loaded and probed on the server that runs
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> VLLMModel:
+        return self
+
+    def __enter__(self) -> VLLMModel:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @functools.cached_property
+    def installation(self) -> Installation | None:
+        """The vLLM that runs here; None where a running server is used."""
+        return None if self.settings.api_base else find_installation(self.settings)
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.base.path)
+
+    def add(self, folder: Path) -> str:
+        """Make an adapter known, and return the name it is served under, which carries its content hash.
+
+        Raises:
+            ManifestError: The adapter has no manifest, was changed, or was trained on another base.
+            ServerError: vLLM can't serve it, or not in the way that was asked for.
+        """
+        adapter = read_adapter(folder, self.base)
+        if adapter.not_as_lora and self.mode == "lora":
+            raise ServerError(
+                f"vLLM can't serve the adapter in {folder} unmerged: {adapter.not_as_lora}.", "Serve it merged."
+            )
+        allowed = self.settings.arguments.get("max-lora-rank")
+        if allowed is not None and adapter.rank > int(allowed) and self.served_as(adapter) == "lora":
+            raise ServerError(
+                f"The adapter in {folder} has rank {adapter.rank}, and the server is to take {allowed} at most.",
+                "Take max-lora-rank out of server.arguments, raise it, or serve the adapter merged.",
+            )
+        self._adapters[adapter.name] = adapter
+        return adapter.name
+
+    def served_as(self, adapter: Adapter) -> Literal["lora", "merged"]:
+        """How an adapter is served."""
+        if self.mode != "auto":
+            return self.mode
+        if self.installation is None:
+            return "lora"  # a server of somebody else's takes adapters or has the merged copy under its name
+        return "merged" if self.installation.on_cpu or adapter.not_as_lora else "lora"
+
+    def manifest(self, name: str) -> Manifest:
+        """The manifest of a known adapter."""
+        return self._adapters[name].manifest
+
+    def require(self, name: str) -> None:
+        """Raise unless the base (an empty name) or a known adapter is meant.
+
+        Raises:
+            ManifestError: There is no such adapter.
+        """
+        if name and name not in self._adapters:
+            raise ManifestError(f"There is no adapter '{name}' here.", "Add its folder first.")
+
+    def backend(self, name: str = "", *, pattern: str | None = None, engine: str = "auto") -> VLLMBackend:
+        """What a role's engine asks: the base, or one of its adapters by served name.
+
+        Args:
+            name: The adapter; empty for the base.
+            pattern: A regular expression that every reply has to match (vLLM's structured outputs).
+            engine: The client of the `dspy.LM` behind it: `auto` or `litellm`.
+        """
+        self.require(name)
+        return VLLMBackend(self, name, pattern, engine)
+
+    def lm(self, name: str, engine: str = "auto") -> dspy.LM:
+        """A `dspy.LM` over HTTP on the server that runs now; `serving` keeps it there."""
+        server = self._server
+        assert server is not None
+        lm = self._lms.get((name, engine))
+        if lm is None:
+            # A server of ours isn't somebody else's busy one, and one that has died is started again by `serving`.
+            retries = 0 if isinstance(server, StartedServer) else 3
+            lm = self._lms[name, engine] = dspy.LM(
+                f"hosted_vllm/{name or server.name}", engine=engine, api_base=server.api_base,
+                api_key=server.client.key, timeout=600.0, cache=False, num_retries=retries,
+            )  # fmt: skip
+        return lm
+
+    def server_of(self, name: str) -> str:
+        """What tells the server that an adapter needs from others: its own name where it is merged, else nothing."""
+        return name if name and self.served_as(self._adapters[name]) == "merged" else ""
+
+    def start(self, name: str = "") -> str:
+        """Start the server of the base or of an adapter now, probe it, and return its address."""
+        with self.serving(name) as server:
+            return server.api_base
+
+    @contextlib.contextmanager
+    def serving(self, name: str = "") -> Iterator[Server]:
+        """The running server of the base or of an adapter, for the time of a call.
+
+        Raises:
+            ServerError: It can't be started, loaded or used; see the message.
+        """
+        server = self._enter(name)
+        try:
+            yield server
+        finally:
+            self._leave()
+
+    @contextlib.asynccontextmanager
+    async def aserving(self, name: str = "") -> AsyncIterator[Server]:
+        """`serving`, awaited."""
+        server = self._enter_at_once(name)
+        if server is None:
+            server = await asyncio.to_thread(self._enter, name)
+        try:
+            yield server
+        finally:
+            self._leave()
+
+    def close(self) -> None:
+        """End the server, where it is ours. The next call starts one again."""
+        with self._turn:
+            server, self._server, self._current = self._server, None, None
+            self._ready.clear()
+            self._lms.clear()
+        if server is not None:
+            server.stop()
+
+    # -- whose turn it is ------------------------------------------------------------------------------------------
+
+    def _fits(self, name: str) -> bool:
+        return (
+            self._server is not None and self._server.running
+            and self._current == self.server_of(name) and (not name or name in self._ready)
+        )  # fmt: skip
+
+    def _enter_at_once(self, name: str) -> Server | None:
+        with self._turn:
+            if self._changing or not self._fits(name):
+                return None
+            self._calls += 1
+            return self._server
+
+    def _enter(self, name: str) -> Server:
+        with self._turn:
+            while self._changing or (self._calls and not self._fits(name)):
+                self._turn.wait()
+            if self._fits(name):
+                self._calls += 1
+                assert self._server is not None
+                return self._server
+            self._changing = True
+        try:
+            server = self._bring_up(name)
+        except BaseException:
+            with self._turn:
+                self._changing = False
+                self._turn.notify_all()
+            raise
+        with self._turn:
+            self._changing = False
+            self._calls += 1
+            self._turn.notify_all()
+        return server
+
+    def _leave(self) -> None:
+        with self._turn:
+            self._calls -= 1
+            self._turn.notify_all()
+
+    def _bring_up(self, name: str) -> Server:
+        key = self.server_of(name)
+        adapter = self._adapters.get(name)
+        server = self._server
+        too_small = (
+            isinstance(server, StartedServer) and adapter is not None and not key
+            and (server.lora_rank or 0) < adapter.server_rank
+        )  # fmt: skip
+        if server is not None and (self._current != key or too_small):
+            server.stop()
+            server = self._server = None
+        if server is None or not server.running:
+            self._ready.clear()
+            self._lms.clear()
+            server = server or self._made(key)
+            self._server, self._current = server, key
+            started = time.perf_counter()
+            server.start(self.told)
+            what = key or ", ".join([self.base.id, *getattr(server, "adapters", ())])
+            self.told(f"vLLM serves {what} at {server.api_base} after {time.perf_counter() - started:.0f} s")
+        if adapter is not None and name not in self._ready:
+            self._check(server, adapter, merged=bool(key))
+            self._ready.add(name)
+        return server
+
+    def _made(self, key: str) -> Server:
+        if self.settings.api_base:
+            return AttachedServer(self.settings, self.base.id)
+        assert self.installation is not None
+        if key:
+            adapter = self._adapters[key]
+            self.told(f"merging {key} into its base")
+            weights = merged_copy(adapter, self.base)
+            return StartedServer(self.installation, self.settings, weights, key, {}, None, self.log)
+        unmerged = {n: a for n, a in self._adapters.items() if self.served_as(a) == "lora"}
+        return StartedServer(
+            self.installation, self.settings, self.base.path, self.base.id,
+            {name: adapter.folder for name, adapter in unmerged.items()},
+            max((adapter.server_rank for adapter in unmerged.values()), default=None), self.log,
+        )  # fmt: skip
+
+    def _check(self, server: Server, adapter: Adapter, merged: bool) -> None:
+        if not merged:
+            server.load(adapter.name, adapter.folder)
+        row = read_probe(adapter.folder)
+        if row is None:
+            self.told(f"{adapter.name} comes without a probe: that it is applied was not checked")
+            return
+        client = server.client
+        base = server.name if not merged and server.name in client.names() else None
+        found = probe(client, adapter.name, row, base)
+        self.probed[adapter.name] = found
+        self.told(
+            f"probe of {adapter.name}: a reply it has learnt has log-probability {found['adapter_logprob']:.2f}, "
+            f"without it {found['base_logprob']:.2f}"
+        )
+
+
+class VLLMBackend:
+    """Answers requests with a `VLLMModel`, by the base or one of its adapters.
+
+    A call that a dying server cut off is asked again of its successor.
+    """
+
+    def __init__(self, model: VLLMModel, adapter: str, pattern: str | None, engine: str) -> None:
+        self.model = model
+        self.adapter = adapter
+        self.pattern = pattern
+        self.engine = engine
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> VLLMBackend:
+        return self
+
+    def complete(self, request: Request, rollout: int) -> Response:
+        asked = self._guided(request)
+        while True:
+            with self.model.serving(self.adapter) as server:
+                try:
+                    return LMBackend(self.model.lm(self.adapter, self.engine)).complete(asked, rollout)
+                except LMTransportError:
+                    if not _has_died(server):
+                        raise
+
+    async def acomplete(self, request: Request, rollout: int) -> Response:
+        asked = self._guided(request)
+        while True:
+            async with self.model.aserving(self.adapter) as server:
+                try:
+                    return await LMBackend(self.model.lm(self.adapter, self.engine)).acomplete(asked, rollout)
+                except LMTransportError:
+                    if not await asyncio.to_thread(_has_died, server):
+                        raise
+
+    def _guided(self, request: Request) -> Request:
+        if self.pattern is None:
+            return request
+        extensions = {**(request.config.extensions or {}), "structured_outputs": {"regex": self.pattern}}
+        return replace(request, config=replace(request.config, extensions=extensions))
+
+
+def _has_died(server: Server) -> bool:
+    """Whether a server of ours is gone; a dying one closes its sockets a moment before its process ends."""
+    if isinstance(server, AttachedServer):
+        return False
+    for _ in range(50):
+        if not server.running:
+            return True
+        time.sleep(0.1)
+    return False

@@ -1,0 +1,219 @@
+"""One vLLM server: a child process on loopback, or one that runs already."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import httpx
+
+from divcon.distill.vllm._client import ServerClient
+from divcon.distill.vllm._process import HOST, ServerDied, ServerError, ServerProcess, free_port
+from divcon.distill.vllm._settings import Installation, ServerSettings
+
+Told = Callable[[str], None]
+_PORTS = 3  # attempts to get a port
+_HASHED = re.compile(r"-[0-9a-f]{12}$")  # a merged adapter of ours, which no server calls an adapter
+
+
+class StartedServer:
+    """A vLLM server of ours, for one folder of weights.
+
+    Args:
+        installation: The vLLM that runs it.
+        settings: Port, deadline, arguments, environment, restarts.
+        weights: The folder it loads.
+        name: What it serves them as.
+        adapters: LoRA adapters to load with it, by the name to serve each under.
+        lora_rank: The largest rank it is to take; None for a server without LoRA.
+        log: Where its output goes.
+    """
+
+    def __init__(
+        self,
+        installation: Installation,
+        settings: ServerSettings,
+        weights: Path,
+        name: str,
+        adapters: Mapping[str, Path],
+        lora_rank: int | None,
+        log: Path,
+    ) -> None:
+        self.installation = installation
+        self.settings = settings
+        self.weights = weights
+        self.name = name
+        self.adapters = dict(adapters)
+        self.lora_rank = lora_rank
+        self.log = log
+        self.died_before = 0
+        self._cancelled = threading.Event()
+        self._process: ServerProcess | None = None
+        self._port = 0
+
+    @property
+    def api_base(self) -> str:
+        return f"http://{HOST}:{self._port}/v1"
+
+    @property
+    def client(self) -> ServerClient:
+        return ServerClient(self.api_base, os.environ.get("VLLM_API_KEY"))
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.running
+
+    def start(self, told: Told | None = None) -> None:
+        """Start it and wait until it answers; where it has ended by itself before, only so often.
+
+        Args:
+            told: Told how it goes, now and then.
+
+        Raises:
+            ServerDied: It ended while it was loading, or more often than `restarts` admits.
+            ServerError: The port is taken, or the deadline has passed.
+        """
+        if self._process is not None and not self._process.running:
+            self.died_before += 1
+            if self.died_before > self.settings.restarts:
+                raise self._process.died()
+        for attempt in range(_PORTS, 0, -1):
+            try:
+                self._start_once(told)
+                return
+            except ServerDied as error:
+                if error.port_taken and self.settings.port is None and attempt > 1:
+                    continue  # somebody took it between our look and the server's
+                self.died_before = self.settings.restarts + 1  # what can't be loaded now can't be loaded later
+                raise
+            except BaseException:
+                self.stop()
+                raise
+
+    def _start_once(self, told: Told | None) -> None:
+        self._cancelled.clear()
+        self._port = free_port(self.settings.port)
+        self._process = ServerProcess(self.command(), self.environment(), self.log, f"vLLM with {self.name}")
+        next_word = 10.0
+
+        def waiting(gone: float) -> None:
+            nonlocal next_word
+            if told and gone >= next_word:
+                next_word += 10.0
+                told(f"vLLM is loading {self.name}, {gone:.0f} s of at most {self.settings.deadline:.0f}")
+
+        health = f"http://{HOST}:{self._port}/health"
+        self._process.wait_until_ready(health, self.settings.deadline, waiting, self._cancelled)
+        if self.name not in (served := self.client.names()) or not self.running:
+            raise ServerError(
+                f"Another server answers at {self.api_base}: it serves {', '.join(served)}, not {self.name}.",
+                "Leave the port out to have a free one picked.",
+            )
+
+    def command(self) -> list[str]:
+        """What starts it."""
+        words = [
+            str(self.installation.python), "-m", "vllm.entrypoints.openai.api_server",
+            "--model", str(self.weights), "--served-model-name", self.name,
+            "--host", HOST, "--port", str(self._port),
+        ]  # fmt: skip
+        if self.lora_rank is not None:
+            given = self.settings.arguments
+            words.append("--enable-lora")
+            if "max-lora-rank" not in given:
+                words += ["--max-lora-rank", str(self.lora_rank)]
+            if "max-loras" not in given and len(self.adapters) > 1:
+                words += ["--max-loras", str(min(len(self.adapters), 4))]
+            if self.adapters:
+                words += ["--lora-modules", *(f"{name}={folder.resolve()}" for name, folder in self.adapters.items())]
+        if self.installation.on_cpu and "enforce-eager" not in self.settings.arguments:
+            # Compiled it decodes 7 % faster, and is ready after 81 s instead of 34 (two cores, 135M parameters).
+            words.append("--enforce-eager")
+        return words + self.settings.command_line()
+
+    def environment(self) -> dict[str, str]:
+        """What its environment has besides ours."""
+        ours = {
+            "VLLM_NO_USAGE_STATS": "1",  # nothing is reported to anybody
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+            "PYTHONUNBUFFERED": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        if self.installation.on_cpu and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+            # vLLM would claim nine tenths of the machine's memory, and not start where that isn't free.
+            ours["VLLM_CPU_KVCACHE_SPACE"] = "2"
+        return {**ours, **self.settings.environment}
+
+    def load(self, name: str, folder: Path) -> None:
+        """Load one more adapter; nothing happens where it is loaded."""
+        if name not in self.adapters or name not in self.client.names():
+            self.client.load_adapter(name, folder)
+            self.adapters[name] = folder
+
+    def stop(self) -> None:
+        """End it."""
+        self._cancelled.set()
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+
+class AttachedServer:
+    """A server that somebody else runs.
+
+    Args:
+        settings: Its address and the variable of its key.
+        name: The base's name; replaced by the one it is served under when that is known.
+    """
+
+    def __init__(self, settings: ServerSettings, name: str) -> None:
+        assert settings.api_base is not None
+        self.settings = settings
+        self.api_base = settings.api_base.rstrip("/")
+        self.name = name
+        self.lora_rank = None
+        self.running = False
+
+    @property
+    def client(self) -> ServerClient:
+        variable = self.settings.api_key_env or "VLLM_API_KEY"
+        return ServerClient(self.api_base, os.environ.get(variable))
+
+    def start(self, told: Told | None = None) -> None:
+        """Wait until it answers, and find the name of the base.
+
+        Raises:
+            ServerError: It can't be reached within the deadline (10 seconds at most: it is said to run already).
+        """
+        deadline = time.monotonic() + min(self.settings.deadline, 10.0)
+        while True:
+            with contextlib.suppress(httpx.HTTPError):
+                httpx.get(f"{self.api_base.removesuffix('/v1')}/health", timeout=2.0)
+                break
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
+        bases = [name for name in self.client.bases() if not _HASHED.search(name)]
+        if self.name not in bases:
+            # A base in a folder is often served under its whole path, or under a name of the server's own.
+            alike = [name for name in bases if name.rpartition("/")[2] == self.name.rpartition("/")[2]]
+            self.name = alike[0] if alike else bases[0] if len(bases) == 1 else self.name
+        self.running = True
+
+    def load(self, name: str, folder: Path) -> None:
+        """Load an adapter, where the server hasn't got it."""
+        client = self.client
+        if name not in client.names():
+            client.load_adapter(name, folder)
+
+    def stop(self) -> None:
+        """Leave it alone: it isn't ours."""
+        self.running = False
+
+
+Server = StartedServer | AttachedServer

@@ -1,0 +1,98 @@
+"""`divcon serve`: the students of a run folder behind a vLLM server, for programs elsewhere on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, cast, get_args
+
+from pydantic import ValidationError
+
+from divcon._pipeline import MissingStation, Run
+from divcon.distill import is_trained
+from divcon.distill.vllm import AdapterMode, ServerError, ServerSettings, VLLMModel
+from divcon.signatures import DivconError
+
+_BEST_FIRST = ("sd-r", "sd-t")
+
+
+def read_arguments(words: Sequence[str]) -> dict[str, Any]:
+    """What stands after `--`, as `server.arguments` has it.
+
+    Raises:
+        DivconError: A value stands where a name should.
+    """
+    found: dict[str, Any] = {}
+    name = ""
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            found[name] = value if equals else True
+        elif not name:
+            raise DivconError(f"'{word}' is no argument of vLLM.", "Write '-- --max-model-len 4096'.")
+        elif found[name] is True:
+            found[name] = word
+        else:
+            found[name] = [*(found[name] if isinstance(found[name], list) else [found[name]]), word]
+    return found
+
+
+def serve_students(
+    run: Run, student: str | None, adapter: str | None, changed: dict[str, Any], show: Callable[[str], None]
+) -> None:
+    """Serve until the server ends for good or the user stops it; a running server only gets the adapters.
+
+    Args:
+        run: The run folder.
+        student: `sd-r`, `sd-t` or `untuned`; None for all that one server can serve, or else the best.
+        adapter: How adapters are served; None for what the run says.
+        changed: Fields of `ServerSettings` that differ from the run's.
+        show: Prints a line.
+
+    Raises:
+        DivconError: A student isn't trained, or the settings make no sense.
+        ServerError: The server can't be started or used.
+    """
+    of_run = run.pipeline.roles.decomposer
+    mode = adapter or of_run.adapter
+    if mode not in get_args(AdapterMode):
+        raise DivconError(f"There is no way '{mode}' to serve an adapter.", "Write lora, merged or auto.")
+    before = of_run.server.model_dump(exclude_defaults=True) if of_run.server else {}
+    if "api_base" in changed:
+        before = {}
+    try:
+        settings = ServerSettings(**{**before, **changed})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DivconError(f"{'.'.join(map(str, first['loc'])) or 'serve'}: {first['msg']}.", "Correct it.") from error
+    folders = {name: run.folder / "adapters" / name for name in _BEST_FIRST}
+    trained = [name for name, folder in folders.items() if is_trained(folder)]
+    wanted = [student] if student else trained or ["untuned"]
+    for name in wanted:
+        if name not in ("untuned", *trained):
+            raise MissingStation(f"The student {name.upper()} isn't trained in {run.folder}.", "Run 'divcon train'.")
+    told = lambda text: run.reporter.finished("serve", text)  # noqa: E731
+    with VLLMModel(
+        run.base, settings, adapter=cast(AdapterMode, mode), log=run.folder / "vllm.log", told=told
+    ) as model:
+        names = [model.add(folders[name]) if name != "untuned" else "" for name in wanted]
+        if len({model.server_of(name) for name in names}) > 1:
+            names = names[:1]  # a merged copy takes a server of its own
+        for name in names:
+            address = model.start(name)
+        show(f"address  {address}")
+        for name in names:
+            shown = name or run.base.id
+            show(f"model    {shown}")
+            show(f'python   dspy.LM("hosted_vllm/{shown}", api_base="{address}", api_key="none", cache=False)')
+        if settings.api_base:
+            return
+        show("Ctrl-C ends it.")
+        while True:
+            time.sleep(0.5)
+            for name in names:
+                try:
+                    model.start(name)  # nothing, while it runs
+                except ServerError:
+                    model.close()
+                    raise
