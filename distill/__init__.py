@@ -10,7 +10,7 @@ from divcon.distill._engine import LMBackend, StoredEngine, at_station, role_lm
 from divcon.distill._export import Export, NothingToLearn, OverlapError, export, overlapping, refuse_overlap
 from divcon.distill._manifest import Manifest, ManifestError, content_hash, prompt_hash, read_manifest, text_hash
 from divcon.distill._metric import DecompositionMetric
-from divcon.distill._overlap import overlapped
+from divcon.distill._overlap import error_behind, overlapped
 from divcon.distill._provider import EmbeddedEngine, EmbeddedProvider, LoRAJob, PromptDrift, embedded_lm
 from divcon.distill._screen import Screened, screen
 from divcon.distill._serve import EmbeddedModel, shared_model
@@ -57,6 +57,7 @@ __all__ = [
     "content_hash",
     "embedded_base",
     "embedded_lm",
+    "error_behind",
     "export",
     "fingerprint",
     "is_trained",

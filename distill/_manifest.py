@@ -110,7 +110,9 @@ def prompt_parts(predictor: Any) -> dict[str, str]:
         predictor: A `RolePredict`.
     """
     inputs = {name: f"<{name}>" for name in predictor.signature.input_fields}
-    system, *demos, user = predictor.prompt(**inputs)
+    *before, user = predictor.prompt(**inputs)
+    # Where the instruction ends the prompt there is no system message, and it is part of the layout.
+    system, demos = (before[0], before[1:]) if before and before[0]["role"] == "system" else (None, before)
     label = getattr(predictor.adapter, "label", lambda name: name)
     outputs = [
         (name, label(name), get_annotation_name(field.annotation))

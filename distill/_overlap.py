@@ -10,6 +10,8 @@ from typing import TypeVar
 from dspy.utils.exceptions import LMAuthError, LMBillingError, LMConfigurationError, LMTransportError
 
 from divcon.distill._store import StoreError
+from divcon.distill.vllm._process import ServerError
+from divcon.signatures import DivconError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -20,11 +22,20 @@ HOPELESS = (LMAuthError, LMBillingError, LMConfigurationError)
 _UNREACHED_LIMIT = 3
 
 
-def _store_error(error: BaseException | None) -> StoreError | None:
-    """The store's error behind an LM's, which is how DSPy passes on what an engine raises."""
+def _ends_all(error: BaseException | None) -> DivconError | None:
+    """The error of the store or of a server of ours behind an LM's, which is how DSPy passes on what an engine raises.
+
+    What can't be kept isn't asked for, and a server that has died for good answers nothing.
+    """
+    found = error_behind(error)
+    return found if isinstance(found, (StoreError, ServerError)) else None
+
+
+def error_behind(error: BaseException | None) -> DivconError | None:
+    """The error of divcon's own that an LM's error was made from, or None."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
-        if isinstance(error, StoreError):
+        if isinstance(error, DivconError):
             return error
         seen.add(id(error))
         error = error.__cause__ or error.__context__
@@ -67,8 +78,8 @@ def overlapped(
                     raise error
                 if isinstance(error, HOPELESS):
                     raise error
-                if (full := _store_error(error)) is not None:
-                    raise full  # what can't be kept isn't asked for
+                if (final := _ends_all(error)) is not None:
+                    raise final
                 unreached = unreached + 1 if isinstance(error, LMTransportError) else 0
                 if error is not None and unreached >= _UNREACHED_LIMIT:
                     raise error

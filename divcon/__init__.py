@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         bind_adapter,
         embedded_lm,
     )
+    from divcon.distill.vllm import ServerSettings, VLLMProvider, vllm_lm
     from divcon.programs import (
         ChainOfThought,
         ChatAdapter,
@@ -53,6 +54,9 @@ _WHERE = {
     "TrainSettings": "distill",
     "bind_adapter": "distill",
     "embedded_lm": "distill",
+    "ServerSettings": "distill.vllm",
+    "VLLMProvider": "distill.vllm",
+    "vllm_lm": "distill.vllm",
     "ChainOfThought": "programs",
     "ChatAdapter": "programs",
     "CompactAdapter": "programs",
@@ -89,16 +93,19 @@ __all__ = [
     "Pipeline",
     "RolePredict",
     "Run",
+    "ServerSettings",
     "Solve",
     "SolveStep",
     "Subquestions",
     "TrainSettings",
+    "VLLMProvider",
     "__version__",
     "as_tool",
     "bind",
     "bind_adapter",
     "embedded_lm",
     "load_pipeline",
+    "vllm_lm",
 ]
 
 

@@ -39,6 +39,7 @@ from divcon.distill import (
     bind_adapter,
     collect,
     compile_program,
+    error_behind,
     export,
     fingerprint,
     is_trained,
@@ -665,6 +666,8 @@ def explain_lm_error(error: LMError, pipeline: Pipeline) -> DivconError:
     """An LM's error in the words of the pipeline file: which role, which server, what to do."""
     from dspy.utils.exceptions import LMAuthError, LMNotConfiguredError, LMTransportError
 
+    if (ours := error_behind(error)) is not None:
+        return ours
     notes = getattr(error, "__notes__", [])
     role = next((note.removeprefix("role: ") for note in notes if note.startswith("role: ")), None)
     endpoint = getattr(pipeline.roles, role, None) if role in ("teacher", "solver") else None

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from divcon._pipeline import MissingStation, Run
 from divcon.distill import is_trained
-from divcon.distill.vllm import AdapterMode, ServerError, ServerSettings, VLLMModel
+from divcon.distill.vllm import AdapterMode, ServerSettings, VLLMModel
 from divcon.signatures import DivconError
 
 _BEST_FIRST = ("sd-r", "sd-t")
@@ -88,11 +88,10 @@ def serve_students(
         if settings.api_base:
             return
         show("Ctrl-C ends it.")
-        while True:
-            time.sleep(0.5)
-            for name in names:
-                try:
+        try:
+            while True:
+                time.sleep(0.5)
+                for name in names:
                     model.start(name)  # nothing, while it runs
-                except ServerError:
-                    model.close()
-                    raise
+        except KeyboardInterrupt:
+            show("Ended.")

@@ -280,7 +280,7 @@ def serve(
         changed: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if arguments:
             changed["arguments"] = read_arguments(arguments)
-        serve_students(Run(load_saved_pipeline(run), run, Terminal()), student, adapter, changed, out.print)
+        serve_students(Run(load_saved_pipeline(run), run, Terminal()), student, adapter, changed, typer.echo)
 
     _guarded(lambda: None, work)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import dspy
 from dspy.adapters.utils import apply_output_field_defaults, format_field_value, parse_value
@@ -31,12 +31,37 @@ class CompactAdapter(dspy.ChatAdapter):
     Args:
         labels: What a field is called in the prompt, by its name; otherwise it is the name in words. A trained
             student has learnt its labels, so they are part of the prompt that a manifest fixes.
+        instruction: Where the instruction stands. `first`, it is the system message, and the calls of one role on a
+            passage share their prefix. `last`, it ends the prompt, so that the calls of both roles do, where one model
+            answers both and its server caches prefixes.
     """
 
-    def __init__(self, labels: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        labels: Mapping[str, str] | None = None,
+        instruction: Literal["first", "last"] = "first",
+        **kwargs: Any,
+    ) -> None:
+        if instruction not in ("first", "last"):
+            raise ValueError(f"instruction is {instruction!r}; it must be 'first' or 'last'.")
         kwargs.setdefault("use_json_adapter_fallback", False)
         super().__init__(**kwargs)
         self.labels = {**LABELS, **(labels or {})}
+        self.instruction = instruction
+
+    def format(
+        self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = super().format(signature, demos, inputs)
+        if self.instruction == "first":
+            return messages
+        system, *others = messages
+        content = others[-1]["content"]
+        if isinstance(content, str):
+            others[-1] = {**others[-1], "content": f"{content}\n{system['content']}"}
+        else:  # parts, where an input is no text
+            others[-1] = {**others[-1], "content": [*content, {"type": "text", "text": f"\n{system['content']}"}]}
+        return others
 
     def label(self, name: str) -> str:
         """The label of a field, with its colon."""

@@ -317,30 +317,31 @@ class VLLMBackend:
         return self
 
     def complete(self, request: Request, rollout: int) -> Response:
-        asked = self._guided(request)
         while True:
             with self.model.serving(self.adapter) as server:
+                lm = self.model.lm(self.adapter, self.engine)
                 try:
-                    return LMBackend(self.model.lm(self.adapter, self.engine)).complete(asked, rollout)
+                    return LMBackend(lm).complete(self._asked(request, lm), rollout)
                 except LMTransportError:
                     if not _has_died(server):
                         raise
 
     async def acomplete(self, request: Request, rollout: int) -> Response:
-        asked = self._guided(request)
         while True:
             async with self.model.aserving(self.adapter) as server:
+                lm = self.model.lm(self.adapter, self.engine)
                 try:
-                    return await LMBackend(self.model.lm(self.adapter, self.engine)).acomplete(asked, rollout)
+                    return await LMBackend(lm).acomplete(self._asked(request, lm), rollout)
                 except LMTransportError:
                     if not await asyncio.to_thread(_has_died, server):
                         raise
 
-    def _guided(self, request: Request) -> Request:
-        if self.pattern is None:
-            return request
-        extensions = {**(request.config.extensions or {}), "structured_outputs": {"regex": self.pattern}}
-        return replace(request, config=replace(request.config, extensions=extensions))
+    def _asked(self, request: Request, lm: dspy.LM) -> Request:
+        config = request.config
+        if self.pattern is not None:
+            extensions = {**(config.extensions or {}), "structured_outputs": {"regex": self.pattern}}
+            config = replace(config, extensions=extensions)
+        return replace(request, model=lm.model, config=config)
 
 
 def _has_died(server: Server) -> bool:

@@ -42,7 +42,7 @@ _CAUSES = (
     (r"Address already in use|Errno 98", "its port was taken", "Leave the port out, or name a free one."),
     (
         r"(?i)out of memory|not enough memory|No available memory for the cache|larger than the available KV cache|"
-        r"MemoryError|Cannot allocate memory|is less than desired|DefaultCPUAllocator",
+        r"MemoryError|Cannot allocate memory|is less than (?:desired|requested)|DefaultCPUAllocator",
         "it ran out of memory",
         "Lower max-model-len or the memory for the KV cache (gpu-memory-utilization; VLLM_CPU_KVCACHE_SPACE on a CPU), "
         "or take a smaller base.",

@@ -80,3 +80,22 @@ def test_the_last_label_counts() -> None:
 def test_a_reply_without_an_answer_is_refused_and_says_what_is_missing() -> None:
     with pytest.raises(AdapterParseError, match="'Answer:'"):
         CompactAdapter().parse(Solve, "1. 3 * 4 = 12")
+
+
+def test_an_instruction_at_the_end_lets_both_roles_share_the_passage() -> None:
+    adapter = CompactAdapter(instruction="last")
+    asked = {"question": QUESTION, "context": PASSAGE}
+    [split] = adapter.format(Decompose, [], asked)
+    [solved] = adapter.format(Solve, [], {**asked, "subquestions": Subquestions(["How many has she?"])})
+    shared = f"Passage: {PASSAGE}\nQuestion: {QUESTION}\n"
+    assert split["content"] == shared + " ".join(Decompose.instructions.split())
+    assert solved["content"].startswith(shared)
+    assert solved["content"].endswith(" ".join(Solve.instructions.split()))
+    demo = {"question": "Why?", "subquestions": Subquestions(["What is it?"])}
+    with_demo = adapter.format(Decompose, [demo], asked)
+    assert [m["role"] for m in with_demo] == ["user", "assistant", "user"]
+    assert sum("Split the question" in m["content"] for m in with_demo) == 1
+    row = adapter.format_finetune_data(Decompose, [], asked, {"subquestions": Subquestions(["What is it?"])})
+    assert row["messages"][:-1] == [split]
+    with pytest.raises(ValueError, match="must be 'first' or 'last'"):
+        CompactAdapter(instruction="middle")

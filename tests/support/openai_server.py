@@ -16,10 +16,11 @@ Reply = str | tuple[str, str] | int  # text; text and finish reason; or an HTTP 
 
 @dataclass
 class OpenAIServer:
-    """Answers `POST /v1/chat/completions`; `reply` gets the request's body."""
+    """Answers `POST /v1/chat/completions`; `reply` gets the request's body. `served` is listed at `/v1/models`."""
 
     reply: Callable[[dict[str, Any]], Reply]
     delay: float = 0.0
+    served: tuple[str, ...] | int = 404
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     busiest: int = 0
@@ -31,6 +32,13 @@ class OpenAIServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                if isinstance(server.served, int):
+                    self._send(server.served, {"error": {"message": "no", "type": "test", "code": "no"}})
+                    return
+                cards = [{"id": n, "object": "model", "created": 0, "owned_by": "test"} for n in server.served]
+                self._send(200, {"object": "list", "data": cards})
 
             def do_POST(self) -> None:
                 nonlocal running

@@ -130,7 +130,7 @@ def test_a_server_that_dies_says_why(start: Callable) -> None:
         process.wait_until_ready(health, 30)
     assert "max-model-len" in caught.value.remedy
     process, health = start("killed")
-    with pytest.raises(ServerDied, match="was killed .*memory"):
+    with pytest.raises(ServerDied, match=r"was killed .*memory"):
         process.wait_until_ready(health, 30)
 
 

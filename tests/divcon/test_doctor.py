@@ -1,0 +1,114 @@
+"""The doctor, on real endpoints and real folders: what it finds, and that nothing is paid before it has looked."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.openai_server import OpenAIServer, user_text
+
+from divcon import load_pipeline
+from divcon._doctor import Finding, diagnose
+from divcon.distill.vllm import PYTHON_VARIABLE
+
+DIVCON = Path(sys.executable).with_name("divcon")
+
+
+def pipeline(folder: Path, teacher: str, solver: str, decomposer: str = "{base: embedded}", more: str = "") -> Path:
+    file = folder / "p.yaml"
+    file.write_text(
+        "task: {name: word-problems, train: 4, test: 2}\n"
+        f"roles:\n  teacher: {teacher}\n  decomposer: {decomposer}\n  solver: {solver}\nscreen: {{rule: none}}\n{more}"
+    )
+    return file
+
+
+def found(file: Path, folder: Path) -> dict[str, list[Finding]]:
+    by_name: dict[str, list[Finding]] = {}
+    for finding in diagnose(load_pipeline(file), folder):
+        by_name.setdefault(finding.what, []).append(finding)
+    return by_name
+
+
+def test_the_demo_is_found_healthy(root: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(DIVCON), "doctor", str(root / "examples" / "demo.yaml")], cwd=tmp_path, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    for what in ("packages", "device", "disk", "base", "teacher", "solver"):
+        assert sum(line.startswith(f"ok {what}: ") for line in lines) >= 1, what
+    assert "scripted, not a model" in done.stdout
+    assert not list(tmp_path.iterdir())  # looking leaves nothing behind
+
+
+def test_every_failing_thing_has_its_line_and_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
+    with OpenAIServer(lambda body: "x", served=("one", "two")) as server:
+        file = pipeline(
+            tmp_path, "{model: openai/gpt-5-mini}", f"{{model: hosted_vllm/three, api_base: '{server.url}'}}",
+            "{base: no/where, serve: vllm}", "compile: {optimizer: BootstrapFewShott}\n",
+        )  # fmt: skip
+        by_name = found(file, tmp_path / "run")
+    assert not server.requests
+    [teacher], [solver], [base], [vllm], [optimizer] = (
+        by_name[name] for name in ("teacher", "solver", "base", "vLLM", "optimizer")
+    )
+    for finding in (teacher, solver, base, vllm, optimizer):
+        assert finding.level == "failure" and finding.remedy, finding
+    assert "OPENAI_API_KEY" in teacher.text
+    assert "doesn't serve 'three'; it serves one, two" in solver.text
+    assert "no/where" in base.text and "HF_HUB_OFFLINE" in base.text
+    assert "isn't installed in this environment" in vllm.text
+    assert [finding.level for finding in by_name["price"]] == ["warning", "warning"]
+
+
+@pytest.mark.parametrize(
+    ("served", "level", "says"),
+    [
+        (("m",), "ok", "serves m"),
+        (401, "failure", "refuses the key"),
+        (404, "warning", "404"),
+        (500, "warning", "can't"),
+    ],
+)
+def test_an_endpoint_is_asked_for_its_names(
+    tmp_path: Path, served: tuple[str, ...] | int, level: str, says: str
+) -> None:
+    with OpenAIServer(lambda body: "x", served=served) as server:
+        file = pipeline(tmp_path, "{model: scripted/references}", f"{{model: openai/m, api_base: '{server.url}'}}")
+        [solver] = found(file, tmp_path)["solver"]
+    assert (solver.level, says in solver.text) == (level, True), solver
+
+
+def test_a_changed_adapter_is_named(tmp_path: Path) -> None:
+    from divcon.distill.embedded import solver_adapter
+
+    file = pipeline(tmp_path, "{model: scripted/references}", "{model: embedded/solver}")
+    for name in ("good", "bad"):
+        shutil.copytree(solver_adapter(), tmp_path / "run" / "adapters" / name)
+    config = tmp_path / "run" / "adapters" / "bad" / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "lora_alpha": 1}))
+    bad, good = found(file, tmp_path / "run")["adapter"]
+    assert (bad.level, good.level) == ("warning", "ok")
+    assert "isn't the one its manifest describes" in bad.text
+
+
+def test_nothing_is_paid_for_before_the_doctor_has_looked(tmp_path: Path) -> None:
+    def reply(body: dict) -> str:
+        return f"1. What is in {len(user_text(body))}?\n2. What follows?"
+
+    with OpenAIServer(reply, served=("t",)) as server:
+        teacher = f"{{model: openai/t, api_base: '{server.url}', api_key_env: SOME_KEY}}"
+        solver = "{model: openai/s, api_base: 'http://127.0.0.1:9/v1', api_key_env: SOME_KEY}"
+        done = subprocess.run(
+            [str(DIVCON), "run", str(pipeline(tmp_path, teacher, solver))], cwd=tmp_path, text=True,
+            capture_output=True, env={**os.environ, "SOME_KEY": "k"},
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert "error: solver: The server at http://127.0.0.1:9/v1 can't be reached" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not server.requests
