@@ -49,7 +49,8 @@ class Terminal:
 
     _EVERY = 10.0  # seconds between lines where there is no terminal
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console = out) -> None:
+        self._console = console
         self._bar: Progress | None = None
         self._task: Any = None
         self._name = ""
@@ -57,20 +58,20 @@ class Terminal:
 
     def station(self, name: str, text: str) -> None:
         self._close()
-        out.print(f"[bold]{name}[/bold]: {text}", highlight=False)
+        self._console.print(f"[bold]{name}[/bold]: {text}", highlight=False)
 
     def progress(self, name: str, done: int, total: int, note: str = "") -> None:
-        if not out.is_terminal:
+        if not self._console.is_terminal:
             if time.monotonic() - self._last > self._EVERY:
                 self._last = time.monotonic()
-                out.print(f"  {name}: {done}/{total} {note}".rstrip(), highlight=False)
+                self._console.print(f"  {name}: {done}/{total} {note}".rstrip(), highlight=False)
             return
         if self._bar is None or self._name != name:
             self._close()
             self._name = name
             self._bar = Progress(
                 TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                TextColumn("{task.fields[note]}"), console=out, transient=True,
+                TextColumn("{task.fields[note]}"), console=self._console, transient=True,
             )  # fmt: skip
             self._bar.start()
             self._task = self._bar.add_task(name, total=total, note=note)
@@ -78,7 +79,7 @@ class Terminal:
 
     def finished(self, name: str, text: str) -> None:
         self._close()
-        out.print(f"  {name}: {text}", highlight=False, soft_wrap=True)
+        self._console.print(f"  {name}: {text}", highlight=False, soft_wrap=True)
 
     def _close(self) -> None:
         if self._bar is not None:
@@ -199,7 +200,7 @@ def ask(
         from divcon._config import load_saved_pipeline
         from divcon._pipeline import Run
 
-        made.append(Run(load_saved_pipeline(run), run))
+        made.append(Run(load_saved_pipeline(run), run, Terminal(err)))
         return made[0].ask(question, context, student)
 
     started = time.perf_counter()
@@ -298,7 +299,7 @@ def mcp(
         from divcon._mcp import serve_mcp
         from divcon._pipeline import Run
 
-        made.append(Run(load_saved_pipeline(run), run))
+        made.append(Run(load_saved_pipeline(run), run, Terminal(err)))
         serve_mcp(made[0].answering_program(student)[0])
 
     _guarded(lambda: made[0].pipeline, work)

@@ -31,6 +31,7 @@ from divcon.distill.vllm._client import probe
 from divcon.distill.vllm._process import ServerError
 from divcon.distill.vllm._server import AttachedServer, Server, StartedServer
 from divcon.distill.vllm._settings import AdapterMode, Installation, ServerSettings, find_installation
+from divcon.signatures import DivconError
 
 
 class VLLMModel:
@@ -71,6 +72,7 @@ class VLLMModel:
         self._current: str | None = None  # the adapter that is served merged; empty for the base's own server
         self._server: Server | None = None
         self._ready: set[str] = set()  # adapters loaded and probed on the server that runs
+        self._failures: dict[str, DivconError] = {}  # what couldn't be served; it isn't tried again by every caller
 
     def __deepcopy__(self, memo: dict[int, Any]) -> VLLMModel:
         return self
@@ -192,12 +194,24 @@ class VLLMModel:
         finally:
             self._leave()
 
+    def has_died(self, server: Server) -> bool:
+        """Whether the server that runs here ended by itself; it closes its sockets a moment before its process ends."""
+        if isinstance(server, StartedServer):
+            for _ in range(50):
+                if self._server is not server:
+                    return False  # it was ended, by `close`
+                if not server.running:
+                    return True
+                time.sleep(0.1)
+        return False
+
     def close(self) -> None:
-        """End the server, where it is ours. The next call starts one again."""
+        """End the server, where it is ours, and forget what failed. The next call starts a server again."""
         with self._turn:
             server, self._server, self._current = self._server, None, None
             self._ready.clear()
             self._lms.clear()
+            self._failures.clear()
         if server is not None:
             server.stop()
 
@@ -224,12 +238,16 @@ class VLLMModel:
                 self._calls += 1
                 assert self._server is not None
                 return self._server
+            if failure := self._failures.get(name):
+                raise failure
             self._changing = True
         try:
             server = self._bring_up(name)
-        except BaseException:
+        except BaseException as error:
             with self._turn:
                 self._changing = False
+                if isinstance(error, DivconError) and isinstance(self._server, StartedServer):
+                    self._failures[name] = error
                 self._turn.notify_all()
             raise
         with self._turn:
@@ -323,7 +341,7 @@ class VLLMBackend:
                 try:
                     return LMBackend(lm).complete(self._asked(request, lm), rollout)
                 except LMTransportError:
-                    if not _has_died(server):
+                    if not self.model.has_died(server):
                         raise
 
     async def acomplete(self, request: Request, rollout: int) -> Response:
@@ -333,7 +351,7 @@ class VLLMBackend:
                 try:
                     return await LMBackend(lm).acomplete(self._asked(request, lm), rollout)
                 except LMTransportError:
-                    if not await asyncio.to_thread(_has_died, server):
+                    if not await asyncio.to_thread(self.model.has_died, server):
                         raise
 
     def _asked(self, request: Request, lm: dspy.LM) -> Request:
@@ -342,14 +360,3 @@ class VLLMBackend:
             extensions = {**(config.extensions or {}), "structured_outputs": {"regex": self.pattern}}
             config = replace(config, extensions=extensions)
         return replace(request, model=lm.model, config=config)
-
-
-def _has_died(server: Server) -> bool:
-    """Whether a server of ours is gone; a dying one closes its sockets a moment before its process ends."""
-    if isinstance(server, AttachedServer):
-        return False
-    for _ in range(50):
-        if not server.running:
-            return True
-        time.sleep(0.1)
-    return False

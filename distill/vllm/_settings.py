@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ _OURS = {
     "chat-template": "an adapter answers the template it was trained with, which is the base's own",
 }
 
+_SECRET = re.compile(r"(?i)(^|_)(key|token|secret|password)$")
+
 # Asked of the other Python without importing vLLM or torch, which takes seconds.
 _ASK = """
 import importlib.metadata as m, json
@@ -56,7 +59,7 @@ class ServerSettings(BaseModel):
         restarts: How often a server that ends by itself is started again.
         arguments: Passed on to vLLM, `max-model-len: 4096` as `--max-model-len 4096`; true and false as `--name` and
             `--no-name`.
-        environment: Added to the server's environment.
+        environment: Added to the server's environment, which is this process' own. No secrets.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -82,6 +85,9 @@ class ServerSettings(BaseModel):
     @classmethod
     def _as_text(cls, environment: Any) -> Any:
         if isinstance(environment, dict):
+            for name in environment:
+                if _SECRET.search(str(name)):
+                    raise ValueError(f"{name} is a secret; a server inherits it from your environment: set it there")
             return {name: str(value) for name, value in environment.items() if value is not None}
         return environment
 

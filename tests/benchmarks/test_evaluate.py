@@ -17,6 +17,7 @@ from divcon.benchmarks import (
     summarize_arm,
     write_report,
 )
+from divcon.benchmarks._evaluate import wall_seconds
 from divcon.distill import LMBackend, RunStore, StoredEngine, role_lm
 from divcon.programs import Direct, DivideAndConquer, Item
 
@@ -60,6 +61,26 @@ def test_an_unreadable_solver_reply_is_wrong_by_its_own_rule(tmp_path: Path, ite
     assert {(r["outcome"], r["rule"]) for r in records.values()} == {("wrong", "unreadable")}
     line = summarize_arm("sd-t", "x", records, 200)
     assert line["usage"]["solver"]["calls"] == line["usage"]["decomposer"]["calls"] == 2  # paid for all the same
+
+
+def test_an_arm_that_warms_up_asks_one_question_alone_and_doesnt_count_its_time(
+    tmp_path: Path, items: list[Item]
+) -> None:
+    store = RunStore(tmp_path)
+
+    def reply(body: dict) -> str:
+        assert len(server.requests) > 1 or server.busiest == 1
+        return str(number_of(body))
+
+    with OpenAIServer(reply, delay=0.05) as server:
+        arm = Arm("sd-r", Direct(lm(server, store)), "f", "Direct", warm_up=True)
+        records = evaluate_arm(arm, items[:9], store)
+        assert len(server.requests) == 9
+        assert server.busiest > 1
+    assert [record.get("warm_up", False) for record in records.values()] == [True] + [False] * 8
+    assert summarize_arm("sd-r", "x", records, 200)["right"] == 9
+    loaded = {"a": {"started": 0.0, "seconds": 33.0, "warm_up": True}, "b": {"started": 33.0, "seconds": 2.0}}
+    assert wall_seconds(loaded) == 2.0
 
 
 def test_nothing_is_asked_twice_and_records_come_in_order(tmp_path: Path, items: list[Item]) -> None:

@@ -59,6 +59,16 @@ def test_a_value_is_overridden_on_the_command_line(tmp_path: Path) -> None:
         (("name: offline", "name: jsonl"), ["line 1", "needs path"]),
         (("task: {", "task: {{"), ["line 2", "not YAML"]),
         (("scripted/references}", "openai/x, faults: {cut_off: 0.1}}"), ["line 3", "only a scripted teacher"]),
+        (("  solver:", "  decomposer: {guided: true}\n  solver:"), ["line 4", "guided is for 'serve: vllm'"]),
+        (("  solver:", "  decomposer: {serve: vllm, adapter: both}\n  solver:"), ["line 4", "adapter", "merged"]),
+        (
+            ("  solver:", "  decomposer: {serve: vllm, server: {arguments: {host: 0.0.0.0}}}\n  solver:"),
+            ["line 4", "roles.decomposer.server.arguments", "loopback"],
+        ),
+        (
+            ("  solver:", "  decomposer: {serve: vllm, server: {restart: 2}}\n  solver:"),
+            ["line 4", "roles.decomposer.server.restart", "Did you mean 'restarts'"],
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_key_line_and_remedy(tmp_path: Path, change: tuple[str, str], words: list) -> None:

@@ -42,6 +42,7 @@ def test_arguments_are_passed_on_as_vllm_takes_them() -> None:
         ({"api_base": "http://u:p@127.0.0.1:8000/v1"}, "secrets"),
         ({"api_base": "http://127.0.0.1:8000/v1", "port": 8000}, "port is for a server that is started here"),
         ({"port": 70000}, "65535"),
+        ({"environment": {"HF_TOKEN": "x"}}, "HF_TOKEN is a secret"),
         ({"pyhton": "x"}, "Extra inputs"),
     ],
 )
