@@ -41,7 +41,7 @@ class ProbeRow(BaseModel):
     base_logprob: float
 
     def write(self, folder: Path) -> None:
-        (folder / PROBE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / PROBE).write_text(self.model_dump_json() + "\n", encoding="utf-8")
 
 
 def read_probe(folder: Path) -> ProbeRow | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import gc
 import hashlib
 import json
 import logging
@@ -227,9 +228,19 @@ def train_adapter(
                     rows_file, base, output, settings, role, student, screening, scripted_teacher, progress, stop
                 )
         finally:
+            _free_memory()
             _TRAINING.release()
 
     return _in_own_thread(work, stop)
+
+
+def _free_memory() -> None:
+    """Give a GPU's memory back, which the trainer's cycles hold; a server may need it next."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _in_own_thread(work: Callable[[], Manifest], stop: threading.Event) -> Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast, get_args
@@ -60,6 +61,8 @@ def serve_students(
     before = of_run.server.model_dump(exclude_defaults=True) if of_run.server else {}
     if "api_base" in changed:
         before = {}
+    if "arguments" in changed:
+        changed = {**changed, "arguments": {**before.get("arguments", {}), **changed["arguments"]}}
     try:
         settings = ServerSettings(**{**before, **changed})
     except ValidationError as error:
@@ -81,10 +84,12 @@ def serve_students(
         for name in names:
             address = model.start(name)
         show(f"address  {address}")
+        variable = settings.api_key_env or "VLLM_API_KEY"
+        key = f'os.environ["{variable}"]' if os.environ.get(variable) else '"none"'
         for name in names:
             shown = name or run.base.id
             show(f"model    {shown}")
-            show(f'python   dspy.LM("hosted_vllm/{shown}", api_base="{address}", api_key="none", cache=False)')
+            show(f'python   dspy.LM("hosted_vllm/{shown}", api_base="{address}", api_key={key}, cache=False)')
         if settings.api_base:
             return
         show("Ctrl-C ends it.")

@@ -13,7 +13,6 @@ from filelock import FileLock
 from divcon.distill._manifest import Manifest, ManifestError, read_manifest
 from divcon.distill.embedded import LOADING, Base, cache_folder
 from divcon.distill.vllm._process import ServerError
-from divcon.signatures import DivconError
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
 
@@ -99,7 +98,7 @@ def merged_copy(adapter: Adapter, base: Base) -> Path:
         adapter: Of this base.
 
     Raises:
-        DivconError: The disk is full.
+        ServerError: The disk is full.
     """
     target = cache_folder() / "merged" / f"{base.revision[-12:]}-{adapter.manifest.content_hash[:12]}"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +126,7 @@ def _merge(adapter: Adapter, base: Base, target: Path) -> None:
         AutoTokenizer.from_pretrained(base.path).save_pretrained(building)
         building.rename(target)
     except (OSError, SafetensorError) as error:
-        raise DivconError(
+        raise ServerError(
             f"The merged copy of {adapter.name} can't be written to {target.parent}: {error}.",
             "Make room, or name another folder in DIVCON_CACHE.",
         ) from error

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -39,11 +40,14 @@ class ServerClient:
 
     @cached_property
     def _openai(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.api_base, api_key=self.key, timeout=self._timeout, max_retries=1)
+        # A proxy of the environment has no business with loopback.
+        http = openai.DefaultHttpxClient(timeout=self._timeout, trust_env=not is_loopback(self.api_base))
+        return openai.OpenAI(base_url=self.api_base, api_key=self.key, max_retries=1, http_client=http)
 
     @cached_property
     def _http(self) -> httpx.Client:
-        return httpx.Client(timeout=self._timeout, headers={"Authorization": f"Bearer {self.key}"})
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx.Client(timeout=self._timeout, headers=headers, trust_env=not is_loopback(self.api_base))
 
     def names(self) -> list[str]:
         """The names of what it serves.
@@ -54,11 +58,11 @@ class ServerClient:
         with self._explained("list its models"):
             return [model.id for model in self._openai.models.list()]
 
-    def bases(self) -> list[str]:
-        """The names of what it serves and doesn't call an adapter of something else."""
+    def bases(self) -> dict[str, str]:
+        """What it serves and doesn't call an adapter of something else: the weights it loaded, by name."""
         with self._explained("list its models"):
-            cards = self._openai.models.list()
-            return [card.id for card in cards if not (card.model_extra or {}).get("parent")]
+            cards = [(card.id, card.model_extra or {}) for card in self._openai.models.list()]
+            return {name: str(more.get("root") or name) for name, more in cards if not more.get("parent")}
 
     def load_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter into the running server.
@@ -135,7 +139,14 @@ class ServerClient:
             ) from error
 
 
-def probe(client: ServerClient, name: str, row: ProbeRow, base: str | None) -> dict[str, float]:
+def is_loopback(address: str) -> bool:
+    """Whether an address leads to this machine itself."""
+    return (urlsplit(address).hostname or "") in ("localhost", "::1") or "//127." in address
+
+
+def probe(
+    client: ServerClient, name: str, row: ProbeRow, base: str | None, ids: list[int] | None = None
+) -> dict[str, float]:
     """Check that a server answers under `name` with the adapter that learnt `row`.
 
     Args:
@@ -143,6 +154,8 @@ def probe(client: ServerClient, name: str, row: ProbeRow, base: str | None) -> d
         name: The adapter's name there.
         row: A training row of the adapter.
         base: The base's name there; None where it serves no base, which is then what training measured.
+        ids: The prompt's token ids by the base's own tokenizer now; a template may write the day's date. Those of the
+            training by default.
 
     Returns:
         `adapter_logprob` and `base_logprob` of the row's reply.
@@ -157,12 +170,12 @@ def probe(client: ServerClient, name: str, row: ProbeRow, base: str | None) -> d
             f"The server at {client.api_base} doesn't serve '{name}'; it serves {', '.join(served) or 'nothing'}.",
             "Load the adapter, or let divcon do it.",
         )
-    ids = client.token_ids(name, row.messages)
-    if ids != row.prompt_ids:
-        at = next((i for i, (a, b) in enumerate(zip(ids, row.prompt_ids, strict=False)) if a != b), len(row.prompt_ids))
+    wanted, found = ids or row.prompt_ids, client.token_ids(name, row.messages)
+    if found != wanted:
+        at = next((i for i, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b), len(wanted))
         raise ProbeError(
-            f"A training prompt comes out as other tokens on the server at {client.api_base} ({len(ids)} instead of "
-            f"{len(row.prompt_ids)}, different from token {at} on): its tokenizer or chat template is another one.",
+            f"A training prompt comes out as other tokens on the server at {client.api_base} ({len(found)} instead of "
+            f"{len(wanted)}, different from token {at} on): its tokenizer or chat template is another one.",
             "Serve the base that the adapter was trained on, without --chat-template.",
         )
     adapter = client.logprob(name, row.prompt_ids, row.completion_ids)

@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import re
 import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import dspy
 from dspy.lm15 import Request, Response
-from dspy.utils.exceptions import LMTransportError
+from dspy.utils.exceptions import LMError, LMServerError, LMTransportError
 
 from divcon.distill._engine import LMBackend
 from divcon.distill._manifest import Manifest, ManifestError
@@ -32,6 +34,11 @@ from divcon.distill.vllm._process import ServerError
 from divcon.distill.vllm._server import AttachedServer, Server, StartedServer
 from divcon.distill.vllm._settings import AdapterMode, Installation, ServerSettings, find_installation
 from divcon.signatures import DivconError
+
+_DYING = 30.0  # seconds a dying server may take until its process is gone
+_WAITING = ThreadPoolExecutor(256, thread_name_prefix="divcon-vllm-waiting")
+_LOOKING = ThreadPoolExecutor(256, thread_name_prefix="divcon-vllm-looking")
+_NOT_SERVED = re.compile(r"model `([^`]+)` does not exist")
 
 
 class VLLMModel:
@@ -65,10 +72,11 @@ class VLLMModel:
         self.told = told or (lambda text: None)
         self.probed: dict[str, dict[str, float]] = {}
         self._adapters: dict[str, Adapter] = {}
-        self._lms: dict[tuple[str, str], dspy.LM] = {}
+        self._lms: dict[tuple[str, str, str], dspy.LM] = {}
         self._turn = threading.Condition()
         self._changing = False
         self._calls = 0
+        self._closings = 0
         self._current: str | None = None  # the adapter that is served merged; empty for the base's own server
         self._server: Server | None = None
         self._ready: set[str] = set()  # adapters loaded and probed on the server that runs
@@ -93,6 +101,11 @@ class VLLMModel:
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(self.base.path)
+
+    @property
+    def address(self) -> str | None:
+        """The address of the server that runs now."""
+        return self._server.api_base if self._server is not None else None
 
     def add(self, folder: Path) -> str:
         """Make an adapter known, and return the name it is served under, which carries its content hash.
@@ -123,6 +136,10 @@ class VLLMModel:
             return "lora"  # a server of somebody else's takes adapters or has the merged copy under its name
         return "merged" if self.installation.on_cpu or adapter.not_as_lora else "lora"
 
+    def served_as_known(self, name: str) -> str:
+        """How the base (an empty name) or a known adapter is served."""
+        return self.served_as(self._adapters[name]) if name else "base"
+
     def manifest(self, name: str) -> Manifest:
         """The manifest of a known adapter."""
         return self._adapters[name].manifest
@@ -147,15 +164,14 @@ class VLLMModel:
         self.require(name)
         return VLLMBackend(self, name, pattern, engine)
 
-    def lm(self, name: str, engine: str = "auto") -> dspy.LM:
-        """A `dspy.LM` over HTTP on the server that runs now; `serving` keeps it there."""
-        server = self._server
-        assert server is not None
-        lm = self._lms.get((name, engine))
+    def lm(self, name: str, server: Server, engine: str = "auto") -> dspy.LM:
+        """A `dspy.LM` over HTTP on a server that `serving` gave."""
+        key = (server.api_base, name, engine)
+        lm = self._lms.get(key)
         if lm is None:
             # A server of ours isn't somebody else's busy one, and one that has died is started again by `serving`.
             retries = 0 if isinstance(server, StartedServer) else 3
-            lm = self._lms[name, engine] = dspy.LM(
+            lm = self._lms[key] = dspy.LM(
                 f"hosted_vllm/{name or server.name}", engine=engine, api_base=server.api_base,
                 api_key=server.client.key, timeout=600.0, cache=False, num_retries=retries,
             )  # fmt: skip
@@ -166,7 +182,12 @@ class VLLMModel:
         return name if name and self.served_as(self._adapters[name]) == "merged" else ""
 
     def start(self, name: str = "") -> str:
-        """Start the server of the base or of an adapter now, probe it, and return its address."""
+        """Start the server of the base or of an adapter now, probe it, and return its address.
+
+        What couldn't be served before is tried again.
+        """
+        with self._turn:
+            self._failures.pop(name, None)
         with self.serving(name) as server:
             return server.api_base
 
@@ -188,27 +209,48 @@ class VLLMModel:
         """`serving`, awaited."""
         server = self._enter_at_once(name)
         if server is None:
-            server = await asyncio.to_thread(self._enter, name)
+            # Not the loop's own threads: callers that wait here would keep those from whom they wait for.
+            entering = asyncio.get_running_loop().run_in_executor(_WAITING, self._enter, name)
+            try:
+                server = await asyncio.shield(entering)
+            except asyncio.CancelledError:
+                entering.add_done_callback(self._leave_unasked)
+                raise
         try:
             yield server
         finally:
             self._leave()
 
-    def has_died(self, server: Server) -> bool:
-        """Whether the server that runs here ended by itself; it closes its sockets a moment before its process ends."""
-        if isinstance(server, StartedServer):
-            for _ in range(50):
-                if self._server is not server:
-                    return False  # it was ended, by `close`
-                if not server.running:
-                    return True
-                time.sleep(0.1)
-        return False
+    def has_failed(self, server: Server, error: LMError) -> bool:
+        """Whether a call failed because the server it went to is gone, so that it should be asked again of the next.
+
+        A dying server of ours answers 500 for a while, closes its sockets, and is gone some seconds later. A server of
+        somebody else's that was started anew has lost the adapters that were loaded into it.
+        """
+        if isinstance(server, AttachedServer):
+            return self._has_lost(server, error)
+        if not isinstance(error, (LMTransportError, LMServerError)):
+            return False
+        deadline = time.monotonic() + _DYING
+        while self._server is server and server.running:
+            if server.healthy() or time.monotonic() > deadline:
+                return False
+            time.sleep(0.2)
+        return self._server is server
+
+    def _has_lost(self, server: AttachedServer, error: LMError) -> bool:
+        name = _NOT_SERVED.search(str(error))
+        with self._turn:
+            if name is None or name[1] not in self._ready or self._server is not server:
+                return False
+            self._ready.discard(name[1])
+            return True
 
     def close(self) -> None:
         """End the server, where it is ours, and forget what failed. The next call starts a server again."""
         with self._turn:
             server, self._server, self._current = self._server, None, None
+            self._closings += 1
             self._ready.clear()
             self._lms.clear()
             self._failures.clear()
@@ -218,10 +260,15 @@ class VLLMModel:
     # -- whose turn it is ------------------------------------------------------------------------------------------
 
     def _fits(self, name: str) -> bool:
-        return (
-            self._server is not None and self._server.running
-            and self._current == self.server_of(name) and (not name or name in self._ready)
-        )  # fmt: skip
+        return not self._must_change(name) and (not name or name in self._ready)
+
+    def _must_change(self, name: str) -> bool:
+        """Whether another server has to run than the one that does."""
+        server, adapter = self._server, self._adapters.get(name)
+        if server is None or not server.running or self._current != self.server_of(name):
+            return True
+        unmerged = adapter is not None and not self.server_of(name) and isinstance(server, StartedServer)
+        return unmerged and (server.lora_rank or 0) < adapter.server_rank  # type: ignore[union-attr]
 
     def _enter_at_once(self, name: str) -> Server | None:
         with self._turn:
@@ -232,21 +279,22 @@ class VLLMModel:
 
     def _enter(self, name: str) -> Server:
         with self._turn:
-            while self._changing or (self._calls and not self._fits(name)):
+            while self._changing or (self._calls and self._must_change(name)):
                 self._turn.wait()
             if self._fits(name):
                 self._calls += 1
                 assert self._server is not None
                 return self._server
             if failure := self._failures.get(name):
-                raise failure
+                raise type(failure)(failure.problem, failure.remedy)
             self._changing = True
+            closings = self._closings
         try:
-            server = self._bring_up(name)
+            server = self._bring_up(name, closings)
         except BaseException as error:
             with self._turn:
                 self._changing = False
-                if isinstance(error, DivconError) and isinstance(self._server, StartedServer):
+                if isinstance(error, DivconError) and not self.settings.api_base and closings == self._closings:
                     self._failures[name] = error
                 self._turn.notify_all()
             raise
@@ -256,31 +304,53 @@ class VLLMModel:
             self._turn.notify_all()
         return server
 
+    def _leave_unasked(self, entered: asyncio.Future[Server]) -> None:
+        """Leave for a caller who was cancelled while it was entering."""
+        if not entered.cancelled() and entered.exception() is None:
+            self._leave()
+
     def _leave(self) -> None:
         with self._turn:
             self._calls -= 1
             self._turn.notify_all()
 
-    def _bring_up(self, name: str) -> Server:
+    def _bring_up(self, name: str, closings: int) -> Server:
+        """Start what `name` needs, load and probe it; `_changing` keeps everybody else out meanwhile, but `close`."""
         key = self.server_of(name)
         adapter = self._adapters.get(name)
-        server = self._server
-        too_small = (
-            isinstance(server, StartedServer) and adapter is not None and not key
-            and (server.lora_rank or 0) < adapter.server_rank
-        )  # fmt: skip
-        if server is not None and (self._current != key or too_small):
+        with self._turn:
+            server = self._server
+        if server is not None and server.running and self._must_change(name):
             server.stop()
-            server = self._server = None
+            server = None
+        elif server is not None and self._current != key:
+            server = None
         if server is None or not server.running:
-            self._ready.clear()
-            self._lms.clear()
-            server = server or self._made(key)
-            self._server, self._current = server, key
+            made = server or self._made(key)
+            with self._turn:
+                if closings != self._closings:
+                    raise ServerError("The server was closed while it was being started.", "Start it again.")
+                self._server, self._current = made, key
+                self._ready.clear()
+                self._lms.clear()
             started = time.perf_counter()
-            server.start(self.told)
+            try:
+                made.start(self.told)
+            except BaseException:
+                with self._turn:
+                    if self._server is made:
+                        self._server = None
+                raise
+            with self._turn:
+                closed = closings != self._closings
+            if closed:
+                made.stop()
+                raise ServerError("The server was closed while it was being started.", "Start it again.")
+            server = made
             what = key or ", ".join([self.base.id, *getattr(server, "adapters", ())])
             self.told(f"vLLM serves {what} at {server.api_base} after {time.perf_counter() - started:.0f} s")
+        if not name and isinstance(server, AttachedServer):
+            server.require_base()
         if adapter is not None and name not in self._ready:
             self._check(server, adapter, merged=bool(key))
             self._ready.add(name)
@@ -311,7 +381,8 @@ class VLLMModel:
             return
         client = server.client
         base = server.name if not merged and server.name in client.names() else None
-        found = probe(client, adapter.name, row, base)
+        ids = self.tokenizer.apply_chat_template(row.messages, add_generation_prompt=True)["input_ids"]
+        found = probe(client, adapter.name, row, base, ids)
         self.probed[adapter.name] = found
         self.told(
             f"probe of {adapter.name}: a reply it has learnt has log-probability {found['adapter_logprob']:.2f}, "
@@ -337,21 +408,22 @@ class VLLMBackend:
     def complete(self, request: Request, rollout: int) -> Response:
         while True:
             with self.model.serving(self.adapter) as server:
-                lm = self.model.lm(self.adapter, self.engine)
+                lm = self.model.lm(self.adapter, server, self.engine)
                 try:
                     return LMBackend(lm).complete(self._asked(request, lm), rollout)
-                except LMTransportError:
-                    if not self.model.has_died(server):
+                except LMError as error:
+                    if not self.model.has_failed(server, error):
                         raise
 
     async def acomplete(self, request: Request, rollout: int) -> Response:
         while True:
             async with self.model.aserving(self.adapter) as server:
-                lm = self.model.lm(self.adapter, self.engine)
+                lm = self.model.lm(self.adapter, server, self.engine)
                 try:
                     return await LMBackend(lm).acomplete(self._asked(request, lm), rollout)
-                except LMTransportError:
-                    if not await asyncio.to_thread(self.model.has_died, server):
+                except LMError as error:
+                    loop = asyncio.get_running_loop()
+                    if not await loop.run_in_executor(_LOOKING, self.model.has_failed, server, error):
                         raise
 
     def _asked(self, request: Request, lm: dspy.LM) -> Request:

@@ -136,13 +136,16 @@ class ServerProcess:
         started = time.monotonic()
         with httpx.Client(timeout=2.0, trust_env=False) as client:
             while True:
+                if cancelled is not None and cancelled.is_set():
+                    self.stop()
+                    raise ServerError(f"{self.name} was ended while it was starting.", "Start it again.")
                 if not self.running:
                     raise self.died()
                 with contextlib.suppress(httpx.HTTPError):
                     if client.get(health).status_code == 200:
                         return
                 gone = time.monotonic() - started
-                if gone > deadline or (cancelled is not None and cancelled.is_set()):
+                if gone > deadline:
                     self.stop()
                     raise ServerError(
                         f"{self.name} wasn't ready after {gone:.0f} s; it was ended. Its log ends with:\n{self.tail()}",

@@ -91,14 +91,14 @@ class VLLMProvider(LoRAProvider):
         settings = self._settings({**lm.launch_kwargs, **(launch_kwargs or {})})
         name = self._adapter_of(lm.model)
         model = _model(self._base, settings, self.adapter, name, self.known.get(name))
+        model.start(name)
         with model.serving(name) as server:
             lm.kwargs["api_base"] = server.api_base
             lm.kwargs["api_key"] = server.client.key
 
     def kill(self, lm: dspy.LM, launch_kwargs: dict[str, Any] | None = None) -> None:
         """End the server of what the LM names, once nothing else is launched on it; nothing happens where none runs."""
-        settings = self._settings({**lm.launch_kwargs, **(launch_kwargs or {})})
-        _forget(self._base, settings, self.adapter, self._adapter_of(lm.model))
+        _forget(self._base, self._adapter_of(lm.model), lm.kwargs.get("api_base"))
         for name in ("api_base", "api_key"):
             lm.kwargs.pop(name, None)
 
@@ -151,11 +151,10 @@ def _model(base: Base, settings: ServerSettings, mode: AdapterMode, name: str, f
         return model
 
 
-def _forget(base: Base, settings: ServerSettings, mode: AdapterMode, name: str) -> None:
+def _forget(base: Base, name: str, address: str | None) -> None:
     with _changing:
-        for key in (_key(base, settings, mode, name), _key(base, settings, mode, "")):
-            model, launched = _servers.get(key, (None, set()))
-            if model is None or name not in launched:
+        for key, (model, launched) in list(_servers.items()):
+            if model.base.revision != base.revision or name not in launched or model.address != address:
                 continue
             launched.discard(name)
             if not launched:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -12,13 +11,12 @@ from pathlib import Path
 
 import httpx
 
-from divcon.distill.vllm._client import ServerClient
+from divcon.distill.vllm._client import ServerClient, is_loopback
 from divcon.distill.vllm._process import HOST, ServerDied, ServerError, ServerProcess, free_port
 from divcon.distill.vllm._settings import Installation, ServerSettings
 
 Told = Callable[[str], None]
 _PORTS = 3  # attempts to get a port
-_HASHED = re.compile(r"-[0-9a-f]{12}$")  # a merged adapter of ours, which no server calls an adapter
 
 
 class StartedServer:
@@ -68,6 +66,13 @@ class StartedServer:
     def running(self) -> bool:
         return self._process is not None and self._process.running
 
+    def healthy(self) -> bool:
+        """Whether it says that it is well; a server whose engine has died doesn't."""
+        try:
+            return httpx.get(f"http://{HOST}:{self._port}/health", timeout=5.0, trust_env=False).status_code == 200
+        except httpx.HTTPError:
+            return False
+
     def start(self, told: Told | None = None) -> None:
         """Start it and wait until it answers; where it has ended by itself before, only so often.
 
@@ -96,7 +101,6 @@ class StartedServer:
                 raise
 
     def _start_once(self, told: Told | None) -> None:
-        self._cancelled.clear()
         self._port = free_port(self.settings.port)
         self._process = ServerProcess(self.command(), self.environment(), self.log, f"vLLM with {self.name}")
         next_word = 10.0
@@ -122,6 +126,9 @@ class StartedServer:
             "--model", str(self.weights), "--served-model-name", self.name,
             "--host", HOST, "--port", str(self._port),
         ]  # fmt: skip
+        if "generation-config" not in self.settings.arguments:
+            # A base's own defaults (a penalty on repetition, say) would change greedy replies too, and only here.
+            words += ["--generation-config", "vllm"]
         if self.lora_rank is not None:
             given = self.settings.arguments
             words.append("--enable-lora")
@@ -178,6 +185,7 @@ class AttachedServer:
         self.name = name
         self.lora_rank = None
         self.running = False
+        self._serves_base = False
 
     @property
     def client(self) -> ServerClient:
@@ -193,17 +201,32 @@ class AttachedServer:
         deadline = time.monotonic() + min(self.settings.deadline, 10.0)
         while True:
             with contextlib.suppress(httpx.HTTPError):
-                httpx.get(f"{self.api_base.removesuffix('/v1')}/health", timeout=2.0)
+                health, here = f"{self.api_base.removesuffix('/v1')}/health", is_loopback(self.api_base)
+                httpx.get(health, timeout=2.0, trust_env=not here)
                 break
             if time.monotonic() > deadline:
                 break
             time.sleep(0.5)
-        bases = [name for name in self.client.bases() if not _HASHED.search(name)]
-        if self.name not in bases:
+        last = self.name.rpartition("/")[2]
+        for name, weights in self.client.bases().items():
             # A base in a folder is often served under its whole path, or under a name of the server's own.
-            alike = [name for name in bases if name.rpartition("/")[2] == self.name.rpartition("/")[2]]
-            self.name = alike[0] if alike else bases[0] if len(bases) == 1 else self.name
+            if name == self.name or (last in (name.rpartition("/")[2], weights.rpartition("/")[2])):
+                self.name, self._serves_base = name, True
+                break
         self.running = True
+
+    def require_base(self) -> None:
+        """Raise unless the server serves the base itself.
+
+        Raises:
+            ServerError: It serves others; they are named.
+        """
+        if not self._serves_base:
+            served = ", ".join(self.client.names())
+            raise ServerError(
+                f"The server at {self.api_base} doesn't serve '{self.name}'; it serves {served}.",
+                f"Start it with --served-model-name {self.name}, or name another server.",
+            )
 
     def load(self, name: str, folder: Path) -> None:
         """Load an adapter, where the server hasn't got it."""

@@ -30,6 +30,8 @@ _OURS = {
     "enable-lora": "it is roles.decomposer.adapter",
     "api-key": "a key in a command line is readable by everybody on the machine; set VLLM_API_KEY in the environment",
     "trust-remote-code": "code of a model's folder isn't run here",
+    "hf-token": "a secret in a command line is readable by everybody; set HF_TOKEN in the environment",
+    "config": "a file of arguments would go round what is checked here; write them out",
     "chat-template": "an adapter answers the template it was trained with, which is the base's own",
 }
 
@@ -77,7 +79,10 @@ class ServerSettings(BaseModel):
     @classmethod
     def _not_ours(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         for name in arguments:
-            if why := _OURS.get(name.lstrip("-").replace("_", "-").removeprefix("no-")):
+            plain = name.lstrip("-").replace("_", "-").removeprefix("no-")
+            # vLLM's command line takes beginnings of names too.
+            begun = (why for ours, why in _OURS.items() if plain and ours.startswith(plain))
+            if why := _OURS.get(plain) or next(begun, None):
                 raise ValueError(f"'{name}' isn't passed on: {why}")
         return {name.lstrip("-").replace("_", "-"): value for name, value in arguments.items()}
 
@@ -93,6 +98,8 @@ class ServerSettings(BaseModel):
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> ServerSettings:
+        if self.api_key_env and not self.api_base:
+            raise ValueError("api_key_env is for a running server; one that is started here reads VLLM_API_KEY")
         if self.api_base:
             parts = urlsplit(self.api_base)
             if parts.scheme not in ("http", "https") or not parts.netloc:
@@ -103,6 +110,12 @@ class ServerSettings(BaseModel):
             if given:
                 raise ValueError(f"{given[0]} is for a server that is started here, and api_base names a running one")
         return self
+
+    def deciding(self) -> dict[str, Any]:
+        """What of them may decide a server's replies, for the key under which these are kept."""
+        harmless = ("gpu-memory-utilization", "max-num-seqs", "max-model-len", "max-loras", "max-lora-rank")
+        arguments = {name: value for name, value in self.arguments.items() if name not in harmless}
+        return {"api_base": self.api_base, "arguments": arguments, "environment": self.environment}
 
     def command_line(self) -> list[str]:
         """`arguments` as vLLM's command line takes them."""

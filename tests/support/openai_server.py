@@ -14,6 +14,10 @@ from typing import Any
 Reply = str | tuple[str, str] | int  # text; text and finish reason; or an HTTP status
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 256  # 64 callers connect at once
+
+
 @dataclass
 class OpenAIServer:
     """Answers `POST /v1/chat/completions`; `reply` gets the request's body. `served` is listed at `/v1/models`."""
@@ -96,7 +100,7 @@ class OpenAIServer:
             def log_message(self, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
