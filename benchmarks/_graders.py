@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
+from divcon.benchmarks._drop import exact_match_and_f1, lists_of, normalized_span
 from divcon.programs import Item
 
 # thousands separators, decimals, fractions; a minus sign of either kind, a plus sign, a currency before or after it
@@ -34,11 +35,17 @@ class Verdict:
         right: Whether the answer equals gold.
         extracted: What was read as the answer, None where nothing could be.
         rule: Which rule read it.
+        score: DROP's F1; for other graders 1 where it is right, else 0.
     """
 
     right: bool
     extracted: str | None
     rule: str
+    score: float = field(default=-1.0)
+
+    def __post_init__(self) -> None:
+        if self.score < 0:
+            object.__setattr__(self, "score", float(self.right))
 
 
 def numbers(text: str) -> list[Fraction]:
@@ -105,23 +112,148 @@ def normalized_text(text: str) -> str:
 
 
 def grade_text(golds: Sequence[str], reply: str) -> Verdict:
-    """Compare a reply's first line with any of the accepted answers, by normalized text."""
-    if hits := _MARKER.findall(reply):
-        said, rule = hits[-1], "marker"
-    else:
-        said, rule = next((line for line in reply.strip().splitlines() if line.strip()), ""), "first_line"
+    """Compare what a reply gives as its answer with any of the accepted ones, by normalized text."""
+    said, rule = _said(reply)
     text = normalized_text(said)
     if not text:
         return Verdict(False, None, "none")
     return Verdict(text in {normalized_text(gold) for gold in golds}, said.strip(), rule)
 
 
+def grade_drop(references: Sequence[Sequence[str]], reply: str) -> Verdict:
+    """Compare a reply with DROP's gold answers by the official exact match and F1, the best of all gold answers.
+
+    The reply is read as one span and, where a gold answer has several, as a list of spans.
+
+    Args:
+        references: Gold answers, each one or more spans.
+        reply: The program's answer.
+    """
+    said, rule = _said(reply)
+    said = said.rstrip(" .")  # the end of a sentence, which would make "50.6." another number
+    if not normalized_span(said):
+        return Verdict(False, None, "none")
+    # A list may take several lines; what follows a blank one is no part of it.
+    listed = lists_of(said if rule != "first_line" else re.split(r"\n\s*\n", reply.strip())[0])
+    best = (0.0, 0.0)
+    for gold in references:
+        for spans in listed if len(gold) > 1 else ((said,),):
+            best = max(best, exact_match_and_f1(gold, spans))
+    return Verdict(best[0] == 1.0, said, rule, best[1])
+
+
+_YES_NO = re.compile(r"(?i)\b(yes|no|true|false|valid|invalid)\b")
+_SAME = {"true": "yes", "false": "no", "valid": "yes", "invalid": "no"}
+
+
+def grade_yes_no(gold: str, reply: str) -> Verdict:
+    """Compare a reply with yes or no (true or false, valid or invalid).
+
+    It is what the answer begins with; elsewhere in it only one of the two may stand.
+    """
+    said, rule = _said(reply)
+    words = [_SAME.get(word.casefold(), word.casefold()) for word in _YES_NO.findall(said)]
+    if not words:
+        return Verdict(False, None, "none")
+    begins = _YES_NO.match(said.lstrip(" *_\"'(`"))
+    if not begins and len(set(words)) > 1:
+        return Verdict(False, said, "ambiguous")
+    wanted = _SAME.get(gold.strip().casefold(), gold.strip().casefold())
+    return Verdict(words[0] == wanted, words[0], rule)
+
+
+_LETTER = re.compile(r"\(([A-Za-z])\)|(?:(?<=^)|(?<=\s)|(?<=\*))([A-Z])(?=[).:*]|$)")
+_OPTION = re.compile(r"(?m)^\(([A-Z])\)\s*(.+)$")
+
+
+def grade_choice(gold: str, question: str, reply: str) -> Verdict:
+    """Compare a reply with the letter of an option, by the letter or by the option's text.
+
+    Args:
+        gold: The letter, in brackets or not.
+        question: With the options, a line each: `(A) text`.
+        reply: The program's answer.
+    """
+    said, rule = _said(reply)
+    wanted = gold.strip("() ").upper()
+    letters = {(a or b).upper() for a, b in _LETTER.findall(said)}
+    if len(letters) > 1:
+        return Verdict(False, said, "ambiguous")
+    if letters:
+        letter = letters.pop()
+        return Verdict(letter == wanted, letter, rule)
+    texts = {normalized_text(text): letter for letter, text in _OPTION.findall(question)}
+    letter = texts.get(normalized_text(said), "")
+    return Verdict(letter == wanted, letter, "option_text") if letter else Verdict(False, said or None, "none")
+
+
+def _said(reply: str) -> tuple[str, str]:
+    """What a reply gives as its answer, and the rule that found it."""
+    if hits := _BOXED.findall(reply):
+        return hits[-1].strip(), "boxed"
+    if hits := _MARKER.findall(reply):
+        return hits[-1].strip(), "marker"
+    return next((line.strip() for line in reply.strip().splitlines() if line.strip()), ""), "first_line"
+
+
+def grade_as_paper(item: Item, reply: str) -> Verdict:
+    """Grade as the paper's published code does, for comparison with its figures only: it is lenient.
+
+    Any number in the reply that equals gold counts, with decimals cut off; otherwise gold standing anywhere in the
+    reply does, and only the first span of a gold answer with several.
+    """
+    gold = item.references[0][0] if item.references else item.answer
+    wanted = [int(value) for value in numbers(gold)]
+    if wanted and _is_number(gold):
+        found = [int(value) for value in numbers(reply.replace("=", " ").replace("*", " "))]
+        return Verdict(wanted[0] in found, str(wanted[0]) if wanted[0] in found else None, "any_number")
+    stands = gold.casefold() in reply.casefold()
+    return Verdict(stands, gold if stands else None, "substring")
+
+
+def _is_number(text: str) -> bool:
+    return bool(re.fullmatch(r"[-+−$€£¥\s\d.,/%]+", text)) and len(numbers(text)) == 1
+
+
 def grade(item: Item, reply: str) -> Verdict:
-    """Grade by the kind of the gold answer: a number by value, anything else by normalized text."""
-    if re.fullmatch(r"[-+−$€£¥\s\d.,/%]+", item.answer) and len(numbers(item.answer)) == 1:
+    """Grade an answer strictly, by the item's grader; without one, a number by value and anything else by its text."""
+    if item.grader == "drop":
+        return grade_drop(item.references or [(gold,) for gold in (item.answer, *item.aliases)], reply)
+    if item.grader == "yes_no":
+        return grade_yes_no(item.answer, reply)
+    if item.grader == "choice":
+        return grade_choice(item.answer, item.question, reply)
+    if item.grader == "number" or (not item.grader and _is_number(item.answer)):
         verdict = grade_number(item.answer, reply)
         return verdict if verdict.right or not item.aliases else grade_text([item.answer, *item.aliases], reply)
     return grade_text([item.answer, *item.aliases], reply)
+
+
+# What each task's answers are; tasks that aren't here are graded by the form of the gold answer.
+GRADERS = {
+    "gsm8k": "number", "svamp": "number", "multiarith": "number", "word-problems": "number", "drop": "drop",
+    "strategyqa": "yes_no", "bamboogle": "text", "musique": "text", "hotpotqa": "",
+}  # fmt: skip
+
+
+def item_of(task: str, golds: Sequence[str], question: str = "") -> Item:
+    """An item to grade a reply with, from gold answers alone.
+
+    Args:
+        task: A task's name.
+        golds: Accepted answers; for DROP the spans of one are separated by semicolons.
+        question: Needed where the answer is one of its options.
+    """
+    kind = GRADERS.get(task, "")
+    if re.fullmatch(r"\([A-Za-z]\)", golds[0].strip()):
+        kind = "choice"
+    elif golds[0].strip().casefold() in ("yes", "no", "true", "false", "valid", "invalid"):
+        kind = "yes_no"
+    references = tuple(tuple(span.strip() for span in gold.split(";")) for gold in golds) if kind == "drop" else ()
+    return Item(
+        id="", question=question, answer=golds[0].strip(), aliases=tuple(gold.strip() for gold in golds[1:]),
+        references=references, grader=kind, family=task,
+    )  # fmt: skip
 
 
 def is_right(item: Item, reply: str) -> bool:

@@ -161,17 +161,23 @@ class Task(_Strict):
     """Where the questions come from.
 
     Attributes:
-        name: `offline`, `word-problems`, `passage-hops`, `gsm8k`, or `jsonl`.
-        path: A file, for `gsm8k` and `jsonl`.
+        name: `offline`, `word-problems` or `passage-hops`, which are generated; `gsm8k`, `drop`, `bamboogle`,
+            `musique`, `hotpotqa`, `strategyqa`, `svamp`, `multiarith` or `bbh`; or `jsonl`, your own.
+        path: A file; for `bbh` also a folder of files.
         hub: A data set's hub name, instead of a path.
+        subtask: Of `bbh`; all of the folder without it.
         train: Questions to collect on.
         test: Held-out questions to evaluate on.
         overlap: What to do with training questions that stand in the test set too: `refuse` the run, or `drop` them.
     """
 
-    name: Literal["offline", "word-problems", "passage-hops", "gsm8k", "jsonl"]
+    name: Literal[
+        "offline", "word-problems", "passage-hops", "gsm8k", "drop", "bamboogle", "musique", "hotpotqa", "strategyqa",
+        "svamp", "multiarith", "bbh", "jsonl",
+    ]  # fmt: skip
     path: Path | None = None
     hub: str | None = None
+    subtask: str | None = None
     train: int = Field(ge=1)
     test: int = Field(ge=1)
     seed: int = 0
@@ -179,7 +185,7 @@ class Task(_Strict):
 
     @model_validator(mode="after")
     def _has_source(self) -> Task:
-        if self.name in ("gsm8k", "jsonl") and not (self.path or self.hub):
+        if self.name not in ("offline", "word-problems", "passage-hops") and not (self.path or self.hub):
             raise ValueError(f"the task {self.name} needs path (a file) or hub (a data set's name)")
         return self
 
@@ -322,9 +328,10 @@ def load_pipeline(file: Path, overrides: Sequence[str] = ()) -> Pipeline:
         pipeline = Pipeline.model_validate(_plain({key: value for key, value in tree.items() if value is not None}))
     except ValidationError as error:
         raise _explained(file, tree, given, error) from error
-    for role, endpoint in (("teacher", pipeline.roles.teacher), ("solver", pipeline.roles.solver)):
-        if endpoint.api_key_env and not os.environ.get(endpoint.api_key_env):
-            at = _line(tree, ["roles", role, "api_key_env"])
+    keyed: list[tuple[str, Any]] = [("teacher", pipeline.roles.teacher), ("solver", pipeline.roles.solver)]
+    for role, endpoint in (*keyed, ("decomposer.server", pipeline.roles.decomposer.server)):
+        if endpoint and endpoint.api_key_env and not os.environ.get(endpoint.api_key_env):
+            at = _line(tree, ["roles", *role.split("."), "api_key_env"])
             raise ConfigError(
                 f"{file}, line {at}: roles.{role}.api_key_env: the environment variable {endpoint.api_key_env} "
                 "is not set.",

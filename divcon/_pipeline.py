@@ -130,7 +130,8 @@ class Run:
     def task(self) -> LoadedTask:
         task = self.pipeline.task
         return load_task(
-            task.name, train=task.train, test=task.test, path=task.path, hub=task.hub, seed=task.seed,
+            task.name, train=task.train, test=task.test, path=task.path, hub=task.hub, subtask=task.subtask,
+            seed=task.seed,
             overlap=task.overlap,
         )  # fmt: skip
 
@@ -203,9 +204,10 @@ class Run:
             cap = self.pipeline.program.max_subquestions
             backend = model.backend(name, pattern=list_pattern(cap) if student.guided else None)
             shown = f"hosted_vllm/{name or self.base.id}"
-            # Not the address: a server of ours has another one each time.
-            given = student.model_dump(include={"serve", "adapter", "guided"})
-            identity = fingerprint(shown, self.base.revision, given, cap if student.guided else None)
+            # Not the address of a server of ours, which is another one each time.
+            served = model.served_as_known(name)
+            deciding = model.settings.deciding()
+            identity = fingerprint(shown, self.base.revision, "vllm", served, deciding, cap if student.guided else None)
         else:
             backend = model.backend(name)
             shown = f"embedded/{name or 'base'}"
@@ -290,7 +292,10 @@ class Run:
         task = self.task
         contents = (*task.train, *task.test)
         self.store.know_items(
-            {i.id: fingerprint(i.question, i.context, i.answer, i.aliases, i.subquestions) for i in contents}
+            {
+                i.id: fingerprint(i.question, i.context, i.answer, i.aliases, i.subquestions, *i.references)
+                for i in contents
+            }
         )
         self.reporter.station("check", f"{len(task.train)} training and {len(task.test)} test questions")
         self.base, self.solver, self.teacher  # noqa: B018 - made on first use
@@ -317,7 +322,7 @@ class Run:
         if len(self.store.traces(self._collection)) < wanted:
             asks.append("teacher")
         if not (self.folder / "results.json").is_file():
-            asks += ["solver", "decomposer"]
+            asks += ["solver", *(["decomposer"] if {"untuned", *STUDENTS.values()} & set(self.pipeline.arms) else [])]
         if not asks:
             return
         for finding in diagnose(self.pipeline, self.folder, asks=tuple(asks)):
@@ -662,6 +667,9 @@ def _read_demo(demo: dict[str, Any]) -> dict[str, Any]:
     return {key: Subquestions.read(value) if key == "subquestions" else value for key, value in demo.items()}
 
 
+_KEY_OF = {"decomposer": "decomposer.server"}
+
+
 def explain_lm_error(error: LMError, pipeline: Pipeline) -> DivconError:
     """An LM's error in the words of the pipeline file: which role, which server, what to do."""
     from dspy.utils.exceptions import LMAuthError, LMNotConfiguredError, LMTransportError
@@ -685,6 +693,6 @@ def explain_lm_error(error: LMError, pipeline: Pipeline) -> DivconError:
     if isinstance(error, LMTransportError):
         return DivconError(
             f"{who}{at} can't be reached: {error.message}",
-            f"Start the server, or correct roles.{role or 'teacher'}.api_base. {kept}",
+            f"Start the server, or correct roles.{_KEY_OF.get(role or 'teacher', role)}.api_base. {kept}",
         )
     return DivconError(f"{who}{at} failed: {type(error).__name__}: {error.message}", f"{kept} Run again to go on.")

@@ -287,6 +287,54 @@ def serve(
 
 
 @app.command()
+def grade(
+    task: Annotated[str, typer.Argument(help="A task, such as gsm8k, drop or bbh; 'jsonl' grades by the gold's form.")],
+    gold: Annotated[
+        list[str] | None, typer.Option(help="A gold answer; may be repeated. DROP's spans are separated by ';'.")
+    ] = None,
+    reply: Annotated[str | None, typer.Option(help="A program's answer.")] = None,
+    question: Annotated[str, typer.Option(help="The question, where the answer is one of its options.")] = "",
+    file: Annotated[
+        Path | None, typer.Option(help="JSON Lines with gold (text or a list), reply and, if need be, question.")
+    ] = None,
+    grader: Annotated[str, typer.Option(help="strict, or paper for the lenient ones of the paper's code.")] = "strict",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
+) -> None:
+    """Say whether a reply is right, what was read as its answer, and by which rule; status 2 where one is wrong."""
+
+    def work() -> list[Any]:
+        from divcon.benchmarks import grade as strict
+        from divcon.benchmarks import grade_as_paper, item_of
+        from divcon.benchmarks.tasks import read_pairs
+
+        graders = {"strict": strict, "paper": grade_as_paper}
+        if grader not in graders:
+            raise DivconError(f"There is no grader '{grader}'.", "Write strict or paper.")
+        if file is None and (not gold or reply is None):
+            raise DivconError("There is nothing to grade.", "Give --gold and --reply, or --file.")
+        pairs = read_pairs(file) if file is not None else [(gold or [], reply or "", question)]
+        try:
+            return [graders[grader](item_of(task, golds, asked), said) for golds, said, asked in pairs]
+        except ValueError as error:
+            raise DivconError(f"{error}.", f"Correct the gold answer, or the task {task}.") from error
+
+    verdicts = _guarded(lambda: None, work)
+    for verdict in verdicts:
+        found = {"right": verdict.right, "extracted": verdict.extracted, "rule": verdict.rule, "score": verdict.score}
+        if as_json:
+            typer.echo(json.dumps(found, ensure_ascii=False))
+        else:
+            shown = f"read '{verdict.extracted}'" if verdict.extracted is not None else "no answer found"
+            typer.echo(
+                f"{'right' if verdict.right else 'wrong'}: {shown}, rule {verdict.rule}, score {verdict.score:g}"
+            )
+    if len(verdicts) > 1 and not as_json:
+        typer.echo(f"{sum(verdict.right for verdict in verdicts)} of {len(verdicts)} right")
+    if not all(verdict.right for verdict in verdicts):
+        raise typer.Exit(2)
+
+
+@app.command()
 def mcp(
     run: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="A run folder.")],
     student: Annotated[str | None, typer.Option(help="sd-r, sd-t or untuned; by default the best trained.")] = None,

@@ -1,19 +1,24 @@
 """Tasks: where the questions come from, how they are split, and what belongs to an answer."""
 
-from divcon.benchmarks.tasks._files import TaskError, gsm8k_items, json_lines_items
+from divcon.benchmarks.tasks._files import TaskError, gsm8k_items, json_lines_items, read_pairs
 from divcon.benchmarks.tasks._load import LONGEST_QUESTION, LoadedTask, load_task
 from divcon.benchmarks.tasks._offline import FAMILIES, Split, offline_items, split_of, template_instance
+from divcon.benchmarks.tasks._public import PUBLIC, PublicTask, public_items
 
 __all__ = [
     "FAMILIES",
     "LONGEST_QUESTION",
+    "PUBLIC",
     "LoadedTask",
+    "PublicTask",
     "Split",
     "TaskError",
     "gsm8k_items",
     "json_lines_items",
     "load_task",
     "offline_items",
+    "public_items",
+    "read_pairs",
     "split_of",
     "template_instance",
 ]

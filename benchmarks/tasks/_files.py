@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -23,7 +24,8 @@ def read_json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         TaskError: The file can't be read, or a line is no JSON object; the line is named.
     """
     try:
-        with file.open(encoding="utf-8", newline="\n") as stream:
+        opened = gzip.open if file.suffix == ".gz" else open
+        with opened(file, "rt", encoding="utf-8", newline="\n") as stream:
             for number, line in enumerate(stream, 1):
                 if not line.strip():
                     continue
@@ -40,6 +42,24 @@ def read_json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise TaskError(f"The data file {file} is not UTF-8: {error}.", "Save it as UTF-8.") from error
 
 
+def read_pairs(file: Path) -> list[tuple[list[str], str, str]]:
+    """Gold answers, a reply and a question from every line of a file, for `divcon grade`.
+
+    Raises:
+        TaskError: A line is broken or lacks `gold` or `reply`; it is named.
+    """
+    pairs = []
+    for number, row in read_json_lines(file):
+        gold, reply = row.get("gold"), row.get("reply")
+        golds = [
+            str(one) for one in (gold if isinstance(gold, list) else [gold]) if one is not None and str(one).strip()
+        ]
+        if not golds or not isinstance(reply, str):
+            raise TaskError(f"Line {number} of {file} has no 'gold' or no 'reply'.", "Every line needs both.")
+        pairs.append((golds, reply, str(row.get("question") or "")))
+    return pairs
+
+
 def gsm8k_items(path: Path | None, hub: str | None) -> list[Item]:
     """GSM8K (MIT), with reference subquestions where the rows are of the Socratic form (`subquestion ** step`).
 
@@ -51,7 +71,7 @@ def gsm8k_items(path: Path | None, hub: str | None) -> list[Item]:
         TaskError: The data can't be had, or a row has no `#### answer`.
     """
     rows: Iterable[tuple[int, dict[str, Any]]]
-    rows = read_json_lines(path) if path is not None else enumerate(_hub_rows(str(hub), "socratic"), 1)
+    rows = read_json_lines(path) if path is not None else enumerate(hub_rows(str(hub), "socratic"), 1)
     items = []
     for number, row in rows:
         try:
@@ -79,14 +99,20 @@ def _distinct(asked: Iterable[str]) -> tuple[str, ...]:
     return tuple({" ".join(ask.split()): None for ask in asked if ask})
 
 
-def _hub_rows(name: str, configuration: str) -> Iterator[dict[str, Any]]:
+def hub_rows(name: str, configuration: str | None) -> Iterator[dict[str, Any]]:
+    """The rows of a data set's training and test splits, streamed.
+
+    Raises:
+        TaskError: The hub gives no such data set, or the package datasets is missing.
+    """
     try:
-        from datasets import load_dataset
+        from datasets import get_dataset_split_names, load_dataset
     except ImportError as error:
         raise TaskError("Reading from a hub needs the package datasets.", "pip install 'divcon[train]'") from error
     try:
-        for split in ("train", "test"):
-            yield from load_dataset(name, configuration, split=split)
+        splits = get_dataset_split_names(name, configuration)
+        for split in splits:
+            yield from load_dataset(name, configuration, split=split, streaming=True)
     except (OSError, ValueError) as error:
         raise TaskError(f"The hub gives no data set '{name}': {error}.", "Check task.hub, or give task.path.") from (
             error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from divcon.benchmarks.tasks._files import TaskError, gsm8k_items, json_lines_items
 from divcon.benchmarks.tasks._offline import FAMILIES, offline_items
+from divcon.benchmarks.tasks._public import public_items
 from divcon.distill import overlapping, refuse_overlap
 from divcon.programs import Item
 
@@ -39,17 +40,19 @@ def load_task(
     test: int,
     path: Path | None = None,
     hub: str | None = None,
+    subtask: str | None = None,
     seed: int = 0,
     overlap: str = "refuse",
 ) -> LoadedTask:
     """Load and split a task.
 
     Args:
-        name: `offline` (both families in equal parts), a family's name, `gsm8k` or `jsonl`.
+        name: `offline` (both families in equal parts), a family's name, `gsm8k`, one of `PUBLIC`, or `jsonl`.
         train: Training questions.
         test: Test questions.
-        path: A file, for `gsm8k` and `jsonl`.
-        hub: A hub name, for `gsm8k`.
+        path: A file; not for generated tasks.
+        hub: A hub name, for public data sets.
+        subtask: Of `bbh`.
         seed: Of the generator, or of the shuffle before the split.
         overlap: `refuse` or `drop`.
 
@@ -66,8 +69,10 @@ def load_task(
             if path is None:
                 raise TaskError("The task jsonl needs a file.", "Set task.path.")
             items = json_lines_items(path)
-        else:
+        elif name == "gsm8k":
             items = gsm8k_items(path, hub)
+        else:
+            items = public_items(name, path, hub, subtask)
         if len(items) < train + test:
             raise TaskError(
                 f"The task {name} has {len(items)} questions, and {train} + {test} are asked for.",

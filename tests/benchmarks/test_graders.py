@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from divcon.benchmarks import grade, grade_number, grade_text, is_right
+from divcon.benchmarks import grade, grade_as_paper, grade_number, grade_text, is_right
 from divcon.programs import Item
 
 
@@ -71,6 +71,81 @@ def test_numbers(gold: str, reply: str, right: bool, rule: str) -> None:
 )
 def test_text(golds: list[str], reply: str, right: bool) -> None:
     assert grade_text(golds, reply).right == right
+
+
+@pytest.mark.parametrize(
+    ("references", "reply", "right", "score"),
+    [
+        ([("Ada", "Grace")], "Grace, Ada", True, 1.0),
+        ([("Ada", "Grace")], "1. Grace\n2. Ada", True, 1.0),
+        ([("Ada", "Grace")], "Answer: Ada and Grace", True, 1.0),
+        ([("Ada", "Grace")], "Ada", False, 0.5),
+        ([("Ada", "Grace")], "Ada, Grace, Tom", False, 0.67),
+        ([("Ada Lovelace",)], "Lovelace", False, 0.67),
+        ([("the 10 men",)], "ten men", False, 0.0),  # a gold number has to be shared
+        ([("10",)], "10.0", True, 1.0),
+        ([("12,600",)], "12600", True, 1.0),
+        ([("South and Southeast Asia",)], "south and southeast asia.", True, 1.0),
+        ([("x",), ("y", "z")], "z; y", True, 1.0),
+        ([("Ada",)], "", False, 0.0),
+        ([("5-yard line",)], "5 yard line", True, 1.0),
+    ],
+)
+def test_drop(references: list[tuple[str, ...]], reply: str, right: bool, score: float) -> None:
+    verdict = grade(Item("x", "Q?", "-", references=tuple(references), grader="drop"), reply)
+    assert (verdict.right, verdict.score) == (right, score)
+
+
+@pytest.mark.parametrize(
+    ("gold", "reply", "right", "rule"),
+    [
+        ("yes", "Yes.", True, "first_line"),
+        ("yes", "Yes, no doubt.", True, "first_line"),
+        ("no", "False", True, "first_line"),
+        ("True", "yes", True, "first_line"),
+        ("no", "It isn't so.\nAnswer: no", True, "marker"),
+        ("no", "I can't say yes or no", False, "ambiguous"),
+        ("yes", "It is a yes", True, "first_line"),
+        ("yes", "Nobody knows", False, "none"),
+        ("yes", "", False, "none"),
+    ],
+)
+def test_yes_and_no(gold: str, reply: str, right: bool, rule: str) -> None:
+    verdict = grade(Item("x", "Q?", gold, grader="yes_no"), reply)
+    assert (verdict.right, verdict.rule) == (right, rule)
+
+
+@pytest.mark.parametrize(
+    ("reply", "right", "rule"),
+    [
+        ("(B)", True, "first_line"),
+        ("B", True, "first_line"),
+        ("B)", True, "first_line"),
+        ("(b)", True, "first_line"),
+        ("B. blue", True, "first_line"),
+        ("(A)", False, "first_line"),
+        ("The answer is (B).", True, "marker"),
+        ("blue", True, "option_text"),
+        ("Answer: red", False, "option_text"),
+        ("(A) or (B)", False, "ambiguous"),
+        ("A bird", False, "none"),
+        ("", False, "none"),
+    ],
+)
+def test_choices(reply: str, right: bool, rule: str) -> None:
+    item = Item("x", "Which?\nOptions:\n(A) red\n(B) blue", "(B)", grader="choice")
+    verdict = grade(item, reply)
+    assert (verdict.right, verdict.rule) == (right, rule)
+
+
+def test_the_papers_lenient_graders_by_name() -> None:
+    number = Item("x", "Q?", "7")
+    assert grade_as_paper(number, "3 + 4 = 7, or 9?").right
+    assert not grade(number, "3, or 7?").right
+    assert grade_as_paper(number, "7.9").right
+    spans = Item("x", "Q?", "Ada, Grace", references=(("Ada", "Grace"),), grader="drop")
+    assert grade_as_paper(spans, "It was Ada who did").right
+    assert not grade_as_paper(spans, "Grace").right
 
 
 def test_the_gold_answers_kind_picks_the_grader() -> None:

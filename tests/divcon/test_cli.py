@@ -181,3 +181,33 @@ def test_ask_answers_one_question_for_people_and_for_machines(tmp_path: Path) ->
     failed(divcon("ask", "--run", "runs/p", "  ", cwd=tmp_path), "question is empty")
     failed(divcon("ask", "--run", "runs/p", "x" * 20_000, cwd=tmp_path), "20,000 characters", "--context")
     failed(divcon("ask", "--run", "runs/p", "Q?", "--student", "sd-r", cwd=tmp_path), "SD-R isn't trained")
+
+
+def test_grade_shows_verdict_value_and_rule(tmp_path: Path) -> None:
+    done = divcon("grade", "gsm8k", "--gold", "12600", "--reply", "The total comes to $12,600.", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "right: read '12600', rule only_number, score 1\n")
+    done = divcon("grade", "drop", "--gold", "Ada; Grace", "--reply", "Ada", "--json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert json.loads(done.stdout) == {"right": False, "extracted": "Ada", "rule": "first_line", "score": 0.5}
+    lenient = divcon("grade", "gsm8k", "--gold", "7", "--reply", "3 or 7", "--grader", "paper", cwd=tmp_path)
+    assert lenient.returncode == 0
+    pairs = [
+        {"gold": "(B)", "reply": "blue", "question": "Which?\n(A) red\n(B) blue"},
+        {"gold": ["Tor", "Thor"], "reply": "thor"},
+        {"gold": False, "reply": "No."},
+        {"gold": 0, "reply": "1"},
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    done = divcon("grade", "jsonl", "--file", "pairs.jsonl", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[-1] == "3 of 4 right"
+
+
+def test_grade_says_what_it_lacks(tmp_path: Path) -> None:
+    failed(divcon("grade", "gsm8k", "--gold", "7", cwd=tmp_path), "nothing to grade", "--reply")
+    failed(divcon("grade", "gsm8k", "--gold", "x", "--reply", "7", cwd=tmp_path), "holds no number")
+    (tmp_path / "pairs.jsonl").write_text('{"gold": "7", "reply": "7"}\n{"gold": "7"}')
+    failed(divcon("grade", "gsm8k", "--file", "pairs.jsonl", cwd=tmp_path), "Line 2 of pairs.jsonl")
+    failed(
+        divcon("grade", "gsm8k", "--gold", "7", "--reply", "7", "--grader", "kind", cwd=tmp_path), "no grader 'kind'"
+    )

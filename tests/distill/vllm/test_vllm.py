@@ -210,7 +210,7 @@ def test_base_and_adapters_share_a_server_and_load_while_it_runs(unmerged: VLLMM
     with unmerged.serving(hot) as server:
         assert server._process is process  # it wasn't started again
         assert set(server.client.names()) == {unmerged.base.id, name, hot}
-        assert server.client.bases() == [unmerged.base.id]
+        assert list(server.client.bases()) == [unmerged.base.id]
     assert address == unmerged.start(name)
     assert unmerged.probed[name]["adapter_logprob"] > unmerged.probed[name]["base_logprob"] + 5
 

@@ -1,0 +1,289 @@
+"""The public data sets: one reader each, from the files their authors publish or from a hub.
+
+Every reader yields items whose fields a prompt can take as they are; none holds more than a row in memory but for the
+formats that are one JSON document. A file is read strictly: a row without what it needs is named by its number.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from divcon.benchmarks.tasks._files import TaskError, hub_rows, read_json_lines
+from divcon.programs import Item
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PublicTask:
+    """A public data set.
+
+    Attributes:
+        name: As a pipeline file has it.
+        read: Makes items from its rows, numbered from 1.
+        licence: Of the data.
+        hub: Its usual hub name and configuration; the configuration is a subtask where it is None.
+    """
+
+    name: str
+    read: Callable[[Iterable[tuple[int, Row]]], Iterator[Item]]
+    licence: str
+    hub: tuple[str, str | None] | None = None
+
+
+def public_items(name: str, path: Path | None, hub: str | None, subtask: str | None = None) -> list[Item]:
+    """The items of a public data set.
+
+    Args:
+        name: One of `PUBLIC`.
+        path: A file or, for `bbh`, a folder of them; `.gz` is unpacked.
+        hub: A hub name instead.
+        subtask: Of `bbh`; every file of the folder without it.
+
+    Raises:
+        TaskError: The data can't be had, or a row is broken; it is named.
+    """
+    task = PUBLIC[name]
+    if path is not None and path.is_dir():
+        files = sorted(path.glob(f"{subtask or '*'}.json"))
+        if not files:
+            raise TaskError(f"{path} holds no {subtask or '*'}.json.", "Check task.path and task.subtask.")
+        items = [item for file in files for item in _named(task.read(_rows_of(file)), file.stem)]
+    elif path is not None:
+        items = list(_named(task.read(_rows_of(path)), path.stem if name == "bbh" else ""))
+    else:
+        configuration = task.hub[1] if task.hub else None
+        items = list(task.read(enumerate(hub_rows(str(hub), subtask or configuration), 1)))
+    if not items:
+        raise TaskError(f"{path or hub} holds no question.", "Check the data.")
+    return items
+
+
+def _named(items: Iterator[Item], family: str) -> Iterator[Item]:
+    for item in items:
+        yield replace(item, id=f"{item.family}-{family}-{item.id}" if family else item.id, family=family or item.family)
+
+
+def _rows_of(file: Path) -> Iterator[tuple[int, Row]]:
+    """(number, row) of a file: JSON Lines, or a JSON document whose rows are a list or the values of a mapping."""
+    if ".jsonl" in file.suffixes:
+        yield from read_json_lines(file)
+        return
+    try:
+        with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as stream:
+            document = json.load(stream)
+    except OSError as error:
+        raise TaskError(
+            f"The data file {file} can't be read: {error.strerror or error}.", "Check task.path."
+        ) from error
+    except ValueError as error:
+        raise TaskError(f"{file} is no JSON document: {error}.", "Give the published file.") from error
+    if isinstance(document, dict) and isinstance(document.get("examples"), list):
+        document = document["examples"]
+    rows = document.values() if isinstance(document, dict) else document
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise TaskError(f"Row {number} of {file} is no JSON object.", "Give the published file.")
+        yield number, row
+
+
+class _Fields:
+    """A row whose missing or empty fields are errors that name it."""
+
+    def __init__(self, task: str, number: int, row: Row) -> None:
+        self.where, self.row = f"Row {number} of {task}", row
+
+    def text(self, *names: str) -> str:
+        for name in names:
+            value = self.row.get(name)
+            if isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value).strip():
+                return str(value).strip()
+        raise TaskError(f"{self.where} has no '{names[0]}', or an empty one.", "Give the published files.")
+
+    def listed(self, name: str) -> list[Any]:
+        value = self.row.get(name)
+        if not isinstance(value, list) or not value:
+            raise TaskError(f"{self.where} has no list '{name}', or an empty one.", "Give the published files.")
+        return value
+
+
+def _whole(value: str) -> str:
+    return value.removesuffix(".0")
+
+
+def _svamp(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
+    for number, row in rows:
+        fields = _Fields("SVAMP", number, row)
+        body = fields.text("Body")
+        body = body if body.endswith((".", "?", "!")) else f"{body}."
+        yield Item(
+            id=str(row.get("ID") or f"svamp-{number}"), question=f"{body} {fields.text('Question')}",
+            answer=_whole(fields.text("Answer")), family="svamp", grader="number", licence="MIT",
+        )  # fmt: skip
+
+
+def _multiarith(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
+    for number, row in rows:
+        fields = _Fields("MultiArith", number, row)
+        answer = str(fields.listed("lSolutions")[0]) if "lSolutions" in row else fields.text("final_ans")
+        yield Item(
+            id=f"multiarith-{row.get('iIndex', number)}", question=fields.text("sQuestion", "question"),
+            answer=_whole(answer), family="multiarith", grader="number", licence="research use",
+        )  # fmt: skip
+
+
+def _bamboogle(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
+    for number, row in rows:
+        fields = _Fields("Bamboogle", number, row)
+        steps = [(str(row[f"Q{i}"]).strip(), row.get(f"A{i}") or [""]) for i in range(1, 5) if row.get(f"Q{i}")]
+        answer = fields.text("Answer")
+        last = [str(alias) for alias in steps[-1][1]] if steps else []
+        yield Item(
+            id=f"bamboogle-{number}", question=fields.text("Question"), answer=answer,
+            aliases=tuple(alias for alias in last if alias and alias != answer),
+            subquestions=tuple(ask for ask, _ in steps), sub_answers=tuple(str(said[0]) for _, said in steps),
+            family="bamboogle", grader="text", licence="MIT",
+        )  # fmt: skip
+
+
+def _strategyqa(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
+    for number, row in rows:
+        fields = _Fields("StrategyQA", number, row)
+        if not isinstance(row.get("answer"), bool):
+            raise TaskError(f"{fields.where} has no 'answer' of true or false.", "Give the published files.")
+        yield Item(
+            id=f"strategyqa-{row.get('qid', number)}", question=fields.text("question"),
+            answer="yes" if row["answer"] else "no",
+            subquestions=tuple(str(ask).strip() for ask in row.get("decomposition") or ()),
+            family="strategyqa", grader="yes_no", licence="MIT",
+        )  # fmt: skip
+
+
+def _musique(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
+    for number, row in rows:
+        fields = _Fields("MuSiQue", number, row)
+        steps = fields.listed("question_decomposition")
+        passages = "\n\n".join(f"{p['title']}: {p['paragraph_text']}" for p in fields.listed("paragraphs"))
+        yield Item(
+            id=fields.text("id"), question=fields.text("question"), context=passages, answer=fields.text("answer"),
+            aliases=tuple(row.get("answer_aliases") or ()),
+            subquestions=tuple(_asked(str(step["question"])) for step in steps),
+            sub_answers=tuple(str(step["answer"]) for step in steps),
+            family="musique", grader="text", licence="CC BY 4.0", extra={"hops": len(steps)},
+        )  # fmt: skip
+
+
+def _asked(step: str) -> str:
+    """A step of MuSiQue as a question; some are a subject and a relation, `Van Hook Township >> country`."""
+    subject, arrow, relation = step.partition(">>")
+    return f"What is the {relation.strip()} of {subject.strip()}?" if arrow else step.strip()
+
+
+def _hotpotqa(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
+    for number, row in rows:
+        fields = _Fields("HotpotQA", number, row)
+        given = row.get("context")
+        if isinstance(given, dict):  # as the hub has it
+            given = list(zip(given["title"], given["sentences"], strict=True))
+        if not isinstance(given, list):
+            raise TaskError(f"{fields.where} has no list 'context'.", "Give the published files.")
+        passages = "\n\n".join(f"{title}: {''.join(sentences)}" for title, sentences in given)
+        answer = fields.text("answer")
+        yield Item(
+            id=fields.text("_id", "id"), question=fields.text("question"), context=passages, answer=answer,
+            family="hotpotqa", grader="yes_no" if answer.casefold() in ("yes", "no") else "text",
+            licence="CC BY-SA 4.0", extra={"type": row.get("type")},
+        )  # fmt: skip
+
+
+def _bbh(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
+    for number, row in rows:
+        fields = _Fields("BIG-Bench Hard", number, row)
+        target = fields.text("target")
+        choice, yes_no = bool(re.fullmatch(r"\([A-Z]\)", target)), target.casefold() in _YES_NO
+        yield Item(
+            id=str(number), question=fields.text("input"), answer=target, family="bbh",
+            grader="choice" if choice else "yes_no" if yes_no else "", licence="MIT",
+        )  # fmt: skip
+
+
+_YES_NO = ("yes", "no", "true", "false", "valid", "invalid")
+
+
+def _drop(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
+    for number, row in rows:
+        fields = _Fields("DROP", number, row)
+        if "qa_pairs" in row:
+            for pair in fields.listed("qa_pairs"):
+                golds = [_drop_answer(a) for a in (pair["answer"], *(pair.get("validated_answers") or ()))]
+                yield _drop_item(str(pair["query_id"]), pair["question"], fields.text("passage"), golds, fields)
+        elif "answers_spans" in row:
+            golds = [tuple(map(str, row["answers_spans"]["spans"]))]
+            yield _drop_item(
+                str(row.get("query_id", number)), fields.text("question"), fields.text("passage"), golds, fields
+            )
+        elif "answers" in row:
+            golds = [tuple(a) if isinstance(a, list) else (str(a),) for a in fields.listed("answers")]
+            asked = [str(step).replace("return ", "", 1).strip() for step in row.get("qdmr") or ()]
+            item = _drop_item(
+                str(row.get("id", number)), fields.text("question"), fields.text("passage"), golds, fields
+            )
+            yield _with_steps(item, asked)
+        else:
+            told, _, question = fields.text("context").partition("\nQuestion: ")
+            golds = [tuple(one.split(" and ")) for one in fields.text("ref_text").split("|")]
+            whole = [(one,) for one in fields.text("ref_text").split("|")]
+            both = list(dict.fromkeys([*whole, *golds]))
+            question = question.removesuffix("\nAnswer:").strip()
+            yield _drop_item(f"drop-{number}", question, told.removeprefix("Passage: ").strip(), both, fields)
+
+
+def _with_steps(item: Item, steps: list[str]) -> Item:
+    return replace(item, subquestions=tuple(steps))
+
+
+def _drop_answer(answer: Row) -> tuple[str, ...]:
+    """The spans of an answer in DROP's own form: a number, spans, or a date."""
+    if str(answer.get("number", "")).strip():
+        return (str(answer["number"]).strip(),)
+    if spans := answer.get("spans"):
+        return tuple(map(str, spans))
+    date = answer.get("date") or {}
+    return (" ".join(str(date.get(part, "")) for part in ("day", "month", "year")).strip(),)
+
+
+def _listed(spans: tuple[str, ...]) -> str:
+    """Spans as text from which they can be told again."""
+    apart = any(re.search(r",|;|\band\b|&", span) for span in spans)
+    return ("; " if apart and len(spans) > 1 else ", ").join(spans)
+
+
+def _drop_item(identity: str, question: str, passage: str, golds: list[tuple[str, ...]], fields: _Fields) -> Item:
+    given = tuple(dict.fromkeys(gold for gold in golds if any(span.strip() for span in gold)))
+    if not given or not question.strip():
+        raise TaskError(f"{fields.where} has an empty question or answer.", "Give the published files.")
+    return Item(
+        id=identity, question=question.strip(), context=passage, answer=_listed(given[0]), references=given,
+        family="drop", grader="drop", licence="CC BY-SA 4.0",
+    )  # fmt: skip
+
+
+PUBLIC: dict[str, PublicTask] = {
+    task.name: task
+    for task in (
+        PublicTask("drop", _drop, "CC BY-SA 4.0", ("ucinlp/drop", "default")),
+        PublicTask("bamboogle", _bamboogle, "MIT", ("chiayewken/bamboogle", "default")),
+        PublicTask("musique", _musique, "CC BY 4.0", ("dgslibisey/MuSiQue", "default")),
+        PublicTask("hotpotqa", _hotpotqa, "CC BY-SA 4.0", ("hotpotqa/hotpot_qa", "distractor")),
+        PublicTask("strategyqa", _strategyqa, "MIT", ("ChilleD/StrategyQA", "default")),
+        PublicTask("svamp", _svamp, "MIT", ("ChilleD/SVAMP", "default")),
+        PublicTask("multiarith", _multiarith, "research use", ("ChilleD/MultiArith", "default")),
+        PublicTask("bbh", _bbh, "MIT", ("lukaemon/bbh", None)),
+    )
+}
