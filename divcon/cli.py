@@ -27,7 +27,6 @@ from rich.table import Table
 from divcon.signatures import DivconError
 
 app = typer.Typer(
-    help="Distil the planning half of a two-stage DSPy program into a small local model.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -42,6 +41,23 @@ RunFolder = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; may be repeated.")
 ]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import divcon
+
+        typer.echo(f"divcon {divcon.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Distil the planning half of a two-stage DSPy program into a small local model."""
 
 
 class Terminal:

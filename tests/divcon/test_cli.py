@@ -48,8 +48,21 @@ def decomposition(body: dict) -> str:
 def test_help_lists_a_command_a_station(tmp_path: Path) -> None:
     done = divcon("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for name in ("compile", "collect", "screen", "export", "train", "evaluate", "run", "ask"):
+    for name in (
+        "compile",
+        "collect",
+        "screen",
+        "export",
+        "train",
+        "evaluate",
+        "run",
+        "ask",
+        "serve",
+        "doctor",
+        "grade",
+    ):
         assert name in done.stdout
+    assert divcon("--version", cwd=tmp_path).stdout.startswith("divcon 0.")
 
 
 def test_a_wrong_key_is_one_error_that_names_role_and_variable(tmp_path: Path) -> None:
