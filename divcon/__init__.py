@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Ledger,
         OneRole,
         RolePredict,
+        SelfAsk,
         as_tool,
         bind,
     )
@@ -67,6 +68,7 @@ _WHERE = {
     "Ledger": "programs",
     "OneRole": "programs",
     "RolePredict": "programs",
+    "SelfAsk": "programs",
     "as_tool": "programs",
     "bind": "programs",
     "Decompose": "signatures",
@@ -93,6 +95,7 @@ __all__ = [
     "Pipeline",
     "RolePredict",
     "Run",
+    "SelfAsk",
     "ServerSettings",
     "Solve",
     "SolveStep",

@@ -15,6 +15,7 @@ from divcon.programs._roles import (
     RoleWithoutEndpoint,
     bind,
 )
+from divcon.programs._self_ask import SelfAsk
 from divcon.programs._streaming import FieldListener
 from divcon.programs._tool import SolvedQuestion, as_tool
 
@@ -34,6 +35,7 @@ __all__ = [
     "Role",
     "RolePredict",
     "RoleWithoutEndpoint",
+    "SelfAsk",
     "SolvedQuestion",
     "Solving",
     "Usage",

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import asyncio
+import contextvars
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, get_args
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
@@ -18,7 +23,8 @@ from divcon.signatures import (
     decompose_signature,
 )
 
-Solving = Literal["single_call", "stepwise"]
+Solving = Literal["single_call", "stepwise", "dag"]
+_REFERENCE = re.compile(r"#(\d+)")
 
 
 class DivideAndConquer(dspy.Module):
@@ -32,7 +38,9 @@ class DivideAndConquer(dspy.Module):
         decomposer: The LM that splits; may be set later as `program.decompose.lm`.
         solver: The LM that answers.
         solving: `single_call` (the paper: one call answers all subquestions and the question) or `stepwise` (a call
-            a subquestion, with the earlier answers, and one for the question).
+            a subquestion, with the earlier answers, and one for the question) or `dag` (as stepwise, but a subquestion
+            waits for those alone that it refers to as `#k`, whose answers stand in for the reference; what doesn't wait
+            is asked at once. A list without references is solved stepwise).
         max_subquestions: The cap that the decomposer is told. Longer lists are cut to it, since a decomposer that
             ignores the cap shouldn't cost more than one that keeps it.
         adapter: The adapter both predictors pin; `CompactAdapter` by default.
@@ -53,8 +61,8 @@ class DivideAndConquer(dspy.Module):
         adapter: dspy.Adapter | None = None,
     ) -> None:
         super().__init__()
-        if solving not in ("single_call", "stepwise"):
-            raise ValueError(f"solving is {solving!r}; it must be 'single_call' or 'stepwise'.")
+        if solving not in get_args(Solving):
+            raise ValueError(f"solving is {solving!r}; it must be one of {', '.join(get_args(Solving))}.")
         self.solving = solving
         self.max_subquestions = max_subquestions
         self.decompose = RolePredict(
@@ -85,12 +93,11 @@ class DivideAndConquer(dspy.Module):
             if self.solving == "single_call" or not subquestions.items:
                 solved = self.solve(**self._whole(question, context, subquestions))
                 return self._prediction(subquestions, status, reason, solved, ledger)
-            steps: list[str] = []
-            for number, subquestion in enumerate(subquestions, 1):
-                step = self.solve(question=question, context=context, steps=_joined(steps), subquestion=subquestion)
-                steps.append(f"{number}. {subquestion} {step.sub_answer}")
-            solved = self.solve(question=question, context=context, steps=_joined(steps), subquestion=question)
-            return self._prediction(subquestions, status, reason, solved, ledger, steps)
+            plan = _Plan(question, context, subquestions, self.solving)
+            while asked := plan.ready():
+                plan.note([step.sub_answer for step in _at_once(self.solve, asked)])
+            solved = self.solve(**plan.last())
+            return self._prediction(subquestions, status, reason, solved, ledger, plan.lines())
 
     async def aforward(self, question: str, context: str | None = None) -> dspy.Prediction:
         """`forward`, awaited."""
@@ -104,16 +111,12 @@ class DivideAndConquer(dspy.Module):
             if self.solving == "single_call" or not subquestions.items:
                 solved = await self.solve.acall(**self._whole(question, context, subquestions))
                 return self._prediction(subquestions, status, reason, solved, ledger)
-            steps: list[str] = []
-            for number, subquestion in enumerate(subquestions, 1):
-                step = await self.solve.acall(
-                    question=question, context=context, steps=_joined(steps), subquestion=subquestion
-                )
-                steps.append(f"{number}. {subquestion} {step.sub_answer}")
-            solved = await self.solve.acall(
-                question=question, context=context, steps=_joined(steps), subquestion=question
-            )
-            return self._prediction(subquestions, status, reason, solved, ledger, steps)
+            plan = _Plan(question, context, subquestions, self.solving)
+            while asked := plan.ready():
+                steps = await asyncio.gather(*(self.solve.acall(**inputs) for inputs in asked))
+                plan.note([step.sub_answer for step in steps])
+            solved = await self.solve.acall(**plan.last())
+            return self._prediction(subquestions, status, reason, solved, ledger, plan.lines())
 
     def _accept(self, subquestions: Subquestions) -> tuple[Subquestions, str, str | None]:
         if not len(subquestions):
@@ -121,7 +124,7 @@ class DivideAndConquer(dspy.Module):
         return Subquestions(subquestions.items[: self.max_subquestions]), "decomposed", None
 
     def _whole(self, question: str, context: str | None, subquestions: Subquestions) -> dict[str, Any]:
-        if self.solving == "stepwise":
+        if self.solving != "single_call":
             return {"question": question, "context": context, "subquestion": question}
         return {"question": question, "context": context, "subquestions": subquestions}
 
@@ -145,12 +148,82 @@ class DivideAndConquer(dspy.Module):
         )
 
 
+class _Plan:
+    """Which subquestions can be asked now, and what has been answered.
+
+    Args:
+        question: The question.
+        context: A passage it is about, or None.
+        subquestions: Its decomposition.
+        solving: `stepwise` or `dag`.
+    """
+
+    def __init__(self, question: str, context: str | None, subquestions: Subquestions, solving: Solving) -> None:
+        self._about = {"question": question, "context": context}
+        self._question = question
+        self._asked = list(subquestions)
+        self._substituting = solving == "dag"
+        self._waits = _waits(self._asked, solving)
+        self._answers: dict[int, str] = {}
+        self._running: list[int] = []
+
+    def ready(self) -> list[dict[str, Any]]:
+        """The inputs of the subquestions that wait for nothing more; empty when all are answered."""
+        self._running = [
+            number
+            for number, before in enumerate(self._waits, 1)
+            if number not in self._answers and all(other in self._answers for other in before)
+        ]
+        return [
+            {**self._about, "steps": self._steps(self._waits[number - 1]), "subquestion": self._text(number)}
+            for number in self._running
+        ]
+
+    def note(self, answers: list[str]) -> None:
+        """Take the answers of what `ready` gave, in its order."""
+        self._answers.update(zip(self._running, answers, strict=True))
+
+    def last(self) -> dict[str, Any]:
+        """The inputs of the call that answers the question itself."""
+        return {**self._about, "steps": self._steps(range(1, len(self._asked) + 1)), "subquestion": self._question}
+
+    def lines(self) -> list[str]:
+        """A line a subquestion, with its answer."""
+        return [f"{number}. {self._text(number)} {self._answers[number]}" for number in sorted(self._answers)]
+
+    def _steps(self, numbers: Iterable[int]) -> str | None:
+        return "\n".join(f"{number}. {self._text(number)} {self._answers[number]}" for number in numbers) or None
+
+    def _text(self, number: int) -> str:
+        text = self._asked[number - 1]
+        if not self._substituting:
+            return text
+        before = self._waits[number - 1]
+        return _REFERENCE.sub(lambda ref: self._answers[int(ref[1])] if int(ref[1]) in before else ref[0], text)
+
+
+def _waits(asked: Sequence[str], solving: Solving) -> list[list[int]]:
+    """For each subquestion the numbers of those it waits for; a reference to itself or a later one is none."""
+    referred = [
+        sorted({int(ref) for ref in _REFERENCE.findall(text) if 0 < int(ref) < number})
+        for number, text in enumerate(asked, 1)
+    ]
+    if solving == "stepwise" or not any(referred):
+        return [list(range(1, number)) for number in range(1, len(asked) + 1)]
+    return referred
+
+
+def _at_once(solve: RolePredict, asked: Sequence[dict[str, Any]]) -> list[dspy.Prediction]:
+    """The replies to all inputs, in order; several are asked in threads, each in a copy of this one's context."""
+    if len(asked) == 1:
+        return [solve(**asked[0])]
+    with ThreadPoolExecutor(len(asked), thread_name_prefix="divcon-dag") as pool:
+        running = [pool.submit(contextvars.copy_context().run, lambda i=inputs: solve(**i)) for inputs in asked]
+        return [future.result() for future in running]
+
+
 def _given(context: str | None) -> str | None:
     return context if context and context.strip() else None
-
-
-def _joined(steps: list[str]) -> str | None:
-    return "\n".join(steps) or None
 
 
 def why_refused(error: Exception) -> str:

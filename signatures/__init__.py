@@ -2,8 +2,10 @@
 
 from divcon.signatures._asks import (
     DEFAULT_MAX_SUBQUESTIONS,
+    NOTHING_MORE,
     Answer,
     Decompose,
+    FollowUp,
     Reason,
     Solve,
     SolveStep,
@@ -15,10 +17,12 @@ from divcon.signatures._subquestions import NO_DECOMPOSITION, Subquestions, with
 
 __all__ = [
     "DEFAULT_MAX_SUBQUESTIONS",
+    "NOTHING_MORE",
     "NO_DECOMPOSITION",
     "Answer",
     "Decompose",
     "DivconError",
+    "FollowUp",
     "Reason",
     "Solve",
     "SolveStep",

@@ -44,6 +44,21 @@ class SolveStep(dspy.Signature):
     sub_answer: str = dspy.OutputField(desc="the answer to the subquestion")
 
 
+NOTHING_MORE = "Nothing more."
+
+
+class FollowUp(dspy.Signature):
+    __doc__ = (
+        "Write the one subquestion to answer next on the way to the question's answer, on one line. "
+        f"Once the steps suffice, write: {NOTHING_MORE}"
+    )
+
+    context: str | None = dspy.InputField(default=None, desc="what the question is about")
+    question: str = dspy.InputField(desc="the question to answer in the end")
+    steps: str | None = dspy.InputField(default=None, desc="subquestions answered so far")
+    follow_up: str = dspy.OutputField(desc="the next subquestion, or that nothing more is needed")
+
+
 class Answer(dspy.Signature):
     """Answer the question. Write the answer alone."""
 

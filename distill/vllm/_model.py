@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import re
 import tempfile
 import threading
@@ -221,14 +222,14 @@ class VLLMModel:
         finally:
             self._leave()
 
-    def has_failed(self, server: Server, error: LMError) -> bool:
+    def has_failed(self, server: Server, error: LMError, attempt: int) -> bool:
         """Whether a call failed because the server it went to is gone, so that it should be asked again of the next.
 
         A dying server of ours answers 500 for a while, closes its sockets, and is gone some seconds later. A server of
         somebody else's that was started anew has lost the adapters that were loaded into it.
         """
         if isinstance(server, AttachedServer):
-            return self._has_lost(server, error)
+            return attempt == 0 and self._has_lost(server, error)
         if not isinstance(error, (LMTransportError, LMServerError)):
             return False
         deadline = time.monotonic() + _DYING
@@ -241,9 +242,9 @@ class VLLMModel:
     def _has_lost(self, server: AttachedServer, error: LMError) -> bool:
         name = _NOT_SERVED.search(str(error))
         with self._turn:
-            if name is None or name[1] not in self._ready or self._server is not server:
+            if name is None or name[1] not in self._adapters or self._server is not server:
                 return False
-            self._ready.discard(name[1])
+            self._ready.discard(name[1])  # the first caller's find; the others find it gone already
             return True
 
     def close(self) -> None:
@@ -406,25 +407,27 @@ class VLLMBackend:
         return self
 
     def complete(self, request: Request, rollout: int) -> Response:
-        while True:
+        for attempt in itertools.count():
             with self.model.serving(self.adapter) as server:
                 lm = self.model.lm(self.adapter, server, self.engine)
                 try:
                     return LMBackend(lm).complete(self._asked(request, lm), rollout)
                 except LMError as error:
-                    if not self.model.has_failed(server, error):
+                    if not self.model.has_failed(server, error, attempt):
                         raise
+        raise AssertionError("unreachable")
 
     async def acomplete(self, request: Request, rollout: int) -> Response:
-        while True:
+        for attempt in itertools.count():
             async with self.model.aserving(self.adapter) as server:
                 lm = self.model.lm(self.adapter, server, self.engine)
                 try:
                     return await LMBackend(lm).acomplete(self._asked(request, lm), rollout)
                 except LMError as error:
                     loop = asyncio.get_running_loop()
-                    if not await loop.run_in_executor(_LOOKING, self.model.has_failed, server, error):
+                    if not await loop.run_in_executor(_LOOKING, self.model.has_failed, server, error, attempt):
                         raise
+        raise AssertionError("unreachable")
 
     def _asked(self, request: Request, lm: dspy.LM) -> Request:
         config = request.config

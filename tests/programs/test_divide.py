@@ -54,6 +54,42 @@ def test_stepwise_feeds_earlier_answers_on_sync_and_async() -> None:
         assert second.endswith("Subquestion: How many are left?")
 
 
+GRAPH = "1. How old is Ada?\n2. How old is Ben?\n3. Is #1 more than #2?\n4. What is #3 in case #9?"
+
+
+def test_a_dag_asks_what_doesnt_wait_at_once_and_fills_references_in() -> None:
+    def reply(body: dict) -> str:
+        if "Split the question" in body["messages"][0]["content"]:
+            return GRAPH
+        asked = body["messages"][-1]["content"].rpartition("Subquestion: ")[2]
+        return {"How old is Ada?": "7", "How old is Ben?": "5", "Is 7 more than 5?": "yes"}.get(asked, "done")
+
+    for way in (lambda p: p(question="Q?"), lambda p: asyncio.run(p.acall(question="Q?"))):
+        with OpenAIServer(reply, delay=0.2) as server:
+            program = DivideAndConquer(lm(server, "s"), lm(server, "l"), solving="dag", max_subquestions=4)
+            prediction = way(program)
+            assert server.busiest == 2
+        assert prediction.answer == "done"
+        assert prediction.sub_answers.splitlines() == [
+            "1. How old is Ada? 7",
+            "2. How old is Ben? 5",
+            "3. Is 7 more than 5? yes",
+            "4. What is yes in case #9? done",
+        ]
+        assert prediction.usage["solver"]["calls"] == 5
+        third = next(r for r in server.requests if "Is 7 more than 5?" in r["messages"][-1]["content"].splitlines()[-1])
+        assert "1. How old is Ada? 7\n2. How old is Ben? 5" in third["messages"][-1]["content"]
+        first = server.requests[1]["messages"][-1]["content"]
+        assert "Steps" not in first
+
+
+def test_a_dag_without_references_is_solved_stepwise() -> None:
+    with OpenAIServer(scripted(TWO), delay=0.05) as server:
+        program = DivideAndConquer(lm(server, "small"), lm(server, "large"), solving="dag")
+        assert program(question="Q?").sub_answers == "1. How many are in the bags? 7\n2. How many are left? 7"
+        assert server.busiest == 1
+
+
 @pytest.mark.parametrize(
     ("decomposition", "status", "reason"),
     [
@@ -64,7 +100,7 @@ def test_stepwise_feeds_earlier_answers_on_sync_and_async() -> None:
         ("<think> so", "fell_back", "cut_off"),
     ],
 )
-@pytest.mark.parametrize("solving", ["single_call", "stepwise"])
+@pytest.mark.parametrize("solving", ["single_call", "stepwise", "dag"])
 def test_without_usable_subquestions_the_question_goes_to_the_solver_whole(
     decomposition: Reply, status: str, reason: str | None, solving: str
 ) -> None:

@@ -7,6 +7,7 @@ from divcon.signatures import (
     NO_DECOMPOSITION,
     Answer,
     Decompose,
+    FollowUp,
     Reason,
     Solve,
     SolveStep,
@@ -15,7 +16,7 @@ from divcon.signatures import (
     list_pattern,
 )
 
-ASKS = (Answer, Decompose, Reason, Solve, SolveStep)
+ASKS = (Answer, Decompose, FollowUp, Reason, Solve, SolveStep)
 
 
 def test_no_two_signatures_are_equal() -> None:

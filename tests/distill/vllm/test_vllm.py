@@ -239,6 +239,22 @@ def test_a_rank_that_a_running_server_doesnt_take_is_named(planner: Run, unmerge
         assert "max-lora-rank" in caught.value.remedy
 
 
+def test_adapters_that_a_running_server_has_lost_are_loaded_again(
+    planner: Run, unmerged: VLLMModel, student: Path
+) -> None:
+    with unmerged.serving() as server:
+        attached = VLLMModel(planner.base, ServerSettings(api_base=server.api_base))
+        name = attached.add(retrained(student, "lost"))
+        backend = attached.backend(name)
+        asked = [request(f"Name {i} towns.", max_tokens=4) for i in range(6)]
+        assert backend.complete(asked[0], 0).message.text
+        gone = httpx.post(f"{server.client.root}/v1/unload_lora_adapter", json={"lora_name": name}, timeout=30)
+        assert gone.status_code == 200 and name not in server.client.names()
+        with ThreadPoolExecutor(6) as pool:
+            replies = list(pool.map(lambda one: backend.complete(one, 0).message.text, asked))
+        assert all(replies) and name in server.client.names()
+
+
 def test_names_that_arent_there_and_addresses_that_arent_one(unmerged: VLLMModel) -> None:
     with unmerged.serving() as server:
         lm = dspy.LM("hosted_vllm/nobody", api_base=server.api_base, api_key="none", cache=False, num_retries=0)

@@ -1,0 +1,134 @@
+"""Self-ask: a question is split as it is solved, one subquestion at a time (Press et al. 2023, arXiv 2210.03350).
+
+The dynamic counterpart of `DivideAndConquer`, made to be compared with it fairly: the planner sees the question and the
+passage at every step, the same solver answers, and a reply ends at the end of its first line, so that nothing is paid
+for what would be thrown away.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from typing import Any
+
+import dspy
+from dspy.utils.exceptions import AdapterParseError
+
+from divcon.programs._ledger import Ledger
+from divcon.programs._roles import RolePredict
+from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS, NOTHING_MORE, FollowUp, SolveStep, Subquestions
+
+_NOTHING = re.escape(NOTHING_MORE[:-1])
+_DONE = re.compile(
+    rf"(?i)\W*(?:{_NOTHING}|no(?:ne| more| further)?\b[^?]*$|(?:so,? )?(?:the )?(?:final )?answer(?: is\b|\s*:))"
+)
+_LEAD = re.compile(r"(?i)\A\W*(?:follow[- ]?up|next|subquestion)(?: question)?\s*:\s*|\A\s*(?:\d+[.)]|[-*•])\s+")
+
+
+class SelfAsk(dspy.Module):
+    """Two predictors, `decompose` (which asks the next subquestion) and `solve`, each with an LM of its own.
+
+    The prediction has the fields of `DivideAndConquer`'s. `status` is `decomposed` where anything was asked, `whole`
+    where nothing was needed, and `fell_back` where the first thing asked couldn't be used.
+
+    Args:
+        decomposer: The LM that asks.
+        solver: The LM that answers.
+        max_steps: The most subquestions; the question itself is asked after them at the latest.
+        stop: Have the server end the planner's reply at its first line. Some models (OpenAI's reasoning ones) take no
+            stop strings; the reply is cut there in any case.
+        adapter: The adapter both predictors pin; `CompactAdapter` by default.
+    """
+
+    def __init__(
+        self,
+        decomposer: dspy.BaseLM | None = None,
+        solver: dspy.BaseLM | None = None,
+        *,
+        max_steps: int = DEFAULT_MAX_SUBQUESTIONS,
+        stop: bool = True,
+        adapter: dspy.Adapter | None = None,
+    ) -> None:
+        super().__init__()
+        if max_steps < 1:
+            raise ValueError(f"max_steps is {max_steps}; it must be 1 or more.")
+        self.max_steps = max_steps
+        self.stop = stop
+        self.decompose = RolePredict(FollowUp, "decomposer", lm=decomposer, adapter=adapter)
+        self.solve = RolePredict(SolveStep, "solver", lm=solver, adapter=adapter)
+
+    def forward(self, question: str, context: str | None = None) -> dspy.Prediction:
+        """Answer one question.
+
+        Args:
+            question: The question.
+            context: A passage it is about, if any.
+
+        Raises:
+            RoleWithoutEndpoint: A role has no LM.
+            dspy.LMError: An LM couldn't be reached or refused.
+            AdapterParseError: The solver's reply can't be read.
+        """
+        with Ledger() as ledger:
+            talk = self._talk(question, context, ledger)
+            asked = next(talk)
+            while isinstance(asked, tuple):
+                predictor, inputs = asked
+                try:
+                    reply = predictor(**inputs)
+                except AdapterParseError as error:
+                    asked = talk.throw(error)
+                else:
+                    asked = talk.send(reply)
+            return asked
+
+    async def aforward(self, question: str, context: str | None = None) -> dspy.Prediction:
+        """`forward`, awaited."""
+        with Ledger() as ledger:
+            talk = self._talk(question, context, ledger)
+            asked = next(talk)
+            while isinstance(asked, tuple):
+                predictor, inputs = asked
+                try:
+                    reply = await predictor.acall(**inputs)
+                except AdapterParseError as error:
+                    asked = talk.throw(error)
+                else:
+                    asked = talk.send(reply)
+            return asked
+
+    def _talk(self, question: str, context: str | None, ledger: Ledger) -> Generator[Any, dspy.Prediction, None]:
+        """Yields what to ask, a predictor and its inputs, and takes the reply; yields the prediction last."""
+        about = {"question": question, "context": context if context and context.strip() else None}
+        asked: list[str] = []
+        steps: list[str] = []
+        reason = None
+        while len(asked) < self.max_steps:
+            config = {"config": {"stop": ["\n"]}} if self.stop else {}
+            try:
+                split = yield self.decompose, {**about, "steps": _lines(steps), **config}
+            except AdapterParseError:
+                reason = "unreadable"
+                break
+            text = _LEAD.sub("", next(iter(split.follow_up.strip().splitlines()), "")).strip()
+            if not text or _DONE.match(text):
+                break
+            if text.casefold() in {before.casefold() for before in (*asked, question)}:
+                reason = "duplicate" if not asked else None  # it goes round in circles; what was found stands
+                break
+            step = yield self.solve, {**about, "steps": _lines(steps), "subquestion": text}
+            asked.append(text)
+            steps.append(f"{len(asked)}. {text} {step.sub_answer}")
+        solved = yield self.solve, {**about, "steps": _lines(steps), "subquestion": question}
+        yield dspy.Prediction(
+            subquestions=Subquestions(asked),
+            sub_answers="\n".join(steps),
+            status="decomposed" if asked else "fell_back" if reason else "whole",
+            reason=reason if not asked else None,
+            usage=ledger.as_dict(),
+            answer=solved.sub_answer,
+        )
+
+
+def _lines(steps: list[str]) -> str | None:
+    return "\n".join(steps) or None
