@@ -92,7 +92,7 @@ class ServerProcess:
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], log: Path, name: str, grace: float = 10.0
+        self, command: Sequence[str], environment: Mapping[str, str], log: Path, name: str, grace: float = 3.0
     ) -> None:
         self.log = log
         self.name = name

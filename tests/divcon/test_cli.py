@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.openai_server import OpenAIServer, user_text
+from support.processes import heed_ctrl_c
 
 DIVCON = Path(sys.executable).with_name("divcon")
 
@@ -148,8 +149,7 @@ def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
         process = subprocess.Popen(
             [str(DIVCON), "collect", str(file)], cwd=tmp_path, env={**os.environ, "OPENAI_API_KEY": "k"},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            # A shell that runs the tests in the background has them ignore SIGINT, which children inherit.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=heed_ctrl_c,
         )  # fmt: skip
         while len(server.requests) < 5:
             time.sleep(0.05)

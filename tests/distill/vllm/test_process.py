@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.processes import heed_ctrl_c
 
 from divcon.distill.vllm import ServerDied, ServerError
 from divcon.distill.vllm._process import ServerProcess, free_port
@@ -99,7 +100,9 @@ def test_however_the_parent_ends_no_server_is_left(
     tmp_path: Path, mark: str, then: str, ending: signal.Signals | None
 ) -> None:
     code = textwrap.dedent(PARENT.format(script=str(SCRIPT), mark=mark, then=then))
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=heed_ctrl_c
+    )
     assert parent.stdout is not None
     assert parent.stdout.readline() == b"ready\n"
     forked = psutil.Process(parent.pid).children() if ending else []

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import shutil
 import signal
@@ -21,6 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.openai_server import OpenAIServer
+from support.processes import heed_ctrl_c
 
 from divcon import Run
 from divcon.distill import content_hash, read_manifest
@@ -352,7 +352,7 @@ def serve(planner: Run, vllm_python: Path, tmp_path: Path) -> Callable[[], subpr
     def begin(*words: str) -> subprocess.Popen:
         return subprocess.Popen(
             [str(DIVCON), "serve", "--run", str(planner.folder), *words, "--", "--max-model-len", "1024"],
-            cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ),
+            cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_ctrl_c,
         )  # fmt: skip
 
     return begin
