@@ -10,9 +10,9 @@ from typing import Any
 
 import dspy
 
-from divcon.programs._divide import _given
 from divcon.programs._ledger import Ledger
 from divcon.programs._roles import RolePredict
+from divcon.programs._talk import given
 from divcon.signatures import Answer, Reason, Subquestions
 
 
@@ -26,12 +26,12 @@ class _SingleStage(dspy.Module):
     def forward(self, question: str, context: str | None = None) -> dspy.Prediction:
         """Answer one question; see the class."""
         with Ledger() as ledger:
-            return self._prediction(self.solve(question=question, context=_given(context)), ledger)
+            return self._prediction(self.solve(question=question, context=given(context)), ledger)
 
     async def aforward(self, question: str, context: str | None = None) -> dspy.Prediction:
         """`forward`, awaited."""
         with Ledger() as ledger:
-            return self._prediction(await self.solve.acall(question=question, context=_given(context)), ledger)
+            return self._prediction(await self.solve.acall(question=question, context=given(context)), ledger)
 
     @staticmethod
     def _prediction(solved: dspy.Prediction, ledger: Ledger) -> dspy.Prediction:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import re
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, get_args
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError
 
 from divcon.programs._ledger import Ledger
 from divcon.programs._roles import ReplyCutOff, RolePredict
+from divcon.programs._talk import UNREADABLE, Talk, ahold, given, hold
 from divcon.signatures import (
     DEFAULT_MAX_SUBQUESTIONS,
     Solve,
@@ -83,40 +80,29 @@ class DivideAndConquer(dspy.Module):
                 error: the question goes to the solver whole. A reply of the solver that can't be read is one
                 (`AdapterParseError`).
         """
-        context = _given(context)
         with Ledger() as ledger:
-            try:
-                split = self.decompose(question=question, context=context)
-                subquestions, status, reason = self._accept(split.subquestions)
-            except (AdapterParseError, SubquestionsError) as error:
-                subquestions, status, reason = Subquestions(), "fell_back", why_refused(error)
-            if self.solving == "single_call" or not subquestions.items:
-                solved = self.solve(**self._whole(question, context, subquestions))
-                return self._prediction(subquestions, status, reason, solved, ledger)
-            plan = _Plan(question, context, subquestions, self.solving)
-            while asked := plan.ready():
-                plan.note([step.sub_answer for step in _at_once(self.solve, asked)])
-            solved = self.solve(**plan.last())
-            return self._prediction(subquestions, status, reason, solved, ledger, plan.lines())
+            return hold(self._talk(question, given(context), ledger))
 
     async def aforward(self, question: str, context: str | None = None) -> dspy.Prediction:
         """`forward`, awaited."""
-        context = _given(context)
         with Ledger() as ledger:
-            try:
-                split = await self.decompose.acall(question=question, context=context)
-                subquestions, status, reason = self._accept(split.subquestions)
-            except (AdapterParseError, SubquestionsError) as error:
-                subquestions, status, reason = Subquestions(), "fell_back", why_refused(error)
-            if self.solving == "single_call" or not subquestions.items:
-                solved = await self.solve.acall(**self._whole(question, context, subquestions))
-                return self._prediction(subquestions, status, reason, solved, ledger)
-            plan = _Plan(question, context, subquestions, self.solving)
-            while asked := plan.ready():
-                steps = await asyncio.gather(*(self.solve.acall(**inputs) for inputs in asked))
-                plan.note([step.sub_answer for step in steps])
-            solved = await self.solve.acall(**plan.last())
-            return self._prediction(subquestions, status, reason, solved, ledger, plan.lines())
+            return await ahold(self._talk(question, given(context), ledger))
+
+    def _talk(self, question: str, context: str | None, ledger: Ledger) -> Talk:
+        try:
+            [split] = yield [(self.decompose, {"question": question, "context": context})]
+            subquestions, status, reason = self._accept(split.subquestions)
+        except UNREADABLE as error:
+            subquestions, status, reason = Subquestions(), "fell_back", why_refused(error)
+        if self.solving == "single_call" or not subquestions.items:
+            [solved] = yield [(self.solve, self._whole(question, context, subquestions))]
+            return self._prediction(subquestions, status, reason, solved, ledger)
+        plan = _Plan(question, context, subquestions, self.solving)
+        while asked := plan.ready():
+            replies = yield [(self.solve, inputs) for inputs in asked]
+            plan.note([step.sub_answer for step in replies])
+        [solved] = yield [(self.solve, plan.last())]
+        return self._prediction(subquestions, status, reason, solved, ledger, plan.lines())
 
     def _accept(self, subquestions: Subquestions) -> tuple[Subquestions, str, str | None]:
         if not len(subquestions):
@@ -211,19 +197,6 @@ def _waits(asked: Sequence[str], solving: Solving) -> list[list[int]]:
     if solving == "stepwise" or not any(referred):
         return [list(range(1, number)) for number in range(1, len(asked) + 1)]
     return referred
-
-
-def _at_once(solve: RolePredict, asked: Sequence[dict[str, Any]]) -> list[dspy.Prediction]:
-    """The replies to all inputs, in order; several are asked in threads, each in a copy of this one's context."""
-    if len(asked) == 1:
-        return [solve(**asked[0])]
-    with ThreadPoolExecutor(len(asked), thread_name_prefix="divcon-dag") as pool:
-        running = [pool.submit(contextvars.copy_context().run, lambda i=inputs: solve(**i)) for inputs in asked]
-        return [future.result() for future in running]
-
-
-def _given(context: str | None) -> str | None:
-    return context if context and context.strip() else None
 
 
 def why_refused(error: Exception) -> str:

@@ -8,14 +8,13 @@ for what would be thrown away.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
-from typing import Any
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from divcon.programs._ledger import Ledger
 from divcon.programs._roles import RolePredict
+from divcon.programs._talk import Talk, ahold, given, hold
 from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS, NOTHING_MORE, FollowUp, SolveStep, Subquestions
 
 _NOTHING = re.escape(NOTHING_MORE[:-1])
@@ -70,43 +69,22 @@ class SelfAsk(dspy.Module):
             AdapterParseError: The solver's reply can't be read.
         """
         with Ledger() as ledger:
-            talk = self._talk(question, context, ledger)
-            asked = next(talk)
-            while isinstance(asked, tuple):
-                predictor, inputs = asked
-                try:
-                    reply = predictor(**inputs)
-                except AdapterParseError as error:
-                    asked = talk.throw(error)
-                else:
-                    asked = talk.send(reply)
-            return asked
+            return hold(self._talk(question, context, ledger))
 
     async def aforward(self, question: str, context: str | None = None) -> dspy.Prediction:
         """`forward`, awaited."""
         with Ledger() as ledger:
-            talk = self._talk(question, context, ledger)
-            asked = next(talk)
-            while isinstance(asked, tuple):
-                predictor, inputs = asked
-                try:
-                    reply = await predictor.acall(**inputs)
-                except AdapterParseError as error:
-                    asked = talk.throw(error)
-                else:
-                    asked = talk.send(reply)
-            return asked
+            return await ahold(self._talk(question, context, ledger))
 
-    def _talk(self, question: str, context: str | None, ledger: Ledger) -> Generator[Any, dspy.Prediction, None]:
-        """Yields what to ask, a predictor and its inputs, and takes the reply; yields the prediction last."""
-        about = {"question": question, "context": context if context and context.strip() else None}
+    def _talk(self, question: str, context: str | None, ledger: Ledger) -> Talk:
+        about = {"question": question, "context": given(context)}
         asked: list[str] = []
         steps: list[str] = []
         reason = None
         while len(asked) < self.max_steps:
             config = {"config": {"stop": ["\n"]}} if self.stop else {}
             try:
-                split = yield self.decompose, {**about, "steps": _lines(steps), **config}
+                [split] = yield [(self.decompose, {**about, "steps": _lines(steps), **config})]
             except AdapterParseError:
                 reason = "unreadable"
                 break
@@ -116,11 +94,11 @@ class SelfAsk(dspy.Module):
             if text.casefold() in {before.casefold() for before in (*asked, question)}:
                 reason = "duplicate" if not asked else None  # it goes round in circles; what was found stands
                 break
-            step = yield self.solve, {**about, "steps": _lines(steps), "subquestion": text}
+            [step] = yield [(self.solve, {**about, "steps": _lines(steps), "subquestion": text})]
             asked.append(text)
             steps.append(f"{len(asked)}. {text} {step.sub_answer}")
-        solved = yield self.solve, {**about, "steps": _lines(steps), "subquestion": question}
-        yield dspy.Prediction(
+        [solved] = yield [(self.solve, {**about, "steps": _lines(steps), "subquestion": question})]
+        return dspy.Prediction(
             subquestions=Subquestions(asked),
             sub_answers="\n".join(steps),
             status="decomposed" if asked else "fell_back" if reason else "whole",
