@@ -142,7 +142,8 @@ def grade_drop(references: Sequence[Sequence[str]], reply: str) -> Verdict:
     return Verdict(best[0] == 1.0, said, rule, best[1])
 
 
-_YES_NO = re.compile(r"(?i)\b(yes|no|true|false|valid|invalid)\b")
+YES_NO = ("yes", "no", "true", "false", "valid", "invalid")
+_YES_NO = re.compile(rf"(?i)\b({'|'.join(YES_NO)})\b")
 _SAME = {"true": "yes", "false": "no", "valid": "yes", "invalid": "no"}
 
 
@@ -247,7 +248,7 @@ def item_of(task: str, golds: Sequence[str], question: str = "") -> Item:
     kind = GRADERS.get(task, "")
     if re.fullmatch(r"\([A-Za-z]\)", golds[0].strip()):
         kind = "choice"
-    elif golds[0].strip().casefold() in ("yes", "no", "true", "false", "valid", "invalid"):
+    elif golds[0].strip().casefold() in YES_NO:
         kind = "yes_no"
     references = tuple(tuple(span.strip() for span in gold.split(";")) for gold in golds) if kind == "drop" else ()
     return Item(

@@ -12,6 +12,7 @@ from typing import Any
 from dspy.adapters.utils import get_annotation_name
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from divcon.distill.embedded import Base
 from divcon.signatures import DivconError
 
 MANIFEST = "manifest.json"
@@ -59,6 +60,11 @@ class Manifest(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     content_hash: str
 
+    @property
+    def served_name(self) -> str:
+        """The name the adapter is served under wherever that is, which carries its content hash."""
+        return f"{self.student or self.role}-{self.content_hash[:12]}"
+
     def write(self, folder: Path) -> None:
         (folder / MANIFEST).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
@@ -80,6 +86,22 @@ def read_manifest(folder: Path) -> Manifest:
         raise ManifestError(f"{folder / MANIFEST} can't be read: {error}", "Train the adapter again.") from error
     if content_hash(folder) != manifest.content_hash:
         raise ManifestError(f"The adapter in {folder} isn't the one its manifest describes.", "Train it again.")
+    return manifest
+
+
+def manifest_for(folder: Path, base: Base) -> Manifest:
+    """The manifest of an adapter that is to be served on `base`.
+
+    Raises:
+        ManifestError: As for `read_manifest`; or it was trained on another base.
+    """
+    manifest = read_manifest(folder)
+    if (manifest.base["id"], manifest.base["revision"]) != (base.id, base.revision):
+        raise ManifestError(
+            f"The adapter in {folder} was trained on {manifest.base['id']} ({manifest.base['revision'][:24]}), "
+            f"not on {base.id} ({base.revision[:24]}).",
+            "Serve it on its own base, or train it again on this one.",
+        )
     return manifest
 
 

@@ -29,6 +29,7 @@ from divcon.distill._serve import EmbeddedModel, finetuned_folder, shared_model
 from divcon.distill._store import fingerprint, render_lines, write_whole
 from divcon.distill._train import TrainingError, TrainingStopped, TrainSettings, is_trained, train_adapter
 from divcon.distill.embedded import local_base
+from divcon.signatures import refusal
 
 _PREFIX = "embedded/"
 
@@ -277,10 +278,7 @@ class LoRAProvider(Provider):
         try:
             settings = TrainSettings(**(train_kwargs or {}))
         except ValidationError as error:
-            first = error.errors()[0]
-            raise TrainingError(
-                f"train_kwargs: {'.'.join(map(str, first['loc']))}: {first['msg']}.", "See divcon.TrainSettings."
-            ) from error
+            raise TrainingError(f"train_kwargs: {refusal(error)}.", "See divcon.TrainSettings.") from error
         self.check(settings)
         base = local_base(self.base)
         text = render_lines([_row(number, data) for number, data in enumerate(train_data, 1)])

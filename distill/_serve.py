@@ -20,6 +20,7 @@ import queue
 import random
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +29,9 @@ from typing import Any
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from dspy.utils.exceptions import ContextWindowExceededError, LMInvalidRequestError
 
-from divcon.distill._manifest import MANIFEST, Manifest, ManifestError, read_manifest
+from divcon.distill._manifest import MANIFEST, Manifest, ManifestError, manifest_for, read_manifest
 from divcon.distill.embedded import LOADING, Base, cache_folder
+from divcon.signatures import DivconError
 
 _BUCKET = 64  # prompt lengths are padded to multiples of this many tokens
 _SMALLEST = 8  # rows; smaller batches are filled up with copies
@@ -90,14 +92,7 @@ class EmbeddedModel:
         Raises:
             ManifestError: The adapter has no manifest, was changed, or was trained on another base.
         """
-        manifest = read_manifest(folder)
-        if (manifest.base["id"], manifest.base["revision"]) != (self.base.id, self.base.revision):
-            raise ManifestError(
-                f"The adapter in {folder} was trained on {manifest.base['id']} ({manifest.base['revision'][:24]}), "
-                f"not on {self.base.id} ({self.base.revision[:24]}).",
-                "Serve it on its own base, or train it again on this one.",
-            )
-        name = f"{manifest.student or manifest.role}-{manifest.content_hash[:12]}"
+        name = manifest_for(folder, self.base).served_name
         self._folders[name] = folder
         return name
 
@@ -127,11 +122,8 @@ class EmbeddedModel:
         """
         if not adapter or adapter in self._folders:
             return
-        # Trained by `lm.finetune` in an earlier process: the LM that came back from a file has its name alone.
-        for manifest in sorted(finetuned_folder().glob(f"*/{MANIFEST}")):
-            with contextlib.suppress(ManifestError):  # of another base, or damaged: not the one that is wanted
-                if self.add(manifest.parent) == adapter:
-                    return
+        if find_finetuned(adapter, self.add):
+            return
         raise ManifestError(
             f"There is no adapter '{adapter}' in this process.", "Give its folder: embedded_lm(adapter=FOLDER)."
         )
@@ -364,6 +356,21 @@ def _choose(logits: Any, rows: list[_Job]) -> list[int]:
 def finetuned_folder() -> Path:
     """Where `lm.finetune` keeps its adapters, to be found by name in a later process."""
     return cache_folder() / "finetuned"
+
+
+def find_finetuned(name: str, add: Callable[[Path], str], folder: Path | None = None) -> bool:
+    """Look for an adapter that `lm.finetune` trained in an earlier process; an LM from a file has its name alone.
+
+    Args:
+        name: The name it is served under.
+        add: Makes an adapter known and gives its name.
+        folder: Where it is looked for; `finetuned_folder` by default.
+    """
+    for manifest in sorted((folder or finetuned_folder()).glob(f"*/{MANIFEST}")):
+        with contextlib.suppress(DivconError):  # of another base, or damaged: not the one that is wanted
+            if add(manifest.parent) == name:
+                return True
+    return False
 
 
 @functools.cache

@@ -16,6 +16,7 @@ import dspy
 from dspy.utils.exceptions import LMError
 
 from divcon._config import Endpoint, Pipeline
+from divcon._doctor import diagnose
 from divcon.benchmarks import (
     Arm,
     agreement,
@@ -315,8 +316,6 @@ class Run:
         Raises:
             Unfit: Something would stop the run; the first such thing is named.
         """
-        from divcon._doctor import diagnose
-
         wanted = len(self.task.train) * self.pipeline.collect.samples
         asks = []
         if len(self.store.traces(self._collection)) < wanted:
@@ -548,13 +547,32 @@ class Run:
             MissingStation: That student isn't trained.
         """
         self._asking = True  # the run's own compiled prompt and students, whatever has become of its data since
-        trained = [name for name in ("sd-r", "sd-t") if is_trained(self.folder / "adapters" / name)]
-        name = student or (trained[0] if trained else "untuned")
-        if name not in ("sd-r", "sd-t", "untuned"):
-            raise DivconError(f"There is no student '{name}'.", "Take sd-r, sd-t or untuned.")
-        if name != "untuned" and name not in trained:
-            raise MissingStation(f"The student {name.upper()} isn't trained in {self.folder}.", "Run 'divcon train'.")
-        return self._student_program(None if name == "untuned" else self.folder / "adapters" / name), name
+        name, folder = self.students(student)[0]
+        return self._student_program(folder), name
+
+    def students(self, student: str | None = None) -> list[tuple[str, Path | None]]:
+        """Name and adapter of the trained students, the best first; the untuned one, without, where there is none.
+
+        Args:
+            student: Only this one: `sd-r`, `sd-t` or `untuned`.
+
+        Raises:
+            DivconError: There is no such student.
+            MissingStation: It isn't trained.
+        """
+        folders = {name: self.folder / "adapters" / name for name in ("sd-r", "sd-t")}
+        trained: list[tuple[str, Path | None]] = [(n, folder) for n, folder in folders.items() if is_trained(folder)]
+        if student is None:
+            return trained or [("untuned", None)]
+        if student == "untuned":
+            return [("untuned", None)]
+        if student not in folders:
+            raise DivconError(f"There is no student '{student}'.", "Take sd-r, sd-t or untuned.")
+        if (student, folders[student]) not in trained:
+            raise MissingStation(
+                f"The student {student.upper()} isn't trained in {self.folder}.", "Run 'divcon train'."
+            )
+        return [(student, folders[student])]
 
     def lms(self, student: str | None = None) -> dict[str, dspy.LM]:
         """The LMs of this run by role, for `divcon.bind`.

@@ -9,12 +9,9 @@ from typing import Any, cast, get_args
 
 from pydantic import ValidationError
 
-from divcon._pipeline import MissingStation, Run
-from divcon.distill import is_trained
+from divcon._pipeline import Run
 from divcon.distill.vllm import AdapterMode, ServerSettings, VLLMModel
-from divcon.signatures import DivconError
-
-_BEST_FIRST = ("sd-r", "sd-t")
+from divcon.signatures import DivconError, refusal
 
 
 def read_arguments(words: Sequence[str]) -> dict[str, Any]:
@@ -66,19 +63,13 @@ def serve_students(
     try:
         settings = ServerSettings(**{**before, **changed})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise DivconError(f"{'.'.join(map(str, first['loc'])) or 'serve'}: {first['msg']}.", "Correct it.") from error
-    folders = {name: run.folder / "adapters" / name for name in _BEST_FIRST}
-    trained = [name for name, folder in folders.items() if is_trained(folder)]
-    wanted = [student] if student else trained or ["untuned"]
-    for name in wanted:
-        if name not in ("untuned", *trained):
-            raise MissingStation(f"The student {name.upper()} isn't trained in {run.folder}.", "Run 'divcon train'.")
+        raise DivconError(f"serve: {refusal(error)}.", "Correct it.") from error
+    wanted = run.students(student)
     told = lambda text: run.reporter.finished("serve", text)  # noqa: E731
     with VLLMModel(
         run.base, settings, adapter=cast(AdapterMode, mode), log=run.folder / "vllm.log", told=told
     ) as model:
-        names = [model.add(folders[name]) if name != "untuned" else "" for name in wanted]
+        names = [model.add(folder) if folder else "" for _, folder in wanted]
         if len({model.server_of(name) for name in names}) > 1:
             names = names[:1]  # a merged copy takes a server of its own
         for name in names:

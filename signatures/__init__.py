@@ -12,7 +12,7 @@ from divcon.signatures._asks import (
     decompose_signature,
     list_pattern,
 )
-from divcon.signatures._errors import DivconError, SubquestionsError
+from divcon.signatures._errors import DivconError, SubquestionsError, refusal
 from divcon.signatures._subquestions import NO_DECOMPOSITION, Subquestions, without_thinking
 
 __all__ = [
@@ -30,5 +30,6 @@ __all__ = [
     "SubquestionsError",
     "decompose_signature",
     "list_pattern",
+    "refusal",
     "without_thinking",
 ]

@@ -5,6 +5,8 @@ It lives in the lowest room because every room above raises its own kinds.
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 
 class DivconError(Exception):
     """One sentence on what is wrong and one on the remedy.
@@ -18,6 +20,12 @@ class DivconError(Exception):
         self.problem = problem
         self.remedy = remedy
         super().__init__(f"{problem} {remedy}".strip())
+
+
+def refusal(error: ValidationError) -> str:
+    """The first thing that pydantic refuses, as `key: why`, or the reason alone where it is no single key's."""
+    first = error.errors()[0]
+    return ": ".join(part for part in (".".join(map(str, first["loc"])), first["msg"]) if part)
 
 
 class SubquestionsError(DivconError, ValueError):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from divcon.benchmarks._graders import YES_NO
 from divcon.benchmarks.tasks._files import TaskError, hub_rows, read_json_lines
 from divcon.programs import Item
 
@@ -206,14 +207,11 @@ def _bbh(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
     for number, row in rows:
         fields = _Fields("BIG-Bench Hard", number, row)
         target = fields.text("target")
-        choice, yes_no = bool(re.fullmatch(r"\([A-Z]\)", target)), target.casefold() in _YES_NO
+        choice, yes_no = bool(re.fullmatch(r"\([A-Z]\)", target)), target.casefold() in YES_NO
         yield Item(
             id=str(number), question=fields.text("input"), answer=target, family="bbh",
             grader="choice" if choice else "yes_no" if yes_no else "", licence="MIT",
         )  # fmt: skip
-
-
-_YES_NO = ("yes", "no", "true", "false", "valid", "invalid")
 
 
 def _drop(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:

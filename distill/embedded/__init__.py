@@ -9,6 +9,7 @@ from divcon.distill.embedded._base import (
     embedded_base,
     local_base,
     solver_adapter,
+    whole_folder,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "embedded_base",
     "local_base",
     "solver_adapter",
+    "whole_folder",
 ]

@@ -6,12 +6,14 @@ dequantized once, 20 seconds or so, and kept in the user's cache.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -128,17 +130,14 @@ def _convert(gguf: Path, target: Path) -> None:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Built beside and moved into place whole, so that a second process or a kill never sees half a model.
-    building = Path(tempfile.mkdtemp(prefix=target.name, dir=target.parent))
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent,
-            gguf_file=gguf.name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.bfloat16,
-        )
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.bfloat16,
+    )
+    with whole_folder(target) as building:
         try:
             tokenizer.save_pretrained(building)
             model.save_pretrained(building)
@@ -147,11 +146,26 @@ def _convert(gguf: Path, target: Path) -> None:
                 f"The embedded base can't be written to {target.parent}: {error}.",
                 "Make room (300 MB), or name another folder in DIVCON_CACHE.",
             ) from error
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to build a model in, which is moved to `target` once it is whole.
+
+    So a second process or a kill never sees half a model.
+
+    Raises:
+        OSError: It can't be made or moved: the disk is full, or `target` is in the way.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=target.name, dir=target.parent))
+    try:
+        yield building
         try:
             building.rename(target)
         except OSError:
             if not (target / "model.safetensors").is_file():
-                raise  # not another process that was faster: the disk is full, or target is in the way
+                raise  # not another process that was faster
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
-from divcon.distill._manifest import Manifest, ManifestError, read_manifest
-from divcon.distill.embedded import LOADING, Base, cache_folder
+from divcon.distill._manifest import Manifest, manifest_for
+from divcon.distill.embedded import LOADING, Base, cache_folder, whole_folder
 from divcon.distill.vllm._process import ServerError
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
@@ -38,7 +36,7 @@ class Adapter:
     @property
     def name(self) -> str:
         """The name it is served under, which carries its content hash."""
-        return f"{self.manifest.student or self.manifest.role}-{self.manifest.content_hash[:12]}"
+        return self.manifest.served_name
 
     @property
     def server_rank(self) -> int:
@@ -53,13 +51,7 @@ def read_adapter(folder: Path, base: Base) -> Adapter:
         ManifestError: It has no manifest, was changed since, or was trained on another base.
         ServerError: It can't be served at all: it brings whole modules or tokens of its own.
     """
-    manifest = read_manifest(folder)
-    if (manifest.base["id"], manifest.base["revision"]) != (base.id, base.revision):
-        raise ManifestError(
-            f"The adapter in {folder} was trained on {manifest.base['id']} ({manifest.base['revision'][:24]}), "
-            f"not on {base.id} ({base.revision[:24]}).",
-            "Serve it on its own base, or train it again on this one.",
-        )
+    manifest = manifest_for(folder, base)
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     if config.get("modules_to_save"):
         raise ServerError(
@@ -120,15 +112,12 @@ def _merge(adapter: Adapter, base: Base, target: Path) -> None:
         dtype = "auto" if base.dtype == "auto" else getattr(torch, base.dtype)
         model = AutoModelForCausalLM.from_pretrained(base.path, dtype=dtype)
         merged = PeftModel.from_pretrained(model, str(adapter.folder)).merge_and_unload()
-    building = Path(tempfile.mkdtemp(prefix=target.name, dir=target.parent))
     try:
-        merged.save_pretrained(building)
-        AutoTokenizer.from_pretrained(base.path).save_pretrained(building)
-        building.rename(target)
+        with whole_folder(target) as building:
+            merged.save_pretrained(building)
+            AutoTokenizer.from_pretrained(base.path).save_pretrained(building)
     except (OSError, SafetensorError) as error:
         raise ServerError(
             f"The merged copy of {adapter.name} can't be written to {target.parent}: {error}.",
             "Make room, or name another folder in DIVCON_CACHE.",
         ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -139,21 +140,29 @@ class ServerClient:
             ) from error
 
 
+@lru_cache(maxsize=64)
+def client_of(api_base: str, api_key: str | None) -> ServerClient:
+    """The one client of a server in this process, so that its connections are kept."""
+    return ServerClient(api_base, api_key)
+
+
 def is_loopback(address: str) -> bool:
     """Whether an address leads to this machine itself."""
-    return (urlsplit(address).hostname or "") in ("localhost", "::1") or "//127." in address
+    host = urlsplit(address).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # another name
+        return False
 
 
-def probe(
-    client: ServerClient, name: str, row: ProbeRow, base: str | None, ids: list[int] | None = None
-) -> dict[str, float]:
+def probe(client: ServerClient, name: str, row: ProbeRow, base: str, ids: list[int] | None = None) -> dict[str, float]:
     """Check that a server answers under `name` with the adapter that learnt `row`.
 
     Args:
         client: Of the server.
         name: The adapter's name there.
         row: A training row of the adapter.
-        base: The base's name there; None where it serves no base, which is then what training measured.
+        base: The base's name there; where that isn't served, what training measured stands for it.
         ids: The prompt's token ids by the base's own tokenizer now; a template may write the day's date. Those of the
             training by default.
 
@@ -179,7 +188,7 @@ def probe(
             "Serve the base that the adapter was trained on, without --chat-template.",
         )
     adapter = client.logprob(name, row.prompt_ids, row.completion_ids)
-    plain = row.base_logprob if base is None else client.logprob(base, row.prompt_ids, row.completion_ids)
+    plain = client.logprob(base, row.prompt_ids, row.completion_ids) if base in served else row.base_logprob
     if not adapter > plain:
         raise ProbeError(
             f"The adapter '{name}' is listed at {client.api_base} and changes nothing for the better: a reply it has "

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import itertools
 import re
 import tempfile
 import threading
@@ -26,7 +25,7 @@ from dspy.lm15 import Request, Response
 from dspy.utils.exceptions import LMError, LMServerError, LMTransportError
 
 from divcon.distill._engine import LMBackend
-from divcon.distill._manifest import Manifest, ManifestError
+from divcon.distill._manifest import ManifestError
 from divcon.distill._probe import read_probe
 from divcon.distill.embedded import Base
 from divcon.distill.vllm._adapters import Adapter, merged_copy, read_adapter
@@ -140,10 +139,6 @@ class VLLMModel:
     def served_as_known(self, name: str) -> str:
         """How the base (an empty name) or a known adapter is served."""
         return self.served_as(self._adapters[name]) if name else "base"
-
-    def manifest(self, name: str) -> Manifest:
-        """The manifest of a known adapter."""
-        return self._adapters[name].manifest
 
     def require(self, name: str) -> None:
         """Raise unless the base (an empty name) or a known adapter is meant.
@@ -321,32 +316,26 @@ class VLLMModel:
         adapter = self._adapters.get(name)
         with self._turn:
             server = self._server
-        if server is not None and server.running and self._must_change(name):
+        if server is not None and (self._current != key or (server.running and self._must_change(name))):
             server.stop()
-            server = None
-        elif server is not None and self._current != key:
             server = None
         if server is None or not server.running:
             made = server or self._made(key)
             with self._turn:
-                if closings != self._closings:
-                    raise ServerError("The server was closed while it was being started.", "Start it again.")
+                self._still_open(closings)
                 self._server, self._current = made, key
                 self._ready.clear()
                 self._lms.clear()
             started = time.perf_counter()
             try:
                 made.start(self.told)
+                self._still_open(closings)
             except BaseException:
+                made.stop()
                 with self._turn:
                     if self._server is made:
                         self._server = None
                 raise
-            with self._turn:
-                closed = closings != self._closings
-            if closed:
-                made.stop()
-                raise ServerError("The server was closed while it was being started.", "Start it again.")
             server = made
             what = key or ", ".join([self.base.id, *getattr(server, "adapters", ())])
             self.told(f"vLLM serves {what} at {server.api_base} after {time.perf_counter() - started:.0f} s")
@@ -356,6 +345,11 @@ class VLLMModel:
             self._check(server, adapter, merged=bool(key))
             self._ready.add(name)
         return server
+
+    def _still_open(self, closings: int) -> None:
+        with self._turn:
+            if closings != self._closings:
+                raise ServerError("The server was closed while it was being started.", "Start it again.")
 
     def _made(self, key: str) -> Server:
         if self.settings.api_base:
@@ -380,10 +374,8 @@ class VLLMModel:
         if row is None:
             self.told(f"{adapter.name} comes without a probe: that it is applied was not checked")
             return
-        client = server.client
-        base = server.name if not merged and server.name in client.names() else None
         ids = self.tokenizer.apply_chat_template(row.messages, add_generation_prompt=True)["input_ids"]
-        found = probe(client, adapter.name, row, base, ids)
+        found = probe(server.client, adapter.name, row, self.base.id if merged else server.name, ids)
         self.probed[adapter.name] = found
         self.told(
             f"probe of {adapter.name}: a reply it has learnt has log-probability {found['adapter_logprob']:.2f}, "
@@ -407,7 +399,8 @@ class VLLMBackend:
         return self
 
     def complete(self, request: Request, rollout: int) -> Response:
-        for attempt in itertools.count():
+        attempt = 0
+        while True:
             with self.model.serving(self.adapter) as server:
                 lm = self.model.lm(self.adapter, server, self.engine)
                 try:
@@ -415,10 +408,11 @@ class VLLMBackend:
                 except LMError as error:
                     if not self.model.has_failed(server, error, attempt):
                         raise
-        raise AssertionError("unreachable")
+            attempt += 1
 
     async def acomplete(self, request: Request, rollout: int) -> Response:
-        for attempt in itertools.count():
+        attempt = 0
+        while True:
             async with self.model.aserving(self.adapter) as server:
                 lm = self.model.lm(self.adapter, server, self.engine)
                 try:
@@ -427,7 +421,7 @@ class VLLMBackend:
                     loop = asyncio.get_running_loop()
                     if not await loop.run_in_executor(_LOOKING, self.model.has_failed, server, error, attempt):
                         raise
-        raise AssertionError("unreachable")
+            attempt += 1
 
     def _asked(self, request: Request, lm: dspy.LM) -> Request:
         config = request.config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 import dspy
 from pydantic import ValidationError
 
-from divcon.distill._manifest import MANIFEST, ManifestError
+from divcon.distill._manifest import ManifestError
 from divcon.distill._provider import LoRAProvider
-from divcon.distill._serve import finetuned_folder
+from divcon.distill._serve import find_finetuned
 from divcon.distill._store import fingerprint
 from divcon.distill._train import TrainSettings
 from divcon.distill.embedded import Base, local_base
@@ -21,6 +20,7 @@ from divcon.distill.vllm._adapters import RANKS, read_adapter
 from divcon.distill.vllm._model import VLLMModel
 from divcon.distill.vllm._process import ServerError
 from divcon.distill.vllm._settings import AdapterMode, ServerSettings
+from divcon.signatures import refusal
 
 _PREFIX = "hosted_vllm/"
 
@@ -110,21 +110,15 @@ class VLLMProvider(LoRAProvider):
         try:
             return ServerSettings(**{**self.settings.model_dump(), **changed})
         except ValidationError as error:
-            first = error.errors()[0]
-            raise ServerError(
-                f"launch_kwargs: {'.'.join(map(str, first['loc']))}: {first['msg']}.", "See divcon.ServerSettings."
-            ) from error
+            raise ServerError(f"launch_kwargs: {refusal(error)}.", "See divcon.ServerSettings.") from error
 
     def _adapter_of(self, model: str) -> str:
         """The adapter an LM's `model` names; empty for the base."""
         name = model.removeprefix(_PREFIX)
         if name == self._base.id or name in self.known:
             return "" if name == self._base.id else name
-        # Fine-tuned in an earlier process: the LM that came back from a file has its name alone.
-        for manifest in sorted((self.folder or finetuned_folder()).glob(f"*/{MANIFEST}")):
-            with contextlib.suppress(ManifestError):  # of another base, or damaged: not the one that is wanted
-                if self.served(manifest.parent) == f"{_PREFIX}{name}":
-                    return name
+        if find_finetuned(name, lambda folder: self.served(folder).removeprefix(_PREFIX), self.folder):
+            return name
         raise ManifestError(f"There is no adapter '{name}'.", "Give its folder: vllm_lm(adapter=FOLDER).")
 
 
@@ -142,10 +136,9 @@ def _model(base: Base, settings: ServerSettings, mode: AdapterMode, name: str, f
         made = VLLMModel(base, settings, adapter=mode)
         merged = ""
         if folder is not None:
-            made.add(folder)
-            merged = name if made.served_as(read_adapter(folder, base)) == "merged" else ""
+            merged = made.server_of(made.add(folder))
         model, launched = _servers.setdefault(_key(base, settings, mode, merged), (made, set()))
-        if folder is not None:
+        if folder is not None and model is not made:
             model.add(folder)
         launched.add(name)
         return model

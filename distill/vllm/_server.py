@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from divcon.distill.vllm._client import ServerClient, is_loopback
+from divcon.distill.vllm._client import ServerClient, client_of, is_loopback
 from divcon.distill.vllm._process import HOST, ServerDied, ServerError, ServerProcess, free_port
 from divcon.distill.vllm._settings import Installation, ServerSettings
 
@@ -60,7 +60,7 @@ class StartedServer:
 
     @property
     def client(self) -> ServerClient:
-        return ServerClient(self.api_base, os.environ.get("VLLM_API_KEY"))
+        return client_of(self.api_base, os.environ.get("VLLM_API_KEY"))
 
     @property
     def running(self) -> bool:
@@ -94,7 +94,6 @@ class StartedServer:
             except ServerDied as error:
                 if error.port_taken and self.settings.port is None and attempt > 1:
                     continue  # somebody took it between our look and the server's
-                self.died_before = self.settings.restarts + 1  # what can't be loaded now can't be loaded later
                 raise
             except BaseException:
                 self.stop()
@@ -189,8 +188,7 @@ class AttachedServer:
 
     @property
     def client(self) -> ServerClient:
-        variable = self.settings.api_key_env or "VLLM_API_KEY"
-        return ServerClient(self.api_base, os.environ.get(variable))
+        return client_of(self.api_base, os.environ.get(self.settings.api_key_env or "VLLM_API_KEY"))
 
     def start(self, told: Told | None = None) -> None:
         """Wait until it answers, and find the name of the base.

@@ -82,7 +82,7 @@ class ServerSettings(BaseModel):
             plain = name.lstrip("-").replace("_", "-").removeprefix("no-")
             # vLLM's command line takes beginnings of names too.
             begun = (why for ours, why in _OURS.items() if plain and ours.startswith(plain))
-            if why := _OURS.get(plain) or next(begun, None):
+            if why := next(begun, None):
                 raise ValueError(f"'{name}' isn't passed on: {why}")
         return {name.lstrip("-").replace("_", "-"): value for name, value in arguments.items()}
 
