@@ -1,26 +1,46 @@
 """What is measured and how: tasks, graders, evaluation, statistics and the report."""
 
-from divcon.benchmarks._evaluate import Arm, agreement, differences, evaluate_arm, summarize_arm
+from divcon.benchmarks._costs import bill, break_even, choose, compare_costs, pareto_front, solver_share, upfront
+from divcon.benchmarks._evaluate import Arm, evaluate_arm, evaluate_arms
 from divcon.benchmarks._graders import Verdict, grade, grade_as_paper, grade_number, grade_text, is_right, item_of
-from divcon.benchmarks._report import ReportError, percent, write_report
-from divcon.benchmarks._statistics import accuracy_interval, difference_interval
+from divcon.benchmarks._mlflow import TrackingError, log_to_mlflow
+from divcon.benchmarks._report import ReportError, Shown, arm_label, percent, write_experiment_report, write_report
+from divcon.benchmarks._statistics import accuracy_interval, difference_interval, holm, mean_interval, paired_p_value
+from divcon.benchmarks._tables import agreement, answers_of, differences, summarize_arm
 
 __all__ = [
     "Arm",
     "ReportError",
+    "Shown",
+    "TrackingError",
     "Verdict",
     "accuracy_interval",
     "agreement",
+    "answers_of",
+    "arm_label",
+    "bill",
+    "break_even",
+    "choose",
+    "compare_costs",
     "difference_interval",
     "differences",
     "evaluate_arm",
+    "evaluate_arms",
     "grade",
     "grade_as_paper",
     "grade_number",
     "grade_text",
+    "holm",
     "is_right",
     "item_of",
+    "log_to_mlflow",
+    "mean_interval",
+    "paired_p_value",
+    "pareto_front",
     "percent",
+    "solver_share",
     "summarize_arm",
+    "upfront",
+    "write_experiment_report",
     "write_report",
 ]

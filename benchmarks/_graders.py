@@ -48,8 +48,13 @@ class Verdict:
             object.__setattr__(self, "score", float(self.right))
 
 
-def numbers(text: str) -> list[Fraction]:
-    """The numbers in `text`, in order, exactly."""
+def numbers(text: str, percent: bool = False) -> list[Fraction]:
+    """The numbers in `text`, in order, exactly.
+
+    Args:
+        text: Any.
+        percent: Whether a number before a percent sign is a hundredth of itself; otherwise the sign says nothing.
+    """
     found = []
     for match in _NUMBER.finditer(text):
         if match["whole"] is None and match["part"] is None:
@@ -59,6 +64,8 @@ def numbers(text: str) -> list[Fraction]:
             if int(match["denominator"]) == 0:
                 continue
             value /= int(match["denominator"])
+        if percent and re.match(r"\s?(?:%|per ?cent\b)", text[match.end() :]):
+            value /= 100
         minus = (match["before"] or match["after"] or "+") in "-−"
         # "- 10" is an item of a list; a minus sign stands at its number
         apart = bool(re.match(r"[-−]\s", match[0]))
@@ -66,7 +73,7 @@ def numbers(text: str) -> list[Fraction]:
     return found
 
 
-def grade_number(gold: str, reply: str) -> Verdict:
+def grade_number(gold: str, reply: str, percent: bool = False) -> Verdict:
     """Compare a reply with a numeric gold answer.
 
     Rules, first that applies: `hashes` (GSM8K's ####), `boxed`, `marker` ("Answer: ..."), `only_number` of the first
@@ -75,27 +82,28 @@ def grade_number(gold: str, reply: str) -> Verdict:
     Args:
         gold: A number in any of the written forms that a reply may have.
         reply: The program's answer.
+        percent: See `numbers`.
 
     Raises:
         ValueError: Gold holds no number.
     """
-    wanted = numbers(gold)
+    wanted = numbers(gold, percent)
     if not wanted:
         raise ValueError(f"the gold answer {gold!r} holds no number")
     for rule, pattern in (("hashes", _HASHES), ("boxed", _BOXED), ("marker", _MARKER)):
         if hits := pattern.findall(reply):
-            return _numeric_verdict(wanted[-1], hits[-1], rule)
+            return _numeric_verdict(wanted[-1], hits[-1], rule, percent)
     first_line = next((line for line in reply.strip().splitlines() if line.strip()), "")
-    return _numeric_verdict(wanted[-1], first_line, "only_number")
+    return _numeric_verdict(wanted[-1], first_line, "only_number", percent)
 
 
-def _numeric_verdict(gold: Fraction, text: str, rule: str) -> Verdict:
-    found = numbers(text)
+def _numeric_verdict(gold: Fraction, text: str, rule: str, percent: bool) -> Verdict:
+    found = numbers(text, percent)
     if not found:
         return Verdict(False, None, "none")
     if len(found) > 1:
         _, equals, tail = text.rpartition("=")
-        result = numbers(tail)
+        result = numbers(tail, percent)
         if not equals or len(result) != 1:
             return Verdict(False, text.strip(), "ambiguous")
         found, rule = result, "equals"
@@ -224,6 +232,8 @@ def grade(item: Item, reply: str) -> Verdict:
         return grade_yes_no(item.answer, reply)
     if item.grader == "choice":
         return grade_choice(item.answer, item.question, reply)
+    if item.grader == "percent":
+        return grade_number(item.answer, reply, percent=True)
     if item.grader == "number" or (not item.grader and _is_number(item.answer)):
         verdict = grade_number(item.answer, reply)
         return verdict if verdict.right or not item.aliases else grade_text([item.answer, *item.aliases], reply)

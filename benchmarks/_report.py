@@ -1,9 +1,10 @@
-"""The report: one HTML file that needs no network, with the table, its intervals, and every question."""
+"""The report: one HTML file that needs no network, with the advice, the tables, the plots and every question."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,34 @@ from divcon.distill import write_whole
 from divcon.programs import Item
 from divcon.signatures import DivconError
 
+Records = Mapping[str, dict[str, Any]]  # outcomes by item id
+FACTORS = {
+    "task": "task", "trained_on": "trained on", "solver": "solver", "questions": "training questions",
+    "cap": "subquestions allowed", "steps": "steps needed",
+}  # fmt: skip
+
 
 class ReportError(DivconError):
     """The packages that draw the report aren't installed."""
 
 
-def write_report(
-    results: Mapping[str, Any], records: Mapping[str, Mapping[str, dict[str, Any]]], items: Sequence[Item], file: Path
-) -> None:
-    """Write the report of an evaluation.
+@dataclass(frozen=True)
+class Shown:
+    """The questions of one task, with what the arms made of them.
+
+    Attributes:
+        task: Its name.
+        items: The test questions.
+        arms: Label and outcomes of each arm.
+    """
+
+    task: str
+    items: Sequence[Item]
+    arms: Sequence[tuple[str, Records]]
+
+
+def write_report(results: Mapping[str, Any], records: Mapping[str, Records], items: Sequence[Item], file: Path) -> None:
+    """Write the report of a run.
 
     Args:
         results: The content of `results.json`.
@@ -31,31 +51,88 @@ def write_report(
         ReportError: Jinja or Matplotlib is missing.
         StoreError: The file can't be written.
     """
+    name = results["task"]["name"]
+    arms = [(arm["label"], records[arm["name"]]) for arm in results["arms"]]
+    screening = [
+        {
+            "cell": name, "student": student, **counts,
+            **{key: results["training"].get(student, {}).get(key) for key in _TRAINED},
+        }
+        for student, counts in results["screening"]["by_student"].items()
+    ]  # fmt: skip
+    view = {
+        "title": f"Which half to distil: {name}",
+        "tables": [{"caption": "", "factors": [], "lines": results["arms"]}],
+        "comparisons": results["differences"],
+        "costs": {name: results["costs"]} if results.get("costs") else {},
+        "screening": screening,
+        "plots": list(_run_plots(results)),
+    }
+    _write(results, view, [Shown(name, items, arms)], file)
+
+
+def write_experiment_report(results: Mapping[str, Any], shown: Sequence[Shown], file: Path) -> None:
+    """Write the report of an experiment.
+
+    Args:
+        results: The content of its JSON file.
+        shown: Questions and answers by task.
+        file: Where to.
+
+    Raises:
+        ReportError: Jinja or Matplotlib is missing.
+        StoreError: The file can't be written.
+    """
+    tables = []
+    for task in results["tasks"]:
+        lines = [row for row in results["rows"] if row["task"] == task]
+        factors = [name for name in FACTORS if name != "task" and any(name in line for line in lines)]
+        tables.append({"caption": task, "factors": factors, "lines": lines})
+    view = {
+        "title": f"{results['experiment']}: {results['question']}",
+        "tables": tables,
+        "comparisons": results["comparisons"],
+        "costs": results["costs"],
+        "screening": [{**row, "student": row["student"].lower()} for row in results["screening"]],
+        "plots": list(_experiment_plots(results)),
+    }
+    _write(results, view, shown, file)
+
+
+_TRAINED = ("rows", "steps", "first_loss", "last_loss", "seconds")
+
+
+def _write(results: Mapping[str, Any], view: dict[str, Any], shown: Sequence[Shown], file: Path) -> None:
     try:
         import jinja2
-        import matplotlib  # noqa: F401 - asked for here, so that the error comes before the work
     except ImportError as error:
         raise ReportError(f"The report needs {error.name}.", "pip install 'divcon[report]'") from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["percent"] = percent
-    questions = [
-        {
-            "id": item.id,
-            "context": item.context,
-            "question": item.question,
-            "answer": item.answer,
-            "family": item.family,
-            "arms": [(arm["label"], records[arm["name"]][item.id]) for arm in results["arms"]],
-            "split": len({records[arm["name"]][item.id]["outcome"] for arm in results["arms"]}) > 1,
-        }
-        for item in items
-    ]
+    lines = {task: [line for line in view["tables"][n]["lines"] if "steps" not in line] for n, task in _tables(view)}
     html = environment.get_template("report.html.j2").render(
-        results=results, questions=questions, plot=_accuracy_plot(results["arms"])
+        results=results,
+        **view,
+        advice=[advice(task, lines[task], costs) for task, costs in view["costs"].items()],
+        factor_names=FACTORS,
+        browser=_browser(shown),
+        configuration=json.dumps(
+            {key: value for key, value in results.items() if key in _CONFIGURED}, indent=2, ensure_ascii=False
+        ),
     )
     write_whole(file, html)
+
+
+_CONFIGURED = (
+    "task", "tasks", "design", "teacher", "solver", "student_base", "program", "train", "configuration", "versions",
+)  # fmt: skip
+
+
+def _tables(view: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
+    for number, task in enumerate(view["costs"]):
+        yield (number if len(view["tables"]) > 1 else 0), task
 
 
 def percent(value: float | None, digits: int = 0) -> str:
@@ -63,28 +140,148 @@ def percent(value: float | None, digits: int = 0) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
-def _accuracy_plot(arms: Sequence[Mapping[str, Any]]) -> str:
-    """Accuracies with their intervals as inline SVG, in the page's own text colour."""
-    import matplotlib
+def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> dict[str, Any]:
+    """Which program to choose and what it saves, in sentences.
 
-    matplotlib.use("svg")
-    from matplotlib import pyplot
+    Args:
+        task: The task's name.
+        lines: Its lines.
+        costs: As `compare_costs` gives them.
+    """
+    by_name = {line["name"]: line for line in lines}
+    chosen = by_name.get(costs["choice"] or "")
+    if chosen is None:
+        return {"task": task, "headline": "Nothing was measured.", "sentences": []}
+    best = max(
+        (by_name[name] for name in costs["points"]), key=lambda line: (line["accuracy"], line["name"] == chosen["name"])
+    )
+    low, high = chosen["ci95"]
+    sentences = [
+        f"{percent(chosen['accuracy'], 1)} right (95 % interval {percent(low)} to {percent(high)})"
+        + ("; nothing measured here is more accurate." if best is chosen else
+           f"; the most accurate is {best['label']} with {percent(best['accuracy'], 1)}.")
+    ]  # fmt: skip
+    teacher, saved = by_name.get("teacher"), costs["against_teacher"].get(chosen["name"])
+    amount = costs["points"][chosen["name"]][1]
+    spent = f"{amount:.6f} US dollars" if costs["in_money"] else f"{amount:,.0f} tokens of models other than students"
+    sentences.append(f"A question costs {spent}.")
+    if teacher is not None and teacher is not chosen:
+        theirs = costs["points"]["teacher"][1]
+        if theirs:
+            less = 1 - amount / theirs
+            sentences.append(
+                f"With the teacher as planner {percent(teacher['accuracy'], 1)} are right; against it this saves "
+                f"{percent(less)}."
+            )
+    if saved and saved["break_even"] is not None:
+        free = " (its own serving counted as free)" if saved["student_free"] else ""
+        sentences.append(f"The student has paid for itself after {saved['break_even']:,} questions{free}.")
+    elif saved:
+        before = costs["upfront"]
+        sentences.append(
+            f"Before its first answer a student takes {before['calls']:,.0f} calls, {before['tokens']:,.0f} tokens and "
+            f"{before['seconds']:,.0f} s of training; when that has paid is unknown without prices."
+        )
+    if chosen["name"] in ("direct", "cot"):
+        sentences.append("Don't decompose here: the solver alone does as well.")
+    if costs["solver_dominates"]:
+        share = costs["solver_share"]
+        sentences.append(
+            f"The solver makes {percent(share)} of the two-stage bill: moving the planner saves {percent(1 - share)} "
+            "of it at most."
+        )
+    return {"task": task, "headline": f"Choose {chosen['label']}", "sentences": sentences}
 
-    shown = [arm for arm in reversed(arms) if arm["accuracy"] is not None]
-    with pyplot.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "divcon"}):
-        figure, axes = pyplot.subplots(figsize=(7, 0.5 * len(shown) + 0.8))
-        for row, arm in enumerate(shown):
-            low, high = arm["ci95"]
-            axes.plot([100 * low, 100 * high], [row, row], color="#4477aa", linewidth=3, solid_capstyle="round")
-            axes.plot(100 * arm["accuracy"], row, "o", color="#4477aa")
-        axes.set_yticks(range(len(shown)), [arm["label"] for arm in shown])
-        axes.set_xlim(0, 100)
-        axes.set_xlabel("accuracy, % (95 % interval)")
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
-        axes.grid(axis="x", alpha=0.3)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
-        pyplot.close(figure)
-    svg = stream.getvalue()
-    return svg[svg.index("<svg") :].replace("#000000", "currentColor")
+
+def _run_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    from divcon.benchmarks import _plots
+
+    _require_matplotlib()
+    yield "Accuracy", _plots.accuracy_plot("accuracy", results["arms"])
+    if costs := results.get("costs"):
+        yield "Accuracy and cost", _pareto("pareto", results["arms"], costs)
+
+
+def _pareto(name: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> str:
+    from divcon.benchmarks import _plots
+
+    labels = {line["name"]: line["label"] for line in lines}
+    return _plots.pareto_plot(name, costs["points"], labels, costs["pareto_front"], costs["unit"])
+
+
+def _experiment_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    from divcon.benchmarks import _plots
+
+    _require_matplotlib()
+    kind, rows = results["experiment"], results["rows"]
+    if kind == "transfer":
+        yield from _heat_plots(results)
+    axis = {"depth": "steps", "curve": "questions", "cap": "cap"}.get(kind)
+    for task in results["tasks"]:
+        lines = [row for row in rows if row["task"] == task and row["accuracy"] is not None]
+        if axis:
+            series: dict[str, list[tuple[float, float, float, float]]] = {}
+            for line in lines:
+                if axis in line:
+                    low, high = line["ci95"]
+                    point = (line[axis], 100 * line["accuracy"], 100 * low, 100 * high)
+                    series.setdefault(line["label"], []).append(point)
+            yield (
+                f"{task}: accuracy by {FACTORS[axis]}",
+                _plots.lines_plot(f"lines-{task}", series, FACTORS[axis], "accuracy, %"),
+            )
+        else:
+            labelled = [{**line, "label": arm_label(line)} for line in lines]
+            yield f"{task}: accuracy", _plots.accuracy_plot(f"accuracy-{task}", labelled)
+        if task in results["costs"]:
+            whole = [line for line in lines if "steps" not in line]
+            yield f"{task}: accuracy and cost", _pareto(f"pareto-{task}", whole, results["costs"][task])
+
+
+def _heat_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    from divcon.benchmarks import _plots
+
+    tasks = list(results["tasks"])
+    moved = list(dict.fromkeys(row["name"] for row in results["rows"] if "trained_on" in row))
+    for name in moved:
+        found = {(r["trained_on"], r["task"]): r["accuracy"] for r in results["rows"] if r["name"] == name}
+        values = [[found.get((origin, task)) for task in tasks] for origin in tasks]
+        title = f"{name.upper()}: accuracy, %"
+        yield f"{name.upper()} moved to other tasks", _plots.heat_plot(f"heat-{name}", tasks, tasks, values, title)
+
+
+def arm_label(line: Mapping[str, Any]) -> str:
+    """A line's label, with what else tells it from the others of its task."""
+    more = [str(line[name]) for name in FACTORS if name not in ("task", "trained_on") and name in line]
+    return f"{line['label']} ({', '.join(more)})" if more else str(line["label"])
+
+
+def _require_matplotlib() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ReportError(f"The report needs {error.name}.", "pip install 'divcon[report]'") from error
+
+
+def _browser(shown: Sequence[Shown]) -> str:
+    """The questions as JSON that may stand in a script element; the page draws them as they are looked at."""
+    data = []
+    for part in shown:
+        questions = [
+            {
+                "q": item.question,
+                "c": item.context or "",
+                "g": item.answer,
+                "r": [_answered(records[item.id]) for _, records in part.arms],
+            }
+            for item in part.items
+        ]
+        data.append({"task": part.task, "arms": [label for label, _ in part.arms], "questions": questions})
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _answered(record: Mapping[str, Any]) -> list[Any]:
+    """Outcome, how it came about, subquestions, sub-answers, answer."""
+    how = " ".join(str(record[key]) for key in ("status", "reason", "rule") if record.get(key))
+    said = record.get("answer", record.get("error", ""))
+    return [record["outcome"][0], how, record.get("subquestions", []), record.get("sub_answers", ""), said]

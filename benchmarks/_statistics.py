@@ -1,4 +1,8 @@
-"""Intervals: a bootstrap over questions, paired where two arms answered the same ones."""
+"""Intervals and tests: everything is over questions, paired where two arms answered the same ones, and over seeds.
+
+An arm's answers are a matrix of seeds by questions with 1 for right, 0 for wrong and nan for failed. An arm that no
+seed changes has one row. A failed answer is never wrong: it leaves the question's mean over seeds to the others.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, permutation_test
 
 Interval = tuple[float, float]
 
@@ -35,6 +39,67 @@ def difference_interval(a: Sequence[bool], b: Sequence[bool], resamples: int = 1
     if len(a) != len(b):
         raise ValueError(f"{len(a)} and {len(b)} answers can't be paired")
     return _interval(np.asarray(a, dtype=float) - np.asarray(b, dtype=float), resamples, seed)
+
+
+def mean_interval(answers: np.ndarray, resamples: int = 10_000, seed: int = 0) -> Interval:
+    """95 % percentile bootstrap interval of a mean over seeds and questions, resampling both.
+
+    Resampling seeds too asks what another training would give, not only what other questions would. Three seeds are
+    few for that, and the interval is then rather too narrow than too wide; with one, it is over questions alone.
+
+    Args:
+        answers: Shape (seeds, questions); nan where an answer failed.
+        resamples: Bootstrap samples.
+        seed: Of the resampling.
+    """
+    answers = answers[:, ~np.isnan(answers).all(axis=0)]
+    if len(answers) == 1:
+        return _interval(answers[0], resamples, seed)
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for i in range(resamples):
+        rows = rng.integers(len(answers), size=len(answers))
+        columns = rng.integers(answers.shape[1], size=answers.shape[1])
+        drawn = answers[np.ix_(rows, columns)]
+        whole = np.count_nonzero(~np.isnan(drawn))
+        means[i] = np.nansum(drawn) / whole if whole else np.nan  # nothing but failures was drawn
+    low, high = np.nanpercentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def paired_p_value(a: np.ndarray, b: np.ndarray, resamples: int = 9_999, seed: int = 0) -> float:
+    """Two-sided p-value of a paired permutation test: could a and b have changed places on every question?
+
+    Questions are the unit, each with its mean over seeds; with one seed and few discordant questions, scipy goes
+    through all exchanges, which is McNemar's exact test.
+
+    Args:
+        a: Mean over seeds of each question's answers; nan where all failed.
+        b: The same questions in the same order.
+        resamples: Random exchanges, where there are more than that.
+        seed: Of these.
+    """
+    differences = (a - b)[~np.isnan(a - b)]
+    differences = differences[differences != 0]  # the others are the same in every exchange
+    if len(differences) < 2:
+        return 1.0
+    found = permutation_test(
+        (differences, np.zeros_like(differences)), lambda x, y, axis: np.mean(x - y, axis=axis),
+        permutation_type="samples", n_resamples=resamples, vectorized=True, batch=1_000,
+        rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return float(found.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number by Holm's method (1979), in the order they came."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected
 
 
 def _interval(values: np.ndarray, resamples: int, seed: int) -> Interval:

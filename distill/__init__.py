@@ -8,13 +8,22 @@ from divcon.distill._collect import Collected, collect
 from divcon.distill._compile import CompileError, compile_program, optimizer_name
 from divcon.distill._engine import LMBackend, StoredEngine, at_station, role_lm
 from divcon.distill._export import Export, NothingToLearn, OverlapError, export, overlapping, refuse_overlap
-from divcon.distill._manifest import Manifest, ManifestError, content_hash, prompt_hash, read_manifest, text_hash
+from divcon.distill._manifest import (
+    Manifest,
+    ManifestError,
+    content_hash,
+    package_versions,
+    prompt_hash,
+    read_manifest,
+    text_hash,
+)
 from divcon.distill._metric import DecompositionMetric
 from divcon.distill._overlap import error_behind, overlapped
 from divcon.distill._provider import EmbeddedEngine, EmbeddedProvider, LoRAJob, PromptDrift, embedded_lm
-from divcon.distill._screen import Screened, screen
+from divcon.distill._screen import Screened, screen, well_formed
 from divcon.distill._serve import EmbeddedModel, shared_model
 from divcon.distill._store import RunStore, StoreError, Trace, fingerprint, render_lines, write_whole
+from divcon.distill._targets import SOLVER_STUDENTS, SolvedTraces, export_targets, solve_traces
 from divcon.distill._teacher import SCRIPTED_MODEL, ScriptedTeacher, ScriptedTeacherError
 from divcon.distill._teleprompter import DistillationError, DistillDecomposer
 from divcon.distill._train import TrainingError, TrainingStopped, TrainSettings, is_trained, train_adapter
@@ -22,6 +31,7 @@ from divcon.distill.embedded import Base, EmbeddedBaseMissing, embedded_base, lo
 
 __all__ = [
     "SCRIPTED_MODEL",
+    "SOLVER_STUDENTS",
     "Base",
     "Collected",
     "CompileError",
@@ -44,6 +54,7 @@ __all__ = [
     "Screened",
     "ScriptedTeacher",
     "ScriptedTeacherError",
+    "SolvedTraces",
     "StoreError",
     "StoredEngine",
     "Trace",
@@ -59,12 +70,14 @@ __all__ = [
     "embedded_lm",
     "error_behind",
     "export",
+    "export_targets",
     "fingerprint",
     "is_trained",
     "local_base",
     "optimizer_name",
     "overlapped",
     "overlapping",
+    "package_versions",
     "prompt_hash",
     "read_manifest",
     "refuse_overlap",
@@ -72,7 +85,9 @@ __all__ = [
     "role_lm",
     "screen",
     "shared_model",
+    "solve_traces",
     "text_hash",
     "train_adapter",
+    "well_formed",
     "write_whole",
 ]

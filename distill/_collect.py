@@ -60,7 +60,7 @@ def collect(
     Raises:
         dspy.LMError: The teacher refuses the key or can't be reached.
     """
-    there = {(trace.item, trace.sample) for trace in store.traces(collection)}
+    there = store.trace_keys(collection)
     wanted = [(position, item, sample) for position, item in enumerate(items) for sample in range(samples)]
     missing = [job for job in wanted if (job[1].id, job[2]) not in there]
     done, failed, first_error = len(wanted) - len(missing), 0, None

@@ -23,6 +23,7 @@ from dspy.lm15 import Request, Response, response_to_events
 from dspy.utils.callback import BaseCallback
 
 from divcon.distill._store import RunStore, StoreError, fingerprint
+from divcon.programs import cost_of
 
 
 @dataclass
@@ -229,7 +230,7 @@ class StoredEngine:
         cost = None
         usage = response.usage
         if self.price is not None and usage.input_tokens is not None and usage.output_tokens is not None:
-            cost = (usage.input_tokens * self.price["input"] + usage.output_tokens * self.price["output"]) / 1e6
+            cost = cost_of(self.price, usage.input_tokens, usage.cache_read_tokens or 0, usage.output_tokens)
         try:
             store.keep_reply(
                 key, role=self.role, station=_station.get(), model=self.model, request=asked, rollout=rollout,

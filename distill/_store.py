@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS traces (
     subquestions TEXT, lost TEXT, detail TEXT, reply TEXT,
     PRIMARY KEY (collection, item, sample)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS traces_in_order ON traces (collection, position, sample);
 CREATE TABLE IF NOT EXISTS verdicts (
     screening TEXT NOT NULL, item TEXT NOT NULL, sample INTEGER NOT NULL,
     kept INTEGER NOT NULL, reason TEXT NOT NULL, detail TEXT,
@@ -241,14 +242,31 @@ class RunStore:
                 ),
             )
 
-    def traces(self, collection: str) -> list[Trace]:
-        """The traces of a collection, in the order of its items and samples."""
-        rows = self._all(
+    def traces(self, collection: str) -> Iterator[Trace]:
+        """The traces of a collection as they stand now, in the order of items and samples, read as they are asked for.
+
+        They are read over a connection of their own, so that others may write meanwhile.
+        """
+        query = (
             "SELECT item, sample, subquestions, lost, detail, reply FROM traces WHERE collection = ? "
-            "ORDER BY position, sample",
-            collection,
+            "ORDER BY position, sample"
         )
-        return [Trace(i, s, None if q is None else tuple(json.loads(q)), lost, d, r) for i, s, q, lost, d, r in rows]
+        try:
+            reader = sqlite3.connect(
+                f"{(self.folder / 'run.sqlite').absolute().as_uri()}?mode=ro", uri=True, timeout=30
+            )
+            with contextlib.closing(reader):
+                for i, s, q, lost, d, r in reader.execute(query, (collection,)):
+                    yield Trace(i, s, None if q is None else tuple(json.loads(q)), lost, d, r)
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"The run store in {self.folder} can't be read: {error}.", "Check the disk, or choose another --run."
+            ) from error
+
+    def trace_keys(self, collection: str) -> set[tuple[str, int]]:
+        """(item, sample) of the traces of a collection."""
+        rows = self._all("SELECT item, sample FROM traces WHERE collection = ?", collection)
+        return {(item, sample) for item, sample in rows}
 
     def keep_verdict(self, screening: str, trace: Trace, kept: bool, reason: str, detail: str | None = None) -> None:
         with self._writing() as db:

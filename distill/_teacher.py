@@ -1,5 +1,7 @@
 """The scripted teacher: reference decompositions served through the ordinary LM interface, with seeded faults.
 
+It answers `Decompose` with the whole list, and `FollowUp` (self-ask) with the list's next entry.
+
 It stands in for a paid model where there is none. It isn't one, and every output that rests on it says so.
 """
 
@@ -13,7 +15,7 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from dspy.utils.exceptions import LMInvalidRequestError
 
 from divcon.programs import Item
-from divcon.signatures import NO_DECOMPOSITION, DivconError, Subquestions
+from divcon.signatures import NO_DECOMPOSITION, NOTHING_MORE, DivconError, Subquestions
 
 SCRIPTED_MODEL = "scripted/references"
 FAULTS = ("missing_step", "restated_fact", "wrong_order", "too_many", "cut_off")
@@ -54,8 +56,11 @@ class ScriptedTeacher:
         return self
 
     def complete(self, request: Request, rollout: int) -> Response:
-        item = self._asked(request)
+        asked, steps_done = _without_steps(request.messages[-1].text or "")
+        item = self._asked(asked, request.model)
         text, finish_reason = self.reply(item, rollout)
+        if NOTHING_MORE in _told(request):
+            text, finish_reason = self.follow_up(item, rollout, steps_done), "stop"
         # Words stand in for tokens: no tokenizer belongs to a script.
         read = sum(len((message.text or "").split()) for message in request.messages)
         return Response(
@@ -90,8 +95,13 @@ class ScriptedTeacher:
             return text[: max(8, len(text) - 12)], "length"
         return text, "stop"
 
-    def _asked(self, request: Request) -> Item:
-        text = request.messages[-1].text or ""
+    def follow_up(self, item: Item, rollout: int, done: int) -> str:
+        """The subquestion after `done` others, for a program that asks them one at a time; spoiled as the list is."""
+        text, _ = self.reply(item, rollout)
+        lines = [line.partition(". ")[2] for line in text.splitlines() if line[:1].isdigit()]
+        return lines[done] if done < len(lines) else NOTHING_MORE
+
+    def _asked(self, text: str, model: str) -> Item:
         _, _, question = text.rpartition("Question:")
         if item := self._items.get(question.strip()):
             return item
@@ -100,8 +110,19 @@ class ScriptedTeacher:
                 return item
         raise LMInvalidRequestError(
             "The scripted teacher knows only the task's own questions. Name a model as roles.teacher.",
-            model=request.model,
+            model=model,
         )
+
+
+def _told(request: Request) -> str:
+    system = request.system or ""
+    return system if isinstance(system, str) else " ".join(getattr(part, "text", "") for part in system)
+
+
+def _without_steps(text: str) -> tuple[str, int]:
+    """A prompt up to the steps that are already done, and how many these are."""
+    before, marker, steps = text.rpartition("\nSteps:")
+    return (before, sum(line[:1].isdigit() for line in steps.splitlines())) if marker else (text, 0)
 
 
 def _without_a_step(asked: list[str], item: Item, cap: int, rng: random.Random) -> list[str]:

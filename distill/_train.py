@@ -30,6 +30,7 @@ from divcon.distill._manifest import (
     MANIFEST,
     Manifest,
     content_hash,
+    manifest_for,
     package_versions,
     prompt_hash,
     text_hash,
@@ -189,6 +190,7 @@ def train_adapter(
     student: str = "",
     screening: dict[str, Any] | None = None,
     scripted_teacher: bool = False,
+    start: Path | None = None,
     progress: _PROGRESS | None = None,
     stop: threading.Event | None = None,
 ) -> Manifest:
@@ -205,6 +207,7 @@ def train_adapter(
         student: The name of the student; recorded.
         screening: Counts of the screen behind the rows; recorded.
         scripted_teacher: Whether the rows come from a script; recorded.
+        start: An adapter to go on from, of the same base; its rank stays. A new one by default.
         progress: Called with (steps done, steps in all, loss of the last step).
         stop: Ends the training after the step under way, with a checkpoint, when it is set.
 
@@ -225,7 +228,7 @@ def train_adapter(
         try:
             with _random_numbers_left_alone():
                 return _train(
-                    rows_file, base, output, settings, role, student, screening, scripted_teacher, progress, stop
+                    rows_file, base, output, settings, role, student, screening, scripted_teacher, start, progress, stop
                 )
         finally:
             _free_memory()
@@ -278,12 +281,14 @@ def _train(
     student: str,
     screening: dict[str, Any] | None,
     scripted_teacher: bool,
+    start: Path | None,
     progress: _PROGRESS | None,
     stop: threading.Event,
 ) -> Manifest:
+    before_it = manifest_for(start, base) if start is not None else None
     with LOADING:
         import torch
-        from peft import LoraConfig
+        from peft import LoraConfig, PeftModel
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.trainer_utils import get_last_checkpoint
@@ -297,18 +302,24 @@ def _train(
     # Weights of the base stay in float32 on a CPU: under autocast that is faster there than bfloat16 weights.
     with LOADING:
         model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16 if cuda else torch.float32)
-    lora = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha or 2 * settings.rank,
-        target_modules="all-linear",  # without the output layer, which small models tie to the embeddings
-        task_type="CAUSAL_LM",
-    )
+    lora: Any = None
+    if start is not None:
+        with LOADING:
+            model = PeftModel.from_pretrained(model, str(start), is_trainable=True)
+    else:
+        lora = LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha or 2 * settings.rank,
+            target_modules="all-linear",  # without the output layer, which small models tie to the embeddings
+            task_type="CAUSAL_LM",
+        )
     checkpoints = output.with_name(output.name + ".checkpoints")
     stamp = checkpoints / "made-from.json"
     template_hash = text_hash(tokenizer.chat_template)
     made_from = {
         "data": data_hash, "settings": settings.model_dump(), "base": [base.id, base.revision],
         "template": template_hash,
+        **({"start": before_it.content_hash} if before_it else {}),
     }  # fmt: skip
     if checkpoints.exists() and (not stamp.is_file() or json.loads(stamp.read_text()) != made_from):
         shutil.rmtree(checkpoints)  # checkpoints of other rows or settings
@@ -387,6 +398,7 @@ def _train(
             "last_loss": round(mean(logged[-max(5, len(logged) // 4) :]), 4),
             "seconds": round(seconds, 1),
             "resumed_from": Path(before).name if before else None,
+            **({"started_from": before_it.served_name} if before_it else {}),
             **{key: value for key, value in asdict(ready).items() if key != "rows"},
         },
         scripted_teacher=scripted_teacher,

@@ -10,15 +10,16 @@ import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from divcon.distill import TrainSettings
+from divcon.benchmarks.tasks import FAMILIES
+from divcon.distill import SOLVER_STUDENTS, TrainSettings
 from divcon.distill.vllm import AdapterMode, ServerSettings
 from divcon.programs import Solving
 from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS, DivconError
@@ -33,10 +34,15 @@ class _Strict(BaseModel):
 
 
 class Price(_Strict):
-    """US dollars per million tokens."""
+    """US dollars per million tokens.
+
+    Attributes:
+        cached: For input tokens that the provider read from its cache; as `input` where it isn't given.
+    """
 
     input: float = Field(ge=0)
     output: float = Field(ge=0)
+    cached: float | None = Field(None, ge=0)
 
 
 class Faults(_Strict):
@@ -55,11 +61,15 @@ class Faults(_Strict):
         return self
 
 
+EMBEDDED = ("base", "solver", "wide-solver")
+
+
 class Endpoint(_Strict):
     """A model that is asked: over HTTP by LiteLLM's naming, `embedded/...` in this process, or `scripted/references`.
 
     Attributes:
-        model: `openai/gpt-5-mini`, `hosted_vllm/NAME`, `embedded/solver`, `embedded/base`, `scripted/references`.
+        model: `openai/gpt-5-mini`, `hosted_vllm/NAME`, `embedded/solver`, `embedded/wide-solver`, `embedded/base`,
+            `scripted/references`.
         api_base: The server's address, needed for `hosted_vllm/`.
         api_key_env: The environment variable that holds the key; the provider's usual one by default.
         engine: `auto` (DSPy's native client where it can) or `litellm`.
@@ -88,8 +98,8 @@ class Endpoint(_Strict):
             raise ValueError(f"'{model}' has no provider; write openai/NAME, hosted_vllm/NAME or embedded/solver")
         if prefix == "vllm":
             raise ValueError(f"'vllm/' would load the model inside this process; write hosted_vllm/{name} and api_base")
-        if prefix == "embedded" and name not in ("base", "solver"):
-            raise ValueError(f"there is no '{model}'; write embedded/base or embedded/solver")
+        if prefix == "embedded" and name not in EMBEDDED:
+            raise ValueError(f"there is no '{model}'; write embedded/ and one of {', '.join(EMBEDDED)}")
         if prefix == "scripted" and name != "references":
             raise ValueError(f"there is no '{model}'; write scripted/references")
         return model
@@ -161,19 +171,23 @@ class Task(_Strict):
     """Where the questions come from.
 
     Attributes:
-        name: `offline`, `word-problems` or `passage-hops`, which are generated; `gsm8k`, `drop`, `bamboogle`,
-            `musique`, `hotpotqa`, `strategyqa`, `svamp`, `multiarith` or `bbh`; or `jsonl`, your own.
+        name: `word-problems`, `passage-hops`, `schedules`, `unit-conversion` or `deduction`, which are generated, or
+            `offline`, the first two of them; `reasoning-gym`, which its package generates; `gsm8k`, `drop`,
+            `bamboogle`, `musique`, `hotpotqa`, `strategyqa`, `svamp`, `multiarith` or `bbh`; or `jsonl`, your own.
         path: A file; for `bbh` also a folder of files.
         hub: A data set's hub name, instead of a path.
-        subtask: Of `bbh`; all of the folder without it.
+        subtask: Of `bbh`, all of the folder without it; for `reasoning-gym` the data set's name.
         train: Questions to collect on.
         test: Held-out questions to evaluate on.
+        seed: Of what is drawn, and where train and test part.
+        train_seed: Of the training questions alone, so that several seeds share a test set; `seed` without it.
+        percent: Whether answers are shares: "12 %" and "0.12" are the same then. Otherwise the sign says nothing.
         overlap: What to do with training questions that stand in the test set too: `refuse` the run, or `drop` them.
     """
 
     name: Literal[
-        "offline", "word-problems", "passage-hops", "gsm8k", "drop", "bamboogle", "musique", "hotpotqa", "strategyqa",
-        "svamp", "multiarith", "bbh", "jsonl",
+        "offline", "word-problems", "passage-hops", "schedules", "unit-conversion", "deduction", "reasoning-gym",
+        "gsm8k", "drop", "bamboogle", "musique", "hotpotqa", "strategyqa", "svamp", "multiarith", "bbh", "jsonl",
     ]  # fmt: skip
     path: Path | None = None
     hub: str | None = None
@@ -181,13 +195,21 @@ class Task(_Strict):
     train: int = Field(ge=1)
     test: int = Field(ge=1)
     seed: int = 0
+    train_seed: int | None = None
+    percent: bool = False
     overlap: Literal["refuse", "drop"] = "refuse"
 
     @model_validator(mode="after")
     def _has_source(self) -> Task:
-        if self.name not in ("offline", "word-problems", "passage-hops") and not (self.path or self.hub):
+        if self.name == "reasoning-gym" and not self.subtask:
+            raise ValueError("the task reasoning-gym needs subtask (the name of one of its data sets)")
+        if self.name not in ("offline", "reasoning-gym", *FAMILIES) and not (self.path or self.hub):
             raise ValueError(f"the task {self.name} needs path (a file) or hub (a data set's name)")
         return self
+
+    @property
+    def training_seed(self) -> int:
+        return self.seed if self.train_seed is None else self.train_seed
 
 
 class Program(_Strict):
@@ -245,21 +267,71 @@ class Screen(_Strict):
         return [self.rule] if isinstance(self.rule, str) else list(dict.fromkeys(self.rule))
 
 
-ARMS = ("direct", "cot", "teacher", "untuned", "sd-t", "sd-r")
-Arm = Literal["direct", "cot", "teacher", "untuned", "sd-t", "sd-r"]
+STUDENTS = {"none": "sd-t", "oracle": "sd-r"}  # by the rule that screens what they learn from
+SINGLE = ("direct", "cot")  # programs that don't split
+PLANNED = ("teacher", "references", "untuned", "sd-t", "sd-r")  # may be solved in other ways: sd-r/dag
+WAYS = tuple(way for way in get_args(Solving) if way != "single_call")
+ARMS = (*SINGLE, *PLANNED, *SOLVER_STUDENTS, "self-ask")
+
+
+def _known_arm(name: str) -> str:
+    base, slash, way = name.partition("/")
+    if base not in ARMS:
+        near = difflib.get_close_matches(base, ARMS, 1)
+        hint = f"did you mean {near[0]}" if near else f"there are {', '.join(ARMS)}"
+        raise ValueError(f"there is no arm '{name}'; {hint}")
+    if slash and (base not in PLANNED or way not in WAYS):
+        raise ValueError(f"there is no arm '{name}'; {', '.join(PLANNED)} may be followed by /{', /'.join(WAYS)}")
+    return name
+
+
+Arm = Annotated[str, AfterValidator(_known_arm)]
 
 
 class Evaluate(_Strict):
     """What is measured.
 
     Attributes:
-        arms: In the order of the table; by default all that the run can have.
+        arms: In the order of the table; by default direct, cot, teacher, untuned and the students that screen.rule
+            gives. More are `references`, `self-ask` and the students of the solver: `se-t`, `se-a`, `se-t-direct`,
+            `se-a-direct`, which are trained where they stand here. `teacher/dag` is the teacher's arm solved as a
+            graph, and so on.
         resamples: Of the paired bootstrap.
     """
 
     arms: list[Arm] | None = None
     concurrency: int = Field(64, ge=1)
     resamples: int = Field(10_000, ge=100)
+
+
+class Costs(_Strict):
+    """What isn't in the price of a token.
+
+    Attributes:
+        training_hour: US dollars an hour of the machine that trains, for the break-even; unknown without it.
+    """
+
+    training_hour: float | None = Field(None, ge=0)
+
+
+class Tracking(_Strict):
+    """Where results go besides the folder.
+
+    Attributes:
+        mlflow: MLflow's tracking address: a server's, or `file:` and a folder. Credentials come from the environment.
+        experiment: The MLflow experiment.
+    """
+
+    mlflow: str
+    experiment: str = "divcon"
+
+    @field_validator("mlflow")
+    @classmethod
+    def _without_secrets(cls, uri: str) -> str:
+        parts = urlsplit(uri)
+        if parts.username or parts.password:
+            raise ValueError("tracking.mlflow holds a user; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+        return uri
 
 
 class Pipeline(_Strict):
@@ -273,11 +345,14 @@ class Pipeline(_Strict):
     screen: Screen = Screen()
     train: TrainSettings = TrainSettings()
     evaluate: Evaluate = Evaluate()
+    costs: Costs = Costs()
+    tracking: Tracking | None = None
 
     @model_validator(mode="after")
     def _arms_have_students(self) -> Pipeline:
-        for arm, rule in (("sd-t", "none"), ("sd-r", "oracle")):
-            if arm in (self.evaluate.arms or []) and rule not in self.screen.rules:
+        named = {arm.partition("/")[0] for arm in self.evaluate.arms or []}
+        for rule, arm in STUDENTS.items():
+            if arm in named and rule not in self.screen.rules:
                 raise ValueError(f"the arm {arm} needs a student of rule '{rule}'; add it to screen.rule")
         return self
 
@@ -285,8 +360,103 @@ class Pipeline(_Strict):
     def arms(self) -> list[str]:
         if self.evaluate.arms:
             return list(self.evaluate.arms)
-        students = {"none": "sd-t", "oracle": "sd-r"}
-        return ["direct", "cot", "teacher", "untuned", *(students[rule] for rule in self.screen.rules)]
+        return ["direct", "cot", "teacher", "untuned", *(STUDENTS[rule] for rule in self.screen.rules)]
+
+    @property
+    def solver_students(self) -> list[str]:
+        """The students of the solver that an arm asks for."""
+        return [name for name in SOLVER_STUDENTS if name in self.arms]
+
+
+Kind = Literal["main", "transfer", "solvers", "dynamic", "multitask", "depth", "curve", "cap"]
+_NAMES_FOLDERS = r"[a-z0-9][a-z0-9_.-]*"
+
+
+class Design(_Strict):
+    """What an experiment varies.
+
+    Attributes:
+        kind: `main` (the paper's table), `transfer` (train on one task, test on another), `solvers` (one decomposer
+            under several solvers), `dynamic` (static against dynamic), `multitask` (one decomposer for all tasks
+            against one each), `depth` (by the number of steps needed), `curve` (over the number of training
+            questions), `cap` (over the number of subquestions allowed).
+        tasks: By a name of your choice; each as `task` in a pipeline file, without seeds.
+        seeds: A training each: they draw the training questions and seed the training. Test questions stay.
+        arms: What is measured; each kind has its own by default.
+        questions: Of `curve`: sizes of the training set.
+        solvers: Of `solvers`: by a name of your choice; students are trained with `roles.solver`.
+        caps: Of `cap`.
+    """
+
+    kind: Kind
+    tasks: dict[Annotated[str, Field(pattern=f"^{_NAMES_FOLDERS}$")], Task] = Field(min_length=1)
+    seeds: list[int] = Field(default=[0], min_length=1)
+    arms: list[Arm] | None = None
+    questions: list[Annotated[int, Field(ge=1)]] | None = None
+    solvers: dict[Annotated[str, Field(pattern=f"^{_NAMES_FOLDERS}$")], Endpoint] | None = None
+    caps: list[Annotated[int, Field(ge=1)]] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Design:
+        for key, kind in (("questions", "curve"), ("solvers", "solvers"), ("caps", "cap")):
+            if bool(getattr(self, key)) != (self.kind == kind):
+                verb = "needs" if self.kind == kind else "doesn't take"
+                raise ValueError(f"the experiment {self.kind} {verb} {key}")
+        if self.kind in ("transfer", "multitask") and len(self.tasks) < 2:
+            raise ValueError(f"the experiment {self.kind} needs two tasks or more")
+        for name, task in self.tasks.items():
+            if task.train_seed is not None:
+                raise ValueError(f"the task {name} has a train_seed; an experiment's seeds stand in its own list")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("a seed stands twice")
+        return self
+
+
+class Experiment(_Strict):
+    """A whole experiment file: a design, and the pipeline's sections but for `task` and `evaluate.arms`."""
+
+    experiment: Design
+    roles: Roles
+    program: Program = Program()
+    compile: Compile = Compile()
+    collect: Collect = Collect()
+    screen: Screen = Screen()
+    train: TrainSettings = TrainSettings()
+    evaluate: Evaluate = Evaluate()
+    costs: Costs = Costs()
+    tracking: Tracking | None = None
+
+    @model_validator(mode="after")
+    def _arms_stand_in_the_design(self) -> Experiment:
+        if self.evaluate.arms:
+            raise ValueError("an experiment's arms stand in experiment.arms, not in evaluate.arms")
+        return self
+
+    def pipeline(self, task: str, seed: int, arms: Sequence[str], **changes: Any) -> Pipeline:
+        """The pipeline of one cell.
+
+        Args:
+            task: The task's name in the design.
+            seed: One of the design's.
+            arms: What it measures.
+            changes: Other values, as in `--set` but with `__` for the dot: `program__max_subquestions=2`.
+        """
+        tree = self.model_dump(exclude={"experiment"}, exclude_unset=True)
+        given = self.experiment.tasks[task].model_dump(exclude_unset=True)
+        values = {f"task__{key}": value for key, value in given.items()}
+        values |= {"task__train_seed": seed, "train__seed": seed, "evaluate__arms": list(arms), **changes}
+        for key, value in values.items():
+            *parents, last = key.split("__")
+            node = tree
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[last] = value
+        return Pipeline.model_validate(tree)
+
+
+def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read and validate an experiment file; see `load_pipeline`."""
+    return _load(file, overrides, Experiment)
 
 
 def load_pipeline(file: Path, overrides: Sequence[str] = ()) -> Pipeline:
@@ -299,6 +469,13 @@ def load_pipeline(file: Path, overrides: Sequence[str] = ()) -> Pipeline:
     Raises:
         ConfigError: The file is missing or broken, a key is unknown, or a value makes no sense; with its line.
     """
+    return _load(file, overrides, Pipeline)
+
+
+_Read = TypeVar("_Read", Pipeline, Experiment)
+
+
+def _load(file: Path, overrides: Sequence[str], kind: type[_Read]) -> _Read:
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
@@ -325,15 +502,16 @@ def load_pipeline(file: Path, overrides: Sequence[str] = ()) -> Pipeline:
                 f"Add --set roles.{role}.api_base=null, or the new address.",
             )
     try:
-        pipeline = Pipeline.model_validate(_plain({key: value for key, value in tree.items() if value is not None}))
+        pipeline = kind.model_validate(_plain({key: value for key, value in tree.items() if value is not None}))
     except ValidationError as error:
-        raise _explained(file, tree, given, error) from error
+        raise _explained(file, tree, given, error, kind) from error
     keyed: list[tuple[str, Any]] = [("teacher", pipeline.roles.teacher), ("solver", pipeline.roles.solver)]
-    for role, endpoint in (*keyed, ("decomposer.server", pipeline.roles.decomposer.server)):
+    part: str
+    for part, endpoint in (*keyed, ("decomposer.server", pipeline.roles.decomposer.server)):
         if endpoint and endpoint.api_key_env and not os.environ.get(endpoint.api_key_env):
-            at = _line(tree, ["roles", *role.split("."), "api_key_env"])
+            at = _line(tree, ["roles", *part.split("."), "api_key_env"])
             raise ConfigError(
-                f"{file}, line {at}: roles.{role}.api_key_env: the environment variable {endpoint.api_key_env} "
+                f"{file}, line {at}: roles.{part}.api_key_env: the environment variable {endpoint.api_key_env} "
                 "is not set.",
                 "Set it, or name another.",
             )
@@ -392,7 +570,7 @@ def _plain(node: Any) -> Any:
     return node
 
 
-def _explained(file: Path, tree: Any, given: set[str], error: ValidationError) -> ConfigError:
+def _explained(file: Path, tree: Any, given: set[str], error: ValidationError, kind: type[BaseModel]) -> ConfigError:
     first = error.errors()[0]
     # pydantic adds the tried member of a union to the location; only keys of the file are shown
     path: list[Any] = [part for part in first["loc"] if isinstance(part, int) or "[" not in part] or list(first["loc"])
@@ -405,7 +583,7 @@ def _explained(file: Path, tree: Any, given: set[str], error: ValidationError) -
         where = f"--set {key}"
     others = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if unknown:
-        known = list(_model_at(path[:-1]).model_fields)
+        known = list(_model_at(kind, path[:-1]).model_fields)
         near = difflib.get_close_matches(str(path[-1]), known, 1)
         return ConfigError(
             f"{where}: there is no key '{key}'.{others}",
@@ -418,8 +596,7 @@ def _explained(file: Path, tree: Any, given: set[str], error: ValidationError) -
     return ConfigError(f"{where}: {shown}: {message}.{others}", "Correct the value.")
 
 
-def _model_at(path: Sequence[Any]) -> type[BaseModel]:
-    model: type[BaseModel] = Pipeline
+def _model_at(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:
     for part in path:
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
         for candidate in (annotation, *getattr(annotation, "__args__", ())):

@@ -4,68 +4,74 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import dspy
 from dspy.utils.exceptions import LMError
 
-from divcon._config import Endpoint, Pipeline
+from divcon._config import SINGLE, STUDENTS, Endpoint, Pipeline
 from divcon._doctor import diagnose
+from divcon._models import Models, adapter_of, identity_of, sampling_temperature
 from divcon.benchmarks import (
     Arm,
     agreement,
+    compare_costs,
     differences,
-    evaluate_arm,
+    evaluate_arms,
     is_right,
+    log_to_mlflow,
     summarize_arm,
     write_report,
 )
 from divcon.benchmarks.tasks import LONGEST_QUESTION, LoadedTask, load_task
 from divcon.distill import (
+    SOLVER_STUDENTS,
     Base,
-    EmbeddedModel,
     Export,
-    LMBackend,
     RunStore,
     Screened,
-    ScriptedTeacher,
-    StoredEngine,
+    SolvedTraces,
     Trace,
+    TrainSettings,
     bind_adapter,
     collect,
     compile_program,
     error_behind,
     export,
+    export_targets,
     fingerprint,
     is_trained,
-    local_base,
     read_manifest,
-    role_lm,
     screen,
-    shared_model,
+    solve_traces,
     train_adapter,
+    well_formed,
     write_whole,
 )
-from divcon.distill.embedded import embedded_base, solver_adapter
-from divcon.distill.vllm import VLLMModel
-from divcon.programs import ChainOfThought, ChatAdapter, CompactAdapter, Direct, DivideAndConquer
-from divcon.signatures import DivconError, Subquestions, list_pattern
+from divcon.programs import ChainOfThought, CompactAdapter, Direct, DivideAndConquer, SelfAsk, Solving
+from divcon.signatures import DivconError, Subquestions
 
-STUDENTS = {"none": "sd-t", "oracle": "sd-r"}
 LABELS = {
     "direct": "Direct",
     "cot": "Chain of thought",
     "teacher": "Two-stage, teacher",
+    "references": "Two-stage, reference subquestions",
     "untuned": "Two-stage, untuned student",
     "sd-t": "Two-stage, SD-T",
     "sd-r": "Two-stage, SD-R",
+    "se-t": "Two-stage, SE-T solves",
+    "se-a": "Two-stage, SE-A solves",
+    "se-t-direct": "Two-stage, SE-T (direct) solves",
+    "se-a-direct": "Two-stage, SE-A (direct) solves",
+    "self-ask": "Self-ask, teacher",
 }
+PAID_BEFORE = ("compile", "collect", "screen")  # stations that ask models before a student can answer
+_ASKED_OF_TEACHER = ("teacher", "self-ask")  # arms whose plans are the teacher's, and the students of the solver
 
 
 class Incomplete(DivconError):
@@ -114,121 +120,64 @@ class Run:
         pipeline: The validated pipeline file.
         folder: Where everything is kept.
         reporter: Who is told.
+        shared: A store that several runs keep their replies in; by default the run has its own.
+        loaded: The task, where it isn't the one that the file names.
     """
 
     pipeline: Pipeline
     folder: Path
     reporter: Reporter = field(default_factory=Silent)
+    shared: RunStore | None = None
+    loaded: LoadedTask | None = None
     _asking: bool = field(default=False, init=False)
 
     # -- what the stations share -----------------------------------------------------------------------------------
 
     @cached_property
     def store(self) -> RunStore:
-        return RunStore(self.folder)
+        return self.shared or RunStore(self.folder)
 
     @cached_property
     def task(self) -> LoadedTask:
+        if self.loaded is not None:
+            return self.loaded
         task = self.pipeline.task
-        return load_task(
-            task.name, train=task.train, test=task.test, path=task.path, hub=task.hub, subtask=task.subtask,
-            seed=task.seed,
-            overlap=task.overlap,
+        return load_task(**task.model_dump())
+
+    @cached_property
+    def models(self) -> Models:
+        return Models(
+            self.pipeline, self.store, lambda: [*self.task.train, *self.task.test], self.folder / "vllm.log",
+            lambda text: self.reporter.finished("serve", text),
         )  # fmt: skip
 
-    @cached_property
+    @property
     def base(self) -> Base:
-        return local_base(self.pipeline.roles.decomposer.base)
+        return self.models.base
 
-    @cached_property
-    def _student_model(self) -> EmbeddedModel | VLLMModel:
-        student = self.pipeline.roles.decomposer
-        if student.serve == "vllm":
-            return VLLMModel(
-                self.base, student.server, adapter=student.adapter, log=self.folder / "vllm.log",
-                told=lambda text: self.reporter.finished("serve", text),
-            )  # fmt: skip
-        # One engine, and so one copy of the weights and one queue, where student and solver share the base.
-        return self._embedded if self.base.revision == embedded_base().revision else shared_model(self.base)
-
-    @cached_property
-    def _embedded(self) -> EmbeddedModel:
-        return shared_model(embedded_base())
-
-    @cached_property
+    @property
     def teacher(self) -> dspy.LM:
-        return self._endpoint_lm("teacher", self.pipeline.roles.teacher)
+        return self.models.teacher
 
-    @cached_property
+    @property
     def solver(self) -> dspy.LM:
-        return self._endpoint_lm("solver", self.pipeline.roles.solver)
+        return self.models.solver
 
-    def _endpoint_lm(self, role: str, endpoint: Endpoint) -> dspy.LM:
-        model = endpoint.model
-        # What decides the answers goes into the key of every reply: the same name elsewhere is another model.
-        identity = fingerprint(endpoint.model_dump(include={"model", "api_base", "faults"}))
-        backend: Any
-        if endpoint.scripted:
-            faults = endpoint.faults.model_dump() if endpoint.faults else {}
-            known = self.task.train + self.task.test
-            cap, seed = self.pipeline.program.max_subquestions, self.pipeline.task.seed
-            backend = ScriptedTeacher(known, faults, cap, seed)
-            identity = fingerprint(identity, cap, seed)
-        elif endpoint.embedded:
-            adapter = self._embedded.add(solver_adapter()) if model == "embedded/solver" else ""
-            backend, model = self._embedded.backend(adapter), f"embedded/{adapter or 'base'}"
-            identity = fingerprint(model, self._embedded.base.revision)
-        else:
-            options: dict[str, Any] = {"timeout": endpoint.timeout}
-            if endpoint.api_base:
-                options["api_base"] = endpoint.api_base
-            if endpoint.api_key_env:
-                options["api_key"] = os.environ.get(endpoint.api_key_env, "")
-            elif model.startswith("hosted_vllm/"):
-                options["api_key"] = "none"  # vLLM asks for no key unless it was started with one
-            inner = dspy.LM(
-                model, engine=endpoint.engine, cache=False, num_retries=endpoint.retries,
-                temperature=endpoint.temperature, max_tokens=endpoint.max_tokens, **options,
-            )  # fmt: skip
-            backend = LMBackend(inner)
-        price = endpoint.price.model_dump() if endpoint.price else None
-        engine = StoredEngine(backend, role, model, self.store, price, identity)
-        return role_lm(engine, temperature=endpoint.temperature, max_tokens=endpoint.max_tokens)
-
-    def student_lm(self, adapter: Path | None) -> dspy.LM:
-        """The decomposer's LM: the student's base, or one of its adapters."""
-        student, model = self.pipeline.roles.decomposer, self._student_model
-        name = model.add(adapter) if adapter else ""
-        price = student.price.model_dump() if student.price else None
-        backend: Any
-        if isinstance(model, VLLMModel):
-            cap = self.pipeline.program.max_subquestions
-            backend = model.backend(name, pattern=list_pattern(cap) if student.guided else None)
-            shown = f"hosted_vllm/{name or self.base.id}"
-            # Not the address of a server of ours, which is another one each time.
-            served = model.served_as_known(name)
-            deciding = model.settings.deciding()
-            identity = fingerprint(shown, self.base.revision, "vllm", served, deciding, cap if student.guided else None)
-        else:
-            backend = model.backend(name)
-            shown = f"embedded/{name or 'base'}"
-            identity = fingerprint(shown, self.base.revision)
-        engine = StoredEngine(backend, "decomposer", shown, self.store, price, identity)
-        return role_lm(engine, temperature=student.temperature, max_tokens=student.max_tokens)
-
-    def program(self, decomposer: dspy.LM, *, as_teacher: bool = False) -> DivideAndConquer:
-        """The one program of this run, with the given decomposer.
+    def program(
+        self, decomposer: dspy.LM, *, as_teacher: bool = False, solving: Solving | None = None
+    ) -> DivideAndConquer:
+        """The one program of this run, with the given decomposer; solved in another way where one is given.
 
         Instructions are the compiled ones for everybody; the compiled demos are the teacher's, since a student has
         learnt from what they led to and pays for every token of its prompt.
         """
         roles, settings = self.pipeline.roles, self.pipeline.program
         program = DivideAndConquer(
-            decomposer, self.solver, solving=settings.solving, max_subquestions=settings.max_subquestions
+            decomposer, self.solver, solving=solving or settings.solving, max_subquestions=settings.max_subquestions
         )
-        program.solve.adapter = _adapter(roles.solver)
+        program.solve.adapter = adapter_of(roles.solver)
         if as_teacher:
-            program.decompose.adapter = _adapter(roles.teacher)
+            program.decompose.adapter = adapter_of(roles.teacher)
         compiled = self._compiled()
         if compiled:
             signature = program.decompose.signature
@@ -237,12 +186,22 @@ class Run:
                 program.decompose.demos = [_read_demo(demo) for demo in compiled["demos"]]
         return program
 
-    def _student_program(self, folder: Path | None) -> DivideAndConquer:
+    def _student_program(self, folder: Path | None, solving: Solving | None = None) -> DivideAndConquer:
         """The program with a student in place; an adapter only answers the prompt it was trained on."""
-        lm = self.student_lm(folder)
-        program = self.program(lm)
+        lm = self.models.student(folder)
+        program = self.program(lm, solving=solving)
         if folder is not None:
-            bind_adapter(program.decompose, lm, folder, tokenizer=self._student_model.tokenizer)
+            bind_adapter(program.decompose, lm, folder, tokenizer=self.models.student_model.tokenizer)
+        return program
+
+    def _solver_student_program(self, name: str, folder: Path | None) -> DivideAndConquer:
+        """The teacher's program with a solver's student in place; without a folder, what its rows are rendered with."""
+        direct = name.endswith("-direct")
+        program = self.program(self.teacher, as_teacher=True, solving="direct" if direct else "single_call")
+        program.solve.adapter = CompactAdapter()
+        if folder is not None:
+            lm = self.models.student(folder, "solver")
+            bind_adapter(program.solve, lm, folder, tokenizer=self.models.student_model.tokenizer)
         return program
 
     def _compiled(self) -> dict[str, Any] | None:
@@ -256,7 +215,7 @@ class Run:
     def _compile_stamp(self) -> str:
         return fingerprint(
             # Not the solver: swapping it mustn't pay the teacher for another collection.
-            self.pipeline.compile.model_dump(), _identity(self.teacher), self.pipeline.program.model_dump(),
+            self.pipeline.compile.model_dump(), identity_of(self.teacher), self.pipeline.program.model_dump(),
             [item.id for item in self.task.train[: self.pipeline.compile.examples]],
         )  # fmt: skip
 
@@ -267,22 +226,21 @@ class Run:
         endpoint = self.pipeline.roles.teacher.model_dump(exclude={"price", "retries", "timeout"})
         settings = self.pipeline.collect.model_dump(exclude={"concurrency", "samples"})
         single = self.pipeline.collect.samples == 1  # a single sample is drawn at the endpoint's own temperature
-        return fingerprint(endpoint, prompt, None if single else settings, self.pipeline.task.seed)
+        return fingerprint(endpoint, prompt, None if single else settings, self.pipeline.task.training_seed)
 
     def _screening(self, rule: str) -> str:
         settings = self.pipeline.screen.model_dump(exclude={"concurrency", "rule"})
-        program = self.program(self.teacher)
+        program = self.program(self.teacher, solving="single_call")
         parts = [rule, self._collection, settings, self.pipeline.program.max_subquestions]
         if rule == "oracle":
-            parts += [_identity(self.solver), program.solve.prompt(question="?", subquestions=Subquestions(["a b?"]))]
+            parts += [identity_of(self.solver), program.solve.prompt(question="?", subquestions=Subquestions(["a b?"]))]
         return fingerprint(*parts)
 
     def close(self) -> None:
         """End the server of the student, where one was started, and close the store."""
-        student = self.__dict__.get("_student_model")
-        if isinstance(student, VLLMModel):
-            student.close()
-        if "store" in self.__dict__:
+        if "models" in self.__dict__:
+            self.models.close()
+        if "store" in self.__dict__ and self.shared is None:
             self.__dict__.pop("store").close()
 
     # -- stations --------------------------------------------------------------------------------------------------
@@ -300,6 +258,8 @@ class Run:
         )
         self.reporter.station("check", f"{len(task.train)} training and {len(task.test)} test questions")
         self.base, self.solver, self.teacher  # noqa: B018 - made on first use
+        if any(arm.startswith("references") for arm in self.pipeline.arms):
+            self.models.references  # noqa: B018 - refuses a task without references
         write_whole(self.folder / "pipeline.json", self.pipeline.model_dump_json(indent=2) + "\n")
         notes = []
         if task.dropped_overlap:
@@ -318,10 +278,10 @@ class Run:
         """
         wanted = len(self.task.train) * self.pipeline.collect.samples
         asks = []
-        if len(self.store.traces(self._collection)) < wanted:
+        if len(self.store.trace_keys(self._collection)) < wanted:
             asks.append("teacher")
         if not (self.folder / "results.json").is_file():
-            asks += ["solver", *(["decomposer"] if {"untuned", *STUDENTS.values()} & set(self.pipeline.arms) else [])]
+            asks += ["solver", *(["decomposer"] if any(map(_is_served, self.pipeline.arms)) else [])]
         if not asks:
             return
         for finding in diagnose(self.pipeline, self.folder, asks=tuple(asks)):
@@ -365,7 +325,7 @@ class Run:
         self.reporter.station("collect", f"{settings.samples} decompositions a question from {teacher.model}{scripted}")
         found = collect(
             self.program(self.teacher, as_teacher=True).decompose, self.task.train, self.store, self._collection,
-            samples=settings.samples, temperature=_sampling_temperature(self.teacher, settings.temperature),
+            samples=settings.samples, temperature=sampling_temperature(self.teacher, settings.temperature),
             concurrency=settings.concurrency, progress=self._progress("collect"),
         )  # fmt: skip
         self._require_whole("collect", found.failed, found.asked, found.first_error)
@@ -381,8 +341,8 @@ class Run:
             self.reporter.station("screen", f"rule {rule} for {student.upper()}, {len(traces)} traces")
             screened = screen(
                 rule, traces, self.task.train, self.store, self._screening(rule),
-                solve=self.program(self.teacher).solve, grade=is_right, samples=settings.samples,
-                temperature=_sampling_temperature(self.solver, settings.temperature),
+                solve=self.program(self.teacher, solving="single_call").solve, grade=is_right, samples=settings.samples,
+                temperature=sampling_temperature(self.solver, settings.temperature),
                 max_subquestions=self.pipeline.program.max_subquestions,
                 keep_whole=settings.keep_whole, concurrency=settings.concurrency,
                 progress=self._progress(f"screen {rule}"),
@@ -406,15 +366,40 @@ class Run:
             )  # fmt: skip
             self.reporter.finished(f"export {student}", f"{rows.rows} rows in {rows.file}")
             exports[student] = rows
+        wanted = self.pipeline.solver_students
+        if all(self._stamp_of(self._rows(student)) == self._target_stamp(student) for student in wanted):
+            return exports
+        solved = self._solved()
+        for student in wanted:
+            solve = self._solver_student_program(student, None).solve
+            rows = export_targets(
+                student, solve, solved, self.task.train, self._rows(student), self._target_stamp(student)
+            )
+            self.reporter.finished(f"export {student}", f"{rows.rows} rows in {rows.file}")
+            exports[student] = rows
         return exports
+
+    def _solved(self) -> SolvedTraces:
+        """The solver's replies to the teacher's decompositions; those that screening drew are in the store."""
+        settings = self.pipeline
+        cap, whole = settings.program.max_subquestions, settings.screen.keep_whole
+        traces = [trace for trace in self._traces() if well_formed(trace, cap, whole) is None]
+        self.reporter.station("export", f"the solver's replies to {len(traces)} decompositions, for its students")
+        solved = solve_traces(
+            self.program(self.teacher, solving="single_call").solve, traces, self.task.train,
+            concurrency=settings.screen.concurrency, progress=self._progress("export"),
+        )  # fmt: skip
+        self._require_whole("export", solved.failed, len(traces), solved.first_error)
+        return solved
 
     def train(self) -> dict[str, Path]:
         """Train an adapter on every export that has none."""
         adapters = {}
-        for rule in self.pipeline.screen.rules:
-            student = STUDENTS[rule]
+        stamps = {STUDENTS[rule]: self._export_stamp(rule) for rule in self.pipeline.screen.rules}
+        stamps |= {student: self._target_stamp(student) for student in self.pipeline.solver_students}
+        for student, stamp in stamps.items():
             rows, folder = self._rows(student), self.folder / "adapters" / student
-            if self._stamp_of(rows) != self._export_stamp(rule):
+            if self._stamp_of(rows) != stamp:
                 raise MissingStation(
                     f"There are no training rows at {rows}, or they were exported with other settings than these.",
                     "Run 'divcon export' first.",
@@ -425,7 +410,8 @@ class Run:
                 continue
             self.reporter.station("train", f"{student.upper()} on {rows.name}")
             manifest = train_adapter(
-                rows, self.base, folder, self.pipeline.train, role="decomposer", student=student,
+                rows, self.base, folder, self.pipeline.train, student=student,
+                role="decomposer" if student in STUDENTS.values() else "solver",
                 screening=json.loads(rows.with_suffix(".manifest.json").read_text(encoding="utf-8"))["screening"],
                 scripted_teacher=self.pipeline.roles.teacher.scripted,
                 progress=self._train_progress(f"train {student}"),
@@ -440,52 +426,88 @@ class Run:
 
     def arms(self) -> list[Arm]:
         """The arms of the evaluation, bound to their models."""
-        solver, program = _identity(self.solver), self.pipeline.program.model_dump()
-        arms = []
-        for name in self.pipeline.arms:
-            built: dspy.Module
-            if name == "direct":
-                built, decomposer = Direct(self.solver, adapter=_adapter(self.pipeline.roles.solver)), None
-            elif name == "cot":
-                built, decomposer = ChainOfThought(self.solver, adapter=_adapter(self.pipeline.roles.solver)), None
-            elif name == "teacher":
-                built, decomposer = self.program(self.teacher, as_teacher=True), self._collection
+        return [self.arm(name) for name in self.pipeline.arms]
+
+    def arm(self, name: str, adapter: Path | None = None, origin: str = "") -> Arm:
+        """One arm, bound to its models.
+
+        Args:
+            name: As in `evaluate.arms`.
+            adapter: The student's adapter, where it isn't this run's own; it was trained on the same prompt.
+            origin: Where that adapter comes from, for the label.
+
+        Raises:
+            MissingStation: The student isn't trained, or on other rows or settings.
+            ManifestError: It was trained on another prompt or base.
+        """
+        base, _, way = name.partition("/")
+        solving = cast("Solving | None", way or None)
+        endpoint, solver = self.pipeline.roles.solver, identity_of(self.solver)
+        trained = base in (*STUDENTS.values(), *SOLVER_STUDENTS)
+        folder = (adapter or self._adapter(base)) if trained else None
+        built: Any
+        decomposer: Any
+        if base == "direct":
+            built, decomposer = Direct(self.solver, adapter=adapter_of(endpoint)), None
+        elif base == "cot":
+            built, decomposer = ChainOfThought(self.solver, adapter=adapter_of(endpoint)), None
+        elif base == "self-ask":
+            # Reasoning models take no stop strings; self-ask cuts their replies itself.
+            stop = "max_completion_tokens" not in self.teacher.kwargs
+            built = SelfAsk(
+                self.teacher, self.solver, max_steps=self.pipeline.program.max_subquestions, stop=stop,
+                adapter=adapter_of(endpoint),
+            )  # fmt: skip
+            built.decompose.adapter = adapter_of(self.pipeline.roles.teacher)
+            decomposer = [identity_of(self.teacher), built.decompose.prompt(question="?", context="?")]
+        elif base == "teacher":
+            built, decomposer = self.program(self.teacher, as_teacher=True, solving=solving), self._collection
+        elif base in SOLVER_STUDENTS:
+            built, decomposer = self._solver_student_program(base, folder), self._collection
+            solver = identity_of(built.solve.lm)
+        else:
+            if base == "references":
+                built = self.program(self.models.references, solving=solving)
             else:
-                folder = None if name == "untuned" else self.folder / "adapters" / name
-                if folder is not None and not self._is_current(folder, self._rows(name)):
-                    raise MissingStation(
-                        f"The student {name.upper()} isn't trained, or on other rows or settings than these.",
-                        "Run 'divcon train' first.",
-                    )
-                built = self._student_program(folder)
-                decomposer = fingerprint(
-                    _identity(built.decompose.lm), built.decompose.prompt(question="?", context="?")
-                )
-            prompt = built.solve.prompt(question="?", context="?")
-            stamp = fingerprint(name, solver, program, decomposer, prompt)
-            label = LABELS[name]
-            if name == "teacher" and self.pipeline.roles.teacher.scripted:
-                label += " (scripted)"
-            served = name in ("untuned", *STUDENTS.values()) and self.pipeline.roles.decomposer.serve == "vllm"
-            arms.append(Arm(name, built, stamp, label, warm_up=served))
-        return arms
+                built = self._student_program(folder, solving)
+            decomposer = fingerprint(identity_of(built.decompose.lm), built.decompose.prompt(question="?", context="?"))
+        prompt = built.solve.prompt(question="?", context="?")
+        stamp = fingerprint(name, solver, self.pipeline.program.model_dump(), decomposer, prompt)
+        label = LABELS[base] + (f", solved {_WAYS[way]}" if way else "") + (f", {origin}" if origin else "")
+        if base in _ASKED_OF_TEACHER and self.pipeline.roles.teacher.scripted:
+            label += " (scripted)"
+        served = _is_served(name) and self.pipeline.roles.decomposer.serve == "vllm"
+        local = {"untuned": ("decomposer",), "sd-t": ("decomposer",), "sd-r": ("decomposer",)}.get(base, ())
+        return Arm(name, built, stamp, label, served, ("solver",) if base in SOLVER_STUDENTS else local)
+
+    def _adapter(self, student: str) -> Path:
+        folder = self.folder / "adapters" / student
+        if not self._is_current(folder, self._rows(student)):
+            raise MissingStation(
+                f"The student {student.upper()} isn't trained, or on other rows or settings than these.",
+                "Run 'divcon train' first.",
+            )
+        return folder
 
     def evaluate(self, seconds: dict[str, float] | None = None) -> dict[str, Any]:
         """Measure every arm on the test questions, and write `results.json` and `report.html`."""
         arms = self.arms()
         test, settings = self.task.test, self.pipeline.evaluate
         self.reporter.station("evaluate", f"{len(arms)} arms on {len(test)} questions")
-        records = {}
+        found = evaluate_arms(
+            arms, test, self.store, concurrency=settings.concurrency,
+            progress=lambda name, done, total: self.reporter.progress(f"evaluate {name}", done, total),
+        )  # fmt: skip
+        records = {arm.name: answers for arm, answers in zip(arms, found, strict=True)}
         for arm in arms:
-            records[arm.name] = evaluate_arm(
-                arm, test, self.store, concurrency=settings.concurrency,
-                progress=lambda name, done, total: self.reporter.progress(f"evaluate {name}", done, total),
-            )  # fmt: skip
-            wrongs = sum(record["outcome"] == "right" for record in records[arm.name].values())
-            self.reporter.finished(f"evaluate {arm.name}", f"{wrongs} of {len(test)} right")
+            right = sum(record["outcome"] == "right" for record in records[arm.name].values())
+            self.reporter.finished(f"evaluate {arm.name}", f"{right} of {len(test)} right")
         results = self._results(arms, records, seconds or {})
         write_whole(self.folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         write_report(results, records, test, self.folder / "report.html")
+        if tracking := self.pipeline.tracking:
+            files = [self.folder / "results.json", self.folder / "report.html"]
+            log_to_mlflow(tracking.mlflow, tracking.experiment, self.folder.name, results, files)
         failed = sum(arm["failed"] for arm in results["arms"])
         if failed:
             first = next(error for arm in results["arms"] for error in arm["errors"])
@@ -599,6 +621,15 @@ class Run:
     def _export_stamp(self, rule: str) -> str:
         return fingerprint(self._screening(rule), [i.id for i in self.task.train], self.pipeline.collect.samples)
 
+    def _target_stamp(self, student: str) -> str:
+        program = self._solver_student_program(student, None)
+        asked = self.program(self.teacher, solving="single_call").solve.prompt(question="?", subquestions="1. a b?")
+        return fingerprint(
+            student, self._collection, identity_of(self.solver), asked, program.solve.prompt(question="?"),
+            [item.id for item in self.task.train], self.pipeline.collect.samples, self.pipeline.screen.keep_whole,
+            self.pipeline.program.max_subquestions,
+        )  # fmt: skip
+
     @staticmethod
     def _stamp_of(rows: Path) -> str | None:
         manifest = rows.with_suffix(".manifest.json")
@@ -613,7 +644,7 @@ class Run:
         manifest = read_manifest(folder)
         return (
             manifest.data_hash == hashlib.sha256(rows.read_bytes()).hexdigest()
-            and manifest.settings == self.pipeline.train.model_dump()
+            and TrainSettings.model_validate(manifest.settings) == self.pipeline.train
             and manifest.base["revision"] == self.base.revision
         )
 
@@ -636,11 +667,12 @@ class Run:
         resamples = self.pipeline.evaluate.resamples
         lines = []
         for arm in arms:
-            line = summarize_arm(arm.name, arm.label, records[arm.name], resamples)
-            if arm.name not in ("direct", "cot"):
+            line = summarize_arm(arm.name, arm.label, [records[arm.name]], resamples, arm.local)
+            if arm.name not in SINGLE:
                 line["agreement"] = agreement(records[arm.name], self.task.test)
             lines.append(line)
-        students = {STUDENTS[rule]: self.folder / "adapters" / STUDENTS[rule] for rule in self.pipeline.screen.rules}
+        names = [*(STUDENTS[rule] for rule in self.pipeline.screen.rules), *self.pipeline.solver_students]
+        students = {name: self.folder / "adapters" / name for name in names}
         manifests = {name: read_manifest(folder) for name, folder in students.items() if is_trained(folder)}
         screening = {name: manifest.screening for name, manifest in manifests.items()}
         main = screening.get("sd-r") or next(iter(screening.values()), {})
@@ -653,7 +685,14 @@ class Run:
             "student_base": self.base.id,
             "program": self.pipeline.program.model_dump(),
             "arms": lines,
-            "differences": differences(records, resamples, [arm.name for arm in arms]),
+            "differences": differences({name: [found] for name, found in records.items()}, resamples),
+            "costs": compare_costs(
+                lines,
+                {name: self.store.paid(name) for name in PAID_BEFORE},
+                sum(m.result["seconds"] for m in manifests.values()),
+                len(manifests),
+                self.pipeline.costs.training_hour,
+            ),
             "screening": {**{key: main.get(key) for key in ("collected", "kept", "lost")}, "by_student": screening},
             "training": {name: {"rows": m.rows, **m.result} for name, m in manifests.items()},
             "paid": self.store.paid(),
@@ -662,19 +701,12 @@ class Run:
         }
 
 
-def _adapter(endpoint: Endpoint) -> dspy.Adapter:
-    return ChatAdapter() if endpoint.adapter == "chat" else CompactAdapter()
+_WAYS = {"direct": "without steps", "stepwise": "step by step", "dag": "as a graph"}
 
 
-def _identity(lm: dspy.LM) -> dict[str, Any]:
-    """What decides an LM's answers, as far as a client can know."""
-    limits = ("temperature", "max_tokens", "max_completion_tokens")
-    return {"served": lm.engine.identity, **{key: lm.kwargs.get(key) for key in limits}}
-
-
-def _sampling_temperature(lm: dspy.LM, wanted: float | None) -> float | None:
-    """The temperature for further samples; OpenAI's reasoning models take none, which DSPy shows by their limits."""
-    return None if "max_completion_tokens" in lm.kwargs else wanted
+def _is_served(arm: str) -> bool:
+    """Whether an arm's student answers, tuned or not."""
+    return arm.partition("/")[0] in ("untuned", *STUDENTS.values(), *SOLVER_STUDENTS)
 
 
 def _write_demo(demo: dict[str, Any]) -> dict[str, Any]:

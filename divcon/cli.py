@@ -202,6 +202,40 @@ _station("run", "Run all stations in order; do only what is missing.", lambda ru
 
 
 @app.command()
+def experiment(
+    file: Annotated[
+        Path, typer.Argument(metavar="NAME", help="An experiment's file, or its name in examples/experiments.")
+    ],
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="FOLDER", help="The folder; runs/<the file's stem> by default.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run one of the experiments: main, transfer, solvers, dynamic, multitask, depth, curve, cap."""
+    if not file.suffix and not file.exists():
+        file = Path("examples") / "experiments" / f"{file}.yaml"
+    folder = run or Path("runs") / file.stem
+    made: list[Any] = []
+
+    def work() -> Any:
+        from divcon._config import load_experiment
+        from divcon._experiment import ExperimentRun
+        from divcon._pipeline import Incomplete
+
+        made.append(ExperimentRun(load_experiment(file, overrides or []), folder, Terminal()))
+        made[0].store  # noqa: B018 - made on first use, and with it the folder
+        _log_into(folder)
+        try:
+            return made[0].run()
+        except Incomplete as error:
+            if error.results is not None:
+                print_rows(error.results, folder)
+            raise
+
+    print_rows(_guarded(lambda: made[0].experiment, work), folder)
+
+
+@app.command()
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     run: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="A run folder.")],
@@ -398,6 +432,32 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     if results["teacher"]["scripted"]:
         out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
     out.print(f"{folder / 'results.json'}\n{folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def print_rows(results: dict[str, Any], folder: Path) -> None:
+    """The table of an experiment."""
+    kind, rows = results["experiment"], results["rows"]
+    factors = [n for n in ("task", "trained_on", "solver", "questions", "cap", "steps") if any(n in r for r in rows)]
+    table = Table(title=f"{kind}: {results['question']}", title_justify="left")
+    for name in (*factors, "program"):
+        table.add_column(name.replace("_", " "), no_wrap=True)
+    for name in ("accuracy", "95 %", "right/wrong/failed", "fell back"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        low_high = "–" if row["ci95"] is None else f"{100 * row['ci95'][0]:.0f}–{100 * row['ci95'][1]:.0f}"
+        table.add_row(
+            *(str(row.get(name, "")) for name in factors),
+            row["label"],
+            "–" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f} %",
+            low_high,
+            f"{row['right']}/{row['wrong']}/{row['failed']}",
+            "–" if row["fell_back_rate"] is None else f"{100 * row['fell_back_rate']:.0f} %",
+        )
+    (out if out.is_terminal and out.width > 140 else Console(width=150)).print(table)
+    if results["teacher"]["scripted"]:
+        out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
+    for end in ("json", "csv", "html"):
+        out.print(str(folder / f"{kind}.{end}"), highlight=False, soft_wrap=True)
 
 
 def main() -> None:

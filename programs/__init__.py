@@ -4,7 +4,7 @@ from divcon.programs._adapter import ChatAdapter, CompactAdapter
 from divcon.programs._baselines import ChainOfThought, Direct
 from divcon.programs._divide import DivideAndConquer, Solving
 from divcon.programs._item import Item
-from divcon.programs._ledger import Ledger, Usage
+from divcon.programs._ledger import Ledger, Usage, cost_of
 from divcon.programs._one_role import OneRole
 from divcon.programs._roles import (
     ForeignEndpoint,
@@ -41,4 +41,5 @@ __all__ = [
     "Usage",
     "as_tool",
     "bind",
+    "cost_of",
 ]

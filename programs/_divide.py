@@ -14,13 +14,15 @@ from divcon.programs._talk import UNREADABLE, Talk, ahold, given, hold
 from divcon.signatures import (
     DEFAULT_MAX_SUBQUESTIONS,
     Solve,
+    SolveDirect,
     SolveStep,
     Subquestions,
     SubquestionsError,
     decompose_signature,
 )
 
-Solving = Literal["single_call", "stepwise", "dag"]
+Solving = Literal["single_call", "direct", "stepwise", "dag"]
+_ASKS = {"single_call": Solve, "direct": SolveDirect, "stepwise": SolveStep, "dag": SolveStep}
 _REFERENCE = re.compile(r"#(\d+)")
 
 
@@ -34,7 +36,8 @@ class DivideAndConquer(dspy.Module):
     Args:
         decomposer: The LM that splits; may be set later as `program.decompose.lm`.
         solver: The LM that answers.
-        solving: `single_call` (the paper: one call answers all subquestions and the question) or `stepwise` (a call
+        solving: `single_call` (the paper: one call answers all subquestions and the question), `direct` (one call is
+            given the subquestions and writes the answer alone), `stepwise` (a call
             a subquestion, with the earlier answers, and one for the question) or `dag` (as stepwise, but a subquestion
             waits for those alone that it refers to as `#k`, whose answers stand in for the reference; what doesn't wait
             is asked at once. A list without references is solved stepwise).
@@ -65,7 +68,11 @@ class DivideAndConquer(dspy.Module):
         self.decompose = RolePredict(
             decompose_signature(max_subquestions), "decomposer", lm=decomposer, adapter=adapter, refuse_cut_off=True
         )
-        self.solve = RolePredict(Solve if solving == "single_call" else SolveStep, "solver", lm=solver, adapter=adapter)
+        self.solve = RolePredict(_ASKS[solving], "solver", lm=solver, adapter=adapter)
+
+    @property
+    def _stepwise(self) -> bool:
+        return self.solving in ("stepwise", "dag")
 
     def forward(self, question: str, context: str | None = None) -> dspy.Prediction:
         """Split and answer one question.
@@ -94,7 +101,7 @@ class DivideAndConquer(dspy.Module):
             subquestions, status, reason = self._accept(split.subquestions)
         except UNREADABLE as error:
             subquestions, status, reason = Subquestions(), "fell_back", why_refused(error)
-        if self.solving == "single_call" or not subquestions.items:
+        if not self._stepwise or not subquestions.items:
             [solved] = yield [(self.solve, self._whole(question, context, subquestions))]
             return self._prediction(subquestions, status, reason, solved, ledger)
         plan = _Plan(question, context, subquestions, self.solving)
@@ -110,7 +117,7 @@ class DivideAndConquer(dspy.Module):
         return Subquestions(subquestions.items[: self.max_subquestions]), "decomposed", None
 
     def _whole(self, question: str, context: str | None, subquestions: Subquestions) -> dict[str, Any]:
-        if self.solving != "single_call":
+        if self._stepwise:
             return {"question": question, "context": context, "subquestion": question}
         return {"question": question, "context": context, "subquestions": subquestions}
 
@@ -123,14 +130,13 @@ class DivideAndConquer(dspy.Module):
         ledger: Ledger,
         steps: list[str] | None = None,
     ) -> dspy.Prediction:
-        single = self.solving == "single_call"
         return dspy.Prediction(
             subquestions=subquestions,
-            sub_answers=solved.sub_answers if single else "\n".join(steps or []),
+            sub_answers=solved.get("sub_answers", "\n".join(steps or [])),
             status=status,
             reason=reason,
             usage=ledger.as_dict(),
-            answer=solved.answer if single else solved.sub_answer,  # last, where dspy.majority looks
+            answer=solved.sub_answer if self._stepwise else solved.answer,  # last, where dspy.majority looks
         )
 
 

@@ -23,8 +23,8 @@ class Item:
         sub_answers: The references' answers, as long as `subquestions` or empty.
         facts: Subquestions that only ask for what the question states; a scripted teacher's faults use them.
         family: The family or subtask, for figures by group.
-        grader: How answers are graded: `number`, `text`, `drop`, `yes_no` or `choice`; by the form of `answer` where
-            it is empty.
+        grader: How answers are graded: `number`, `percent` (a number that may be a share), `text`, `drop`, `yes_no` or
+            `choice`; by the form of `answer` where it is empty.
         references: DROP's gold answers, each of one or more spans; where it is empty, `answer` and `aliases` are.
         licence: Of the data the item comes from.
         extra: What else its data says.

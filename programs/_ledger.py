@@ -8,7 +8,7 @@ async tasks inherit, and is filled by role.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +50,19 @@ class Usage:
         values["seconds"] = round(self.seconds, 4)
         values["cost"] = None if self.unpriced_calls == self.calls else round(self.cost, 8)
         return values
+
+
+def cost_of(price: Mapping[str, float], read: int, cached: int, written: int) -> float:
+    """US dollars for a call.
+
+    Args:
+        price: Per million tokens: `input`, `output`, and `cached` where input that was cached costs something else.
+        read: Input tokens, `cached` of which the server had cached.
+        cached: See there.
+        written: Output tokens.
+    """
+    again = price.get("cached", price["input"])
+    return ((read - cached) * price["input"] + cached * again + written * price["output"]) / 1e6
 
 
 class Ledger:
@@ -123,7 +136,7 @@ class _CallProbe:
                 output_tokens=tokens.get("completion_tokens") or 0,
             )
             if price is not None:
-                cost = (call.input_tokens * price["input"] + call.output_tokens * price["output"]) / 1e6
+                cost = cost_of(price, call.input_tokens, call.cached_tokens, call.output_tokens)
             call.cost, call.unpriced_calls = (cost, 0) if cost is not None else (0.0, 1)
             total.add(call)
         return total

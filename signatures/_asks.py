@@ -34,6 +34,15 @@ class Solve(dspy.Signature):
     answer: str = dspy.OutputField(desc="the final answer alone")
 
 
+class SolveDirect(dspy.Signature):
+    """Answer the question with the help of the subquestions. Write the answer alone."""
+
+    context: str | None = dspy.InputField(default=None, desc="what the question is about")
+    question: str = dspy.InputField(desc="the question to answer")
+    subquestions: Subquestions | None = dspy.InputField(default=None, desc="the way to the answer")
+    answer: str = dspy.OutputField(desc="the answer alone")
+
+
 class SolveStep(dspy.Signature):
     """Answer the subquestion, using the steps already done. Write the answer alone."""
 

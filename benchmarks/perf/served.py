@@ -88,11 +88,11 @@ def main() -> None:
     results: dict[str, Any] = {"concurrency": CONCURRENCY, "questions": len(items)}
 
     # Embedded engine against vLLM: the same decompositions.
-    embedded = run._student_model.backend(run._student_model.add(student))
+    embedded = run.models.student_model.backend(run.models.student_model.add(student))
     embedded.complete(asked[0], 0)
     ours, seconds, _ = timed(lambda: at_once(lambda r: embedded.complete(r, 0), asked, CONCURRENCY))
     tokens = sum(r.usage.output_tokens or 0 for r in ours)
-    run._student_model.unload()
+    run.models.student_model.unload()
 
     kinds: dict[str, float] = {}
     for kind, mode in (("merged", "merged"), ("base", "merged"), ("lora", "lora")):

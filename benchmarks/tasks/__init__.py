@@ -2,12 +2,13 @@
 
 from divcon.benchmarks.tasks._files import TaskError, gsm8k_items, json_lines_items, read_pairs
 from divcon.benchmarks.tasks._load import LONGEST_QUESTION, LoadedTask, load_task
-from divcon.benchmarks.tasks._offline import FAMILIES, Split, offline_items, split_of, template_instance
+from divcon.benchmarks.tasks._offline import FAMILIES, OFFLINE, Split, offline_items, split_of, template_instance
 from divcon.benchmarks.tasks._public import PUBLIC, PublicTask, public_items
 
 __all__ = [
     "FAMILIES",
     "LONGEST_QUESTION",
+    "OFFLINE",
     "PUBLIC",
     "LoadedTask",
     "PublicTask",

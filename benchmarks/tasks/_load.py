@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from divcon.benchmarks._graders import numbers
 from divcon.benchmarks.tasks._files import TaskError, gsm8k_items, json_lines_items
-from divcon.benchmarks.tasks._offline import FAMILIES, offline_items
+from divcon.benchmarks.tasks._gym import gym_items
+from divcon.benchmarks.tasks._offline import FAMILIES, OFFLINE, offline_items
 from divcon.benchmarks.tasks._public import public_items
 from divcon.distill import overlapping, refuse_overlap
 from divcon.programs import Item
@@ -42,28 +44,39 @@ def load_task(
     hub: str | None = None,
     subtask: str | None = None,
     seed: int = 0,
+    train_seed: int | None = None,
+    percent: bool = False,
     overlap: str = "refuse",
 ) -> LoadedTask:
     """Load and split a task.
 
     Args:
-        name: `offline` (both families in equal parts), a family's name, `gsm8k`, one of `PUBLIC`, or `jsonl`.
+        name: `offline` (the families in `OFFLINE` in equal parts), a family's name, `reasoning-gym`, `gsm8k`, one of
+            `PUBLIC`, or `jsonl`.
         train: Training questions.
         test: Test questions.
         path: A file; not for generated tasks.
         hub: A hub name, for public data sets.
-        subtask: Of `bbh`.
+        subtask: Of `bbh`; the data set of `reasoning-gym`.
         seed: Of the generator, or of the shuffle before the split.
+        train_seed: Of the training questions alone; the test set stays that of `seed`, and a smaller training set is
+            the beginning of a larger one. Without it, both are drawn by `seed`.
+        percent: Whether numeric answers are shares.
         overlap: `refuse` or `drop`.
 
     Raises:
         TaskError: The data is missing, broken or too small, or a question is too long.
         OverlapError: Training questions stand in the test set, and `overlap` is `refuse`.
     """
+    learning = seed if train_seed is None else train_seed
     if name == "offline" or name in FAMILIES:
-        families = list(FAMILIES) if name == "offline" else [name]
+        families = list(OFFLINE) if name == "offline" else [name]
         held_out = _interleaved([offline_items(f, "test", -(-test // len(families)), seed) for f in families])[:test]
-        learn = _interleaved([_clear_of(held_out, f, -(-train // len(families)), seed) for f in families])[:train]
+        learn = _interleaved([_clear_of(held_out, f, -(-train // len(families)), learning) for f in families])[:train]
+    elif name == "reasoning-gym":
+        # Its generators know no splits: other seeds draw other questions, and what is drawn twice is dropped below.
+        held_out = gym_items(str(subtask), test, seed)
+        learn = gym_items(str(subtask), train, 1_000_000 + learning)
     else:
         if name == "jsonl":
             if path is None:
@@ -79,7 +92,14 @@ def load_task(
                 "Lower task.train or task.test.",
             )
         random.Random(seed).shuffle(items)
-        learn, held_out = items[:train], items[train : train + test]
+        if train_seed is None:
+            learn, held_out = items[:train], items[train : train + test]
+        else:
+            learn, held_out = items[:-test], items[-test:]
+            random.Random(train_seed).shuffle(learn)
+            learn = learn[:train]
+    if percent:
+        learn, held_out = [_as_share(item) for item in learn], [_as_share(item) for item in held_out]
     _check(learn + held_out)
     dropped = 0
     if overlap == "drop":
@@ -89,6 +109,10 @@ def load_task(
             raise TaskError("Every training question stands in the test set.", "Give other data.")
     twins = refuse_overlap(learn, held_out)
     return LoadedTask(learn, held_out, dropped, twins)
+
+
+def _as_share(item: Item) -> Item:
+    return replace(item, grader="percent") if item.grader in ("", "number") and numbers(item.answer) else item
 
 
 def _clear_of(held_out: Sequence[Item], family: str, count: int, seed: int) -> list[Item]:

@@ -1,4 +1,4 @@
-"""The offline task: both seeded families, split so that held-out questions share no template instance with training.
+"""The generated tasks: seeded families, split so that held-out questions share no template instance with training.
 
 A template instance is a question with its numbers masked. Which split an instance belongs to is decided by its hash,
 so the splits stay disjoint whatever their sizes and seeds, and the questions that trained the shipped solver adapter
@@ -13,7 +13,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+from divcon.benchmarks.tasks._deduction import deduction
 from divcon.benchmarks.tasks._passage_hops import passage_hops
+from divcon.benchmarks.tasks._schedules import schedule
+from divcon.benchmarks.tasks._units import unit_conversion
 from divcon.benchmarks.tasks._word_problems import word_problem
 from divcon.programs import Item
 
@@ -21,7 +24,11 @@ Split = Literal["solver", "train", "test"]
 FAMILIES: dict[str, Callable[[random.Random, str], Item]] = {
     "word-problems": word_problem,
     "passage-hops": passage_hops,
+    "schedules": schedule,
+    "unit-conversion": unit_conversion,
+    "deduction": deduction,
 }
+OFFLINE = ("word-problems", "passage-hops")  # of the task `offline`, on which the shipped solver was trained first
 
 
 def template_instance(item: Item) -> str:

@@ -10,50 +10,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from divcon.benchmarks.tasks._names import NAMES
 from divcon.programs import Item
 
-_NAMES = [
-    "Ada",
-    "Ben",
-    "Cleo",
-    "Dara",
-    "Eli",
-    "Fay",
-    "Gus",
-    "Hana",
-    "Ivo",
-    "June",
-    "Kai",
-    "Lena",
-    "Milo",
-    "Nora",
-    "Otis",
-    "Pia",
-    "Quin",
-    "Rosa",
-    "Sami",
-    "Tess",
-    "Uma",
-    "Vera",
-    "Will",
-    "Xena",
-    "Yara",
-    "Zane",
-    "Alma",
-    "Boris",
-    "Cora",
-    "Dina",
-    "Emil",
-    "Flora",
-    "Greta",
-    "Hugo",
-    "Iris",
-    "Jonas",
-    "Kira",
-    "Leo",
-    "Mara",
-    "Nils",
-]
 _THINGS = [
     "marbles",
     "apples",
@@ -295,7 +254,7 @@ def word_problem(rng: random.Random, identity: str) -> Item:
     """
     wanted = rng.choices([2, 3, 4], weights=[35, 40, 25])[0]
     while True:
-        person, other = rng.sample(_NAMES, 2)
+        person, other = rng.sample(NAMES, 2)
         story = _Story(rng, person, other, rng.choice(_THINGS))
         rng.choice(_STARTS)(story)
         end = rng.choice(_ENDS)

@@ -170,6 +170,10 @@ def whole_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def solver_adapter() -> Path:
-    """The folder of the solver adapter that ships with the embedded base; see benchmarks/solver/train_solver.py."""
-    return Path(__file__).parent / "solver"
+def solver_adapter(name: str = "solver") -> Path:
+    """The folder of a solver adapter that ships with the embedded base; see benchmarks/solver/train_solver.py.
+
+    Args:
+        name: `solver`, of the two families of the task `offline`, or `wide-solver`, of all five and of single steps.
+    """
+    return Path(__file__).parent / name.replace("-", "_")

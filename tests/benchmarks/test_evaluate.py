@@ -1,5 +1,3 @@
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import dspy
@@ -15,9 +13,8 @@ from divcon.benchmarks import (
     differences,
     evaluate_arm,
     summarize_arm,
-    write_report,
 )
-from divcon.benchmarks._evaluate import wall_seconds
+from divcon.benchmarks._tables import wall_seconds
 from divcon.distill import LMBackend, RunStore, StoredEngine, role_lm
 from divcon.programs import Direct, DivideAndConquer, Item
 
@@ -42,13 +39,13 @@ def test_rate_limits_are_failures_and_never_wrong_answers(tmp_path: Path, items:
     with OpenAIServer(reply) as server:
         arm = Arm("direct", Direct(lm(server, store)), "f", "Direct")
         records = evaluate_arm(arm, items[:10], store)
-        line = summarize_arm("direct", "Direct", records, 200)
+        line = summarize_arm("direct", "Direct", [records], 200)
         assert (line["right"], line["wrong"], line["failed"]) == (6, 1, 3)
         assert line["accuracy"] == pytest.approx(6 / 7)
         assert sum(line["errors"].values()) == 3
         asked = len(server.requests)
         limited.clear()
-        line = summarize_arm("direct", "Direct", evaluate_arm(arm, items[:10], store), 200)
+        line = summarize_arm("direct", "Direct", [evaluate_arm(arm, items[:10], store)], 200)
         assert (line["right"], line["failed"]) == (9, 0)
         assert len(server.requests) == asked + 3
 
@@ -59,7 +56,7 @@ def test_an_unreadable_solver_reply_is_wrong_by_its_own_rule(tmp_path: Path, ite
         program = DivideAndConquer(lm(server, store, "decomposer"), lm(server, store))
         records = evaluate_arm(Arm("sd-t", program, "f", "x"), items[:2], store)
     assert {(r["outcome"], r["rule"]) for r in records.values()} == {("wrong", "unreadable")}
-    line = summarize_arm("sd-t", "x", records, 200)
+    line = summarize_arm("sd-t", "x", [records], 200)
     assert line["usage"]["solver"]["calls"] == line["usage"]["decomposer"]["calls"] == 2  # paid for all the same
 
 
@@ -78,7 +75,7 @@ def test_an_arm_that_warms_up_asks_one_question_alone_and_doesnt_count_its_time(
         assert len(server.requests) == 9
         assert server.busiest > 1
     assert [record.get("warm_up", False) for record in records.values()] == [True] + [False] * 8
-    assert summarize_arm("sd-r", "x", records, 200)["right"] == 9
+    assert summarize_arm("sd-r", "x", [records], 200)["right"] == 9
     loaded = {"a": {"started": 0.0, "seconds": 33.0, "warm_up": True}, "b": {"started": 33.0, "seconds": 2.0}}
     assert wall_seconds(loaded) == 2.0
 
@@ -120,7 +117,7 @@ def test_every_pair_is_compared_over_questions_that_neither_failed() -> None:
         "b": records("wrong", "right", "right"),
         "c": records(*["right"] * 3),
     }
-    rows = differences(arms, 200, ["a", "b", "c"])
+    rows = differences({name: [found] for name, found in arms.items()}, 200)
     assert [(row["a"], row["b"], row["n"]) for row in rows] == [("a", "b", 2), ("a", "c", 2), ("b", "c", 3)]
     assert rows[0]["difference"] == pytest.approx(0.5)
 
@@ -133,27 +130,3 @@ def test_agreement_with_references(items: list[Item]) -> None:
     assert found["count_error"] == 1
     assert 0.3 < found["rouge_l"] < 0.9
     assert agreement({}, items) is None
-
-
-def test_the_report_is_one_file_that_needs_no_network(tmp_path: Path, items: list[Item]) -> None:
-    records = {
-        "direct": {
-            i.id: {"outcome": "right", "rule": "only_number", "answer": "<b>&", "status": "whole"} for i in items
-        },
-        "sd-r": {i.id: {"outcome": "failed", "error": "LMError: <script>"} for i in items},
-    }
-    arms = [summarize_arm(name, name.upper(), found, 200) for name, found in records.items()]
-    results = {
-        "task": {"name": "t"}, "questions": 20, "teacher": {"model": "scripted/references", "scripted": True},
-        "solver": "s", "student_base": "b", "arms": arms, "differences": differences(records, 200, list(records)),
-        "screening": {"by_student": {"sd-r": {"collected": 2, "kept": 1, "lost": {"unsolved": 1}}}},
-        "training": {"sd-r": {"rows": 1, "steps": 1, "first_loss": 2.0, "last_loss": 1.0, "seconds": 1.0}},
-    }  # fmt: skip
-    write_report(results, records, items, tmp_path / "report.html")
-    html = (tmp_path / "report.html").read_text(encoding="utf-8")
-    HTMLParser().feed(html)
-    assert "<script>" in html
-    assert "LMError: <script>" not in html
-    assert "scripted" in html
-    assert "1 unsolved" in html
-    assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", html.replace("http://www.w3.org", ""))

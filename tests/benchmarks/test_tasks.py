@@ -8,6 +8,8 @@ import pytest
 from divcon.benchmarks import is_right
 from divcon.benchmarks.tasks import (
     FAMILIES,
+    OFFLINE,
+    LoadedTask,
     TaskError,
     gsm8k_items,
     json_lines_items,
@@ -40,6 +42,84 @@ def test_the_steps_of_a_word_problem_are_sound() -> None:
             assert computed == int(result)
 
 
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+
+
+def test_the_steps_of_a_schedule_are_sound() -> None:
+    for item in offline_items("schedules", "train", 400):
+        for step in item.sub_answers:
+            if match := re.fullmatch(r"(\d+) ([-+*]) (\d+) = (\d+)", step):
+                a, op, b, result = match.groups()
+                assert {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}[op] == int(result) < 24
+            else:
+                day, op, days, after = re.fullmatch(r"(\w+) ([-+]) (\d+) days = (\w+)", step).groups()
+                moved = int(days) if op == "+" else -int(days)
+                assert DAYS[(DAYS.index(day) + moved) % 7] == after
+                assert days in item.question or any(f"= {days}" in other for other in item.sub_answers)
+
+
+def test_the_steps_of_a_conversion_are_sound() -> None:
+    for item in offline_items("unit-conversion", "train", 400):
+        amount = None
+        for step in item.sub_answers:
+            a, op, b, result = re.fullmatch(r"(\d+) ([-+*/]) (\d+) = (\d+)", step).groups()
+            assert amount in (None, a)  # every step goes on from the one before
+            computed = {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b), "/": int(a) / int(b)}[op]
+            assert computed == int(result)
+            amount = result
+        assert item.answer == amount
+
+
+def test_a_deduction_has_one_chain_that_leads_to_the_answer() -> None:
+    for item in offline_items("deduction", "train", 400):
+        rules = dict(re.findall(r"If ([^,]+), ([^.]+)\.", item.context or ""))
+        who, *values = item.sub_answers
+        assert who in item.question
+        assert not re.search(rf"{who} (?:did|doesn)|neither[^.]*{who}|nor {who}", item.question)
+        case = f"it is {who}"
+        for value in values:
+            case = rules[case]
+            assert case.endswith(value)
+        assert item.answer == values[-1]
+        assert len(rules) == 3 * len(values)
+
+
+def test_seeds_of_the_training_set_share_a_test_set_and_smaller_sets_begin_larger_ones(tmp_path: Path) -> None:
+    rows = [{"question": f"Is it {i} {'abcdefghij'[i % 10]}?", "answer": "x"} for i in range(40)]
+    file = lines(tmp_path / "a.jsonl", *rows)
+    for name, path in (("word-problems", None), ("jsonl", file)):
+
+        def load(seed: int, train: int, name: str = name, path: Path | None = path) -> LoadedTask:
+            return load_task(name, train=train, test=8, path=path, train_seed=seed)
+
+        one, other, small = load(1, 12), load(2, 12), load(1, 5)
+        assert one.test == other.test == small.test
+        assert one.train != other.train
+        assert small.train == one.train[:5]
+        assert not {item.id for item in one.train} & {item.id for item in one.test}
+
+
+def test_answers_are_shares_where_a_task_says_so(tmp_path: Path) -> None:
+    file = lines(tmp_path / "a.jsonl", *({"question": f"How much is {i}?", "answer": f"{i} %"} for i in range(1, 5)))
+    item = load_task("jsonl", train=1, test=1, path=file, percent=True).test[0]
+    number = int(item.answer.split()[0])
+    for right in (f"{number}%", f"{number} percent", f"0.0{number}", f"Answer: {number} %", f"{number}/100"):
+        assert is_right(item, right), right
+    assert not is_right(item, str(number))
+    plain = load_task("jsonl", train=1, test=1, path=file).test[0]
+    assert is_right(plain, plain.answer.split()[0])
+
+
+def test_reasoning_gym_is_one_more_source() -> None:
+    pytest.importorskip("reasoning_gym", reason="reasoning-gym isn't installed; it is an extra")
+    task = load_task("reasoning-gym", train=12, test=6, subtask="chain_sum")
+    assert (len(task.train), len(task.test)) == (12, 6)
+    assert not {item.question for item in task.train} & {item.question for item in task.test}
+    assert all(is_right(item, item.answer) for item in task.train)
+    with pytest.raises(TaskError, match="gives no data set 'nothing'"):
+        load_task("reasoning-gym", train=1, test=1, subtask="nothing")
+
+
 def test_a_hop_is_stated_in_the_passage_and_its_names_are_not_ambiguous() -> None:
     for item in offline_items("passage-hops", "train", 400):
         assert item.context is not None
@@ -68,7 +148,7 @@ def test_a_seed_fixes_the_items_and_a_longer_list_begins_like_a_shorter() -> Non
 def test_the_offline_task_holds_both_families_in_equal_parts() -> None:
     task = load_task("offline", train=40, test=20)
     assert (len(task.train), len(task.test)) == (40, 20)
-    assert [sum(item.family == family for item in task.test) for family in FAMILIES] == [10, 10]
+    assert [sum(item.family == family for item in task.test) for family in OFFLINE] == [10, 10]
 
 
 def lines(file: Path, *rows: object) -> Path:

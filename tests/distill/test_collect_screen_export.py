@@ -23,7 +23,7 @@ from divcon.distill import (
     role_lm,
     screen,
 )
-from divcon.programs import DivideAndConquer, Item, RolePredict
+from divcon.programs import DivideAndConquer, Item, RolePredict, SelfAsk
 from divcon.signatures import Decompose, Solve, Subquestions
 
 
@@ -97,7 +97,7 @@ def test_several_samples_differ_and_are_kept(tmp_path: Path, items: list[Item]) 
     store = RunStore(tmp_path)
     with OpenAIServer(lambda body: f"1. What is case {len(server.requests)}?") as server:
         collect(served(server, store, Decompose, "teacher"), items[:2], store, "c", samples=3, concurrency=1)
-    traces = store.traces("c")
+    traces = list(store.traces("c"))
     assert [(t.item, t.sample) for t in traces] == [(i, s) for i in ("i0", "i1") for s in range(3)]
     assert len({t.subquestions for t in traces}) == 6
 
@@ -109,7 +109,7 @@ def test_the_scripted_teacher_errs_as_seeded_and_screening_loses_each_fault_by_r
     faults = {"missing_step": 0.2, "restated_fact": 0.2, "wrong_order": 0.2, "too_many": 0.1, "cut_off": 0.1}
     script = ScriptedTeacher(items, faults)
     collect(scripted(items, store, **faults), items, store, "c")
-    traces = store.traces("c")
+    traces = list(store.traces("c"))
     planted = {item.id: script.fault(item, 0) for item in items}
     assert {"missing_step", "restated_fact", "too_many", "cut_off", None} <= set(planted.values())
 
@@ -136,6 +136,21 @@ def test_the_scripted_teacher_errs_as_seeded_and_screening_loses_each_fault_by_r
     assert len(found.disputed) == found.lost["unsolved"]  # every sample said 99
     plain = screen("none", traces, items, store, "n")
     assert plain.lost == {key: found.lost[key] for key in ("cut_off", "over_long")}
+
+
+def test_the_scripted_teacher_gives_its_list_one_at_a_time_to_self_ask(tmp_path: Path, items: list[Item]) -> None:
+    faults = {"missing_step": 0.4}
+    script = ScriptedTeacher(items, faults)
+    engine = StoredEngine(ScriptedTeacher(items, faults), "teacher", "scripted/references", RunStore(tmp_path))
+    planner = role_lm(engine, temperature=None, max_tokens=None)
+    with OpenAIServer(lambda body: "5") as server:
+        program = SelfAsk(planner, dspy.LM("openai/m", api_base=server.url, api_key="k", cache=False), max_steps=4)
+        for item in items[:8]:
+            found = program(question=item.question, context="A passage.")
+            spoiled = script.fault(item, 0) == "missing_step"
+            assert len(found.subquestions) == len(item.subquestions) - spoiled
+            assert set(found.subquestions) <= set(item.subquestions)
+            assert found.status == "decomposed"
 
 
 def test_a_second_solver_sample_can_save_a_trace(tmp_path: Path, items: list[Item]) -> None:
@@ -242,6 +257,6 @@ def test_subquestions_that_end_in_a_quote_pass_every_station(tmp_path: Path, ite
         collect(served(server, store, Decompose, "teacher"), items[:1], store, "c")
     with OpenAIServer(lambda body: "1. a\n2. b\nAnswer: 0") as server:
         solver = served(server, store, Solve, "solver")
-        found = screen("oracle", store.traces("c"), items, store, "s", solve=solver, grade=is_right)
+        found = screen("oracle", list(store.traces("c")), items, store, "s", solve=solver, grade=is_right)
     assert [trace.subquestions for trace in found.kept] == [asked]
     assert export(RolePredict(Decompose, "decomposer"), found, items, tmp_path / "x.jsonl", "sd-r").rows == 1

@@ -18,11 +18,12 @@ def test_without_its_wheel_the_embedded_base_says_what_to_install(monkeypatch: p
 
 
 @pytest.mark.model
-def test_the_shipped_solver_fits_the_base_and_has_a_manifest(base: Base) -> None:
-    manifest = read_manifest(solver_adapter())
+@pytest.mark.parametrize("name", ["solver", "wide-solver"])
+def test_a_shipped_solver_fits_the_base_and_has_a_manifest(base: Base, name: str) -> None:
+    manifest = read_manifest(solver_adapter(name))
     assert manifest.role == "solver"
     assert (manifest.base["id"], manifest.base["revision"]) == (base.id, base.revision)
-    assert sum(file.stat().st_size for file in solver_adapter().iterdir()) < 8_000_000
+    assert sum(file.stat().st_size for file in solver_adapter(name).iterdir()) < 8_000_000
 
 
 def test_folders_that_are_no_base_are_refused(tmp_path: Path) -> None:

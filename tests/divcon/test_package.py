@@ -49,6 +49,7 @@ def test_the_wheel_holds_one_package_its_data_and_nothing_else_at_top_level(root
         "divcon/benchmarks/__init__.py", "divcon/benchmarks/tasks/__init__.py", "divcon/py.typed",
         "divcon/benchmarks/report.html.j2", "divcon/distill/embedded/solver/adapter_model.safetensors",
         "divcon/distill/embedded/solver/manifest.json",
+        "divcon/distill/embedded/wide_solver/adapter_model.safetensors",
     ):  # fmt: skip
         assert needed in names
     assert not any("test" in name for name in names)

@@ -2,7 +2,7 @@ import asyncio
 
 import dspy
 import pytest
-from support.openai_server import OpenAIServer, Reply
+from support.openai_server import OpenAIServer, Reply, user_text
 
 from divcon.programs import ChainOfThought, Direct, DivideAndConquer
 
@@ -40,6 +40,15 @@ def test_one_call_solves_all_subquestions_sync_and_async() -> None:
             assert (prediction.status, prediction.reason) == ("decomposed", None)
             assert {role: used["calls"] for role, used in prediction.usage.items()} == {"decomposer": 1, "solver": 1}
         assert server.models() == ["small", "large"] * 2
+
+
+def test_direct_gives_the_subquestions_and_takes_the_answer_alone() -> None:
+    with OpenAIServer(lambda body: "1. How many bags?" if "Split" in body["messages"][0]["content"] else "7") as server:
+        program = DivideAndConquer(lm(server, "small"), lm(server, "large"), solving="direct")
+        prediction = program(question="What is left?")
+        assert (prediction.answer, prediction.sub_answers, prediction.status) == ("7", "", "decomposed")
+        assert "How many bags?" in user_text(server.requests[-1])
+        assert len(server.requests) == 2
 
 
 def test_stepwise_feeds_earlier_answers_on_sync_and_async() -> None:

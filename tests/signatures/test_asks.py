@@ -10,13 +10,14 @@ from divcon.signatures import (
     FollowUp,
     Reason,
     Solve,
+    SolveDirect,
     SolveStep,
     Subquestions,
     decompose_signature,
     list_pattern,
 )
 
-ASKS = (Answer, Decompose, FollowUp, Reason, Solve, SolveStep)
+ASKS = (Answer, Decompose, FollowUp, Reason, Solve, SolveDirect, SolveStep)
 
 
 def test_no_two_signatures_are_equal() -> None:

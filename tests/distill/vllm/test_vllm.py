@@ -82,10 +82,10 @@ def test_a_student_agrees_with_the_embedded_engine(planner: Run, student: Path, 
 
     Both compute in bfloat16, in different orders; see benchmarks/perf/served.py and the test of its record.
     """
-    ours = planner.student_lm(student)
+    ours = planner.models.student(student)
     name = merged.add(student)
     asked = prompts(planner, student, 100)
-    reply = planner._student_model.backend(planner._student_model.add(student))
+    reply = planner.models.student_model.backend(planner.models.student_model.add(student))
     requests = [request(messages) for messages in asked]
     assert ours.model.endswith(name)  # one name for one content, wherever it is served
     with ThreadPoolExecutor(64) as pool:

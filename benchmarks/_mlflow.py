@@ -1,0 +1,72 @@
+"""The same figures to an MLflow server or folder, for people who keep their runs there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from divcon.signatures import DivconError
+
+_FACTORS = ("task", "trained_on", "solver", "questions", "cap", "steps")
+
+
+class TrackingError(DivconError):
+    """MLflow isn't installed, or its server can't be reached."""
+
+
+def log_to_mlflow(uri: str, experiment: str, name: str, results: Mapping[str, Any], artifacts: Sequence[Path]) -> str:
+    """Log a run's or an experiment's figures, its settings and its files.
+
+    A metric's name is made of what tells its line from the others and the arm: `word-problems.sd-r.accuracy`.
+
+    Args:
+        uri: MLflow's tracking address: a server's, or `file:` and a folder.
+        experiment: The MLflow experiment to log into; made if it isn't there.
+        name: Of the MLflow run.
+        results: The content of the JSON file.
+        artifacts: Files to keep with it.
+
+    Returns:
+        The id of the MLflow run.
+
+    Raises:
+        TrackingError: MLflow is missing, or refuses.
+    """
+    try:
+        import mlflow
+        from mlflow.exceptions import MlflowException
+    except ImportError as error:
+        raise TrackingError("Logging to MLflow needs its package.", "pip install 'divcon[mlflow]'") from error
+    metrics: dict[str, float] = {}
+    for line in results.get("rows") or results["arms"]:
+        where = [str(line[factor]) for factor in _FACTORS if factor in line]
+        key = ".".join([*where, line["name"].replace("/", "-")])
+        if line["accuracy"] is None:
+            continue
+        metrics |= {f"{key}.accuracy": line["accuracy"], f"{key}.failed": line["failed"]}
+        metrics |= {f"{key}.ci95_low": line["ci95"][0], f"{key}.ci95_high": line["ci95"][1]}
+        if line["bill"] and line["bill"]["cost"] is not None:
+            metrics[f"{key}.cost"] = line["bill"]["cost"]
+    given = {
+        "teacher": results["teacher"]["model"],
+        "solver": results["solver"],
+        "student_base": results["student_base"],
+    }
+    try:
+        client = mlflow.MlflowClient(tracking_uri=uri)
+        found = client.get_experiment_by_name(experiment)
+        identity = found.experiment_id if found else client.create_experiment(experiment)
+        run = client.create_run(identity, run_name=name).info.run_id
+        for key, value in given.items():
+            client.log_param(run, key, value)
+        for key, number in metrics.items():
+            client.log_metric(run, key, float(number))
+        for file in artifacts:
+            client.log_artifact(run, str(file))
+        client.set_terminated(run)
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"MLflow at {uri} can't be used: {error}.", "Correct tracking.mlflow; the results are in the folder."
+        ) from error
+    return str(run)

@@ -1,0 +1,146 @@
+"""Tables: the lines of `results.json`, from the records of an evaluation, over one seed or several."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from rouge_score import rouge_scorer
+
+from divcon.benchmarks._costs import bill
+from divcon.benchmarks._statistics import holm, mean_interval, paired_p_value
+from divcon.programs import Item, Usage
+
+Records = Mapping[str, dict[str, Any]]  # outcomes by item id
+_GOT = {"right": 1.0, "wrong": 0.0, "failed": np.nan}
+
+
+def answers_of(seeds: Sequence[Records]) -> np.ndarray:
+    """The outcomes as numbers: shape (seeds, questions), 1 right, 0 wrong, nan failed."""
+    keys = list(seeds[0])
+    return np.array([[_GOT[records[key]["outcome"]] for key in keys] for records in seeds])
+
+
+def summarize_arm(
+    name: str, label: str, seeds: Sequence[Records], resamples: int, local: Sequence[str] = ()
+) -> dict[str, Any]:
+    """An arm's line of `results.json`; accuracy is over the answers that didn't fail.
+
+    Args:
+        name: The arm's name.
+        label: As people read it.
+        seeds: Outcomes by item id, one a seed.
+        resamples: Of the bootstrap.
+        local: Roles that a student answers; see `bill`.
+    """
+    everything = [record for records in seeds for record in records.values()]
+    counts = Counter(record["outcome"] for record in everything)
+    answered = [record for record in everything if record["outcome"] != "failed"]
+    statuses = Counter(record.get("status", "") for record in answered)
+    errors = Counter(record["error"] for record in everything if record["outcome"] == "failed")
+    matrix = answers_of(seeds)
+    usage = _usage(answered)
+    scores = [record["score"] for record in answered if "score" in record]
+    return {
+        "name": name,
+        "label": label,
+        "right": counts["right"],
+        "wrong": counts["wrong"],
+        "failed": counts["failed"],
+        "accuracy": float(np.nanmean(matrix)) if answered else None,
+        "ci95": list(mean_interval(matrix, resamples)) if answered else None,
+        **({"f1": mean(scores)} if scores else {}),
+        **({"by_seed": [float(np.nanmean(row)) for row in matrix]} if len(seeds) > 1 and answered else {}),
+        "whole_rate": statuses["whole"] / len(answered) if answered else None,
+        "fell_back_rate": statuses["fell_back"] / len(answered) if answered else None,
+        "unreadable": statuses["unreadable"],
+        "usage": usage,
+        "bill": bill(usage, len(answered), local) if answered else None,
+        "seconds": round(sum(wall_seconds(records) for records in seeds), 1),
+        "errors": dict(errors.most_common(3)),
+    }
+
+
+def wall_seconds(records: Records) -> float:
+    """Time from the arm's first question to its last answer.
+
+    Pauses between the runs of a resumed one don't count, nor does a question asked while a server was loading.
+    """
+    timed = (r for r in records.values() if "started" in r and not r.get("warm_up"))
+    spans = sorted((r["started"], r["started"] + r["seconds"]) for r in timed)
+    total, end = 0.0, float("-inf")
+    for start, stop in spans:
+        total += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return total
+
+
+def _usage(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    totals: dict[str, Usage] = {}
+    for record in records:
+        for role, spent in record.get("usage", {}).items():
+            cost = spent.get("cost")
+            totals.setdefault(role, Usage()).add(Usage(**{**spent, "cost": cost if cost is not None else 0.0}))
+    return {role: usage.as_dict() for role, usage in sorted(totals.items())}
+
+
+def differences(
+    arms: Mapping[str, Sequence[Records]],
+    resamples: int,
+    pairs: Sequence[tuple[str, str]] | None = None,
+) -> list[dict[str, Any]]:
+    """Paired differences of accuracy over the questions that neither failed, with Holm-corrected p-values.
+
+    Args:
+        arms: Outcomes by arm: a list of them, one a seed. An arm with one is compared with every seed of the other.
+        resamples: Of the paired bootstrap, over questions and seeds.
+        pairs: Which arms to compare; all pairs by default. The correction is for as many as there are.
+    """
+    rows: list[dict[str, Any]] = []
+    for a, b in pairs if pairs is not None else itertools.combinations(arms, 2):
+        one, two = answers_of(arms[a]), answers_of(arms[b])
+        both = one - two if len(one) in (1, len(two)) or len(two) == 1 else one.mean(0) - two.mean(0)
+        both = np.atleast_2d(both)
+        if np.isnan(both).all():
+            continue
+        whole = ~np.isnan(both).all(axis=0)
+        rows.append(
+            {
+                "a": a,
+                "b": b,
+                "difference": float(np.nanmean(both)),
+                "ci95": list(mean_interval(both, resamples)),
+                "n": int(whole.sum()),
+                "p": paired_p_value(np.nanmean(both[:, whole], axis=0), np.zeros(int(whole.sum()))),
+            }
+        )
+    for row, corrected in zip(rows, holm([float(row["p"]) for row in rows]), strict=True):
+        row["p_holm"] = corrected
+    return rows
+
+
+def agreement(records: Records, items: Sequence[Item]) -> dict[str, Any] | None:
+    """How far an arm's subquestions agree with the references.
+
+    Returns:
+        `n`; `count_error`, the mean absolute difference in the number of subquestions; `rouge_l`, the mean ROUGE-L
+        F1 of the joined lists (rouge-score, stemmed); `exact`, the share of lists equal word for word. None where no
+        item has references.
+    """
+    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
+    errors, scores, exact = [], [], []
+    for item in items:
+        record = records.get(item.id)
+        if not item.subquestions or record is None or "subquestions" not in record:
+            continue
+        asked = record["subquestions"]
+        errors.append(abs(len(asked) - len(item.subquestions)))
+        scores.append(scorer.score("\n".join(item.subquestions), "\n".join(asked))["rougeL"].fmeasure)
+        exact.append(list(asked) == list(item.subquestions))
+    if not errors:
+        return None
+    return {"n": len(errors), "count_error": mean(errors), "rouge_l": mean(scores), "exact": mean(exact)}

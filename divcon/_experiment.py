@@ -1,0 +1,467 @@
+"""Experiments: many runs that share one store, and what their answers say together.
+
+A cell is a run of its own, on one task and seed: it trains what it needs into a folder of its own and keeps its
+replies in the experiment's store, so that nothing is asked twice and a stopped experiment goes on where it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from divcon._config import STUDENTS, Experiment
+from divcon._doctor import diagnose
+from divcon._pipeline import PAID_BEFORE, Incomplete, Reporter, Run, Silent, Unfit
+from divcon.benchmarks import (
+    Arm,
+    Shown,
+    arm_label,
+    compare_costs,
+    differences,
+    evaluate_arms,
+    log_to_mlflow,
+    summarize_arm,
+    write_experiment_report,
+)
+from divcon.benchmarks.tasks import LoadedTask, load_task
+from divcon.distill import (
+    SOLVER_STUDENTS,
+    RunStore,
+    is_trained,
+    package_versions,
+    read_manifest,
+    refuse_overlap,
+    write_whole,
+)
+from divcon.programs import Item
+
+QUESTIONS = {
+    "main": "Which half can be distilled, and at what price?",
+    "transfer": "Does what a student learnt on one task hold on another?",
+    "solvers": "Does one decomposer serve several solvers?",
+    "dynamic": "Is it better to split a question at once, or as it is solved?",
+    "multitask": "One decomposer for all tasks, or one each?",
+    "depth": "What does splitting gain where more steps are needed?",
+    "curve": "Which half is easier to distil?",
+    "cap": "How many subquestions should be allowed?",
+}
+_ARMS = {
+    "main": ["direct", "cot", "teacher", "references", "untuned", "sd-t", "sd-r", "se-t", "se-a"],
+    "transfer": ["teacher", "untuned", "sd-r", "se-a"],
+    "solvers": ["direct", "cot", "teacher", "untuned", "sd-r"],
+    "dynamic": ["direct", "cot", "teacher", "teacher/stepwise", "self-ask"],
+    "multitask": ["teacher", "untuned", "sd-r"],
+    "depth": ["direct", "cot", "teacher", "untuned", "sd-r", "se-a"],
+    "curve": ["teacher", "sd-r", "se-t", "se-a"],
+    "cap": ["teacher", "sd-r"],
+}  # fmt: skip
+# what is tested against what; few comparisons, named before anything is measured
+_PAIRS = [
+    ("sd-r", "teacher"), ("sd-r", "untuned"), ("sd-r", "sd-t"), ("sd-r", "cot"), ("sd-r", "se-a"),
+    ("se-a", "teacher"), ("se-t", "teacher"), ("se-a", "se-a-direct"), ("se-t", "se-t-direct"), ("teacher", "cot"),
+    ("teacher", "direct"), ("cot", "direct"), ("teacher", "self-ask"), ("teacher/stepwise", "self-ask"),
+    ("references", "self-ask"), ("references/stepwise", "self-ask"), ("references", "references/stepwise"),
+    ("teacher", "teacher/stepwise"), ("sd-r", "sd-r/all"),
+]  # fmt: skip
+_FACTORS = ("task", "trained_on", "solver", "questions", "cap", "steps")
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One arm to be measured on one task's test questions, for one seed.
+
+    Attributes:
+        run: The run whose solver and test questions are used.
+        arm: What is measured.
+        seed: The training seed.
+        factors: What the experiment varies, by name.
+    """
+
+    run: Run
+    arm: Arm
+    seed: int
+    factors: dict[str, Any]
+
+
+@dataclass
+class ExperimentRun:
+    """An experiment and its folder.
+
+    Attributes:
+        experiment: The validated experiment file.
+        folder: Where everything is kept.
+        reporter: Who is told.
+    """
+
+    experiment: Experiment
+    folder: Path
+    reporter: Reporter = field(default_factory=Silent)
+
+    @cached_property
+    def store(self) -> RunStore:
+        return RunStore(self.folder)
+
+    @property
+    def kind(self) -> str:
+        return self.experiment.experiment.kind
+
+    @property
+    def arms(self) -> list[str]:
+        return list(self.experiment.experiment.arms or _ARMS[self.kind])
+
+    # -- runs ------------------------------------------------------------------------------------------------------
+
+    def run_of(self, task: str, seed: int, arms: Sequence[str] | None = None, **changes: Any) -> Run:
+        """The run of one cell.
+
+        Args:
+            task: The task's name in the design.
+            seed: One of the design's.
+            arms: What it measures, and so which students it trains; all of the experiment's by default.
+            changes: See `Experiment.pipeline`.
+        """
+        pipeline = self.experiment.pipeline(task, seed, arms if arms is not None else self.arms, **changes)
+        shown = {key.rpartition("__")[2]: value for key, value in changes.items() if not isinstance(value, dict)}
+        cell = ",".join([f"seed-{seed}", *(f"{key}-{value}" for key, value in shown.items())])
+        return Run(
+            pipeline, self.folder / "cells" / task / cell, self.reporter, self.store,
+            self._loaded(task, pipeline.task.training_seed, pipeline.task.train),
+        )  # fmt: skip
+
+    def _loaded(self, task: str, seed: int, train: int) -> LoadedTask:
+        """A task's questions; their ids carry its name, since all tasks share the store."""
+        given = self.experiment.experiment.tasks[task].model_dump()
+        loaded = load_task(**{**given, "train_seed": seed, "train": train})
+        named: Callable[[Item], Item] = lambda item: replace(item, id=f"{task}:{item.id}")  # noqa: E731
+        return replace(loaded, train=[*map(named, loaded.train)], test=[*map(named, loaded.test)])
+
+    def trained(self, run: Run, name: str) -> Run:
+        """Have a run collect, screen and train whatever it hasn't."""
+        self.reporter.station("cell", name)
+        run.check()
+        run.compile()
+        if not any(map(_trained, run.pipeline.arms)):
+            return run
+        run.__dict__.pop("_collection", None)
+        run.collect()
+        run.export(run.screen())
+        run.train()
+        return run
+
+    # -- designs ---------------------------------------------------------------------------------------------------
+
+    def cells(self) -> Iterator[_Cell]:
+        """What is measured, cell by cell; students are trained on the way."""
+        design = self.experiment.experiment
+        yield from getattr(self, f"_{self.kind}")(list(design.tasks), design.seeds)
+
+    def _main(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[_Cell]:
+        for seed, task in product(seeds, tasks):
+            run = self.trained(self.run_of(task, seed), f"{task}, seed {seed}")
+            for name in self.arms:
+                yield _Cell(run, run.arm(name), seed, {"task": task})
+
+    _depth = _dynamic = _main
+
+    def _transfer(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[_Cell]:
+        moved = [name for name in self.arms if _trained(name)]
+        for seed in seeds:
+            runs = {task: self.trained(self.run_of(task, seed), f"{task}, seed {seed}") for task in tasks}
+            for task, run in runs.items():
+                for name in self.arms:
+                    if name not in moved:
+                        yield _Cell(run, run.arm(name), seed, {"task": task})
+                for name, origin in product(moved, tasks):
+                    arm = run.arm(name, runs[origin].folder / "adapters" / name, f"trained on {origin}")
+                    yield _Cell(run, arm, seed, {"task": task, "trained_on": origin})
+
+    def _solvers(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[_Cell]:
+        for seed, task in product(seeds, tasks):
+            run = self.trained(self.run_of(task, seed), f"{task}, seed {seed}")
+            for solver, endpoint in (self.experiment.experiment.solvers or {}).items():
+                other = self.run_of(task, seed, roles__solver=endpoint.model_dump(exclude_unset=True))
+                for name in self.arms:
+                    adapter = run.folder / "adapters" / name if _trained(name) else None
+                    yield _Cell(other, other.arm(name, adapter), seed, {"task": task, "solver": solver})
+
+    def _multitask(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[_Cell]:
+        moved = [name for name in self.arms if _trained(name)]
+        for seed in seeds:
+            runs = {task: self.trained(self.run_of(task, seed), f"{task}, seed {seed}") for task in tasks}
+            first = runs[tasks[0]]
+            union = LoadedTask(
+                [item for group in zip(*(run.task.train for run in runs.values()), strict=False) for item in group],
+                [item for run in runs.values() for item in run.task.test],
+            )
+            together = replace(first, folder=self.folder / "cells" / "all" / f"seed-{seed}", loaded=union)
+            self.trained(together, f"all {len(tasks)} tasks, seed {seed}")
+            for task, run in runs.items():
+                for name in self.arms:
+                    yield _Cell(run, run.arm(name), seed, {"task": task})
+                for name in moved:
+                    arm = run.arm(name, together.folder / "adapters" / name, "of all tasks")
+                    yield _Cell(run, replace(arm, name=f"{name}/all"), seed, {"task": task})
+
+    def _curve(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[_Cell]:
+        for seed, task in product(seeds, tasks):
+            for questions in self.experiment.experiment.questions or []:
+                name = f"{task}, seed {seed}, {questions} questions"
+                run = self.trained(self.run_of(task, seed, task__train=questions), name)
+                for arm in self.arms:
+                    yield _Cell(run, run.arm(arm), seed, {"task": task, "questions": questions})
+
+    def _cap(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[_Cell]:
+        for seed, task in product(seeds, tasks):
+            for cap in self.experiment.experiment.caps or []:
+                run = self.run_of(task, seed, program__max_subquestions=cap)
+                self.trained(run, f"{task}, seed {seed}, at most {cap} subquestions")
+                for arm in self.arms:
+                    yield _Cell(run, run.arm(arm), seed, {"task": task, "cap": cap})
+
+    # -- the whole -------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Everything that can fail before anything is paid for: data, references, overlaps, models, endpoints.
+
+        Raises:
+            DivconError: What is wrong, and what to do.
+        """
+        design = self.experiment.experiment
+        self.store  # noqa: B018 - made on first use
+        runs = [self.run_of(task, seed) for task, seed in product(design.tasks, design.seeds)]
+        for run in runs:
+            run.check()
+        if self.kind in ("transfer", "multitask"):
+            for one, other in product(runs, runs):
+                refuse_overlap(one.task.train, other.task.test)
+        if self.kind == "depth":
+            for run in runs:
+                bare = [item.id for item in run.task.test if not item.subquestions]
+                if bare:
+                    raise Unfit(
+                        f"The experiment depth needs reference subquestions, and {bare[0]} has none.",
+                        "Take a task whose data has them.",
+                    )
+        for run in [*runs[:1], *(self._with_solver(name) for name in design.solvers or {})]:
+            for finding in diagnose(run.pipeline, self.folder):
+                if finding.level == "failure":
+                    raise Unfit(f"{finding.what}: {finding.text}", finding.remedy)
+                if finding.level == "warning":
+                    self.reporter.finished(finding.what, f"warning: {finding.text}")
+
+    def _with_solver(self, name: str) -> Run:
+        design = self.experiment.experiment
+        endpoint = (design.solvers or {})[name].model_dump(exclude_unset=True)
+        return self.run_of(next(iter(design.tasks)), design.seeds[0], roles__solver=endpoint)
+
+    def run(self) -> dict[str, Any]:
+        """Train, ask and measure whatever is missing, and write `KIND.json`, `KIND.csv` and `KIND.html`.
+
+        Raises:
+            Incomplete: Some answers failed; they are in no figure, and asked again next time.
+        """
+        started = time.perf_counter()
+        self.check()
+        settings = self.experiment.evaluate
+        measured: list[tuple[_Cell, dict[str, dict[str, Any]]]] = []
+        waiting: list[_Cell] = []
+
+        def measure() -> None:
+            if not waiting:
+                return
+            test = waiting[0].run.task.test
+            arms = [cell.arm for cell in waiting]
+            self.reporter.station("evaluate", f"{len(arms)} arms on {len(test)} questions")
+            found = evaluate_arms(
+                arms, test, self.store, concurrency=settings.concurrency,
+                progress=lambda name, done, total: self.reporter.progress(f"evaluate {name}", done, total),
+            )  # fmt: skip
+            measured.extend(zip(waiting, found, strict=True))
+            waiting.clear()
+
+        for cell in self.cells():
+            if waiting and waiting[0].run is not cell.run:
+                measure()
+            waiting.append(cell)
+        measure()
+        results, answers = self._results(measured)
+        results["seconds"] = round(time.perf_counter() - started, 1)
+        self._write(results, answers, measured)
+        failed = sum(row["failed"] for row in results["rows"])
+        if failed:
+            first = next(error for row in results["rows"] for error in row["errors"])
+            incomplete = Incomplete(
+                f"{failed} answers failed and are in no figure; the first: {first}",
+                "Run the same command again; only what failed is asked again.",
+            )
+            incomplete.results = results
+            raise incomplete
+        return results
+
+    def close(self) -> None:
+        if "store" in self.__dict__:
+            self.__dict__.pop("store").close()
+
+    # -- results ---------------------------------------------------------------------------------------------------
+
+    def _results(
+        self, measured: Sequence[tuple[_Cell, dict[str, dict[str, Any]]]]
+    ) -> tuple[dict[str, Any], dict[tuple[Any, ...], list[dict[str, dict[str, Any]]]]]:
+        resamples = self.experiment.evaluate.resamples
+        groups: dict[tuple[Any, ...], list[tuple[_Cell, dict[str, dict[str, Any]]]]] = defaultdict(list)
+        for cell, records in measured:
+            for steps, part in self._parts(cell, records):
+                factors = {**cell.factors, **({"steps": steps} if steps else {})}
+                key = (*(factors.get(name) for name in _FACTORS), cell.arm.name)
+                # An arm that no seed changes was asked once, and counts once.
+                if all(cell.arm.fingerprint != other.arm.fingerprint for other, _ in groups[key]):
+                    groups[key].append((cell, part))
+        rows, answers = [], {}
+        for key, found in groups.items():
+            cell = found[0][0]
+            answers[key] = [records for _, records in found]
+            line = summarize_arm(cell.arm.name, cell.arm.label, answers[key], resamples, cell.arm.local)
+            factors = {name: value for name, value in zip(_FACTORS, key[:-1], strict=True) if value is not None}
+            rows.append({**factors, "questions_tested": len(answers[key][0]), **line})
+        roles = self.experiment.roles
+        manifests = [read_manifest(folder) for folder in self._adapters()]
+        design = self.experiment.experiment
+        paid = {name: self.store.paid(name) for name in PAID_BEFORE}
+        seconds = sum(manifest.result["seconds"] for manifest in manifests)
+        results = {
+            "experiment": self.kind,
+            "question": QUESTIONS[self.kind],
+            "design": design.model_dump(mode="json", exclude_none=True, exclude={"tasks"}),
+            "tasks": {
+                name: task.model_dump(mode="json", exclude_unset=True, exclude={"path"})
+                for name, task in design.tasks.items()
+            },
+            "teacher": {"model": roles.teacher.model, "scripted": roles.teacher.scripted},
+            "solver": roles.solver.model,
+            "student_base": self.run_of(next(iter(design.tasks)), design.seeds[0]).base.id,
+            "program": self.experiment.program.model_dump(),
+            "train": self.experiment.train.model_dump(),
+            "rows": rows,
+            "comparisons": self._comparisons(rows, answers),
+            "costs": self._costs(rows, paid, seconds, len(manifests)),
+            "screening": self._screening(manifests),
+            "paid": self.store.paid(),
+            "versions": package_versions(),
+        }  # fmt: skip
+        return results, answers
+
+    def _parts(
+        self, cell: _Cell, records: dict[str, dict[str, Any]]
+    ) -> Iterator[tuple[int | None, dict[str, dict[str, Any]]]]:
+        """The records whole, or for `depth` also by the number of steps that a question needs."""
+        yield None, records
+        if self.kind != "depth":
+            return
+        needed = {item.id: len(item.subquestions) for item in cell.run.task.test}
+        for steps in sorted(set(needed.values())):
+            yield steps, {key: record for key, record in records.items() if needed[key] == steps}
+
+    def _comparisons(
+        self, rows: Sequence[dict[str, Any]], answers: dict[tuple[Any, ...], list[dict[str, dict[str, Any]]]]
+    ) -> list[dict[str, Any]]:
+        """The planned comparisons, within each combination of the other factors; Holm's correction is over them all."""
+        groups: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
+        for key, found in answers.items():
+            factors = dict(zip(_FACTORS, key[:-1], strict=True))
+            if factors["trained_on"] not in (None, factors["task"]):
+                continue
+            groups[tuple((n, v) for n, v in factors.items() if v is not None and n != "trained_on")][key[-1]] = found
+        arms: dict[str, Any] = {}
+        pairs: list[tuple[str, str]] = []
+        where: dict[tuple[str, str], dict[str, Any]] = {}
+        for among, by_arm in groups.items():
+            for a, b in _PAIRS:
+                if a in by_arm and b in by_arm:
+                    names = (f"{len(pairs)}:{a}", f"{len(pairs)}:{b}")
+                    arms[names[0]], arms[names[1]] = by_arm[a], by_arm[b]
+                    pairs.append(names)
+                    where[names] = {**dict(among), "a": a, "b": b}
+        found = differences(arms, self.experiment.evaluate.resamples, pairs)
+        return [{**row, **where[str(row["a"]), str(row["b"])]} for row in found]
+
+    def _costs(
+        self, rows: Sequence[dict[str, Any]], paid: dict[str, Any], seconds: float, students: int
+    ) -> dict[str, Any]:
+        """By task; only where the rows of a task differ in their arm alone."""
+        if self.kind not in ("main", "dynamic", "depth"):
+            return {}
+        hour = self.experiment.costs.training_hour
+        return {
+            task: compare_costs(
+                [row for row in rows if row["task"] == task and "steps" not in row], paid, seconds, students, hour
+            )
+            for task in self.experiment.experiment.tasks
+        }
+
+    def _adapters(self) -> list[Path]:
+        return [folder for folder in sorted(self.folder.glob("cells/*/*/adapters/*")) if is_trained(folder)]
+
+    def _screening(self, manifests: Sequence[Any]) -> list[dict[str, Any]]:
+        return [
+            {
+                "cell": str(folder.parent.parent.relative_to(self.folder / "cells")),
+                "student": manifest.student,
+                "rows": manifest.rows,
+                **{key: manifest.screening.get(key) for key in ("collected", "kept", "lost")},
+                **{key: manifest.result[key] for key in ("steps", "first_loss", "last_loss", "seconds")},
+            }
+            for folder, manifest in zip(self._adapters(), manifests, strict=True)
+        ]
+
+    def _write(
+        self,
+        results: dict[str, Any],
+        answers: dict[tuple[Any, ...], list[dict[str, dict[str, Any]]]],
+        measured: Sequence[tuple[_Cell, dict[str, dict[str, Any]]]],
+    ) -> None:
+        """The figures as JSON and CSV, and the report, which shows the answers of the first seed."""
+        text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+        write_whole(self.folder / f"{self.kind}.json", text)
+        write_whole(self.folder / f"{self.kind}.csv", as_csv(results["rows"]))
+        shown = []
+        for task in self.experiment.experiment.tasks:
+            items = next(cell.run.task.test for cell, _ in measured if cell.factors["task"] == task)
+            arms = [
+                (arm_label(row), answers[(*(row.get(name) for name in _FACTORS), row["name"])][0])
+                for row in results["rows"]
+                if row["task"] == task and "steps" not in row
+            ]
+            shown.append(Shown(task, items, arms))
+        write_experiment_report(results, shown, self.folder / f"{self.kind}.html")
+        if tracking := self.experiment.tracking:
+            files = [self.folder / f"{self.kind}.{end}" for end in ("json", "csv", "html")]
+            log_to_mlflow(tracking.mlflow, tracking.experiment, f"{self.folder.name}/{self.kind}", results, files)
+
+
+def _trained(arm: str) -> bool:
+    return arm.partition("/")[0] in (*STUDENTS.values(), *SOLVER_STUDENTS)
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of a table as CSV, one line each; nested values are left to the JSON."""
+    plain = [{key: value for key, value in row.items() if not isinstance(value, (dict, list))} for row in rows]
+    for line, row in zip(plain, rows, strict=True):
+        low, high = row["ci95"] or (None, None)
+        line |= {"ci95_low": low, "ci95_high": high}
+        for role, spent in (row["bill"] or {"by_role": {}})["by_role"].items():
+            line |= {f"{role}_{key}_a_question": value for key, value in spent.items()}
+    names = list(dict.fromkeys(name for line in plain for name in line))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(plain)
+    return stream.getvalue()

@@ -1,0 +1,93 @@
+from typing import Any
+
+import pytest
+
+from divcon.benchmarks import bill, break_even, choose, compare_costs, pareto_front, solver_share, upfront
+from divcon.programs import cost_of
+
+
+def used(read: int, written: int, cost: float | None, cached: int = 0) -> dict[str, Any]:
+    return {
+        "calls": 10, "input_tokens": read, "cached_tokens": cached, "output_tokens": written, "cost": cost,
+        "unpriced_calls": 0 if cost is not None else 10,
+    }  # fmt: skip
+
+
+def line(name: str, accuracy: float, decomposer: dict | None, solver: dict, *local: str) -> dict[str, Any]:
+    usage = {"solver": solver, **({"decomposer": decomposer} if decomposer else {})}
+    return {"name": name, "accuracy": accuracy, "bill": bill(usage, 10, local)}
+
+
+def test_both_stages_count_with_input_output_and_cached_apart() -> None:
+    found = bill({"decomposer": used(1000, 200, 0.5, 400), "solver": used(3000, 100, 1.5)}, 10)
+    assert found["cost"] == pytest.approx(0.2)
+    assert found["by_role"]["decomposer"] == {
+        "input_tokens": 100, "cached_tokens": 40, "output_tokens": 20, "cost": pytest.approx(0.05),
+    }  # fmt: skip
+    assert found["large_tokens"] == pytest.approx(430)
+
+
+def test_cached_tokens_have_their_own_price() -> None:
+    assert cost_of({"input": 2.0, "output": 8.0, "cached": 0.5}, 1000, 600, 100) == pytest.approx(
+        (400 * 2 + 600 * 0.5 + 100 * 8) / 1e6
+    )
+    assert cost_of({"input": 2.0, "output": 8.0}, 1000, 600, 100) == pytest.approx((1000 * 2 + 100 * 8) / 1e6)
+
+
+def test_an_unknown_price_is_unknown_and_a_students_is_said_to_count_as_nothing() -> None:
+    assert bill({"solver": used(10, 10, None)}, 10)["cost"] is None
+    student = bill({"decomposer": used(10, 10, None), "solver": used(10, 10, 1.0)}, 10, ("decomposer",))
+    assert (student["cost"], student["student_free"]) == (pytest.approx(0.1), True)
+    assert student["large_tokens"] == pytest.approx(2)
+
+
+def test_a_student_pays_for_itself_after_what_it_cost_over_what_it_saves() -> None:
+    paid = {"collect": {"teacher": {**used(100, 100, 3.0)}}, "screen": {"solver": {**used(100, 100, 1.0)}}}
+    before = upfront(paid, seconds=7200, students=2, hour=1.0)
+    assert before["cost"] == pytest.approx(2.0 + 1.0)
+    assert break_even(before["cost"], 0.03, 0.02) == 300
+    assert break_even(before["cost"], 0.02, 0.03) is None
+    assert break_even(None, 0.03, 0.02) is None
+    assert upfront(paid, 7200, 2, None)["cost"] is None
+    unknown = {"collect": {"teacher": used(1, 1, None)}}
+    assert upfront(unknown, 7200, 2, 1.0)["cost"] is None
+
+
+def test_the_front_holds_what_nothing_beats_in_both() -> None:
+    points = {"cheap": (0.4, 1.0), "good": (0.6, 2.0), "bad": (0.5, 3.0), "best": (0.7, 9.0), "same": (0.6, 2.0)}
+    assert pareto_front(points) == ["cheap", "good", "same", "best"]
+
+
+def test_the_cheapest_within_two_points_is_chosen() -> None:
+    assert choose({"teacher": (0.65, 9.0), "sd-r": (0.64, 2.0), "cot": (0.50, 1.0)}) == "sd-r"
+    assert choose({"teacher": (0.65, 9.0), "sd-r": (0.60, 2.0)}) == "teacher"
+    assert choose({}) is None
+
+
+def test_a_comparison_says_what_is_saved_and_when_the_solver_dominates() -> None:
+    lines = [
+        line("cot", 0.5, None, used(1000, 1000, 1.0)),
+        line("teacher", 0.65, used(500, 500, 0.5), used(3000, 1000, 4.5)),
+        line("sd-r", 0.65, used(500, 500, None), used(3000, 1000, 4.5), "decomposer"),
+        line("references", 0.9, used(500, 500, None), used(3000, 1000, 4.5)),
+    ]
+    paid = {"collect": {"teacher": used(100, 100, 3.0)}}
+    found = compare_costs(lines, paid, 0.0, 1, 1.0)
+    assert found["in_money"]
+    assert found["choice"] == "sd-r"
+    assert found["against_teacher"]["sd-r"]["saves"] == pytest.approx(0.1)
+    assert found["against_teacher"]["sd-r"]["break_even"] == 60
+    assert found["solver_share"] == pytest.approx(0.9)
+    assert found["solver_dominates"]
+    assert "references" not in found["points"]
+
+
+def test_without_prices_tokens_of_models_other_than_students_are_compared() -> None:
+    lines = [
+        line("teacher", 0.65, used(500, 500, None), used(3000, 1000, None)),
+        line("sd-r", 0.65, used(500, 500, None), used(3000, 1000, None), "decomposer"),
+    ]
+    found = compare_costs(lines, {}, 0.0, 1, None)
+    assert (found["in_money"], found["choice"]) == (False, "sd-r")
+    assert found["points"] == {"teacher": [0.65, 500.0], "sd-r": [0.65, 400.0]}
+    assert solver_share(lines[0]["bill"]) == pytest.approx(0.8)

@@ -1,0 +1,193 @@
+import json
+import re
+import time
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.browser import browser_page, opened
+
+from divcon.benchmarks import (
+    Shown,
+    compare_costs,
+    differences,
+    summarize_arm,
+    write_experiment_report,
+    write_report,
+)
+from divcon.programs import Item
+
+USED = {"calls": 1, "input_tokens": 80, "cached_tokens": 8, "output_tokens": 20, "unpriced_calls": 1}
+
+
+def outcome(right: bool, *roles: str) -> dict[str, Any]:
+    return {
+        "outcome": "right" if right else "wrong", "rule": "only_number", "answer": "7", "status": "decomposed",
+        "subquestions": ["How many <b>bags</b>?"], "sub_answers": "1. 3 * 4 = 12", "started": 1.0, "seconds": 0.5,
+        "usage": dict.fromkeys(roles, USED),
+    }  # fmt: skip
+
+
+def answers(items: list[Item], every: int, *roles: str) -> dict[str, dict[str, Any]]:
+    return {item.id: outcome(number % every > 0, *roles) for number, item in enumerate(items)}
+
+
+def arms_of(items: list[Item]) -> dict[str, dict[str, dict[str, Any]]]:
+    return {
+        "cot": answers(items, 2, "solver"),
+        "teacher": answers(items, 5, "decomposer", "solver"),
+        "sd-r": answers(items, 6, "decomposer", "solver"),
+    }
+
+
+LOCAL = {"sd-r": ("decomposer",)}
+
+
+def lines_of(records: dict[str, Any], resamples: int = 200) -> list[dict[str, Any]]:
+    return [
+        summarize_arm(name, name.upper(), [found], resamples, LOCAL.get(name, ())) for name, found in records.items()
+    ]
+
+
+@pytest.fixture
+def run_report(tmp_path: Path, items: list[Item]) -> Callable[..., Path]:
+    def write(records: dict[str, Any] | None = None, questions: list[Item] | None = None) -> Path:
+        asked = questions or items
+        found = records or arms_of(asked)
+        lines = lines_of(found)
+        results = {
+            "task": {"name": "t"}, "questions": len(asked),
+            "teacher": {"model": "scripted/references", "scripted": True}, "solver": "s", "student_base": "b",
+            "arms": lines,
+            "differences": differences({name: [seen] for name, seen in found.items()}, 200),
+            "costs": compare_costs(lines, {}, 60.0, 1, None),
+            "screening": {"by_student": {"sd-r": {"collected": 2, "kept": 1, "lost": {"unsolved": 1}}}},
+            "training": {"sd-r": {"rows": 1, "steps": 1, "first_loss": 2.0, "last_loss": 1.0, "seconds": 1.0}},
+            "versions": {"divcon": "9.9"},
+        }  # fmt: skip
+        file = tmp_path / "report.html"
+        write_report(results, found, asked, file)
+        return file
+
+    return write
+
+
+def test_it_is_one_file_that_needs_no_network_and_escapes_what_models_write(
+    run_report: Callable[..., Path], items: list[Item]
+) -> None:
+    records = {
+        "direct": {i.id: {**outcome(True), "answer": "</script><b>&"} for i in items},
+        "sd-r": {i.id: {"outcome": "failed", "error": "LMError: <script>alert(1)</script>"} for i in items},
+    }
+    html = run_report(records).read_text(encoding="utf-8")
+    HTMLParser().feed(html)
+    assert "<script>alert" not in html
+    assert "</script><b>" not in html
+    assert "scripted" in html
+    assert "1 unsolved" in html
+    assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", html.replace("http://www.w3.org", ""))
+
+
+def test_one_glance_says_which_program_to_choose_and_what_it_saves(run_report: Callable[..., Path]) -> None:
+    html = " ".join(run_report().read_text(encoding="utf-8").split())
+    glance = html[html.index('id="glance-1"') : html.index("</section>")]
+    assert "Choose SD-R" in glance
+    assert "80.0 % right" in glance
+    assert "With the teacher as planner 80.0 % are right; against it this saves 50 %." in glance
+
+
+def test_a_browser_finds_filters_and_opens_questions(run_report: Callable[..., Path], items: list[Item]) -> None:
+    with browser_page(viewport={"width": 1200, "height": 900}) as page:
+        opened(page, run_report())
+        assert page.locator("details summary").filter(has_text="plus zero").count() == 20
+        page.select_option("#only", "split")
+        split = int(page.inner_text("#count").split()[0])
+        assert 0 < split < 20
+        page.select_option("#only", "all")
+        page.select_option("#arm", label="COT")
+        page.select_option("#outcome", "w")
+        assert page.inner_text("#count") == "10 questions"
+        page.fill("#words", "What is 4 plus")
+        assert page.inner_text("#count") == "1 questions"
+        page.locator("#questions summary").click()
+        shown = page.inner_text("#questions")
+        assert "1. How many <b>bags</b>?" in shown
+        assert "Answer: 7" in shown
+        assert items[4].answer in shown
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_plots_can_be_read_in_light_and_dark(run_report: Callable[..., Path], scheme: str) -> None:
+    brightness = "c => c.match(/[\\d.]+/g).slice(0, 3).reduce((a, b) => a + +b, 0) / 3"
+    script = f"""() => {{
+        const bright = {brightness}, canvas = getComputedStyle(document.documentElement).backgroundColor;
+        const back = canvas === 'rgba(0, 0, 0, 0)' ? ('{scheme}' === 'dark' ? 18 : 255) : bright(canvas);
+        const of = (one, name) => bright(getComputedStyle(document.querySelector(one))[name]);
+        return [back, of('p', 'color'), of('svg text', 'fill'), of('.r', 'color'), of('.w', 'color')];
+    }}"""
+    with browser_page(color_scheme=scheme) as page:
+        opened(page, run_report())
+        back, *inks = page.evaluate(script)
+    assert all(abs(ink - back) > 90 for ink in inks), (back, inks)
+
+
+def test_it_fits_a_phone_and_prints_without_controls(run_report: Callable[..., Path]) -> None:
+    with browser_page(viewport={"width": 360, "height": 740}) as page:
+        opened(page, run_report())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        page.emulate_media(media="print")
+        assert not page.locator(".controls").is_visible()
+        assert page.locator("table").first.is_visible()
+
+
+def test_ten_thousand_questions_open_in_under_two_seconds(run_report: Callable[..., Path]) -> None:
+    questions = [
+        Item(id=f"q{n}", question=f"What is {n} plus zero? {'More words stand here. ' * 10}", answer=str(n))
+        for n in range(10_000)
+    ]
+    file = run_report(arms_of(questions), questions)
+    with browser_page() as page:
+        started = time.perf_counter()
+        opened(page, file)
+        page.wait_for_selector("#questions details")
+        seconds = time.perf_counter() - started
+        assert page.inner_text("#count") == "10000 questions"
+        assert page.locator("#questions details").count() == 50
+        page.click("#more")
+        assert page.locator("#questions details").count() == 100
+    print(f"{file.stat().st_size / 1e6:.1f} MB opened in {seconds:.2f} s")
+
+
+@pytest.mark.parametrize("kind", ["main", "transfer", "depth", "curve", "cap"])
+def test_every_kind_of_experiment_has_its_plots(tmp_path: Path, items: list[Item], kind: str) -> None:
+    axis = {"depth": "steps", "curve": "questions", "cap": "cap"}.get(kind)
+    rows = []
+    for task in ("a", "b"):
+        for value in (1, 2, 16) if axis else (None,):
+            for line in lines_of(arms_of(items)):
+                moved = kind == "transfer" and line["name"] == "sd-r"
+                for origin in ("a", "b") if moved else (None,):
+                    factors = {"task": task, axis or "": value, "trained_on": origin}
+                    rows.append({**{key: value for key, value in factors.items() if key and value}, **line})
+    whole = [row for row in rows if row["task"] == "a"]
+    costs = {task: compare_costs(whole, {}, 0.0, 1, None) for task in ("a", "b")} if kind == "main" else {}
+    found = {name: [seen] for name, seen in arms_of(items).items()}
+    results = {
+        "experiment": kind, "question": "Why?", "design": {"seeds": [0, 1]}, "tasks": {"a": {}, "b": {}},
+        "teacher": {"model": "m", "scripted": False}, "solver": "s", "student_base": "b", "rows": rows,
+        "comparisons": [{**row, "task": "a"} for row in differences(found, 200)], "costs": costs,
+        "screening": [{"cell": "a/seed-0", "student": "SD-R", "collected": 2, "kept": 1, "lost": {}, "rows": 1,
+                       "steps": 1, "first_loss": 1.0, "last_loss": 1.0, "seconds": 1.0}],
+        "versions": {},
+    }  # fmt: skip
+    shown = [Shown(task, items, list(arms_of(items).items())) for task in ("a", "b")]
+    file = tmp_path / "x.html"
+    write_experiment_report(results, shown, file)
+    html = file.read_text(encoding="utf-8")
+    assert html.count("<svg ") == {"main": 4, "transfer": 3}.get(kind, 2)
+    assert ("glance-2" in html) == (kind == "main")
+    data = re.search(r'id="data">(.*?)</script>', html, re.DOTALL)
+    assert data is not None
+    assert [part["task"] for part in json.loads(data[1])] == ["a", "b"]

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from divcon.benchmarks import differences, holm, mean_interval, paired_p_value, summarize_arm
+
+
+def test_one_seeds_test_is_mcnemars_exact_one() -> None:
+    a = np.array([1.0] * 9 + [0.0] * 2 + [1.0] * 30)
+    b = np.array([0.0] * 9 + [1.0] * 2 + [1.0] * 30)
+    assert paired_p_value(a, b) == pytest.approx(binomtest(2, 11).pvalue)
+    assert paired_p_value(a, a) == 1.0
+    assert paired_p_value(b, a) == paired_p_value(a, b)
+
+
+def test_a_question_that_failed_is_in_no_test() -> None:
+    a, b = np.array([1.0] * 8 + [np.nan] * 5), np.array([0.0] * 8 + [1.0] * 5)
+    assert paired_p_value(a, b) == pytest.approx(binomtest(0, 8).pvalue)
+
+
+def test_the_p_value_is_uniform_where_nothing_differs() -> None:
+    rng = np.random.default_rng(0)
+    found = [
+        paired_p_value((rng.random(80) < 0.6).astype(float), (rng.random(80) < 0.6).astype(float), 999, seed)
+        for seed in range(300)
+    ]
+    assert 0.01 <= np.mean(np.array(found) < 0.05) <= 0.08
+
+
+def test_holm_multiplies_by_what_is_left_and_never_falls() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_an_interval_over_seeds_is_wider_where_seeds_differ() -> None:
+    rng = np.random.default_rng(1)
+    alike = (rng.random((1, 200)) < 0.6).astype(float).repeat(3, axis=0)
+    apart = np.stack([(rng.random(200) < share).astype(float) for share in (0.4, 0.6, 0.8)])
+    width = {name: np.diff(mean_interval(x, 2000))[0] for name, x in (("alike", alike), ("apart", apart))}
+    assert width["apart"] > 1.5 * width["alike"]
+    one = mean_interval(alike[:1], 2000)
+    assert mean_interval(alike, 2000) == pytest.approx(one, abs=0.02)
+
+
+def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(2)
+    hits = 0
+    for seed in range(200):
+        low, high = mean_interval((rng.random((1, 100)) < 0.7).astype(float), 400, seed)
+        hits += low <= 0.7 <= high
+    assert 0.89 <= hits / 200 <= 0.99
+
+
+def records(*outcomes: str) -> dict[str, dict]:
+    return {str(i): {"outcome": outcome, "error": "no"} for i, outcome in enumerate(outcomes)}
+
+
+def test_seeds_are_summed_and_their_accuracies_named() -> None:
+    line = summarize_arm("sd-r", "SD-R", [records("right", "wrong"), records("right", "failed")], 200)
+    assert (line["right"], line["wrong"], line["failed"]) == (2, 1, 1)
+    assert line["accuracy"] == pytest.approx(2 / 3)
+    assert line["by_seed"] == [0.5, 1.0]
+
+
+def test_an_arm_without_seeds_is_paired_with_every_seed_of_the_other() -> None:
+    arms = {"cot": [records("right", "wrong")], "sd-r": [records("right", "right"), records("wrong", "right")]}
+    (row,) = differences(arms, 200, [("sd-r", "cot")])
+    assert row["difference"] == pytest.approx(0.25)
+    assert (row["n"], row["p_holm"]) == (2, row["p"])
+
+
+def test_the_correction_is_for_as_many_comparisons_as_there_are() -> None:
+    arms = {"a": [records(*["right"] * 8)], "b": [records(*["wrong"] * 8)], "c": [records(*["wrong"] * 8)]}
+    rows = differences(arms, 200)
+    assert [row["p_holm"] for row in rows] == pytest.approx([3 * rows[0]["p"], 3 * rows[1]["p"], 1.0])

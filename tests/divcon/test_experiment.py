@@ -1,0 +1,250 @@
+"""Every experiment, whole: a real server as solver, a scripted teacher, tiny real students."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.openai_server import OpenAIServer, user_text
+
+from divcon._config import ConfigError, load_experiment
+from divcon._experiment import ExperimentRun
+from divcon.distill import Base, OverlapError, ScriptedTeacherError
+
+DIVCON = Path(sys.executable).with_name("divcon")
+GOLD: dict[str, str] = {}
+
+
+def answer(body: dict) -> str:
+    """A solver that is right where it was given subquestions, and on every other question without."""
+    text = user_text(body)
+    question = re.split(r"\n(?:Subquestions|Steps|Subquestion):", text.split("Question:")[1])[0].strip()
+    gold = GOLD[question]
+    helped = "Subquestion" in text or "Steps:" in text or len(question) % 2
+    told = body["messages"][0]["content"]
+    if "Answer the subquestion" in told:
+        return gold if "Steps:" in text else "7"
+    return f"1. x\n2. y\nAnswer: {gold if helped else '-1'}" if "End with" in told else (gold if helped else "-1")
+
+
+def write(folder: Path, url: str, tiny: Base, kind: str, more: str = "", tasks: str = "") -> Path:
+    tasks = tasks or "a: {name: word-problems, train: 10, test: 8}\n    b: {name: schedules, train: 10, test: 8}"
+    file = folder / f"{kind}.yaml"
+    file.write_text(
+        f"""\
+experiment:
+  kind: {kind}
+  tasks:
+    {tasks}
+{more}
+roles:
+  teacher: {{model: scripted/references}}
+  decomposer: {{base: {tiny.path}, max_tokens: 16}}
+  solver: {{model: openai/solver, api_base: '{url}', retries: 0}}
+program: {{max_subquestions: 4}}
+screen: {{rule: [none, oracle], samples: 1}}
+train: {{epochs: 1, batch_size: 8, save_every: 2}}
+evaluate: {{resamples: 200, concurrency: 8}}
+"""
+    )
+    return file
+
+
+@pytest.fixture(autouse=True)
+def _keyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+
+
+def run(file: Path, folder: Path) -> dict[str, Any]:
+    made = ExperimentRun(load_experiment(file), folder)
+    for task in made.experiment.experiment.tasks:
+        for seed in made.experiment.experiment.seeds:
+            loaded = made.run_of(task, seed, ["direct"]).task
+            GOLD.update({item.question: item.answer for item in (*loaded.train, *loaded.test)})
+    try:
+        return made.run()
+    finally:
+        made.close()
+
+
+def by(results: dict[str, Any], **wanted: Any) -> list[dict[str, Any]]:
+    return [row for row in results["rows"] if all(row.get(key) == value for key, value in wanted.items())]
+
+
+@pytest.mark.model
+def test_main_over_seeds_is_paired_resumed_and_asks_nothing_twice(tmp_path: Path, tiny_base: Base) -> None:
+    with OpenAIServer(answer) as server:
+        file = write(tmp_path, server.url, tiny_base, "main", "  seeds: [0, 1]")
+        results = run(file, tmp_path / "x")
+        arms = [row["name"] for row in by(results, task="a")]
+        assert arms == ["direct", "cot", "teacher", "references", "untuned", "sd-t", "sd-r", "se-t", "se-a"]
+        (teacher,) = by(results, task="a", name="teacher")
+        assert teacher["accuracy"] == 1.0
+        assert teacher["label"].endswith("(scripted)")
+        (direct,) = by(results, task="a", name="direct")
+        # Nothing that a seed could change: asked once, counted once.
+        assert direct["right"] + direct["wrong"] == 8
+        (student,) = by(results, task="a", name="sd-r")
+        assert student["right"] + student["wrong"] == 16
+        assert len(student["by_seed"]) == 2
+        pairs = {(row["a"], row["b"]) for row in results["comparisons"] if row["task"] == "a"}
+        assert {("sd-r", "teacher"), ("sd-r", "cot"), ("sd-r", "se-a")} <= pairs
+        assert all(row["p_holm"] >= row["p"] for row in results["comparisons"])
+        assert set(results["costs"]) == {"a", "b"}
+        asked = len(server.requests)
+        keys = [json.dumps(body, sort_keys=True) for body in server.requests]
+        assert len(set(keys)) == len(keys)
+        again = run(file, tmp_path / "x")
+        assert len(server.requests) == asked
+        assert again["rows"] == results["rows"]
+        # Depth divides the same answers by the steps that a question needs.
+        depth = write(tmp_path, server.url, tiny_base, "depth", "  seeds: [0, 1]")
+        divided = run(depth, tmp_path / "x")
+        assert len(server.requests) == asked
+        parts = by(divided, task="a", name="sd-r")
+        whole = next(row for row in parts if "steps" not in row)
+        assert whole["right"] == student["right"] == sum(row["right"] for row in parts if "steps" in row)
+    with (tmp_path / "x" / "main.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(results["rows"])
+    assert float(rows[2]["accuracy"]) == 1.0
+    html = (tmp_path / "x" / "main.html").read_text(encoding="utf-8")
+    assert "glance-2" in html
+    assert json.loads((tmp_path / "x" / "main.json").read_text())["rows"] == results["rows"]
+
+
+@pytest.mark.model
+def test_transfer_measures_all_pairs(tmp_path: Path, tiny_base: Base) -> None:
+    with OpenAIServer(answer) as server:
+        results = run(write(tmp_path, server.url, tiny_base, "transfer"), tmp_path / "x")
+    for name in ("sd-r", "se-a"):
+        found = {(row["trained_on"], row["task"]) for row in by(results, name=name)}
+        assert found == {("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")}
+    assert len(by(results, name="teacher")) == 2
+
+
+@pytest.mark.model
+def test_one_decomposer_is_measured_under_several_solvers(tmp_path: Path, tiny_base: Base) -> None:
+    with OpenAIServer(answer) as server:
+        other = f"    other: {{model: openai/other, api_base: '{server.url}', retries: 0}}"
+        one = f"  solvers:\n    one: {{model: openai/solver, api_base: '{server.url}', retries: 0}}\n{other}"
+        file = write(tmp_path, server.url, tiny_base, "solvers", one, "a: {name: word-problems, train: 10, test: 8}")
+        results = run(file, tmp_path / "x")
+        assert {row["solver"] for row in results["rows"]} == {"one", "other"}
+        assert len(by(results, name="sd-r")) == 2
+        screening = [body for body in server.requests if body["model"] == "other"]
+        # The other solver only answers test questions: five arms on eight of them.
+        assert len(screening) <= 5 * 8
+
+
+@pytest.mark.model
+def test_self_ask_is_compared_with_the_same_plans_asked_at_once(tmp_path: Path, tiny_base: Base) -> None:
+    with OpenAIServer(answer) as server:
+        results = run(write(tmp_path, server.url, tiny_base, "dynamic"), tmp_path / "x")
+        assert not list((tmp_path / "x" / "cells").glob("*/*/adapters"))
+    for task in ("a", "b"):
+        (asked,) = by(results, task=task, name="self-ask")
+        (static,) = by(results, task=task, name="teacher")
+        assert asked["fell_back_rate"] == asked["whole_rate"] == 0
+        assert asked["bill"]["large_tokens"] > static["bill"]["large_tokens"]
+    assert {("teacher", "self-ask"), ("teacher/stepwise", "self-ask")} <= {
+        (row["a"], row["b"]) for row in results["comparisons"]
+    }
+
+
+@pytest.mark.model
+def test_a_decomposer_of_all_tasks_stands_beside_one_each(tmp_path: Path, tiny_base: Base) -> None:
+    with OpenAIServer(answer) as server:
+        results = run(write(tmp_path, server.url, tiny_base, "multitask"), tmp_path / "x")
+    assert {row["name"] for row in by(results, task="b")} == {"teacher", "untuned", "sd-r", "sd-r/all"}
+    together = next(row for row in results["screening"] if row["cell"] == "all/seed-0" and row["student"] == "sd-r")
+    assert together["collected"] == 20
+    assert ("sd-r", "sd-r/all") in {(row["a"], row["b"]) for row in results["comparisons"]}
+
+
+@pytest.mark.model
+def test_a_curve_trains_on_nested_sets_and_caps_change_what_the_planner_is_told(
+    tmp_path: Path, tiny_base: Base
+) -> None:
+    task = "a: {name: word-problems, train: 10, test: 8}"
+    with OpenAIServer(answer) as server:
+        file = write(tmp_path, server.url, tiny_base, "curve", "  questions: [4, 10]", task)
+        results = run(file, tmp_path / "x")
+        assert [row["questions"] for row in by(results, name="sd-r")] == [4, 10]
+        small, large = (
+            (tmp_path / "x/cells/a" / f"seed-0,train-{n}" / "exports" / "se-a.jsonl").read_text().splitlines()
+            for n in (4, 10)
+        )
+        assert small == large[:4]
+        file = write(tmp_path, server.url, tiny_base, "cap", "  caps: [2, 4]", task)
+        results = run(file, tmp_path / "y")
+    assert [row["cap"] for row in by(results, name="teacher")] == [2, 4]
+    rows = (tmp_path / "y/cells/a/seed-0,max_subquestions-2/exports/sd-r.jsonl").read_text()
+    assert "at most 2 subquestions" in rows
+
+
+def test_what_makes_no_sense_is_refused_before_anything_is_asked(tmp_path: Path, tiny_base: Base) -> None:
+    def load(kind: str, more: str = "", tasks: str = "") -> None:
+        load_experiment(write(tmp_path, "http://127.0.0.1:9/v1", tiny_base, kind, more, tasks))
+
+    one = "a: {name: word-problems, train: 10, test: 8}"
+    with pytest.raises(ConfigError, match="curve needs questions"):
+        load("curve")
+    with pytest.raises(ConfigError, match="main doesn't take caps"):
+        load("main", "  caps: [1]")
+    with pytest.raises(ConfigError, match="needs two tasks"):
+        load("transfer", "", one)
+    with pytest.raises(ConfigError, match="there is no arm 'sd-x'; did you mean sd-"):
+        load("main", "  arms: [sd-x]")
+    with pytest.raises(ConfigError, match="may be followed by"):
+        load("main", "  arms: [se-a/dag]")
+    with pytest.raises(ConfigError, match="a seed stands twice"):
+        load("main", "  seeds: [1, 1]")
+    with pytest.raises(ConfigError, match=r"there is no key 'experiment\.sizes'"):
+        load("curve", "  sizes: [1]")
+
+
+def test_a_task_without_references_is_refused_where_they_are_needed(tmp_path: Path, tiny_base: Base) -> None:
+    data = tmp_path / "mine.jsonl"
+    data.write_text("".join(json.dumps({"question": f"Is it {w}?", "answer": "x"}) + "\n" for w in "abcdefgh"))
+    tasks = f"a: {{name: jsonl, path: {data}, train: 2, test: 2}}"
+    with OpenAIServer(answer) as server:
+        file = write(tmp_path, server.url, tiny_base, "depth", "", tasks)
+        with pytest.raises(ScriptedTeacherError, match="needs reference subquestions"):
+            ExperimentRun(load_experiment(file), tmp_path / "x").run()
+        text = file.read_text().replace("scripted/references}", f"openai/t, api_base: '{server.url}'}}")
+        file.write_text(text)
+        with pytest.raises(Exception, match="depth needs reference subquestions"):
+            ExperimentRun(load_experiment(file), tmp_path / "y").run()
+        assert not server.requests
+
+
+def test_training_on_another_tasks_test_questions_is_refused(tmp_path: Path, tiny_base: Base) -> None:
+    rows = [{"question": f"Is it {w}?", "answer": "x", "subquestions": ["Is it so?"]} for w in "abcdefghij"]
+    (tmp_path / "one.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "two.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tasks = (
+        f"a: {{name: jsonl, path: {tmp_path / 'one.jsonl'}, train: 5, test: 5}}\n"
+        f"    b: {{name: jsonl, path: {tmp_path / 'two.jsonl'}, train: 5, test: 5, seed: 3}}"
+    )
+    with OpenAIServer(answer) as server:
+        file = write(tmp_path, server.url, tiny_base, "transfer", "", tasks)
+        with pytest.raises(OverlapError):
+            ExperimentRun(load_experiment(file), tmp_path / "x").run()
+        assert not server.requests
+
+
+@pytest.mark.parametrize("name", ["main", "transfer", "solvers", "dynamic", "multitask", "depth", "curve", "cap"])
+def test_every_experiment_has_an_example(root: Path, name: str) -> None:
+    found = load_experiment(root / "examples" / "experiments" / f"{name}.yaml")
+    assert found.experiment.kind == name
+
+
+def test_an_unknown_name_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    done = subprocess.run([str(DIVCON), "experiment", "nothing"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "examples/experiments/nothing.yaml" in done.stderr
