@@ -151,17 +151,17 @@ def grade_drop(references: Sequence[Sequence[str]], reply: str) -> Verdict:
 
 
 YES_NO = ("yes", "no", "true", "false", "valid", "invalid")
-_YES_NO = re.compile(rf"(?i)\b({'|'.join(YES_NO)})\b")
+_YES_NO = re.compile(rf"(?i)(?P<nots>(?:\bnot\b[\s(]*)*)\b(?P<word>{'|'.join(YES_NO)})\b")
 _SAME = {"true": "yes", "false": "no", "valid": "yes", "invalid": "no"}
 
 
 def grade_yes_no(gold: str, reply: str) -> Verdict:
     """Compare a reply with yes or no (true or false, valid or invalid).
 
-    It is what the answer begins with; elsewhere in it only one of the two may stand.
+    It is what the answer begins with; elsewhere in it only one of the two may stand. "Not true" is no.
     """
     said, rule = _said(reply)
-    words = [_SAME.get(word.casefold(), word.casefold()) for word in _YES_NO.findall(said)]
+    words = [_yes_or_no(match) for match in _YES_NO.finditer(said)]
     if not words:
         return Verdict(False, None, "none")
     begins = _YES_NO.match(said.lstrip(" *_\"'(`"))
@@ -169,6 +169,12 @@ def grade_yes_no(gold: str, reply: str) -> Verdict:
         return Verdict(False, said, "ambiguous")
     wanted = _SAME.get(gold.strip().casefold(), gold.strip().casefold())
     return Verdict(words[0] == wanted, words[0], rule)
+
+
+def _yes_or_no(match: re.Match[str]) -> str:
+    word = match["word"].casefold()
+    denied = match["nots"].casefold().count("not") % 2
+    return {"yes": "no", "no": "yes"}[_SAME.get(word, word)] if denied else _SAME.get(word, word)
 
 
 _LETTER = re.compile(r"\(([A-Za-z])\)|(?:(?<=^)|(?<=\s)|(?<=\*))([A-Z])(?=[).:*]|$)")

@@ -7,9 +7,11 @@ Usage, from the repository's root:
 
 The adapter learns to solve: most rows give the reference subquestions, some leave them out, and some are the
 baselines' own prompts, so that those rows of a table are not straw men. The wide one learns single steps too, which
-programs that solve step by step ask for. (The one that ships saw one schedule in a hundred that began on the day
-before; such are no longer written, so that its rows can't be made again to the byte.) No question of the `train` or `test` split is used. A stopped run goes on
+programs that solve step by step ask for. No question of the `train` or `test` split is used. A stopped run goes on
 where it was.
+
+The wide adapter that ships saw one schedule in a hundred that began on the day before. Such are no longer written, so
+its rows can't be made again to the byte.
 """
 
 from __future__ import annotations

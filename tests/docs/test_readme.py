@@ -78,14 +78,16 @@ def test_make_targets_exist(root: Path) -> None:
 
 def test_yaml_blocks_are_valid_pipelines(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from divcon import load_pipeline
+    from divcon._config import load_experiment
 
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     for number, block in enumerate(blocks(root, "yaml")):
-        if "task:" not in block:
-            continue
         file = tmp_path / f"{number}.yaml"
         file.write_text(block)
-        load_pipeline(file)
+        if "experiment:" in block:
+            load_experiment(file)
+        elif "task:" in block:
+            load_pipeline(file)
 
 
 def test_the_table_is_the_recorded_run(root: Path) -> None:
