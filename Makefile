@@ -42,6 +42,12 @@ $(VENV)/.linked: $(VENV)/.installed $(LINKED)
 		--config-settings editable_mode=strict -e .
 	@touch $@
 
+# What is optional even for those who develop here, so that the tests reach it.
+$(VENV)/.extras: $(VENV)/.installed
+	@echo "setup: the extras gym and mlflow, for the tests"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt reasoning-gym mlflow-skinny
+	@touch $@
+
 vllm: $(VLLM)/.installed
 
 $(VLLM)/.installed: constraints-vllm.txt
@@ -58,7 +64,7 @@ demo: setup $(if $(filter vllm,$(SERVE)),vllm)
 	@$(if $(filter vllm,$(SERVE)),DIVCON_VLLM_PYTHON=$(VLLM_PYTHON)) \
 		$(BIN)/divcon run examples/demo.yaml $(if $(filter vllm,$(SERVE)),--set roles.decomposer.serve=vllm)
 
-test: setup
+test: setup $(VENV)/.extras
 	@echo "test: quick tests, then those that load a model"
 	@$(BIN)/pytest
 

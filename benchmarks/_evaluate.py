@@ -31,6 +31,7 @@ class Arm:
         warm_up: Whether the first question is asked alone and left out of the arm's time, since a server or weights
             are loaded for it.
         local: The roles that a student answers.
+        grade: Judges an answer; part of the fingerprint where it isn't the strict one.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Arm:
     label: str
     warm_up: bool = False
     local: tuple[str, ...] = ()
+    grade: Callable[[Item, str], Verdict] = grade
 
 
 def evaluate_arm(
@@ -127,7 +129,7 @@ def _answer(job: _Job, warm_up: bool) -> dict[str, Any]:
     except AdapterParseError as error:
         verdict, fields = Verdict(False, None, "unreadable"), {"answer": error.lm_response, "status": "unreadable"}
     else:
-        verdict = grade(item, prediction.answer)
+        verdict = job.arm.grade(item, prediction.answer)
         fields = {
             "answer": prediction.answer,
             "status": prediction.status,

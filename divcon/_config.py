@@ -296,10 +296,13 @@ class Evaluate(_Strict):
             gives. More are `references`, `self-ask` and the students of the solver: `se-t`, `se-a`, `se-t-direct`,
             `se-a-direct`, which are trained where they stand here. `teacher/dag` is the teacher's arm solved as a
             graph, and so on.
+        grader: `strict`, or `paper` for the lenient graders of the paper's code, for comparison with its figures only;
+            screening goes by it too.
         resamples: Of the paired bootstrap.
     """
 
     arms: list[Arm] | None = None
+    grader: Literal["strict", "paper"] = "strict"
     concurrency: int = Field(64, ge=1)
     resamples: int = Field(10_000, ge=100)
 

@@ -23,7 +23,8 @@ from divcon.benchmarks import (
     compare_costs,
     differences,
     evaluate_arms,
-    is_right,
+    grade,
+    grade_as_paper,
     log_to_mlflow,
     summarize_arm,
     write_report,
@@ -53,7 +54,7 @@ from divcon.distill import (
     well_formed,
     write_whole,
 )
-from divcon.programs import ChainOfThought, CompactAdapter, Direct, DivideAndConquer, SelfAsk, Solving
+from divcon.programs import ChainOfThought, CompactAdapter, Direct, DivideAndConquer, Item, SelfAsk, Solving
 from divcon.signatures import DivconError, Subquestions
 
 LABELS = {
@@ -232,6 +233,8 @@ class Run:
         settings = self.pipeline.screen.model_dump(exclude={"concurrency", "rule"})
         program = self.program(self.teacher, solving="single_call")
         parts = [rule, self._collection, settings, self.pipeline.program.max_subquestions]
+        if self.pipeline.evaluate.grader == "paper":
+            parts.append("paper")
         if rule == "oracle":
             parts += [identity_of(self.solver), program.solve.prompt(question="?", subquestions=Subquestions(["a b?"]))]
         return fingerprint(*parts)
@@ -304,7 +307,7 @@ class Run:
             program,
             settings.optimizer,
             self.task.train[: settings.examples],
-            is_right,
+            self.is_right,
             settings.arguments,
             prompt_lm=self.teacher,
         )
@@ -341,7 +344,8 @@ class Run:
             self.reporter.station("screen", f"rule {rule} for {student.upper()}, {len(traces)} traces")
             screened = screen(
                 rule, traces, self.task.train, self.store, self._screening(rule),
-                solve=self.program(self.teacher, solving="single_call").solve, grade=is_right, samples=settings.samples,
+                solve=self.program(self.teacher, solving="single_call").solve, grade=self.is_right,
+                samples=settings.samples,
                 temperature=sampling_temperature(self.solver, settings.temperature),
                 max_subquestions=self.pipeline.program.max_subquestions,
                 keep_whole=settings.keep_whole, concurrency=settings.concurrency,
@@ -478,7 +482,15 @@ class Run:
             label += " (scripted)"
         served = _is_served(name) and self.pipeline.roles.decomposer.serve == "vllm"
         local = {"untuned": ("decomposer",), "sd-t": ("decomposer",), "sd-r": ("decomposer",)}.get(base, ())
-        return Arm(name, built, stamp, label, served, ("solver",) if base in SOLVER_STUDENTS else local)
+        local = ("solver",) if base in SOLVER_STUDENTS else local
+        if self.pipeline.evaluate.grader == "paper":
+            return Arm(name, built, fingerprint(stamp, "paper"), label, served, local, grade_as_paper)
+        return Arm(name, built, stamp, label, served, local)
+
+    def is_right(self, item: Item, answer: str) -> bool:
+        """Whether an answer is right by the grader of this run."""
+        judge = grade_as_paper if self.pipeline.evaluate.grader == "paper" else grade
+        return judge(item, answer).right
 
     def _adapter(self, student: str) -> Path:
         folder = self.folder / "adapters" / student

@@ -451,7 +451,9 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
             "–" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f} %",
             low_high,
             f"{row['right']}/{row['wrong']}/{row['failed']}",
-            "–" if row["fell_back_rate"] is None else f"{100 * row['fell_back_rate']:.0f} %",
+            "–"
+            if row["fell_back_rate"] is None or row["name"] in ("direct", "cot")
+            else f"{100 * row['fell_back_rate']:.0f} %",
         )
     (out if out.is_terminal and out.width > 140 else Console(width=150)).print(table)
     if results["teacher"]["scripted"]:

@@ -119,14 +119,13 @@ def hub_rows(name: str, configuration: str | None) -> Iterator[dict[str, Any]]:
         )
 
 
-def json_lines_items(path: Path) -> list[Item]:
+def json_lines_items(path: Path) -> Iterator[Item]:
     """Anybody's questions: `question` and `answer`, and as the data has them `context`, `id`, `aliases` (a list),
-    `subquestions` (a list) and `family`.
+    `subquestions` (a list) and `family`. They are read as they are asked for, so that a file may be larger than memory.
 
     Raises:
         TaskError: A line is broken, lacks a field or has an empty one, or an id stands twice.
     """
-    items: list[Item] = []
     seen: dict[str, int] = {}
     for number, row in read_json_lines(path):
         where = f"Line {number} of {path}"
@@ -143,15 +142,12 @@ def json_lines_items(path: Path) -> list[Item]:
             is_list = isinstance(listed, list) and all(isinstance(value, str) for value in listed)
             if listed is not None and not is_list:
                 raise TaskError(f"{where}: '{field}' is not a list of text.", "Write a JSON list of strings.")
-        items.append(
-            Item(
-                id=identity,
-                question=str(row["question"]).strip(),
-                answer=str(row["answer"]).strip(),
-                context=str(row["context"]).strip() or None if row.get("context") else None,
-                aliases=tuple(row.get("aliases") or ()),
-                subquestions=tuple(row.get("subquestions") or ()),
-                family=str(row.get("family", "")),
-            )
+        yield Item(
+            id=identity,
+            question=str(row["question"]).strip(),
+            answer=str(row["answer"]).strip(),
+            context=str(row["context"]).strip() or None if row.get("context") else None,
+            aliases=tuple(row.get("aliases") or ()),
+            subquestions=tuple(row.get("subquestions") or ()),
+            family=str(row.get("family", "")),
         )
-    return items

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -81,23 +81,11 @@ def load_task(
         if name == "jsonl":
             if path is None:
                 raise TaskError("The task jsonl needs a file.", "Set task.path.")
-            items = json_lines_items(path)
-        elif name == "gsm8k":
-            items = gsm8k_items(path, hub)
+            file = path
+            learn, held_out = _split(lambda: json_lines_items(file), name, train, test, seed, train_seed)
         else:
-            items = public_items(name, path, hub, subtask)
-        if len(items) < train + test:
-            raise TaskError(
-                f"The task {name} has {len(items)} questions, and {train} + {test} are asked for.",
-                "Lower task.train or task.test.",
-            )
-        random.Random(seed).shuffle(items)
-        if train_seed is None:
-            learn, held_out = items[:train], items[train : train + test]
-        else:
-            learn, held_out = items[:-test], items[-test:]
-            random.Random(train_seed).shuffle(learn)
-            learn = learn[:train]
+            items = gsm8k_items(path, hub) if name == "gsm8k" else public_items(name, path, hub, subtask)
+            learn, held_out = _split(lambda: items, name, train, test, seed, train_seed)
     if percent:
         learn, held_out = [_as_share(item) for item in learn], [_as_share(item) for item in held_out]
     _check(learn + held_out)
@@ -109,6 +97,28 @@ def load_task(
             raise TaskError("Every training question stands in the test set.", "Give other data.")
     twins = refuse_overlap(learn, held_out)
     return LoadedTask(learn, held_out, dropped, twins)
+
+
+def _split(
+    read: Callable[[], Iterable[Item]], name: str, train: int, test: int, seed: int, train_seed: int | None
+) -> tuple[list[Item], list[Item]]:
+    """Training and test questions, drawn by position, so that only those are kept of a file that may be large."""
+    order = list(range(sum(1 for _ in read())))
+    if len(order) < train + test:
+        raise TaskError(
+            f"The task {name} has {len(order)} questions, and {train} + {test} are asked for.",
+            "Lower task.train or task.test.",
+        )
+    random.Random(seed).shuffle(order)
+    if train_seed is None:
+        learn, held_out = order[:train], order[train : train + test]
+    else:
+        learn, held_out = order[:-test], order[-test:]
+        random.Random(train_seed).shuffle(learn)
+        learn = learn[:train]
+    wanted = {*learn, *held_out}
+    kept = {position: item for position, item in enumerate(read()) if position in wanted}
+    return [kept[position] for position in learn], [kept[position] for position in held_out]
 
 
 def _as_share(item: Item) -> Item:

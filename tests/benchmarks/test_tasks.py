@@ -1,6 +1,7 @@
 import json
 import random
 import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -182,7 +183,7 @@ def test_anybodys_json_lines(tmp_path: Path) -> None:
 )
 def test_a_broken_line_is_named(tmp_path: Path, row: object, message: str) -> None:
     with pytest.raises(TaskError, match=message):
-        json_lines_items(lines(tmp_path / "a.jsonl", {"question": "Q1?", "answer": "1"}, row))
+        list(json_lines_items(lines(tmp_path / "a.jsonl", {"question": "Q1?", "answer": "1"}, row)))
 
 
 def test_missing_empty_and_small_files_and_long_questions_are_clear_errors(tmp_path: Path) -> None:
@@ -211,6 +212,19 @@ def test_a_question_in_both_sets_is_refused_or_dropped(tmp_path: Path) -> None:
         load_task("jsonl", train=2, test=1, path=file, seed=seed)
     task = load_task("jsonl", train=2, test=1, path=file, seed=seed, overlap="drop")
     assert (len(task.train), task.dropped_overlap) == (1, 1)
+
+
+def test_a_large_file_is_read_without_holding_it(tmp_path: Path) -> None:
+    file = tmp_path / "large.jsonl"
+    with file.open("w") as stream:
+        for i in range(20_000):
+            stream.write(json.dumps({"question": f"Is it {i}?", "context": "x" * 500, "answer": "y"}) + "\n")
+    tracemalloc.start()
+    task = load_task("jsonl", train=20, test=10, path=file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (len(task.train), len(task.test)) == (20, 10)
+    assert peak < file.stat().st_size / 2
 
 
 def _split_twins(seed: int) -> bool:

@@ -120,8 +120,9 @@ def test_main_over_seeds_is_paired_resumed_and_asks_nothing_twice(tmp_path: Path
 @pytest.mark.model
 def test_transfer_measures_all_pairs(tmp_path: Path, tiny_base: Base) -> None:
     with OpenAIServer(answer) as server:
-        results = run(write(tmp_path, server.url, tiny_base, "transfer"), tmp_path / "x")
-    for name in ("sd-r", "se-a"):
+        arms = "  arms: [teacher, untuned, sd-r, se-a, se-t-direct]"
+        results = run(write(tmp_path, server.url, tiny_base, "transfer", arms), tmp_path / "x")
+    for name in ("sd-r", "se-a", "se-t-direct"):
         found = {(row["trained_on"], row["task"]) for row in by(results, name=name)}
         assert found == {("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")}
     assert len(by(results, name="teacher")) == 2
