@@ -366,6 +366,11 @@ class Pipeline(_Strict):
         return ["direct", "cot", "teacher", "untuned", *(STUDENTS[rule] for rule in self.screen.rules)]
 
     @property
+    def students(self) -> list[str]:
+        """All that are trained: those of the decomposer, and of the solver."""
+        return [*(STUDENTS[rule] for rule in self.screen.rules), *self.solver_students]
+
+    @property
     def solver_students(self) -> list[str]:
         """The students of the solver that an arm asks for."""
         return [name for name in SOLVER_STUDENTS if name in self.arms]

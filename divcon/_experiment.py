@@ -105,6 +105,7 @@ class ExperimentRun:
     experiment: Experiment
     folder: Path
     reporter: Reporter = field(default_factory=Silent)
+    _ran: list[Run] = field(default_factory=list, init=False)
 
     @cached_property
     def store(self) -> RunStore:
@@ -155,6 +156,7 @@ class ExperimentRun:
         run.collect()
         run.export(run.screen())
         run.train()
+        self._ran.append(run)
         return run
 
     # -- designs ---------------------------------------------------------------------------------------------------
@@ -333,7 +335,9 @@ class ExperimentRun:
             factors = {name: value for name, value in zip(_FACTORS, key[:-1], strict=True) if value is not None}
             rows.append({**factors, "questions_tested": len(answers[key][0]), **line})
         roles = self.experiment.roles
-        manifests = [read_manifest(folder) for folder in self._adapters()]
+        # What a student costs is averaged over all of this folder, whichever experiment trained them.
+        folders = [folder for folder in sorted(self.folder.glob("cells/*/*/adapters/*")) if is_trained(folder)]
+        manifests = [read_manifest(folder) for folder in folders]
         design = self.experiment.experiment
         paid = {name: self.store.paid(name) for name in PAID_BEFORE}
         seconds = sum(manifest.result["seconds"] for manifest in manifests)
@@ -353,7 +357,7 @@ class ExperimentRun:
             "rows": rows,
             "comparisons": self._comparisons(rows, answers),
             "costs": self._costs(rows, paid, seconds, len(manifests)),
-            "screening": self._screening(manifests),
+            "screening": self._screening(),
             "paid": self.store.paid(),
             "versions": package_versions(),
         }  # fmt: skip
@@ -407,20 +411,22 @@ class ExperimentRun:
             for task in self.experiment.experiment.tasks
         }
 
-    def _adapters(self) -> list[Path]:
-        return [folder for folder in sorted(self.folder.glob("cells/*/*/adapters/*")) if is_trained(folder)]
-
-    def _screening(self, manifests: Sequence[Any]) -> list[dict[str, Any]]:
-        return [
-            {
-                "cell": str(folder.parent.parent.relative_to(self.folder / "cells")),
-                "student": manifest.student,
-                "rows": manifest.rows,
-                **{key: manifest.screening.get(key) for key in ("collected", "kept", "lost")},
-                **{key: manifest.result[key] for key in ("steps", "first_loss", "last_loss", "seconds")},
-            }
-            for folder, manifest in zip(self._adapters(), manifests, strict=True)
-        ]
+    def _screening(self) -> list[dict[str, Any]]:
+        """What was screened and trained for each student of this experiment."""
+        lines = []
+        for run in self._ran:
+            for student in run.pipeline.students:
+                manifest = read_manifest(run.folder / "adapters" / student)
+                lines.append(
+                    {
+                        "cell": str(run.folder.relative_to(self.folder / "cells")),
+                        "student": student,
+                        "rows": manifest.rows,
+                        **{key: manifest.screening.get(key) for key in ("collected", "kept", "lost")},
+                        **{key: manifest.result[key] for key in ("steps", "first_loss", "last_loss", "seconds")},
+                    }
+                )
+        return lines
 
     def _write(
         self,

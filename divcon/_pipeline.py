@@ -683,8 +683,7 @@ class Run:
             if arm.name not in SINGLE:
                 line["agreement"] = agreement(records[arm.name], self.task.test)
             lines.append(line)
-        names = [*(STUDENTS[rule] for rule in self.pipeline.screen.rules), *self.pipeline.solver_students]
-        students = {name: self.folder / "adapters" / name for name in names}
+        students = {name: self.folder / "adapters" / name for name in self.pipeline.students}
         manifests = {name: read_manifest(folder) for name, folder in students.items() if is_trained(folder)}
         screening = {name: manifest.screening for name, manifest in manifests.items()}
         main = screening.get("sd-r") or next(iter(screening.values()), {})

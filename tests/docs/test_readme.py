@@ -118,6 +118,30 @@ def test_the_gsm8k_table_is_the_recorded_run(root: Path) -> None:
             assert f"| {agreed['count_error']:.2f} | {agreed['rouge_l']:.2f} | {fell_back:.0f} % |" in line
 
 
+RECORDED = ("main", "depth", "transfer", "dynamic", "curve")
+
+
+@pytest.mark.parametrize("kind", RECORDED)
+def test_the_tables_of_the_experiments_are_the_recorded_ones(root: Path, kind: str) -> None:
+    file = root / "benchmarks" / "results" / f"{kind}.json"
+    if not file.is_file():
+        pytest.skip(f"the experiment {kind} isn't recorded yet")
+    recorded = json.loads(file.read_text())
+    assert recorded["experiment"] == kind
+    page = (root / "docs" / "experiments.md").read_text(encoding="utf-8")
+    factors = ("task", "trained_on", "solver", "questions", "cap", "steps")
+    for row in recorded["rows"]:
+        spent = row["bill"]["by_role"].values()
+        tokens = sum(part["input_tokens"] + part["output_tokens"] for part in spent)
+        shown = [str(row.get(name, "–")) for name in factors if any(name in other for other in recorded["rows"])]
+        low, high = row["ci95"]
+        cells = [*shown, row["label"], f"{100 * row['accuracy']:.1f} %", f"{100 * low:.0f} to {100 * high:.0f}"]
+        assert f"| {' | '.join(cells)} | {tokens:,.0f} |" in page, row["label"]
+        assert row["failed"] == 0
+    html = (root / "benchmarks" / "results" / f"{kind}.html").read_text(encoding="utf-8")
+    assert recorded["question"] in html
+
+
 def test_links_inside_the_repository_lead_somewhere(root: Path) -> None:
     for page in (root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "docs").glob("*.md"))):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
