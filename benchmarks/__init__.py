@@ -1,6 +1,15 @@
 """What is measured and how: tasks, graders, evaluation, statistics and the report."""
 
-from divcon.benchmarks._costs import bill, break_even, choose, compare_costs, pareto_front, solver_share, upfront
+from divcon.benchmarks._costs import (
+    bill,
+    break_even,
+    choose,
+    compare_costs,
+    mean_upfront,
+    pareto_front,
+    solver_share,
+    upfront,
+)
 from divcon.benchmarks._evaluate import Arm, evaluate_arm, evaluate_arms
 from divcon.benchmarks._graders import Verdict, grade, grade_as_paper, grade_number, grade_text, is_right, item_of
 from divcon.benchmarks._mlflow import TrackingError, log_to_mlflow
@@ -35,6 +44,7 @@ __all__ = [
     "item_of",
     "log_to_mlflow",
     "mean_interval",
+    "mean_upfront",
     "paired_p_value",
     "pareto_front",
     "percent",

@@ -61,33 +61,40 @@ def solver_share(spent: Mapping[str, Any]) -> float | None:
     return float(tokens["solver"] / sum(tokens.values())) if sum(tokens.values()) else None
 
 
-def upfront(
-    paid: Mapping[str, Mapping[str, Mapping[str, Any]]], seconds: float, students: int, hour: float | None
-) -> dict[str, Any]:
-    """What students cost before their first answer.
+def upfront(paid: Sequence[Mapping[str, Mapping[str, Any]]], seconds: float, hour: float | None) -> dict[str, Any]:
+    """What a student costs before its first answer.
 
     Args:
-        paid: By station (`compile`, `collect`, `screen`) and role, as the run store counts it.
-        seconds: Spent training, all students together.
-        students: How many share that.
+        paid: By role, for each station that it needed, as the run store counts it. A sibling's share is not taken off:
+            who deploys one student has paid for its collection.
+        seconds: Spent training it.
         hour: US dollars an hour of the machine that trains, where known.
 
     Returns:
-        For one student: `asked` (US dollars for the teacher and the solver's screening, None where a price is
-        unknown), `training` (US dollars, None where the hour's price is unknown), `cost` (both, None where either is
-        unknown), `calls`, `tokens`, `seconds`.
+        `asked` (US dollars for the teacher and the solver's screening, None where a price is unknown), `training` (US
+        dollars, None where the hour's price is unknown), `cost` (both, None where either is unknown), `calls`,
+        `tokens`, `seconds`.
     """
-    roles = [spent for station in paid.values() for spent in station.values()]
-    unknown = any(spent["unpriced_calls"] for spent in roles)
-    asked = None if unknown else sum(spent["cost"] or 0.0 for spent in roles) / students
-    training = None if hour is None else seconds / 3600 * hour / students
+    roles = [spent for station in paid for spent in station.values()]
+    asked = None if any(spent["unpriced_calls"] for spent in roles) else sum(spent["cost"] or 0.0 for spent in roles)
+    training = None if hour is None else seconds / 3600 * hour
     return {
         "asked": asked,
         "training": training,
         "cost": None if asked is None or training is None else asked + training,
-        "calls": sum(spent["calls"] for spent in roles) / students,
-        "tokens": sum(spent["input_tokens"] + spent["output_tokens"] for spent in roles) / students,
-        "seconds": seconds / students,
+        "calls": sum(spent["calls"] for spent in roles),
+        "tokens": sum(spent["input_tokens"] + spent["output_tokens"] for spent in roles),
+        "seconds": seconds,
+    }
+
+
+def mean_upfront(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of what students of several seeds cost; one that found everything paid already doesn't count."""
+    counted = [one for one in several if one["calls"]] or list(several)
+    keys = ("asked", "training", "cost", "calls", "tokens", "seconds")
+    return {
+        key: None if any(one[key] is None for one in counted) else sum(one[key] for one in counted) / len(counted)
+        for key in keys
     }
 
 
@@ -136,13 +143,7 @@ def choose(points: Mapping[str, tuple[float, float]], margin: float = MARGIN) ->
     return min(near, key=lambda name: (near[name][1], -near[name][0]))
 
 
-def compare_costs(
-    lines: Sequence[Mapping[str, Any]],
-    paid: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    seconds: float,
-    students: int,
-    hour: float | None,
-) -> dict[str, Any]:
+def compare_costs(lines: Sequence[Mapping[str, Any]], before: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Which program to choose and what that saves: the cost half of a report.
 
     Money is compared where every program's is known, else the tokens of models other than students. A program that
@@ -150,25 +151,22 @@ def compare_costs(
 
     Args:
         lines: Lines of arms, as `summarize_arm` makes them.
-        paid: See `upfront`.
-        seconds: See `upfront`.
-        students: See `upfront`.
-        hour: See `upfront`.
+        before: What each student cost before its first answer, as `upfront` gives it.
     """
     usable = [line for line in lines if line["accuracy"] is not None and not line["name"].startswith("references")]
     in_money = bool(usable) and all(line["bill"]["cost"] is not None for line in usable)
     unit = "cost" if in_money else "large_tokens"
     points = {line["name"]: (line["accuracy"], line["bill"][unit]) for line in usable}
-    before = upfront(paid, seconds, max(1, students), hour)
     teacher = next((line for line in usable if line["name"] == "teacher"), None)
-    pays = {}
+    against = {}
     for line in usable:
-        if teacher is None or not line["name"].startswith(("sd-", "se-")):
+        cost = before.get(line["name"].partition("/")[0])
+        if teacher is None or cost is None:
             continue
         mine, theirs = line["bill"][unit], teacher["bill"][unit]
-        pays[line["name"]] = {
+        against[line["name"]] = {
             "saves": None if not theirs else 1 - mine / theirs,
-            "break_even": break_even(before["cost"], teacher["bill"]["cost"], line["bill"]["cost"]),
+            "break_even": break_even(cost["cost"], teacher["bill"]["cost"], line["bill"]["cost"]),
             "student_free": line["bill"]["student_free"],
         }
     share = solver_share(teacher["bill"]) if teacher else None
@@ -179,8 +177,8 @@ def compare_costs(
         "pareto_front": pareto_front(points),
         "choice": choose(points),
         "margin": MARGIN,
-        "upfront": before,
-        "against_teacher": pays,
+        "upfront": {name: dict(cost) for name, cost in before.items()},
+        "against_teacher": against,
         "solver_share": share,
         "solver_dominates": share is not None and share > DOMINATED,
     }

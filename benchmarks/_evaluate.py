@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import dspy
@@ -31,6 +31,7 @@ class Arm:
         warm_up: Whether the first question is asked alone and left out of the arm's time, since a server or weights
             are loaded for it.
         local: The roles that a student answers.
+        prices: US dollars per million tokens by role, where they are known now.
         grade: Judges an answer; part of the fingerprint where it isn't the strict one.
     """
 
@@ -40,6 +41,7 @@ class Arm:
     label: str
     warm_up: bool = False
     local: tuple[str, ...] = ()
+    prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     grade: Callable[[Item, str], Verdict] = grade
 
 

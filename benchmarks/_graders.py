@@ -151,7 +151,9 @@ def grade_drop(references: Sequence[Sequence[str]], reply: str) -> Verdict:
 
 
 YES_NO = ("yes", "no", "true", "false", "valid", "invalid")
-_YES_NO = re.compile(rf"(?i)(?P<nots>(?:\bnot\b[\s(]*)*)\b(?P<word>{'|'.join(YES_NO)})\b")
+_NOT = r"(?:\bnot\b|\bcannot(?: be)?\b|\b\w+n['’]t(?: be)?\b)"
+_YES_NO = re.compile(rf"(?i)(?P<nots>(?:{_NOT}[\s(]*)*)\b(?P<word>{'|'.join(YES_NO)})\b")
+_DENIED = re.compile(rf"(?i){_NOT}|\bnever\b|\bneither\b")
 _SAME = {"true": "yes", "false": "no", "valid": "yes", "invalid": "no"}
 
 
@@ -161,11 +163,13 @@ def grade_yes_no(gold: str, reply: str) -> Verdict:
     It is what the answer begins with; elsewhere in it only one of the two may stand. "Not true" is no.
     """
     said, rule = _said(reply)
-    words = [_yes_or_no(match) for match in _YES_NO.finditer(said)]
-    if not words:
+    hits = list(_YES_NO.finditer(said))
+    if not hits:
         return Verdict(False, None, "none")
+    words = [_yes_or_no(match) for match in hits]
     begins = _YES_NO.match(said.lstrip(" *_\"'(`"))
-    if not begins and len(set(words)) > 1:
+    before = re.split(r"[.!?;\n]", said[: hits[0].start()])[-1]
+    if not begins and (len(set(words)) > 1 or _DENIED.search(before)):
         return Verdict(False, said, "ambiguous")
     wanted = _SAME.get(gold.strip().casefold(), gold.strip().casefold())
     return Verdict(words[0] == wanted, words[0], rule)
@@ -173,7 +177,7 @@ def grade_yes_no(gold: str, reply: str) -> Verdict:
 
 def _yes_or_no(match: re.Match[str]) -> str:
     word = match["word"].casefold()
-    denied = match["nots"].casefold().count("not") % 2
+    denied = len(re.findall(_NOT, match["nots"].casefold())) % 2
     return {"yes": "no", "no": "yes"}[_SAME.get(word, word)] if denied else _SAME.get(word, word)
 
 
@@ -219,14 +223,15 @@ def grade_as_paper(item: Item, reply: str) -> Verdict:
     """
     gold = item.references[0][0] if item.references else item.answer
     wanted = [int(value) for value in numbers(gold)]
-    if wanted and _is_number(gold):
+    if wanted and is_number(gold):
         found = [int(value) for value in numbers(reply.replace("=", " ").replace("*", " "))]
         return Verdict(wanted[0] in found, str(wanted[0]) if wanted[0] in found else None, "any_number")
     stands = gold.casefold() in reply.casefold()
     return Verdict(stands, gold if stands else None, "substring")
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a text is one number, with a currency or a percent sign or none."""
     return bool(re.fullmatch(r"[-+−$€£¥\s\d.,/%]+", text)) and len(numbers(text)) == 1
 
 
@@ -240,7 +245,7 @@ def grade(item: Item, reply: str) -> Verdict:
         return grade_choice(item.answer, item.question, reply)
     if item.grader == "percent":
         return grade_number(item.answer, reply, percent=True)
-    if item.grader == "number" or (not item.grader and _is_number(item.answer)):
+    if item.grader == "number" or (not item.grader and is_number(item.answer)):
         verdict = grade_number(item.answer, reply)
         return verdict if verdict.right or not item.aliases else grade_text([item.answer, *item.aliases], reply)
     return grade_text([item.answer, *item.aliases], reply)

@@ -158,30 +158,22 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
     low, high = chosen["ci95"]
     sentences = [
         f"{percent(chosen['accuracy'], 1)} right (95 % interval {percent(low)} to {percent(high)})"
-        + ("; nothing measured here is more accurate." if best is chosen else
+        + ("; nothing that can be chosen here is more accurate." if best is chosen else
            f"; the most accurate is {best['label']} with {percent(best['accuracy'], 1)}.")
     ]  # fmt: skip
-    teacher, saved = by_name.get("teacher"), costs["against_teacher"].get(chosen["name"])
     amount = costs["points"][chosen["name"]][1]
     spent = f"{amount:.6f} US dollars" if costs["in_money"] else f"{amount:,.0f} tokens of models other than students"
     sentences.append(f"A question costs {spent}.")
-    if teacher is not None and teacher is not chosen:
-        theirs = costs["points"]["teacher"][1]
-        if theirs:
-            less = 1 - amount / theirs
-            sentences.append(
-                f"With the teacher as planner {percent(teacher['accuracy'], 1)} are right; against it this saves "
-                f"{percent(less)}."
-            )
-    if saved and saved["break_even"] is not None:
-        free = " (its own serving counted as free)" if saved["student_free"] else ""
-        sentences.append(f"The student has paid for itself after {saved['break_even']:,} questions{free}.")
-    elif saved:
-        before = costs["upfront"]
+    theirs = costs["points"].get("teacher", [None, 0])[1]
+    if chosen["name"] != "teacher" and theirs:
+        saved = 1 - amount / theirs
+        much = f"saves {percent(saved)}" if saved >= 0 else f"costs {percent(-saved)} more"
         sentences.append(
-            f"Before its first answer a student takes {before['calls']:,.0f} calls, {before['tokens']:,.0f} tokens and "
-            f"{before['seconds']:,.0f} s of training; when that has paid is unknown without prices."
+            f"With the teacher as planner {percent(by_name['teacher']['accuracy'], 1)} are right; against it this "
+            f"{much}."
         )
+    if chosen["name"] in costs["against_teacher"]:
+        sentences.append(_pays(costs, chosen["name"]))
     if chosen["name"] in ("direct", "cot"):
         sentences.append("Don't decompose here: the solver alone does as well.")
     if costs["solver_dominates"]:
@@ -191,6 +183,23 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
             "of it at most."
         )
     return {"task": task, "headline": f"Choose {chosen['label']}", "sentences": sentences}
+
+
+def _pays(costs: Mapping[str, Any], name: str) -> str:
+    """When a student has paid for itself, in a sentence."""
+    against, before = costs["against_teacher"][name], costs["upfront"][name.partition("/")[0]]
+    free = " (its own serving counted as free)" if against["student_free"] else ""
+    if against["break_even"] is not None:
+        return f"The student has paid for itself after {against['break_even']:,} questions{free}."
+    took = (
+        f"Before its first answer the student took {before['calls']:,.0f} calls, {before['tokens']:,.0f} tokens and "
+        f"{before['seconds']:,.0f} s of training; "
+    )
+    if not costs["in_money"] or before["asked"] is None:
+        return took + "when that has paid is unknown without prices."
+    if before["training"] is None:
+        return took + "when that has paid is unknown without costs.training_hour."
+    return took + "it never pays, since a question costs no less with it."
 
 
 def _run_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

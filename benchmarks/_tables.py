@@ -13,7 +13,7 @@ from rouge_score import rouge_scorer
 
 from divcon.benchmarks._costs import bill
 from divcon.benchmarks._statistics import holm, mean_interval, paired_p_value
-from divcon.programs import Item, Usage
+from divcon.programs import Item, Usage, cost_of
 
 Records = Mapping[str, dict[str, Any]]  # outcomes by item id
 _GOT = {"right": 1.0, "wrong": 0.0, "failed": np.nan}
@@ -26,7 +26,12 @@ def answers_of(seeds: Sequence[Records]) -> np.ndarray:
 
 
 def summarize_arm(
-    name: str, label: str, seeds: Sequence[Records], resamples: int, local: Sequence[str] = ()
+    name: str,
+    label: str,
+    seeds: Sequence[Records],
+    resamples: int,
+    local: Sequence[str] = (),
+    prices: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, Any]:
     """An arm's line of `results.json`; accuracy is over the answers that didn't fail.
 
@@ -36,6 +41,8 @@ def summarize_arm(
         seeds: Outcomes by item id, one a seed.
         resamples: Of the bootstrap.
         local: Roles that a student answers; see `bill`.
+        prices: US dollars per million tokens by role, as they are known now; without one, a call costs what was noted
+            when it was made.
     """
     everything = [record for records in seeds for record in records.values()]
     counts = Counter(record["outcome"] for record in everything)
@@ -43,7 +50,7 @@ def summarize_arm(
     statuses = Counter(record.get("status", "") for record in answered)
     errors = Counter(record["error"] for record in everything if record["outcome"] == "failed")
     matrix = answers_of(seeds)
-    usage = _usage(answered)
+    usage = _usage(answered, prices or {})
     scores = [record["score"] for record in answered if "score" in record]
     return {
         "name": name,
@@ -54,7 +61,7 @@ def summarize_arm(
         "accuracy": float(np.nanmean(matrix)) if answered else None,
         "ci95": list(mean_interval(matrix, resamples)) if answered else None,
         **({"f1": mean(scores)} if scores else {}),
-        **({"by_seed": [float(np.nanmean(row)) for row in matrix]} if len(seeds) > 1 and answered else {}),
+        **({"by_seed": [_mean(row) for row in matrix]} if len(seeds) > 1 and answered else {}),
         "whole_rate": statuses["whole"] / len(answered) if answered else None,
         "fell_back_rate": statuses["fell_back"] / len(answered) if answered else None,
         "unreadable": statuses["unreadable"],
@@ -63,6 +70,11 @@ def summarize_arm(
         "seconds": round(sum(wall_seconds(records) for records in seeds), 1),
         "errors": dict(errors.most_common(3)),
     }
+
+
+def _mean(answers: np.ndarray) -> float | None:
+    """The mean of what didn't fail; None where everything did."""
+    return None if np.isnan(answers).all() else float(np.nanmean(answers))
 
 
 def wall_seconds(records: Records) -> float:
@@ -79,13 +91,17 @@ def wall_seconds(records: Records) -> float:
     return total
 
 
-def _usage(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _usage(records: Sequence[dict[str, Any]], prices: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, Any]]:
     totals: dict[str, Usage] = {}
     for record in records:
         for role, spent in record.get("usage", {}).items():
             cost = spent.get("cost")
             totals.setdefault(role, Usage()).add(Usage(**{**spent, "cost": cost if cost is not None else 0.0}))
-    return {role: usage.as_dict() for role, usage in sorted(totals.items())}
+    for role, used in totals.items():
+        if price := prices.get(role):
+            used.cost = cost_of(price, used.input_tokens, used.cached_tokens, used.output_tokens)
+            used.unpriced_calls = 0
+    return {role: used.as_dict() for role, used in sorted(totals.items())}
 
 
 def differences(

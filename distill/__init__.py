@@ -6,7 +6,7 @@ Importing this package loads neither torch nor transformers; the stations that n
 from divcon.distill._bind import bind_adapter
 from divcon.distill._collect import Collected, collect
 from divcon.distill._compile import CompileError, compile_program, optimizer_name
-from divcon.distill._engine import LMBackend, StoredEngine, at_station, role_lm
+from divcon.distill._engine import LMBackend, StoredEngine, at_station, booked_to, role_lm
 from divcon.distill._export import Export, NothingToLearn, OverlapError, export, overlapping, refuse_overlap
 from divcon.distill._manifest import (
     Manifest,
@@ -63,6 +63,7 @@ __all__ = [
     "TrainingStopped",
     "at_station",
     "bind_adapter",
+    "booked_to",
     "collect",
     "compile_program",
     "content_hash",

@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import dspy
 from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, response_to_dict
+from dspy.clients.call_result import usage_dict
+from dspy.clients.capabilities import resolve
 from dspy.lm15 import Request, Response, response_to_events
 from dspy.utils.callback import BaseCallback
 
@@ -37,6 +40,7 @@ class _LMCall:
 _lm_call: contextvars.ContextVar[_LMCall | None] = contextvars.ContextVar("divcon_lm_call", default=None)
 _inner_rollout: contextvars.ContextVar[int | None] = contextvars.ContextVar("divcon_inner_rollout", default=None)
 _station: contextvars.ContextVar[str] = contextvars.ContextVar("divcon_station", default="")
+_cell: contextvars.ContextVar[str] = contextvars.ContextVar("divcon_cell", default="")
 
 
 def next_rollout(asked: str) -> int:
@@ -76,6 +80,16 @@ def at_station(name: str) -> Iterator[None]:
         _station.reset(token)
 
 
+@contextlib.contextmanager
+def booked_to(cell: str) -> Iterator[None]:
+    """Book the calls made inside the block, at whatever station, under a cell of an experiment."""
+    token = _cell.set(cell)
+    try:
+        yield
+    finally:
+        _cell.reset(token)
+
+
 class Backend(Protocol):
     """What answers a request: an in-process model, a script, or an LM over HTTP."""
 
@@ -99,11 +113,36 @@ class LMBackend:
 
     def complete(self, request: Request, rollout: int) -> Response:
         with _as_inner_call(rollout):
-            return self.lm(request)
+            return self._counted(self.lm(request))
 
     async def acomplete(self, request: Request, rollout: int) -> Response:
         with _as_inner_call(rollout):
-            return await self.lm.acall(request)
+            return self._counted(await self.lm.acall(request))
+
+    def _counted(self, response: Response) -> Response:
+        """The response with all that is billed in its counters.
+
+        A native client gives the provider's own: Anthropic's input leaves out what was cached, the output of Gemini
+        and xAI what was thought. DSPy mends that for an LM whose provider it knows, which the one in front isn't.
+        """
+        if self._provider is None:
+            return response
+        data = usage_dict(response, self._provider)
+        usage = replace(
+            response.usage, input_tokens=data.get("prompt_tokens"), output_tokens=data.get("completion_tokens")
+        )
+        return replace(response, usage=usage)
+
+    @functools.cached_property
+    def _provider(self) -> str | None:
+        """The provider whose own client is used; None where LiteLLM is, or an engine of one's own."""
+        if getattr(self.lm, "engine", "auto") != "auto":
+            return None
+        try:
+            provider: str = resolve(self.lm).provider
+        except Exception:  # noqa: BLE001 - DSPy has no native client for this name
+            return None
+        return provider if provider.startswith(("anthropic", "gemini", "vertex", "xai")) else None
 
 
 @contextlib.contextmanager
@@ -233,12 +272,16 @@ class StoredEngine:
             cost = cost_of(self.price, usage.input_tokens, usage.cache_read_tokens or 0, usage.output_tokens)
         try:
             store.keep_reply(
-                key, role=self.role, station=_station.get(), model=self.model, request=asked, rollout=rollout,
+                key, role=self.role, station=_booked_under(), model=self.model, request=asked, rollout=rollout,
                 response=response_to_dict(response), seconds=seconds, cost=cost,
             )  # fmt: skip
         except StoreError as error:
             self._broken = error
             raise
+
+
+def _booked_under() -> str:
+    return f"{_station.get()}@{_cell.get()}" if _cell.get() else _station.get()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

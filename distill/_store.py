@@ -12,11 +12,12 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from divcon.programs import cost_of
 from divcon.signatures import DivconError
 
 _SCHEMA = """
@@ -207,21 +208,41 @@ class RunStore:
                 ),
             )  # fmt: skip
 
-    def paid(self, station: str | None = None) -> dict[str, dict[str, Any]]:
-        """What was really asked of models, by role: calls, tokens, seconds, cost (None where no call was priced)."""
-        where, values = ("WHERE station = ?", (station,)) if station else ("", ())
+    def paid(
+        self,
+        station: str | None = None,
+        cell: str | None = None,
+        prices: Mapping[str, Mapping[str, float] | None] | None = None,
+    ) -> dict[str, dict[str, Any]]:
+        """What was really asked of models, by role: calls, tokens, seconds, cost (None where no call was priced).
+
+        Args:
+            station: Only what was asked there.
+            cell: Only what was asked for that cell of an experiment.
+            prices: US dollars per million tokens by role, as they are known now; a role without keeps what its calls
+                cost when they were made.
+        """
+        where, values = [], []
+        if station is not None:
+            where.append("(station = ? OR station LIKE ? || '@%')")
+            values += [station, station]
+        if cell is not None:
+            where.append("substr(station, instr(station, '@') + 1) = ? AND instr(station, '@') > 0")
+            values.append(cell)
         rows = self._all(
-            "SELECT role, COUNT(*), SUM(input_tokens), SUM(output_tokens), SUM(seconds), SUM(cost), "
-            f"SUM(cost IS NULL) FROM calls {where} GROUP BY role",
+            "SELECT role, COUNT(*), SUM(input_tokens), SUM(output_tokens), SUM(cached_tokens), SUM(seconds), "
+            f"SUM(cost), SUM(cost IS NULL) FROM calls {'WHERE ' + ' AND '.join(where) if where else ''} GROUP BY role",
             *values,
         )
-        return {
-            role: {
+        found = {}
+        for role, calls, read, written, cached, seconds, cost, unpriced in rows:
+            if price := (prices or {}).get(role):
+                cost, unpriced = cost_of(price, read or 0, cached or 0, written or 0), 0
+            found[role] = {
                 "calls": calls, "input_tokens": read or 0, "output_tokens": written or 0,
                 "seconds": round(seconds, 2), "cost": cost, "unpriced_calls": unpriced,
-            }
-            for role, calls, read, written, seconds, cost, unpriced in rows
-        }  # fmt: skip
+            }  # fmt: skip
+        return found
 
     # -- traces and verdicts ---------------------------------------------------------------------------------------
 
@@ -317,7 +338,8 @@ def _storable(text: str | None) -> str | None:
 
 def render_lines(rows: Sequence[dict[str, Any]]) -> str:
     """JSON Lines, the same bytes for the same rows."""
-    return "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
+    text = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
+    return _storable(text) or ""
 
 
 def write_whole(file: Path, text: str) -> None:
@@ -329,7 +351,7 @@ def write_whole(file: Path, text: str) -> None:
     building = file.with_name(file.name + ".building")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        building.write_text(text, encoding="utf-8")
+        building.write_text(_storable(text) or "", encoding="utf-8")
         building.replace(file)
     except OSError as error:
         building.unlink(missing_ok=True)

@@ -352,16 +352,22 @@ def _train(
     )
     losses: list[float] = []
     started = time.perf_counter()
+    clock = checkpoints / "seconds.json"
+    earlier = json.loads(clock.read_text()) if clock.is_file() else 0.0
+
+    def saved() -> None:
+        clock.write_text(json.dumps(earlier + time.perf_counter() - started))
+
     with _quiet():
         with LOADING:
-            trainer = _trainer(model, arguments, ready, tokenizer, lora, losses, steps, progress, stop)
+            trainer = _trainer(model, arguments, ready, tokenizer, lora, losses, steps, progress, stop, saved)
         before = get_last_checkpoint(str(checkpoints))
         trainer.train(resume_from_checkpoint=before)
     if stop.is_set() and trainer.state.global_step < steps:
         raise TrainingStopped(
             f"Training was stopped after step {trainer.state.global_step} of {steps}.", "Start it again to go on."
         )
-    seconds = time.perf_counter() - started
+    seconds = earlier + time.perf_counter() - started
     if not losses and before is None:
         raise TrainingError("Training took no step.", "Check train.epochs and the number of rows.")
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -445,6 +451,7 @@ def _trainer(
     steps: int,
     progress: _PROGRESS | None,
     stop: threading.Event,
+    saved: Callable[[], None] = lambda: None,
 ) -> Any:
     import datasets
     import torch
@@ -471,6 +478,9 @@ def _trainer(
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if stop.is_set() and state.global_step < steps:
                 control.should_save = control.should_training_stop = True
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            saved()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if logs and "loss" in logs:

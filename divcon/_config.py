@@ -380,6 +380,19 @@ Kind = Literal["main", "transfer", "solvers", "dynamic", "multitask", "depth", "
 _NAMES_FOLDERS = r"[a-z0-9][a-z0-9_.-]*"
 
 
+_DEFAULT_ARMS: dict[str, list[str]] = {
+    "main": ["direct", "cot", "teacher", "references", "untuned", "sd-t", "sd-r", "se-t", "se-a"],
+    "transfer": ["teacher", "untuned", "sd-r", "se-a"],
+    "solvers": ["direct", "cot", "teacher", "untuned", "sd-r"],
+    "dynamic": ["direct", "cot", "teacher", "teacher/stepwise", "self-ask"],
+    "multitask": ["teacher", "untuned", "sd-r"],
+    "depth": ["direct", "cot", "teacher", "untuned", "sd-r", "se-a"],
+    "curve": ["teacher", "sd-r", "se-t", "se-a"],
+    "cap": ["teacher", "sd-r"],
+}
+_FEW_SHOT = ("none", "bootstrap", "BootstrapFewShot", "BootstrapFewShotWithRandomSearch", "LabeledFewShot")
+
+
 class Design(_Strict):
     """What an experiment varies.
 
@@ -419,6 +432,11 @@ class Design(_Strict):
             raise ValueError("a seed stands twice")
         return self
 
+    @property
+    def measured(self) -> list[str]:
+        """The arms: those given, or the kind's own."""
+        return list(self.arms or _DEFAULT_ARMS[self.kind])
+
 
 class Experiment(_Strict):
     """A whole experiment file: a design, and the pipeline's sections but for `task` and `evaluate.arms`."""
@@ -438,6 +456,25 @@ class Experiment(_Strict):
     def _arms_stand_in_the_design(self) -> Experiment:
         if self.evaluate.arms:
             raise ValueError("an experiment's arms stand in experiment.arms, not in evaluate.arms")
+        return self
+
+    @model_validator(mode="after")
+    def _every_cell_is_a_pipeline(self) -> Experiment:
+        design = self.experiment
+        if design.kind in ("transfer", "multitask") and self.compile.optimizer not in _FEW_SHOT:
+            raise ValueError(
+                f"compile.optimizer {self.compile.optimizer} writes an instruction for each task, and a student of one "
+                f"task answers no other's; {design.kind} takes {', '.join(_FEW_SHOT)}"
+            )
+        changes: list[dict[str, Any]] = [{}]
+        changes += [{"roles__solver": one.model_dump(exclude_unset=True)} for one in (design.solvers or {}).values()]
+        for task in design.tasks:
+            for change in changes:
+                try:
+                    self.pipeline(task, design.seeds[0], design.measured, **change)
+                except ValidationError as error:
+                    message = error.errors()[0]["msg"].removeprefix("Value error, ")
+                    raise ValueError(f"task {task}: {message}") from error
         return self
 
     def pipeline(self, task: str, seed: int, arms: Sequence[str], **changes: Any) -> Pipeline:
@@ -513,14 +550,17 @@ def _load(file: Path, overrides: Sequence[str], kind: type[_Read]) -> _Read:
         pipeline = kind.model_validate(_plain({key: value for key, value in tree.items() if value is not None}))
     except ValidationError as error:
         raise _explained(file, tree, given, error, kind) from error
-    keyed: list[tuple[str, Any]] = [("teacher", pipeline.roles.teacher), ("solver", pipeline.roles.solver)]
+    keyed: list[tuple[str, Any]] = [
+        ("roles.teacher", pipeline.roles.teacher), ("roles.solver", pipeline.roles.solver),
+    ]  # fmt: skip
+    if isinstance(pipeline, Experiment):
+        keyed += [(f"experiment.solvers.{name}", one) for name, one in (pipeline.experiment.solvers or {}).items()]
     part: str
-    for part, endpoint in (*keyed, ("decomposer.server", pipeline.roles.decomposer.server)):
+    for part, endpoint in (*keyed, ("roles.decomposer.server", pipeline.roles.decomposer.server)):
         if endpoint and endpoint.api_key_env and not os.environ.get(endpoint.api_key_env):
-            at = _line(tree, ["roles", *part.split("."), "api_key_env"])
+            at = _line(tree, [*part.split("."), "api_key_env"])
             raise ConfigError(
-                f"{file}, line {at}: roles.{part}.api_key_env: the environment variable {endpoint.api_key_env} "
-                "is not set.",
+                f"{file}, line {at}: {part}.api_key_env: the environment variable {endpoint.api_key_env} is not set.",
                 "Set it, or name another.",
             )
     return pipeline

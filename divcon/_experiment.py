@@ -14,13 +14,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import product
+from itertools import product, zip_longest
 from pathlib import Path
 from typing import Any
 
 from divcon._config import STUDENTS, Experiment
 from divcon._doctor import diagnose
-from divcon._pipeline import PAID_BEFORE, Incomplete, Reporter, Run, Silent, Unfit
+from divcon._pipeline import Incomplete, Reporter, Run, Silent, Unfit
 from divcon.benchmarks import (
     Arm,
     Shown,
@@ -29,14 +29,16 @@ from divcon.benchmarks import (
     differences,
     evaluate_arms,
     log_to_mlflow,
+    mean_upfront,
     summarize_arm,
     write_experiment_report,
 )
 from divcon.benchmarks.tasks import LoadedTask, load_task
 from divcon.distill import (
     SOLVER_STUDENTS,
+    NothingToLearn,
     RunStore,
-    is_trained,
+    booked_to,
     package_versions,
     read_manifest,
     refuse_overlap,
@@ -54,16 +56,6 @@ QUESTIONS = {
     "curve": "Which half is easier to distil?",
     "cap": "How many subquestions should be allowed?",
 }
-_ARMS = {
-    "main": ["direct", "cot", "teacher", "references", "untuned", "sd-t", "sd-r", "se-t", "se-a"],
-    "transfer": ["teacher", "untuned", "sd-r", "se-a"],
-    "solvers": ["direct", "cot", "teacher", "untuned", "sd-r"],
-    "dynamic": ["direct", "cot", "teacher", "teacher/stepwise", "self-ask"],
-    "multitask": ["teacher", "untuned", "sd-r"],
-    "depth": ["direct", "cot", "teacher", "untuned", "sd-r", "se-a"],
-    "curve": ["teacher", "sd-r", "se-t", "se-a"],
-    "cap": ["teacher", "sd-r"],
-}  # fmt: skip
 # what is tested against what; few comparisons, named before anything is measured
 _PAIRS = [
     ("sd-r", "teacher"), ("sd-r", "untuned"), ("sd-r", "sd-t"), ("sd-r", "cot"), ("sd-r", "se-a"),
@@ -117,7 +109,7 @@ class ExperimentRun:
 
     @property
     def arms(self) -> list[str]:
-        return list(self.experiment.experiment.arms or _ARMS[self.kind])
+        return self.experiment.experiment.measured
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
@@ -148,86 +140,93 @@ class ExperimentRun:
     def trained(self, run: Run, name: str) -> Run:
         """Have a run collect, screen and train whatever it hasn't."""
         self.reporter.station("cell", name)
-        run.check()
-        run.compile()
-        if not any(map(_trained, run.pipeline.arms)):
-            return run
-        run.__dict__.pop("_collection", None)
-        run.collect()
-        run.export(run.screen())
-        run.train()
+        with booked_to(self._cell_of(run)):
+            run.check()
+            run.compile()
+            if not any(map(_trained, run.pipeline.arms)):
+                return run
+            run.__dict__.pop("_collection", None)
+            run.collect()
+            run.export(run.screen())
+            run.train()
         self._ran.append(run)
         return run
 
+    def _cell_of(self, run: Run) -> str:
+        return str(run.folder.relative_to(self.folder / "cells"))
+
     # -- designs ---------------------------------------------------------------------------------------------------
 
-    def cells(self) -> Iterator[_Cell]:
-        """What is measured, cell by cell; students are trained on the way."""
+    def cells(self) -> Iterator[list[_Cell]]:
+        """What is measured, the arms of one run at a time; students are trained on the way."""
         design = self.experiment.experiment
         yield from getattr(self, f"_{self.kind}")(list(design.tasks), design.seeds)
 
-    def _main(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[_Cell]:
+    def _main(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[_Cell]]:
         for seed, task in product(seeds, tasks):
             run = self.trained(self.run_of(task, seed), f"{task}, seed {seed}")
-            for name in self.arms:
-                yield _Cell(run, run.arm(name), seed, {"task": task})
+            yield [_Cell(run, run.arm(name), seed, {"task": task}) for name in self.arms]
 
     _depth = _dynamic = _main
 
-    def _transfer(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[_Cell]:
+    def _transfer(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[_Cell]]:
         moved = [name for name in self.arms if _trained(name)]
         for seed in seeds:
             runs = {task: self.trained(self.run_of(task, seed), f"{task}, seed {seed}") for task in tasks}
             for task, run in runs.items():
-                for name in self.arms:
-                    if name not in moved:
-                        yield _Cell(run, run.arm(name), seed, {"task": task})
+                own = [name for name in self.arms if name not in moved]
+                batch = [_Cell(run, run.arm(name), seed, {"task": task}) for name in own]
                 for name, origin in product(moved, tasks):
-                    arm = run.arm(name, runs[origin].folder / "adapters" / name, f"trained on {origin}")
-                    yield _Cell(run, arm, seed, {"task": task, "trained_on": origin})
+                    arm = run.arm(name, _adapter_of(runs[origin], name), f"trained on {origin}")
+                    batch.append(_Cell(run, arm, seed, {"task": task, "trained_on": origin}))
+                yield batch
 
-    def _solvers(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[_Cell]:
+    def _solvers(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[_Cell]]:
         for seed, task in product(seeds, tasks):
             run = self.trained(self.run_of(task, seed), f"{task}, seed {seed}")
             for solver, endpoint in (self.experiment.experiment.solvers or {}).items():
                 other = self.run_of(task, seed, roles__solver=endpoint.model_dump(exclude_unset=True))
+                batch = []
                 for name in self.arms:
-                    adapter = run.folder / "adapters" / name if _trained(name) else None
-                    yield _Cell(other, other.arm(name, adapter), seed, {"task": task, "solver": solver})
+                    adapter = _adapter_of(run, name) if _trained(name) else None
+                    batch.append(_Cell(other, other.arm(name, adapter), seed, {"task": task, "solver": solver}))
+                yield batch
 
-    def _multitask(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[_Cell]:
+    def _multitask(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[_Cell]]:
         moved = [name for name in self.arms if _trained(name)]
         for seed in seeds:
             runs = {task: self.trained(self.run_of(task, seed), f"{task}, seed {seed}") for task in tasks}
-            first = runs[tasks[0]]
             union = LoadedTask(
-                [item for group in zip(*(run.task.train for run in runs.values()), strict=False) for item in group],
+                [item for group in zip_longest(*(run.task.train for run in runs.values())) for item in group if item],
                 [item for run in runs.values() for item in run.task.test],
             )
-            together = replace(first, folder=self.folder / "cells" / "all" / f"seed-{seed}", loaded=union)
+            folder = self.folder / "cells" / _ALL / f"seed-{seed}"
+            together = replace(runs[tasks[0]], folder=folder, loaded=union)
             self.trained(together, f"all {len(tasks)} tasks, seed {seed}")
             for task, run in runs.items():
-                for name in self.arms:
-                    yield _Cell(run, run.arm(name), seed, {"task": task})
+                batch = [_Cell(run, run.arm(name), seed, {"task": task}) for name in self.arms]
                 for name in moved:
-                    arm = run.arm(name, together.folder / "adapters" / name, "of all tasks")
-                    yield _Cell(run, replace(arm, name=f"{name}/all"), seed, {"task": task})
+                    arm = run.arm(name, _adapter_of(together, name), "of all tasks")
+                    batch.append(_Cell(run, replace(arm, name=f"{name}/all"), seed, {"task": task}))
+                yield batch
 
-    def _curve(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[_Cell]:
+    def _curve(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[_Cell]]:
         for seed, task in product(seeds, tasks):
-            for questions in self.experiment.experiment.questions or []:
-                name = f"{task}, seed {seed}, {questions} questions"
-                run = self.trained(self.run_of(task, seed, task__train=questions), name)
-                for arm in self.arms:
-                    yield _Cell(run, run.arm(arm), seed, {"task": task, "questions": questions})
+            for size in self.experiment.experiment.questions or []:
+                run = self.run_of(task, seed, task__train=size)
+                try:
+                    self.trained(run, f"{task}, seed {seed}, {size} questions")
+                except NothingToLearn as error:
+                    self.reporter.finished("cell", f"left out: {error.problem}")
+                    continue
+                yield [_Cell(run, run.arm(name), seed, {"task": task, "questions": size}) for name in self.arms]
 
-    def _cap(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[_Cell]:
+    def _cap(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[_Cell]]:
         for seed, task in product(seeds, tasks):
             for cap in self.experiment.experiment.caps or []:
                 run = self.run_of(task, seed, program__max_subquestions=cap)
                 self.trained(run, f"{task}, seed {seed}, at most {cap} subquestions")
-                for arm in self.arms:
-                    yield _Cell(run, run.arm(arm), seed, {"task": task, "cap": cap})
+                yield [_Cell(run, run.arm(name), seed, {"task": task, "cap": cap}) for name in self.arms]
 
     # -- the whole -------------------------------------------------------------------------------------------------
 
@@ -239,7 +238,8 @@ class ExperimentRun:
         """
         design = self.experiment.experiment
         self.store  # noqa: B018 - made on first use
-        runs = [self.run_of(task, seed) for task, seed in product(design.tasks, design.seeds)]
+        most: dict[str, Any] = {"task__train": max(design.questions)} if design.questions else {}
+        runs = [self.run_of(task, seed, **most) for task, seed in product(design.tasks, design.seeds)]
         for run in runs:
             run.check()
         if self.kind in ("transfer", "multitask"):
@@ -275,26 +275,16 @@ class ExperimentRun:
         self.check()
         settings = self.experiment.evaluate
         measured: list[tuple[_Cell, dict[str, dict[str, Any]]]] = []
-        waiting: list[_Cell] = []
-
-        def measure() -> None:
-            if not waiting:
-                return
-            test = waiting[0].run.task.test
-            arms = [cell.arm for cell in waiting]
-            self.reporter.station("evaluate", f"{len(arms)} arms on {len(test)} questions")
+        for batch in self.cells():
+            test = batch[0].run.task.test
+            self.reporter.station("evaluate", f"{len(batch)} arms on {len(test)} questions")
             found = evaluate_arms(
-                arms, test, self.store, concurrency=settings.concurrency,
+                [cell.arm for cell in batch], test, self.store, concurrency=settings.concurrency,
                 progress=lambda name, done, total: self.reporter.progress(f"evaluate {name}", done, total),
             )  # fmt: skip
-            measured.extend(zip(waiting, found, strict=True))
-            waiting.clear()
-
-        for cell in self.cells():
-            if waiting and waiting[0].run is not cell.run:
-                measure()
-            waiting.append(cell)
-        measure()
+            measured.extend(zip(batch, found, strict=True))
+            for run in {id(cell.run): cell.run for cell in batch}.values():
+                run.close()  # a server of its students, whose memory the next training may need
         results, answers = self._results(measured)
         results["seconds"] = round(time.perf_counter() - started, 1)
         self._write(results, answers, measured)
@@ -310,6 +300,8 @@ class ExperimentRun:
         return results
 
     def close(self) -> None:
+        for run in self._ran:
+            run.close()
         if "store" in self.__dict__:
             self.__dict__.pop("store").close()
 
@@ -331,16 +323,13 @@ class ExperimentRun:
         for key, found in groups.items():
             cell = found[0][0]
             answers[key] = [records for _, records in found]
-            line = summarize_arm(cell.arm.name, cell.arm.label, answers[key], resamples, cell.arm.local)
+            arm = cell.arm
+            line = summarize_arm(arm.name, arm.label, answers[key], resamples, arm.local, arm.prices)
             factors = {name: value for name, value in zip(_FACTORS, key[:-1], strict=True) if value is not None}
             rows.append({**factors, "questions_tested": len(answers[key][0]), **line})
         roles = self.experiment.roles
-        # What a student costs is averaged over all of this folder, whichever experiment trained them.
-        folders = [folder for folder in sorted(self.folder.glob("cells/*/*/adapters/*")) if is_trained(folder)]
-        manifests = [read_manifest(folder) for folder in folders]
         design = self.experiment.experiment
-        paid = {name: self.store.paid(name) for name in PAID_BEFORE}
-        seconds = sum(manifest.result["seconds"] for manifest in manifests)
+        first = self.run_of(next(iter(design.tasks)), design.seeds[0])
         results = {
             "experiment": self.kind,
             "question": QUESTIONS[self.kind],
@@ -351,14 +340,14 @@ class ExperimentRun:
             },
             "teacher": {"model": roles.teacher.model, "scripted": roles.teacher.scripted},
             "solver": roles.solver.model,
-            "student_base": self.run_of(next(iter(design.tasks)), design.seeds[0]).base.id,
+            "student_base": first.base.id,
             "program": self.experiment.program.model_dump(),
             "train": self.experiment.train.model_dump(),
             "rows": rows,
             "comparisons": self._comparisons(rows, answers),
-            "costs": self._costs(rows, paid, seconds, len(manifests)),
+            "costs": self._costs(rows),
             "screening": self._screening(),
-            "paid": self.store.paid(),
+            "paid": self.store.paid(prices=first.prices()),
             "versions": package_versions(),
         }  # fmt: skip
         return results, answers
@@ -397,19 +386,18 @@ class ExperimentRun:
         found = differences(arms, self.experiment.evaluate.resamples, pairs)
         return [{**row, **where[str(row["a"]), str(row["b"])]} for row in found]
 
-    def _costs(
-        self, rows: Sequence[dict[str, Any]], paid: dict[str, Any], seconds: float, students: int
-    ) -> dict[str, Any]:
+    def _costs(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """By task; only where the rows of a task differ in their arm alone."""
         if self.kind not in ("main", "dynamic", "depth"):
             return {}
-        hour = self.experiment.costs.training_hour
-        return {
-            task: compare_costs(
-                [row for row in rows if row["task"] == task and "steps" not in row], paid, seconds, students, hour
-            )
-            for task in self.experiment.experiment.tasks
-        }
+        found = {}
+        for task in self.experiment.experiment.tasks:
+            lines = [row for row in rows if row["task"] == task and "steps" not in row]
+            ran = [run for run in self._ran if self._cell_of(run).partition("/")[0] == task]
+            students = ran[0].pipeline.students if ran else []
+            before = {name: mean_upfront([run.upfront(name, self._cell_of(run)) for run in ran]) for name in students}
+            found[task] = compare_costs(lines, before)
+        return found
 
     def _screening(self) -> list[dict[str, Any]]:
         """What was screened and trained for each student of this experiment."""
@@ -419,7 +407,7 @@ class ExperimentRun:
                 manifest = read_manifest(run.folder / "adapters" / student)
                 lines.append(
                     {
-                        "cell": str(run.folder.relative_to(self.folder / "cells")),
+                        "cell": self._cell_of(run),
                         "student": student,
                         "rows": manifest.rows,
                         **{key: manifest.screening.get(key) for key in ("collected", "kept", "lost")},
@@ -451,6 +439,13 @@ class ExperimentRun:
         if tracking := self.experiment.tracking:
             files = [self.folder / f"{self.kind}.{end}" for end in ("json", "csv", "html")]
             log_to_mlflow(tracking.mlflow, tracking.experiment, f"{self.folder.name}/{self.kind}", results, files)
+
+
+_ALL = "_all"  # no task may be called so
+
+
+def _adapter_of(run: Run, arm: str) -> Path:
+    return run.folder / "adapters" / arm.partition("/")[0]
 
 
 def _trained(arm: str) -> bool:

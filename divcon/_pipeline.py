@@ -27,6 +27,7 @@ from divcon.benchmarks import (
     grade_as_paper,
     log_to_mlflow,
     summarize_arm,
+    upfront,
     write_report,
 )
 from divcon.benchmarks.tasks import LONGEST_QUESTION, LoadedTask, load_task
@@ -71,8 +72,7 @@ LABELS = {
     "se-a-direct": "Two-stage, SE-A (direct) solves",
     "self-ask": "Self-ask, teacher",
 }
-PAID_BEFORE = ("compile", "collect", "screen")  # stations that ask models before a student can answer
-_ASKED_OF_TEACHER = ("teacher", "self-ask")  # arms whose plans are the teacher's, and the students of the solver
+_ASKED_OF_TEACHER = ("teacher", "self-ask", *SOLVER_STUDENTS)  # arms whose plans are the teacher's
 
 
 class Incomplete(DivconError):
@@ -217,7 +217,7 @@ class Run:
         return fingerprint(
             # Not the solver: swapping it mustn't pay the teacher for another collection.
             self.pipeline.compile.model_dump(), identity_of(self.teacher), self.pipeline.program.model_dump(),
-            [item.id for item in self.task.train[: self.pipeline.compile.examples]],
+            [item.id for item in self.task.train[: self.pipeline.compile.examples]], *self._grading,
         )  # fmt: skip
 
     @cached_property
@@ -233,8 +233,7 @@ class Run:
         settings = self.pipeline.screen.model_dump(exclude={"concurrency", "rule"})
         program = self.program(self.teacher, solving="single_call")
         parts = [rule, self._collection, settings, self.pipeline.program.max_subquestions]
-        if self.pipeline.evaluate.grader == "paper":
-            parts.append("paper")
+        parts += self._grading if rule == "oracle" else []
         if rule == "oracle":
             parts += [identity_of(self.solver), program.solve.prompt(question="?", subquestions=Subquestions(["a b?"]))]
         return fingerprint(*parts)
@@ -261,8 +260,12 @@ class Run:
         )
         self.reporter.station("check", f"{len(task.train)} training and {len(task.test)} test questions")
         self.base, self.solver, self.teacher  # noqa: B018 - made on first use
-        if any(arm.startswith("references") for arm in self.pipeline.arms):
-            self.models.references  # noqa: B018 - refuses a task without references
+        bare = [item.id for item in contents if not item.subquestions]
+        if bare and any(arm.startswith("references") for arm in self.pipeline.arms):
+            raise Unfit(
+                f"The arm references needs reference subquestions; {len(bare)} questions have none, first {bare[0]}.",
+                "Leave it out of the arms, or take a task whose data has them.",
+            )
         write_whole(self.folder / "pipeline.json", self.pipeline.model_dump_json(indent=2) + "\n")
         notes = []
         if task.dropped_overlap:
@@ -399,11 +402,9 @@ class Run:
     def train(self) -> dict[str, Path]:
         """Train an adapter on every export that has none."""
         adapters = {}
-        stamps = {STUDENTS[rule]: self._export_stamp(rule) for rule in self.pipeline.screen.rules}
-        stamps |= {student: self._target_stamp(student) for student in self.pipeline.solver_students}
-        for student, stamp in stamps.items():
+        for student in self.pipeline.students:
             rows, folder = self._rows(student), self.folder / "adapters" / student
-            if self._stamp_of(rows) != stamp:
+            if self._stamp_of(rows) != self._wanted_stamp(student):
                 raise MissingStation(
                     f"There are no training rows at {rows}, or they were exported with other settings than these.",
                     "Run 'divcon export' first.",
@@ -483,18 +484,33 @@ class Run:
         served = _is_served(name) and self.pipeline.roles.decomposer.serve == "vllm"
         local = {"untuned": ("decomposer",), "sd-t": ("decomposer",), "sd-r": ("decomposer",)}.get(base, ())
         local = ("solver",) if base in SOLVER_STUDENTS else local
-        if self.pipeline.evaluate.grader == "paper":
-            return Arm(name, built, fingerprint(stamp, "paper"), label, served, local, grade_as_paper)
-        return Arm(name, built, stamp, label, served, local)
+        grading = self._grading
+        return Arm(
+            name, built, fingerprint(stamp, *grading) if grading else stamp, label, served, local,
+            self._prices_of(base), grade_as_paper if "paper" in grading else grade,
+        )  # fmt: skip
+
+    def _prices_of(self, arm: str) -> dict[str, dict[str, float]]:
+        """The prices of an arm's roles: its planner may be the teacher or a student, and its solver too."""
+        known = self.prices()
+        planner = known.get("teacher" if arm in _ASKED_OF_TEACHER else "decomposer")
+        solver = known.get("decomposer" if arm in SOLVER_STUDENTS else "solver")
+        found = {"decomposer": None if arm == "references" else planner, "solver": solver}
+        return {role: price for role, price in found.items() if price}
+
+    @property
+    def _grading(self) -> list[str]:
+        """How answers are graded, where that isn't as by default; part of what a verdict depends on."""
+        paper = self.pipeline.evaluate.grader == "paper"
+        return [*(["paper"] if paper else []), *(["percent"] if self.pipeline.task.percent else [])]
 
     def is_right(self, item: Item, answer: str) -> bool:
         """Whether an answer is right by the grader of this run."""
-        judge = grade_as_paper if self.pipeline.evaluate.grader == "paper" else grade
-        return judge(item, answer).right
+        return (grade_as_paper if "paper" in self._grading else grade)(item, answer).right
 
     def _adapter(self, student: str) -> Path:
-        folder = self.folder / "adapters" / student
-        if not self._is_current(folder, self._rows(student)):
+        folder, rows = self.folder / "adapters" / student, self._rows(student)
+        if self._stamp_of(rows) != self._wanted_stamp(student) or not self._is_current(folder, rows):
             raise MissingStation(
                 f"The student {student.upper()} isn't trained, or on other rows or settings than these.",
                 "Run 'divcon train' first.",
@@ -617,6 +633,26 @@ class Run:
         program, _ = self.answering_program(student)
         return {"decomposer": program.decompose.lm, "solver": program.solve.lm}
 
+    # -- costs -----------------------------------------------------------------------------------------------------
+
+    def prices(self) -> dict[str, dict[str, float]]:
+        """US dollars per million tokens by role, of those that the file gives."""
+        roles = self.pipeline.roles
+        given = {"teacher": roles.teacher.price, "decomposer": roles.decomposer.price, "solver": roles.solver.price}
+        return {role: price.model_dump(exclude_none=True) for role, price in given.items() if price}
+
+    def upfront(self, student: str, cell: str | None = None) -> dict[str, Any]:
+        """What a trained student of this run cost before its first answer; see `benchmarks.upfront`.
+
+        Args:
+            student: Its name.
+            cell: Of an experiment, where the store holds several runs.
+        """
+        stations = ["compile", "collect"] if student == "sd-t" else ["compile", "collect", "screen"]
+        paid = [self.store.paid(station, cell, self.prices()) for station in stations]
+        seconds = read_manifest(self.folder / "adapters" / student).result["seconds"]
+        return upfront(paid, seconds, self.pipeline.costs.training_hour)
+
     # -- small things ----------------------------------------------------------------------------------------------
 
     def _traces(self) -> list[Trace]:
@@ -632,6 +668,11 @@ class Run:
 
     def _export_stamp(self, rule: str) -> str:
         return fingerprint(self._screening(rule), [i.id for i in self.task.train], self.pipeline.collect.samples)
+
+    def _wanted_stamp(self, student: str) -> str:
+        """What a student's rows have to be exported from, by this pipeline."""
+        rule = next((rule for rule, name in STUDENTS.items() if name == student), None)
+        return self._target_stamp(student) if rule is None else self._export_stamp(rule)
 
     def _target_stamp(self, student: str) -> str:
         program = self._solver_student_program(student, None)
@@ -679,7 +720,7 @@ class Run:
         resamples = self.pipeline.evaluate.resamples
         lines = []
         for arm in arms:
-            line = summarize_arm(arm.name, arm.label, [records[arm.name]], resamples, arm.local)
+            line = summarize_arm(arm.name, arm.label, [records[arm.name]], resamples, arm.local, arm.prices)
             if arm.name not in SINGLE:
                 line["agreement"] = agreement(records[arm.name], self.task.test)
             lines.append(line)
@@ -697,16 +738,10 @@ class Run:
             "program": self.pipeline.program.model_dump(),
             "arms": lines,
             "differences": differences({name: [found] for name, found in records.items()}, resamples),
-            "costs": compare_costs(
-                lines,
-                {name: self.store.paid(name) for name in PAID_BEFORE},
-                sum(m.result["seconds"] for m in manifests.values()),
-                len(manifests),
-                self.pipeline.costs.training_hour,
-            ),
+            "costs": compare_costs(lines, {name: self.upfront(name) for name in manifests}),
             "screening": {**{key: main.get(key) for key in ("collected", "kept", "lost")}, "by_student": screening},
             "training": {name: {"rows": m.rows, **m.result} for name, m in manifests.items()},
-            "paid": self.store.paid(),
+            "paid": self.store.paid(prices=self.prices()),
             "seconds": seconds,
             "versions": next(iter(manifests.values())).versions if manifests else {},
         }

@@ -62,7 +62,7 @@ def cost_of(price: Mapping[str, float], read: int, cached: int, written: int) ->
         written: Output tokens.
     """
     again = price.get("cached", price["input"])
-    return ((read - cached) * price["input"] + cached * again + written * price["output"]) / 1e6
+    return (max(0, read - cached) * price["input"] + cached * again + written * price["output"]) / 1e6
 
 
 class Ledger:

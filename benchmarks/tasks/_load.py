@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from divcon.benchmarks._graders import numbers
+from divcon.benchmarks._graders import is_number
 from divcon.benchmarks.tasks._files import TaskError, gsm8k_items, json_lines_items
 from divcon.benchmarks.tasks._gym import gym_items
 from divcon.benchmarks.tasks._offline import FAMILIES, OFFLINE, offline_items
@@ -74,9 +74,9 @@ def load_task(
         held_out = _interleaved([offline_items(f, "test", -(-test // len(families)), seed) for f in families])[:test]
         learn = _interleaved([_clear_of(held_out, f, -(-train // len(families)), learning) for f in families])[:train]
     elif name == "reasoning-gym":
-        # Its generators know no splits: other seeds draw other questions, and what is drawn twice is dropped below.
-        held_out = gym_items(str(subtask), test, seed)
-        learn = gym_items(str(subtask), train, 1_000_000 + learning)
+        # Its generators know no splits, and question i of seed s is question i-1 of seed s+1: seeds stand far apart.
+        held_out = gym_items(str(subtask), test, 1_000_000_000 + 1_000_000 * seed)
+        learn = gym_items(str(subtask), train, 1_000_000 * (learning + 1))
     else:
         if name == "jsonl":
             if path is None:
@@ -122,7 +122,7 @@ def _split(
 
 
 def _as_share(item: Item) -> Item:
-    return replace(item, grader="percent") if item.grader in ("", "number") and numbers(item.answer) else item
+    return replace(item, grader="percent") if item.grader in ("", "number") and is_number(item.answer) else item
 
 
 def _clear_of(held_out: Sequence[Item], family: str, count: int, seed: int) -> list[Item]:

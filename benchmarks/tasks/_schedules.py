@@ -161,10 +161,14 @@ def schedule(rng: random.Random, identity: str) -> Item:
         if found and len({ask for ask, _ in story.steps}) == len(story.steps) == wanted:
             break
     question, answer = found
+    hours = f"{int(answer) % 12 or 12}" if answer.isdigit() else ""
+    half = ("am" if int(answer) < 12 else "pm") if hours else ""
+    asks_clock = bool(hours) and not question.startswith("How many")
     return Item(
         id=identity,
         question=" ".join([*story.sentences, question]),
         answer=answer,
+        aliases=(f"{answer}:00", f"{hours} {half}", f"{hours}:00 {half}", f"{hours}{half}") if asks_clock else (),
         subquestions=tuple(ask for ask, _ in story.steps),
         sub_answers=tuple(working for _, working in story.steps),
         facts=tuple(story.facts),

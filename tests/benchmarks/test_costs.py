@@ -2,7 +2,16 @@ from typing import Any
 
 import pytest
 
-from divcon.benchmarks import bill, break_even, choose, compare_costs, pareto_front, solver_share, upfront
+from divcon.benchmarks import (
+    bill,
+    break_even,
+    choose,
+    compare_costs,
+    mean_upfront,
+    pareto_front,
+    solver_share,
+    upfront,
+)
 from divcon.programs import cost_of
 
 
@@ -42,15 +51,24 @@ def test_an_unknown_price_is_unknown_and_a_students_is_said_to_count_as_nothing(
 
 
 def test_a_student_pays_for_itself_after_what_it_cost_over_what_it_saves() -> None:
-    paid = {"collect": {"teacher": {**used(100, 100, 3.0)}}, "screen": {"solver": {**used(100, 100, 1.0)}}}
-    before = upfront(paid, seconds=7200, students=2, hour=1.0)
-    assert before["cost"] == pytest.approx(2.0 + 1.0)
-    assert break_even(before["cost"], 0.03, 0.02) == 300
+    paid = [{"teacher": used(100, 100, 3.0)}, {"solver": used(100, 100, 1.0)}]
+    before = upfront(paid, seconds=7200, hour=0.5)
+    assert before["cost"] == pytest.approx(4.0 + 1.0)
+    assert (before["calls"], before["tokens"]) == (20, 400)
+    assert break_even(before["cost"], 0.03, 0.02) == 500
     assert break_even(before["cost"], 0.02, 0.03) is None
     assert break_even(None, 0.03, 0.02) is None
-    assert upfront(paid, 7200, 2, None)["cost"] is None
-    unknown = {"collect": {"teacher": used(1, 1, None)}}
-    assert upfront(unknown, 7200, 2, 1.0)["cost"] is None
+    assert upfront(paid, 7200, None)["cost"] is None
+    assert upfront([{"teacher": used(1, 1, None)}], 7200, 1.0)["cost"] is None
+
+
+def test_a_seed_that_found_everything_paid_already_is_no_cheaper_student() -> None:
+    paid = upfront([{"teacher": used(100, 100, 3.0)}], 100.0, 0.0)
+    nothing = upfront([], 100.0, 0.0)
+    assert mean_upfront([paid, nothing])["cost"] == pytest.approx(3.0)
+    assert mean_upfront([nothing])["cost"] == 0
+    unknown = upfront([{"teacher": used(1, 1, None)}], 1.0, 0.0)
+    assert mean_upfront([paid, unknown])["cost"] is None
 
 
 def test_the_front_holds_what_nothing_beats_in_both() -> None:
@@ -71,8 +89,8 @@ def test_a_comparison_says_what_is_saved_and_when_the_solver_dominates() -> None
         line("sd-r", 0.65, used(500, 500, None), used(3000, 1000, 4.5), "decomposer"),
         line("references", 0.9, used(500, 500, None), used(3000, 1000, 4.5)),
     ]
-    paid = {"collect": {"teacher": used(100, 100, 3.0)}}
-    found = compare_costs(lines, paid, 0.0, 1, 1.0)
+    before = {"sd-r": upfront([{"teacher": used(100, 100, 3.0)}], 0.0, 1.0)}
+    found = compare_costs(lines, before)
     assert found["in_money"]
     assert found["choice"] == "sd-r"
     assert found["against_teacher"]["sd-r"]["saves"] == pytest.approx(0.1)
@@ -87,7 +105,7 @@ def test_without_prices_tokens_of_models_other_than_students_are_compared() -> N
         line("teacher", 0.65, used(500, 500, None), used(3000, 1000, None)),
         line("sd-r", 0.65, used(500, 500, None), used(3000, 1000, None), "decomposer"),
     ]
-    found = compare_costs(lines, {}, 0.0, 1, None)
+    found = compare_costs(lines, {})
     assert (found["in_money"], found["choice"]) == (False, "sd-r")
     assert found["points"] == {"teacher": [0.65, 500.0], "sd-r": [0.65, 400.0]}
     assert solver_share(lines[0]["bill"]) == pytest.approx(0.8)

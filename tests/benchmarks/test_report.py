@@ -14,9 +14,11 @@ from divcon.benchmarks import (
     compare_costs,
     differences,
     summarize_arm,
+    upfront,
     write_experiment_report,
     write_report,
 )
+from divcon.benchmarks._report import advice
 from divcon.programs import Item
 
 USED = {"calls": 1, "input_tokens": 80, "cached_tokens": 8, "output_tokens": 20, "unpriced_calls": 1}
@@ -62,7 +64,7 @@ def run_report(tmp_path: Path, items: list[Item]) -> Callable[..., Path]:
             "teacher": {"model": "scripted/references", "scripted": True}, "solver": "s", "student_base": "b",
             "arms": lines,
             "differences": differences({name: [seen] for name, seen in found.items()}, 200),
-            "costs": compare_costs(lines, {}, 60.0, 1, None),
+            "costs": compare_costs(lines, {"sd-r": upfront([], 60.0, None)}),
             "screening": {"by_student": {"sd-r": {"collected": 2, "kept": 1, "lost": {"unsolved": 1}}}},
             "training": {"sd-r": {"rows": 1, "steps": 1, "first_loss": 2.0, "last_loss": 1.0, "seconds": 1.0}},
             "versions": {"divcon": "9.9"},
@@ -96,6 +98,48 @@ def test_one_glance_says_which_program_to_choose_and_what_it_saves(run_report: C
     assert "Choose SD-R" in glance
     assert "80.0 % right" in glance
     assert "With the teacher as planner 80.0 % are right; against it this saves 50 %." in glance
+    assert "60 s of training; when that has paid is unknown without prices." in glance
+
+
+@pytest.mark.parametrize(
+    ("prices", "hour", "said"),
+    [
+        ({"teacher": 4.0, "student": 1.0}, 0.0, "has paid for itself after 100,000 questions"),
+        ({"teacher": 4.0, "student": 9.0}, 0.0, "it never pays"),
+        ({"teacher": 4.0, "student": 1.0}, None, "unknown without costs.training_hour"),
+    ],
+)
+def test_when_a_student_pays_is_said_as_it_is(
+    items: list[Item], prices: dict[str, float], hour: float | None, said: str
+) -> None:
+    def line(name: str, planner: float) -> dict[str, Any]:
+        found = {"decomposer": {"input": planner, "output": 0.0}, "solver": {"input": 0.0, "output": 0.0}}
+        answered = answers(items, 5 if name == "teacher" else 6, "decomposer", "solver")
+        if name == "teacher":  # the student is chosen for its accuracy, whatever it costs
+            answered = answers(items, 2, "decomposer", "solver")
+        return summarize_arm(name, name.upper(), [answered], 200, LOCAL.get(name, ()), found)
+
+    lines = [line("teacher", prices["teacher"]), line("sd-r", prices["student"])]
+    paid = {"calls": 5, "input_tokens": 1, "output_tokens": 1, "cost": 24.0, "unpriced_calls": 0}
+    costs = compare_costs(lines, {"sd-r": upfront([{"teacher": paid}], 60.0, hour)})
+    found = advice("t", lines, costs)
+    assert found["headline"] == "Choose SD-R"
+    assert any(said in sentence for sentence in found["sentences"]), found
+
+
+def test_a_teacher_whose_answers_all_failed_is_in_no_advice(items: list[Item]) -> None:
+    failed = {item.id: {"outcome": "failed", "error": "429"} for item in items}
+    lines = [
+        summarize_arm("teacher", "T", [failed], 200), summarize_arm("sd-r", "S", [arms_of(items)["sd-r"]], 200),
+    ]  # fmt: skip
+    found = advice("t", lines, compare_costs(lines, {"sd-r": upfront([], 1.0, None)}))
+    assert found["headline"] == "Choose S"
+    assert advice("t", lines[:1], compare_costs(lines[:1], {}))["headline"] == "Nothing was measured."
+
+
+def test_half_a_character_that_a_server_sent_is_no_obstacle(run_report: Callable[..., Path], items: list[Item]) -> None:
+    records = {"cot": {item.id: {**outcome(True), "answer": "\ud83d"} for item in items}}
+    assert run_report(records).stat().st_size > 0
 
 
 def test_a_browser_finds_filters_and_opens_questions(run_report: Callable[..., Path], items: list[Item]) -> None:
@@ -172,7 +216,9 @@ def test_every_kind_of_experiment_has_its_plots(tmp_path: Path, items: list[Item
                     factors = {"task": task, axis or "": value, "trained_on": origin}
                     rows.append({**{key: value for key, value in factors.items() if key and value}, **line})
     whole = [row for row in rows if row["task"] == "a"]
-    costs = {task: compare_costs(whole, {}, 0.0, 1, None) for task in ("a", "b")} if kind == "main" else {}
+    costs = (
+        {task: compare_costs(whole, {"sd-r": upfront([], 60.0, None)}) for task in ("a", "b")} if kind == "main" else {}
+    )
     found = {name: [seen] for name, seen in arms_of(items).items()}
     results = {
         "experiment": kind, "question": "Why?", "design": {"seeds": [0, 1]}, "tasks": {"a": {}, "b": {}},

@@ -162,7 +162,7 @@ def test_a_decomposer_of_all_tasks_stands_beside_one_each(tmp_path: Path, tiny_b
     with OpenAIServer(answer) as server:
         results = run(write(tmp_path, server.url, tiny_base, "multitask"), tmp_path / "x")
     assert {row["name"] for row in by(results, task="b")} == {"teacher", "untuned", "sd-r", "sd-r/all"}
-    together = next(row for row in results["screening"] if row["cell"] == "all/seed-0" and row["student"] == "sd-r")
+    together = next(row for row in results["screening"] if row["cell"] == "_all/seed-0" and row["student"] == "sd-r")
     assert together["collected"] == 20
     assert ("sd-r", "sd-r/all") in {(row["a"], row["b"]) for row in results["comparisons"]}
 
