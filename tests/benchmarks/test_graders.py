@@ -178,3 +178,21 @@ def test_every_gsm8k_gold_answer_is_right_against_itself_and_wrong_against_the_n
         assert grade(item, f"The result is ${gold}.").right
         same = gold.replace(",", "") == other.replace(",", "")
         assert grade(item, other).right == same
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        ("It isn't true.", "no"),
+        ("It cannot be true", "no"),
+        ("(not True)", "no"),
+        ("It is not false.", "yes"),
+        ("That is not necessarily true.", None),
+        ("It is not the case that this is true", None),
+        ("No, it is not true", "no"),
+        ("Yes. That isn't false.", "yes"),
+    ],
+)
+def test_what_is_denied_is_no_yes(reply: str, says: str | None) -> None:
+    for gold in ("yes", "no"):
+        assert grade(Item(id="x", question="?", answer=gold, grader="yes_no"), reply).right == (gold == says)

@@ -63,6 +63,23 @@ def test_seeds_are_summed_and_their_accuracies_named() -> None:
     assert line["by_seed"] == [0.5, 1.0]
 
 
+def test_a_price_that_became_known_or_changed_counts_as_it_is_now() -> None:
+    used = {
+        "calls": 1, "input_tokens": 1000, "cached_tokens": 400, "output_tokens": 100, "cost": None, "unpriced_calls": 1,
+    }  # fmt: skip
+    answered = {"0": {"outcome": "right", "usage": {"solver": used}}}
+    assert summarize_arm("cot", "C", [answered], 200)["bill"]["cost"] is None
+    price = {"solver": {"input": 2.0, "cached": 0.5, "output": 8.0}}
+    found = summarize_arm("cot", "C", [answered], 200, (), price)
+    assert found["bill"]["cost"] == pytest.approx((600 * 2 + 400 * 0.5 + 100 * 8) / 1e6)
+
+
+def test_a_seed_whose_answers_all_failed_has_no_accuracy() -> None:
+    line = summarize_arm("sd-r", "S", [records("right", "wrong"), records("failed", "failed")], 200)
+    assert line["by_seed"] == [0.5, None]
+    assert line["accuracy"] == 0.5
+
+
 def test_an_arm_without_seeds_is_paired_with_every_seed_of_the_other() -> None:
     arms = {"cot": [records("right", "wrong")], "sd-r": [records("right", "right"), records("wrong", "right")]}
     (row,) = differences(arms, 200, [("sd-r", "cot")])

@@ -107,12 +107,29 @@ def test_answers_are_shares_where_a_task_says_so(tmp_path: Path) -> None:
     for right in (f"{number}%", f"{number} percent", f"0.0{number}", f"Answer: {number} %", f"{number}/100"):
         assert is_right(item, right), right
     assert not is_right(item, str(number))
+    named = lines(tmp_path / "b.jsonl", *({"question": f"Which {w}?", "answer": "Boeing 747"} for w in "ab"))
+    assert not is_right(load_task("jsonl", train=1, test=1, path=named, percent=True).test[0], "Airbus 747")
     plain = load_task("jsonl", train=1, test=1, path=file).test[0]
     assert is_right(plain, plain.answer.split()[0])
 
 
+def test_a_clock_may_be_read_in_any_form() -> None:
+    items = [item for item in offline_items("schedules", "train", 300) if item.aliases]
+    assert items
+    for item in items:
+        hour = int(item.answer)
+        half = f"{hour % 12 or 12} {'am' if hour < 12 else 'pm'}"
+        for reply in (f"{hour}:00", f"Answer: {hour}:00", half, half.replace(" ", ":00 ")):
+            assert is_right(item, reply), (item.answer, reply)
+        assert not is_right(item, f"{hour + 1}:00")
+
+
 def test_reasoning_gym_is_one_more_source() -> None:
     pytest.importorskip("reasoning_gym", reason="reasoning-gym isn't installed; it is an extra")
+    one, other = (load_task("reasoning-gym", train=30, test=5, subtask="chain_sum", train_seed=s) for s in (0, 1))
+    shared = {item.question for item in one.train} & {item.question for item in other.train}
+    assert len(shared) < 5
+    assert one.test == other.test
     task = load_task("reasoning-gym", train=12, test=6, subtask="chain_sum")
     assert (len(task.train), len(task.test)) == (12, 6)
     assert not {item.question for item in task.train} & {item.question for item in task.test}

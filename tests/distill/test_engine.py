@@ -6,9 +6,19 @@ from pathlib import Path
 
 import dspy
 import pytest
+from dspy.lm15 import Message, Response, TextPart, Usage
 from support.openai_server import OpenAIServer
 
-from divcon.distill import LMBackend, RunStore, StoredEngine, StoreError, collect, role_lm
+from divcon.distill import (
+    LMBackend,
+    RunStore,
+    StoredEngine,
+    StoreError,
+    at_station,
+    booked_to,
+    collect,
+    role_lm,
+)
 from divcon.programs import RolePredict
 from divcon.signatures import Answer, Decompose
 
@@ -108,6 +118,39 @@ def test_prices_are_applied_to_what_was_paid(tmp_path: Path) -> None:
     with OpenAIServer(counting()) as server:
         ask(stored_lm(server, tmp_path, price={"input": 1.0, "output": 2.0}))
         assert RunStore(tmp_path).paid()["solver"]["cost"] == pytest.approx((10 * 1 + 5 * 2) / 1e6)
+
+
+def test_what_was_paid_is_told_by_cell_and_in_prices_as_they_are_now(tmp_path: Path) -> None:
+    with OpenAIServer(counting()) as server:
+        lm = stored_lm(server, tmp_path)
+        with booked_to("a/seed-0"), at_station("collect"):
+            ask(lm)
+    store = RunStore(tmp_path)
+    assert store.paid("collect")["solver"]["calls"] == 1
+    assert store.paid("collect", "a/seed-0")["solver"]["calls"] == 1
+    assert store.paid("collect", "a/seed-1") == store.paid("screen") == {}
+    assert store.paid()["solver"]["cost"] is None
+    priced = store.paid(prices={"solver": {"input": 1.0, "output": 2.0}})["solver"]
+    assert (priced["cost"], priced["unpriced_calls"]) == (pytest.approx((10 * 1 + 5 * 2) / 1e6), 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "engine", "counted"),
+    [
+        ("gemini/gemini-2.5-flash", "auto", (30, 2020)),  # what was thought is billed as output
+        ("anthropic/claude-sonnet-4", "auto", (4030, 20)),  # what was cached is input too
+        ("openai/gpt-5-mini", "auto", (30, 20)),
+        ("gemini/gemini-2.5-flash", "litellm", (30, 20)),  # LiteLLM has counted it already
+    ],
+)
+def test_what_a_provider_leaves_out_of_its_counters_is_counted(
+    model: str, engine: str, counted: tuple[int, int]
+) -> None:
+    usage = Usage(input_tokens=30, output_tokens=20, cache_read_tokens=4000, reasoning_tokens=2000)
+    said = Response(id=None, model="m", message=Message.assistant([TextPart("7")]), finish_reason="stop", usage=usage)
+    found = LMBackend(dspy.LM(model, api_key="k", engine=engine, cache=False))._counted(said).usage
+    assert (found.input_tokens, found.output_tokens) == counted
+    assert found.cache_read_tokens == 4000
 
 
 def test_copies_share_engine_and_store(tmp_path: Path) -> None:

@@ -120,9 +120,9 @@ def test_main_over_seeds_is_paired_resumed_and_asks_nothing_twice(tmp_path: Path
 @pytest.mark.model
 def test_transfer_measures_all_pairs(tmp_path: Path, tiny_base: Base) -> None:
     with OpenAIServer(answer) as server:
-        arms = "  arms: [teacher, untuned, sd-r, se-a, se-t-direct]"
+        arms = "  arms: [teacher, untuned, sd-r, sd-r/stepwise, se-a, se-t-direct]"
         results = run(write(tmp_path, server.url, tiny_base, "transfer", arms), tmp_path / "x")
-    for name in ("sd-r", "se-a", "se-t-direct"):
+    for name in ("sd-r", "sd-r/stepwise", "se-a", "se-t-direct"):
         found = {(row["trained_on"], row["task"]) for row in by(results, name=name)}
         assert found == {("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")}
     assert len(by(results, name="teacher")) == 2
@@ -203,6 +203,16 @@ def test_what_makes_no_sense_is_refused_before_anything_is_asked(tmp_path: Path,
         load("main", "  arms: [sd-x]")
     with pytest.raises(ConfigError, match="may be followed by"):
         load("main", "  arms: [se-a/dag]")
+    with pytest.raises(ConfigError, match="writes an instruction for each task"):
+        load("transfer", "compile: {optimizer: MIPROv2}")
+    with pytest.raises(ConfigError, match=r"solvers\.x\.api_key_env: the environment variable NO_SUCH_KEY"):
+        load("solvers", "  solvers: {x: {model: openai/o, api_key_env: NO_SUCH_KEY}}")
+    with pytest.raises(ConfigError, match="the solver needs a model"):
+        load("solvers", "  solvers: {x: {model: scripted/references}}")
+    lacking = write(tmp_path, "http://127.0.0.1:9/v1", tiny_base, "main")
+    lacking.write_text(lacking.read_text().replace("rule: [none, oracle]", "rule: oracle"))
+    with pytest.raises(ConfigError, match="the arm sd-t needs a student of rule 'none'"):
+        load_experiment(lacking)
     with pytest.raises(ConfigError, match="a seed stands twice"):
         load("main", "  seeds: [1, 1]")
     with pytest.raises(ConfigError, match=r"there is no key 'experiment\.sizes'"):

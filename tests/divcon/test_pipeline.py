@@ -16,6 +16,7 @@ import pytest
 from support.openai_server import OpenAIServer, user_text
 
 from divcon import Run, load_pipeline
+from divcon._pipeline import MissingStation
 from divcon.distill import Base, ManifestError
 from divcon.programs import DivideAndConquer, ForeignEndpoint, bind
 
@@ -147,6 +148,16 @@ def test_a_student_is_refused_where_the_instruction_is_not_the_one_it_was_traine
         changed = Run(load_pipeline(file, ["program.max_subquestions=5"]), tmp_path / "run")
         with pytest.raises(ManifestError, match="another instruction"):
             changed.evaluate()
+
+
+def test_a_student_of_another_draw_of_the_data_is_not_evaluated(tmp_path: Path, tiny_base: Base, keyed: None) -> None:
+    with OpenAIServer(answer) as server:
+        file = pipeline(tmp_path, server, tiny_base)
+        Run(load_pipeline(file), tmp_path / "run").run()
+        drawn = Run(load_pipeline(file, ["task.train_seed=7"]), tmp_path / "run")
+        drawn.check()
+        with pytest.raises(MissingStation, match=r"SD-T isn't trained, or on other rows"):
+            drawn.evaluate()
 
 
 @pytest.mark.parametrize("optimizer", ["bootstrap", "LabeledFewShot"])
