@@ -147,6 +147,8 @@ def test_a_student_is_refused_where_the_instruction_is_not_the_one_it_was_traine
         Run(load_pipeline(file), tmp_path / "run").run()
         changed = Run(load_pipeline(file, ["program.max_subquestions=5"]), tmp_path / "run")
         with pytest.raises(ManifestError, match="another instruction"):
+            changed.answering_program()
+        with pytest.raises(MissingStation, match="on other rows or settings"):
             changed.evaluate()
 
 
