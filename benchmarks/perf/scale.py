@@ -1,6 +1,8 @@
-"""How the run store holds 100,000 traces, and how fast DROP's grader is; ratios against plain SQLite and a bare loop.
+"""How it holds at scale: 100,000 traces in the store, 10,000 answers graded, 10,000 questions in a report.
 
-Usage: python benchmarks/perf/store.py [--output FILE]
+The store is compared with plain SQLite, the report's opening with an empty page's in the same browser.
+
+Usage: python benchmarks/perf/scale.py [--output FILE]
 """
 
 from __future__ import annotations
@@ -8,18 +10,23 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import sqlite3
 import tempfile
 import time
 import tracemalloc
 from pathlib import Path
+from statistics import median
 
-from divcon.benchmarks import grade
+from _common import write
+
+from divcon.benchmarks import grade, summarize_arm, write_report
 from divcon.distill import RunStore, Trace
 from divcon.programs import Item
 
 TRACES = 100_000
 ANSWERS = 10_000
+QUESTIONS = 10_000
 
 
 def filled(folder: Path) -> RunStore:
@@ -82,16 +89,63 @@ def measure_grading() -> dict[str, float]:
     return {"answers": ANSWERS, "cpu_seconds": round(time.process_time() - started, 3), "right": right}
 
 
+def measure_report(folder: Path) -> dict[str, float] | None:
+    """Seconds until a report of 10,000 questions and three arms shows its first ones; None without Chromium."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        return None
+    from playwright.sync_api import sync_playwright
+
+    words = "More words. " * 12
+    items = [Item(id=str(n), question=f"What is {n} plus zero? {words}", answer=str(n)) for n in range(QUESTIONS)]
+    said = {
+        "status": "decomposed", "rule": "only_number", "sub_answers": "1. 3 + 4 = 7\n2. 7 + 0 = 7",
+        "subquestions": ["What is it at first?", "What is it in the end?"],
+    }  # fmt: skip
+    records = {
+        name: {
+            item.id: {"outcome": "right" if n % every else "wrong", "answer": item.answer, **said}
+            for n, item in enumerate(items)
+        }
+        for name, every in (("cot", 2), ("teacher", 5), ("sd-r", 6))
+    }
+    lines = [summarize_arm(name, name.upper(), [found], 200) for name, found in records.items()]
+    results = {
+        "task": {"name": "t"}, "questions": QUESTIONS, "teacher": {"model": "m", "scripted": False}, "solver": "s",
+        "student_base": "b", "arms": lines, "differences": [], "screening": {"by_student": {}}, "training": {},
+    }  # fmt: skip
+    file, empty = folder / "report.html", folder / "empty.html"
+    write_report(results, records, items, file)
+    empty.write_text("<!doctype html><details></details>")
+    quiet = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
+    seconds: dict[str, list[float]] = {"report": [], "empty": []}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=quiet)
+        for _ in range(5):
+            for name, page_file in (("report", file), ("empty", empty)):
+                page = browser.new_page()
+                started = time.perf_counter()
+                page.goto(page_file.as_uri())
+                page.wait_for_selector("details", state="attached")
+                seconds[name].append(time.perf_counter() - started)
+                page.close()
+        browser.close()
+    return {
+        "questions": QUESTIONS, "megabytes": round(file.stat().st_size / 1e6, 1),
+        "seconds": round(median(seconds["report"]), 2), "seconds_of_an_empty_page": round(median(seconds["empty"]), 3),
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = {"store": measure_store(Path(folder)), "drop_grading": measure_grading()}
-    text = json.dumps(found, indent=2) + "\n"
-    print(text)
-    if options.output:
-        options.output.write_text(text, encoding="utf-8")
+        found = {
+            "store": measure_store(Path(folder)), "drop_grading": measure_grading(),
+            "report": measure_report(Path(folder)),
+        }  # fmt: skip
+    write(options.output, found)
 
 
 if __name__ == "__main__":
