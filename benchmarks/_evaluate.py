@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -70,6 +69,8 @@ def evaluate_arms(
     The arms share one pool: the next one begins while the last answers of the one before are under way. An arm that
     has to be warmed up begins when nothing else runs.
 
+    `progress` is called with the arm that was answered last, and how many answers of all arms are there.
+
     What the store holds for an arm's fingerprint is not asked again, but for items that failed. A call that failed
     gives `failed`, never `wrong`; a solver's reply without a readable answer is `wrong` by the rule `unreadable`.
 
@@ -77,14 +78,14 @@ def evaluate_arms(
         Records by item id, in the order of the items; one dict an arm.
     """
     missing: list[list[_Job]] = []
-    done: Counter[int] = Counter()
-    for number, arm in enumerate(arms):
+    for arm in arms:
         there = store.outcomes(arm.name, arm.fingerprint)
         answered = {key for key, record in there.items() if record["outcome"] != "failed"}
-        missing.append([_Job(number, arm, at, item) for at, item in enumerate(items) if item.id not in answered])
-        done[number] = len(items) - len(missing[-1])
-        if progress:
-            progress(arm.name, done[number], len(items))
+        missing.append([_Job(arm, at, item) for at, item in enumerate(items) if item.id not in answered])
+    total = len(arms) * len(items)
+    done = total - sum(map(len, missing))
+    if progress and arms:
+        progress(arms[0].name, done, total)
 
     with at_station("evaluate"):
         for alone, jobs in _in_turns(arms, missing):
@@ -93,16 +94,15 @@ def evaluate_arms(
             ):
                 kept = record or {"outcome": "failed", "error": f"{type(error).__name__}: {error}"[:500]}
                 store.keep_outcome(job.arm.name, job.arm.fingerprint, job.position, job.item.id, kept)
-                done[job.number] += 1
+                done += 1
                 if progress:
-                    progress(job.arm.name, done[job.number], len(items))
+                    progress(job.arm.name, done, total)
     found = (store.outcomes(arm.name, arm.fingerprint) for arm in arms)
     return [{item.id: records[item.id] for item in items} for records in found]
 
 
 @dataclass(frozen=True)
 class _Job:
-    number: int
     arm: Arm
     position: int
     item: Item

@@ -280,7 +280,7 @@ class ExperimentRun:
             self.reporter.station("evaluate", f"{len(batch)} arms on {len(test)} questions")
             found = evaluate_arms(
                 [cell.arm for cell in batch], test, self.store, concurrency=settings.concurrency,
-                progress=lambda name, done, total: self.reporter.progress(f"evaluate {name}", done, total),
+                progress=lambda name, done, total: self.reporter.progress("evaluate", done, total, name),
             )  # fmt: skip
             measured.extend(zip(batch, found, strict=True))
             for run in {id(cell.run): cell.run for cell in batch}.values():

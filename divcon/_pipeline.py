@@ -524,7 +524,7 @@ class Run:
         self.reporter.station("evaluate", f"{len(arms)} arms on {len(test)} questions")
         found = evaluate_arms(
             arms, test, self.store, concurrency=settings.concurrency,
-            progress=lambda name, done, total: self.reporter.progress(f"evaluate {name}", done, total),
+            progress=lambda name, done, total: self.reporter.progress("evaluate", done, total, name),
         )  # fmt: skip
         records = {arm.name: answers for arm, answers in zip(arms, found, strict=True)}
         for arm in arms:

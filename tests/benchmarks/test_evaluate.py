@@ -12,6 +12,7 @@ from divcon.benchmarks import (
     difference_interval,
     differences,
     evaluate_arm,
+    evaluate_arms,
     summarize_arm,
 )
 from divcon.benchmarks._tables import wall_seconds
@@ -120,6 +121,18 @@ def test_every_pair_is_compared_over_questions_that_neither_failed() -> None:
     rows = differences({name: [found] for name, found in arms.items()}, 200)
     assert [(row["a"], row["b"], row["n"]) for row in rows] == [("a", "b", 2), ("a", "c", 2), ("b", "c", 3)]
     assert rows[0]["difference"] == pytest.approx(0.5)
+
+
+def test_the_next_arm_begins_before_the_one_before_is_through(tmp_path: Path, items: list[Item]) -> None:
+    store, told = RunStore(tmp_path), []
+    with OpenAIServer(lambda body: "7", delay=0.2) as server:
+        arms = [Arm(name, Direct(lm(server, store, name)), name, name) for name in ("a", "b", "c")]
+        found = evaluate_arms(
+            arms, items[:4], store, concurrency=12, progress=lambda name, done, total: told.append((done, total))
+        )
+    assert server.busiest > 4  # no arm has more questions than that
+    assert [len(records) for records in found] == [4, 4, 4]
+    assert told == [(done, 12) for done in range(13)]
 
 
 def test_agreement_with_references(items: list[Item]) -> None:
