@@ -499,6 +499,28 @@ class Experiment(_Strict):
         return Pipeline.model_validate(tree)
 
 
+def declared_pipelines(file: Path, overrides: Sequence[str] = ()) -> list[Pipeline]:
+    """The pipeline of a file, or for an experiment file one for each task, and each solver of its own.
+
+    Raises:
+        ConfigError: See `load_pipeline`.
+    """
+    try:
+        tree = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, YAMLError):
+        tree = None  # what is wrong is said below
+    if not (isinstance(tree, dict) and "experiment" in tree):
+        return [load_pipeline(file, overrides)]
+    experiment = load_experiment(file, overrides)
+    design = experiment.experiment
+    solvers = [{"roles__solver": one.model_dump(exclude_unset=True)} for one in (design.solvers or {}).values()]
+    first = next(iter(design.tasks))
+    return [
+        *(experiment.pipeline(task, design.seeds[0], design.measured) for task in design.tasks),
+        *(experiment.pipeline(first, design.seeds[0], design.measured, **change) for change in solvers),
+    ]
+
+
 def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Read and validate an experiment file; see `load_pipeline`."""
     return _load(file, overrides, Experiment)

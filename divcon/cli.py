@@ -287,15 +287,19 @@ _SHOWN = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "fai
 
 @app.command()
 def doctor(file: PipelineFile, run: RunFolder = None, overrides: Overrides = None) -> None:
-    """Say in one line each whether what a pipeline file needs is there; nothing is paid for."""
+    """Say in one line each whether what a pipeline or experiment file needs is there; nothing is paid for."""
     found = []
 
     def work() -> None:
-        from divcon._config import load_pipeline
+        from divcon._config import declared_pipelines
         from divcon._doctor import diagnose
 
-        pipeline = load_pipeline(file, overrides or [])
-        for finding in diagnose(pipeline, run or Path("runs") / file.stem):
+        folder = run or Path("runs") / file.stem
+        for finding in (
+            one for pipeline in declared_pipelines(file, overrides or []) for one in diagnose(pipeline, folder)
+        ):
+            if finding in found:
+                continue  # the cells of an experiment share most of what they need
             found.append(finding)
             text = _plain(finding.text) + (f"  {_plain(finding.remedy)}" if finding.level != "ok" else "")
             out.print(f"{_SHOWN[finding.level]} {finding.what}: {text}", highlight=False, soft_wrap=True)

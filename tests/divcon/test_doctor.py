@@ -112,3 +112,14 @@ def test_nothing_is_paid_for_before_the_doctor_has_looked(tmp_path: Path) -> Non
         assert "error: solver: The server at http://127.0.0.1:9/v1 can't be reached" in done.stderr
         assert "Traceback" not in done.stderr
         assert not server.requests
+
+
+def test_an_experiment_file_is_looked_at_too(root: Path, tmp_path: Path) -> None:
+    file = root / "examples" / "experiments" / "solvers.yaml"
+    done = subprocess.run([str(DIVCON), "doctor", str(file)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("packages:") == 1
+    address = ["--set", "experiment.solvers.wide={model: openai/x, api_base: 'http://127.0.0.1:9/v1'}"]
+    done = subprocess.run([str(DIVCON), "doctor", str(file), *address], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "127.0.0.1:9" in done.stdout
