@@ -15,9 +15,10 @@ from divcon.benchmarks._graders import Verdict, grade, grade_as_paper, grade_num
 from divcon.benchmarks._mlflow import TrackingError, log_to_mlflow
 from divcon.benchmarks._report import ReportError, Shown, arm_label, percent, write_experiment_report, write_report
 from divcon.benchmarks._statistics import accuracy_interval, difference_interval, holm, mean_interval, paired_p_value
-from divcon.benchmarks._tables import agreement, answers_of, differences, summarize_arm
+from divcon.benchmarks._tables import FACTORS, agreement, answers_of, differences, summarize_arm
 
 __all__ = [
+    "FACTORS",
     "Arm",
     "ReportError",
     "Shown",

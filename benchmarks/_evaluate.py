@@ -89,9 +89,7 @@ def evaluate_arms(
 
     with at_station("evaluate"):
         for alone, jobs in _in_turns(arms, missing):
-            for job, record, error in overlapped(
-                lambda job: _answer(job, job.first), jobs, 1 if alone else concurrency
-            ):
+            for job, record, error in overlapped(_answer, jobs, 1 if alone else concurrency):
                 kept = record or {"outcome": "failed", "error": f"{type(error).__name__}: {error}"[:500]}
                 store.keep_outcome(job.arm.name, job.arm.fingerprint, job.position, job.item.id, kept)
                 done += 1
@@ -121,7 +119,7 @@ def _in_turns(arms: Sequence[Arm], missing: Sequence[list[_Job]]) -> Iterator[tu
     yield False, together
 
 
-def _answer(job: _Job, warm_up: bool) -> dict[str, Any]:
+def _answer(job: _Job) -> dict[str, Any]:
     item = job.item
     started = time.time()
     fields: dict[str, Any]
@@ -147,6 +145,6 @@ def _answer(job: _Job, warm_up: bool) -> dict[str, Any]:
         "started": round(started, 3),
         "seconds": round(time.time() - started, 3),
         "usage": ledger.as_dict(),
-        **({"warm_up": True} if warm_up else {}),
+        **({"warm_up": True} if job.first else {}),
         **fields,
     }

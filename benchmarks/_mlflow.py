@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from divcon.benchmarks._tables import FACTORS
 from divcon.signatures import DivconError
-
-_FACTORS = ("task", "trained_on", "solver", "questions", "cap", "steps")
 
 
 class TrackingError(DivconError):
@@ -40,7 +39,7 @@ def log_to_mlflow(uri: str, experiment: str, name: str, results: Mapping[str, An
         raise TrackingError("Logging to MLflow needs its package.", "pip install 'divcon[mlflow]'") from error
     metrics: dict[str, float] = {}
     for line in results.get("rows") or results["arms"]:
-        where = [str(line[factor]) for factor in _FACTORS if factor in line]
+        where = [str(line[factor]) for factor in FACTORS if factor in line]
         key = ".".join([*where, line["name"].replace("/", "-")])
         if line["accuracy"] is None:
             continue

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from divcon.benchmarks._tables import FACTORS
 from divcon.distill import write_whole
 from divcon.programs import Item
 from divcon.signatures import DivconError
 
 Records = Mapping[str, dict[str, Any]]  # outcomes by item id
-FACTORS = {
-    "task": "task", "trained_on": "trained on", "solver": "solver", "questions": "training questions",
-    "cap": "subquestions allowed", "steps": "steps needed",
-}  # fmt: skip
 
 
 class ReportError(DivconError):

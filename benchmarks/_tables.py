@@ -16,6 +16,11 @@ from divcon.benchmarks._statistics import holm, mean_interval, paired_p_value
 from divcon.programs import Item, Usage, cost_of
 
 Records = Mapping[str, dict[str, Any]]  # outcomes by item id
+# what an experiment varies, and how that is called in a table; a line has those that tell it from the others
+FACTORS = {
+    "task": "task", "trained_on": "trained on", "solver": "solver", "questions": "training questions",
+    "cap": "subquestions allowed", "steps": "steps needed",
+}  # fmt: skip
 _GOT = {"right": 1.0, "wrong": 0.0, "failed": np.nan}
 
 

@@ -271,6 +271,7 @@ STUDENTS = {"none": "sd-t", "oracle": "sd-r"}  # by the rule that screens what t
 SINGLE = ("direct", "cot")  # programs that don't split
 PLANNED = ("teacher", "references", "untuned", "sd-t", "sd-r")  # may be solved in other ways: sd-r/dag
 WAYS = tuple(way for way in get_args(Solving) if way != "single_call")
+TRAINED = (*STUDENTS.values(), *SOLVER_STUDENTS)  # programs with a student that was trained
 ARMS = (*SINGLE, *PLANNED, *SOLVER_STUDENTS, "self-ask")
 
 
@@ -437,6 +438,13 @@ class Design(_Strict):
         """The arms: those given, or the kind's own."""
         return list(self.arms or _DEFAULT_ARMS[self.kind])
 
+    @property
+    def solver_changes(self) -> dict[str, dict[str, Any]]:
+        """What `Experiment.pipeline` has to change for each of `solvers`."""
+        return {
+            name: {"roles__solver": one.model_dump(exclude_unset=True)} for name, one in (self.solvers or {}).items()
+        }
+
 
 class Experiment(_Strict):
     """A whole experiment file: a design, and the pipeline's sections but for `task` and `evaluate.arms`."""
@@ -466,10 +474,8 @@ class Experiment(_Strict):
                 f"compile.optimizer {self.compile.optimizer} writes an instruction for each task, and a student of one "
                 f"task answers no other's; {design.kind} takes {', '.join(_FEW_SHOT)}"
             )
-        changes: list[dict[str, Any]] = [{}]
-        changes += [{"roles__solver": one.model_dump(exclude_unset=True)} for one in (design.solvers or {}).values()]
         for task in design.tasks:
-            for change in changes:
+            for change in ({}, *design.solver_changes.values()):
                 try:
                     self.pipeline(task, design.seeds[0], design.measured, **change)
                 except ValidationError as error:
@@ -513,11 +519,13 @@ def declared_pipelines(file: Path, overrides: Sequence[str] = ()) -> list[Pipeli
         return [load_pipeline(file, overrides)]
     experiment = load_experiment(file, overrides)
     design = experiment.experiment
-    solvers = [{"roles__solver": one.model_dump(exclude_unset=True)} for one in (design.solvers or {}).values()]
     first = next(iter(design.tasks))
     return [
         *(experiment.pipeline(task, design.seeds[0], design.measured) for task in design.tasks),
-        *(experiment.pipeline(first, design.seeds[0], design.measured, **change) for change in solvers),
+        *(
+            experiment.pipeline(first, design.seeds[0], design.measured, **change)
+            for change in design.solver_changes.values()
+        ),
     ]
 
 

@@ -18,10 +18,11 @@ from itertools import product, zip_longest
 from pathlib import Path
 from typing import Any
 
-from divcon._config import STUDENTS, Experiment
+from divcon._config import TRAINED, Experiment
 from divcon._doctor import diagnose
-from divcon._pipeline import Incomplete, Reporter, Run, Silent, Unfit
+from divcon._pipeline import Reporter, Run, Silent, Unfit, heed, require_all_answered
 from divcon.benchmarks import (
+    FACTORS,
     Arm,
     Shown,
     arm_label,
@@ -35,7 +36,6 @@ from divcon.benchmarks import (
 )
 from divcon.benchmarks.tasks import LoadedTask, load_task
 from divcon.distill import (
-    SOLVER_STUDENTS,
     NothingToLearn,
     RunStore,
     booked_to,
@@ -64,7 +64,6 @@ _PAIRS = [
     ("references", "self-ask"), ("references/stepwise", "self-ask"), ("references", "references/stepwise"),
     ("teacher", "teacher/stepwise"), ("sd-r", "sd-r/all"),
 ]  # fmt: skip
-_FACTORS = ("task", "trained_on", "solver", "questions", "cap", "steps")
 
 
 @dataclass(frozen=True)
@@ -184,8 +183,8 @@ class ExperimentRun:
     def _solvers(self, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[_Cell]]:
         for seed, task in product(seeds, tasks):
             run = self.trained(self.run_of(task, seed), f"{task}, seed {seed}")
-            for solver, endpoint in (self.experiment.experiment.solvers or {}).items():
-                other = self.run_of(task, seed, roles__solver=endpoint.model_dump(exclude_unset=True))
+            for solver, change in self.experiment.experiment.solver_changes.items():
+                other = self.run_of(task, seed, **change)
                 batch = []
                 for name in self.arms:
                     adapter = _adapter_of(run, name) if _trained(name) else None
@@ -253,17 +252,10 @@ class ExperimentRun:
                         f"The experiment depth needs reference subquestions, and {bare[0]} has none.",
                         "Take a task whose data has them.",
                     )
-        for run in [*runs[:1], *(self._with_solver(name) for name in design.solvers or {})]:
-            for finding in diagnose(run.pipeline, self.folder):
-                if finding.level == "failure":
-                    raise Unfit(f"{finding.what}: {finding.text}", finding.remedy)
-                if finding.level == "warning":
-                    self.reporter.finished(finding.what, f"warning: {finding.text}")
-
-    def _with_solver(self, name: str) -> Run:
-        design = self.experiment.experiment
-        endpoint = (design.solvers or {})[name].model_dump(exclude_unset=True)
-        return self.run_of(next(iter(design.tasks)), design.seeds[0], roles__solver=endpoint)
+        first, task = design.seeds[0], next(iter(design.tasks))
+        with_solvers = [self.run_of(task, first, **change) for change in design.solver_changes.values()]
+        for run in [*runs[:1], *with_solvers]:
+            heed(diagnose(run.pipeline, self.folder), self.reporter)
 
     def run(self) -> dict[str, Any]:
         """Train, ask and measure whatever is missing, and write `KIND.json`, `KIND.csv` and `KIND.html`.
@@ -288,15 +280,7 @@ class ExperimentRun:
         results, answers = self._results(measured)
         results["seconds"] = round(time.perf_counter() - started, 1)
         self._write(results, answers, measured)
-        failed = sum(row["failed"] for row in results["rows"])
-        if failed:
-            first = next(error for row in results["rows"] for error in row["errors"])
-            incomplete = Incomplete(
-                f"{failed} answers failed and are in no figure; the first: {first}",
-                "Run the same command again; only what failed is asked again.",
-            )
-            incomplete.results = results
-            raise incomplete
+        require_all_answered(results, results["rows"])
         return results
 
     def close(self) -> None:
@@ -315,7 +299,7 @@ class ExperimentRun:
         for cell, records in measured:
             for steps, part in self._parts(cell, records):
                 factors = {**cell.factors, **({"steps": steps} if steps else {})}
-                key = (*(factors.get(name) for name in _FACTORS), cell.arm.name)
+                key = (*(factors.get(name) for name in FACTORS), cell.arm.name)
                 # An arm that no seed changes was asked once, and counts once.
                 if all(cell.arm.fingerprint != other.arm.fingerprint for other, _ in groups[key]):
                     groups[key].append((cell, part))
@@ -325,7 +309,7 @@ class ExperimentRun:
             answers[key] = [records for _, records in found]
             arm = cell.arm
             line = summarize_arm(arm.name, arm.label, answers[key], resamples, arm.local, arm.prices)
-            factors = {name: value for name, value in zip(_FACTORS, key[:-1], strict=True) if value is not None}
+            factors = {name: value for name, value in zip(FACTORS, key[:-1], strict=True) if value is not None}
             rows.append({**factors, "questions_tested": len(answers[key][0]), **line})
         roles = self.experiment.roles
         design = self.experiment.experiment
@@ -344,7 +328,7 @@ class ExperimentRun:
             "program": self.experiment.program.model_dump(),
             "train": self.experiment.train.model_dump(),
             "rows": rows,
-            "comparisons": self._comparisons(rows, answers),
+            "comparisons": self._comparisons(answers),
             "costs": self._costs(rows),
             "screening": self._screening(),
             "paid": self.store.paid(prices=first.prices()),
@@ -363,13 +347,11 @@ class ExperimentRun:
         for steps in sorted(set(needed.values())):
             yield steps, {key: record for key, record in records.items() if needed[key] == steps}
 
-    def _comparisons(
-        self, rows: Sequence[dict[str, Any]], answers: dict[tuple[Any, ...], list[dict[str, dict[str, Any]]]]
-    ) -> list[dict[str, Any]]:
+    def _comparisons(self, answers: dict[tuple[Any, ...], list[dict[str, dict[str, Any]]]]) -> list[dict[str, Any]]:
         """The planned comparisons, within each combination of the other factors; Holm's correction is over them all."""
         groups: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
         for key, found in answers.items():
-            factors = dict(zip(_FACTORS, key[:-1], strict=True))
+            factors = dict(zip(FACTORS, key[:-1], strict=True))
             if factors["trained_on"] not in (None, factors["task"]):
                 continue
             groups[tuple((n, v) for n, v in factors.items() if v is not None and n != "trained_on")][key[-1]] = found
@@ -430,7 +412,7 @@ class ExperimentRun:
         for task in self.experiment.experiment.tasks:
             items = next(cell.run.task.test for cell, _ in measured if cell.factors["task"] == task)
             arms = [
-                (arm_label(row), answers[(*(row.get(name) for name in _FACTORS), row["name"])][0])
+                (arm_label(row), answers[(*(row.get(name) for name in FACTORS), row["name"])][0])
                 for row in results["rows"]
                 if row["task"] == task and "steps" not in row
             ]
@@ -449,7 +431,7 @@ def _adapter_of(run: Run, arm: str) -> Path:
 
 
 def _trained(arm: str) -> bool:
-    return arm.partition("/")[0] in (*STUDENTS.values(), *SOLVER_STUDENTS)
+    return arm.partition("/")[0] in TRAINED
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:

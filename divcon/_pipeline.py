@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import Any, Protocol, cast
 import dspy
 from dspy.utils.exceptions import LMError
 
-from divcon._config import SINGLE, STUDENTS, Endpoint, Pipeline
-from divcon._doctor import diagnose
+from divcon._config import SINGLE, STUDENTS, TRAINED, Endpoint, Pipeline
+from divcon._doctor import Finding, diagnose
 from divcon._models import Models, adapter_of, identity_of, sampling_temperature
 from divcon.benchmarks import (
     Arm,
@@ -111,6 +111,40 @@ class Silent:
     def progress(self, name: str, done: int, total: int, note: str = "") -> None: ...
 
     def finished(self, name: str, text: str) -> None: ...
+
+
+def heed(findings: Iterable[Finding], reporter: Reporter) -> None:
+    """Tell the doctor's warnings, and stop at the first thing that would stop the work.
+
+    Raises:
+        Unfit: With that thing.
+    """
+    for finding in findings:
+        if finding.level == "failure":
+            raise Unfit(f"{finding.what}: {finding.text}", finding.remedy)
+        if finding.level == "warning":
+            reporter.finished(finding.what, f"warning: {finding.text}")
+
+
+def require_all_answered(results: dict[str, Any], lines: Sequence[dict[str, Any]]) -> None:
+    """Raise where answers failed, with what was found nevertheless.
+
+    Args:
+        results: All that was found.
+        lines: Its lines of arms.
+
+    Raises:
+        Incomplete: Some answers failed.
+    """
+    failed = sum(line["failed"] for line in lines)
+    if failed:
+        first = next(error for line in lines for error in line["errors"])
+        incomplete = Incomplete(
+            f"{failed} answers failed and are in no accuracy; the first: {first}",
+            "Run the same command again; only what failed is asked again.",
+        )
+        incomplete.results = results
+        raise incomplete
 
 
 @dataclass
@@ -290,11 +324,7 @@ class Run:
             asks += ["solver", *(["decomposer"] if any(map(_is_served, self.pipeline.arms)) else [])]
         if not asks:
             return
-        for finding in diagnose(self.pipeline, self.folder, asks=tuple(asks)):
-            if finding.level == "failure":
-                raise Unfit(f"{finding.what}: {finding.text}", finding.remedy)
-            if finding.level == "warning":
-                self.reporter.finished(finding.what, f"warning: {finding.text}")
+        heed(diagnose(self.pipeline, self.folder, asks=tuple(asks)), self.reporter)
 
     def compile(self) -> None:
         """Optimize the teacher's prompt, if the file asks for it."""
@@ -448,7 +478,7 @@ class Run:
         base, _, way = name.partition("/")
         solving = cast("Solving | None", way or None)
         endpoint, solver = self.pipeline.roles.solver, identity_of(self.solver)
-        trained = base in (*STUDENTS.values(), *SOLVER_STUDENTS)
+        trained = base in TRAINED
         folder = (adapter or self._adapter(base)) if trained else None
         built: Any
         decomposer: Any
@@ -482,8 +512,7 @@ class Run:
         if base in _ASKED_OF_TEACHER and self.pipeline.roles.teacher.scripted:
             label += " (scripted)"
         served = _is_served(name) and self.pipeline.roles.decomposer.serve == "vllm"
-        local = {"untuned": ("decomposer",), "sd-t": ("decomposer",), "sd-r": ("decomposer",)}.get(base, ())
-        local = ("solver",) if base in SOLVER_STUDENTS else local
+        local = ("solver" if base in SOLVER_STUDENTS else "decomposer",) if _is_served(name) else ()
         grading = self._grading
         return Arm(
             name, built, fingerprint(stamp, *grading) if grading else stamp, label, served, local,
@@ -536,15 +565,7 @@ class Run:
         if tracking := self.pipeline.tracking:
             files = [self.folder / "results.json", self.folder / "report.html"]
             log_to_mlflow(tracking.mlflow, tracking.experiment, self.folder.name, results, files)
-        failed = sum(arm["failed"] for arm in results["arms"])
-        if failed:
-            first = next(error for arm in results["arms"] for error in arm["errors"])
-            incomplete = Incomplete(
-                f"{failed} answers failed and are in no accuracy; the first: {first}",
-                "Run the same command again; only what failed is asked again.",
-            )
-            incomplete.results = results
-            raise incomplete
+        require_all_answered(results, results["arms"])
         return results
 
     def run(self) -> dict[str, Any]:
@@ -752,7 +773,7 @@ _WAYS = {"direct": "without steps", "stepwise": "step by step", "dag": "as a gra
 
 def _is_served(arm: str) -> bool:
     """Whether an arm's student answers, tuned or not."""
-    return arm.partition("/")[0] in ("untuned", *STUDENTS.values(), *SOLVER_STUDENTS)
+    return arm.partition("/")[0] in ("untuned", *TRAINED)
 
 
 def _write_demo(demo: dict[str, Any]) -> dict[str, Any]:

@@ -441,7 +441,9 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
 def print_rows(results: dict[str, Any], folder: Path) -> None:
     """The table of an experiment."""
     kind, rows = results["experiment"], results["rows"]
-    factors = [n for n in ("task", "trained_on", "solver", "questions", "cap", "steps") if any(n in r for r in rows)]
+    from divcon.benchmarks import FACTORS
+
+    factors = [name for name in FACTORS if any(name in row for row in rows)]
     table = Table(title=f"{kind}: {results['question']}", title_justify="left")
     for name in (*factors, "program"):
         table.add_column(name.replace("_", " "), no_wrap=True)
