@@ -156,6 +156,7 @@ def test_a_browser_finds_filters_and_opens_questions(run_report: Callable[..., P
         page.fill("#words", "What is 4 plus")
         assert page.inner_text("#count") == "1 questions"
         page.locator("#questions summary").click()
+        page.locator("#questions pre").first.wait_for()  # a browser tells of the opening a moment after the click
         shown = page.inner_text("#questions")
         assert "1. How many <b>bags</b>?" in shown
         assert "Answer: 7" in shown
