@@ -22,7 +22,7 @@ _NUMBER = re.compile(
     r"(?P<whole>\d{1,3}(?:,\d{3})++(?!\d)|\d++)?+(?P<part>\.\d++)?+(?:\s?/\s?(?P<denominator>\d++))?+"
     r"(?!\w|[.,]\d)"
 )
-_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+_BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")  # with braces in it: \boxed{\frac{1}{2}}
 _HASHES = re.compile(r"####\s*([-+−$€£¥\d.][^\n]*)")
 _MARKER = re.compile(r"(?im)^\W*(?:the )?(?:final )?answer\b(?: is)?\s*[:=]?\s*(.+)$")
 
@@ -48,6 +48,9 @@ class Verdict:
             object.__setattr__(self, "score", float(self.right))
 
 
+_LATEX = ((re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}"), r"\1/\2"), (re.compile(r"\{,\}"), ","))
+
+
 def numbers(text: str, percent: bool = False) -> list[Fraction]:
     """The numbers in `text`, in order, exactly.
 
@@ -56,6 +59,8 @@ def numbers(text: str, percent: bool = False) -> list[Fraction]:
         percent: Whether a number before a percent sign is a hundredth of itself; otherwise the sign says nothing.
     """
     found = []
+    for written, plain in _LATEX:
+        text = written.sub(plain, text)
     for match in _NUMBER.finditer(text):
         if match["whole"] is None and match["part"] is None:
             continue
@@ -235,20 +240,34 @@ def is_number(text: str) -> bool:
     return bool(re.fullmatch(r"[-+−$€£¥\s\d.,/%]+", text)) and len(numbers(text)) == 1
 
 
+KINDS = ("number", "percent", "text", "yes_no", "choice", "drop")
+
+
+def kind_of(answer: str) -> str:
+    """The grader for a gold answer of which nothing else is known: by its form."""
+    if re.fullmatch(r"\([A-Za-z]\)", answer.strip()):
+        return "choice"
+    if answer.strip().casefold() in YES_NO:
+        return "yes_no"
+    return "number" if is_number(answer) else "text"
+
+
 def grade(item: Item, reply: str) -> Verdict:
-    """Grade an answer strictly, by the item's grader; without one, a number by value and anything else by its text."""
-    if item.grader == "drop":
-        return grade_drop(item.references or [(gold,) for gold in (item.answer, *item.aliases)], reply)
-    if item.grader == "yes_no":
+    """Grade an answer strictly, by the item's grader; without one, by the form of its gold answer."""
+    golds = [item.answer, *item.aliases]
+    kind = item.grader or kind_of(item.answer)
+    if kind == "drop":
+        return grade_drop(item.references or [(gold,) for gold in golds], reply)
+    if kind == "yes_no":
         return grade_yes_no(item.answer, reply)
-    if item.grader == "choice":
+    if kind == "choice":
         return grade_choice(item.answer, item.question, reply)
-    if item.grader == "percent":
+    if kind == "percent":
         return grade_number(item.answer, reply, percent=True)
-    if item.grader == "number" or (not item.grader and is_number(item.answer)):
+    if kind == "number":
         verdict = grade_number(item.answer, reply)
-        return verdict if verdict.right or not item.aliases else grade_text([item.answer, *item.aliases], reply)
-    return grade_text([item.answer, *item.aliases], reply)
+        return verdict if verdict.right or not item.aliases else grade_text(golds, reply)
+    return grade_text(golds, reply)
 
 
 # What each task's answers are; tasks that aren't here are graded by the form of the gold answer.
@@ -266,11 +285,8 @@ def item_of(task: str, golds: Sequence[str], question: str = "") -> Item:
         golds: Accepted answers; for DROP the spans of one are separated by semicolons.
         question: Needed where the answer is one of its options.
     """
-    kind = GRADERS.get(task, "")
-    if re.fullmatch(r"\([A-Za-z]\)", golds[0].strip()):
-        kind = "choice"
-    elif golds[0].strip().casefold() in YES_NO:
-        kind = "yes_no"
+    form = kind_of(golds[0])
+    kind = form if form in ("choice", "yes_no") else GRADERS.get(task, "")
     references = tuple(tuple(span.strip() for span in gold.split(";")) for gold in golds) if kind == "drop" else ()
     return Item(
         id="", question=question, answer=golds[0].strip(), aliases=tuple(gold.strip() for gold in golds[1:]),

@@ -45,6 +45,8 @@ def log_to_mlflow(uri: str, experiment: str, name: str, results: Mapping[str, An
             continue
         metrics |= {f"{key}.accuracy": line["accuracy"], f"{key}.failed": line["failed"]}
         metrics |= {f"{key}.ci95_low": line["ci95"][0], f"{key}.ci95_high": line["ci95"][1]}
+        if "f1" in line:
+            metrics[f"{key}.f1"] = line["f1"]
         if line["bill"] and line["bill"]["cost"] is not None:
             metrics[f"{key}.cost"] = line["bill"]["cost"]
     given = {

@@ -59,7 +59,7 @@ def write_report(results: Mapping[str, Any], records: Mapping[str, Records], ite
     ]  # fmt: skip
     view = {
         "title": f"Which half to distil: {name}",
-        "tables": [{"caption": "", "factors": [], "lines": results["arms"]}],
+        "tables": [_table("", [], results["arms"])],
         "comparisons": results["differences"],
         "costs": {name: results["costs"]} if results.get("costs") else {},
         "screening": screening,
@@ -84,7 +84,7 @@ def write_experiment_report(results: Mapping[str, Any], shown: Sequence[Shown], 
     for task in results["tasks"]:
         lines = [row for row in results["rows"] if row["task"] == task]
         factors = [name for name in FACTORS if name != "task" and any(name in line for line in lines)]
-        tables.append({"caption": task, "factors": factors, "lines": lines})
+        tables.append(_table(task, factors, lines))
     view = {
         "title": f"{results['experiment']}: {results['question']}",
         "tables": tables,
@@ -94,6 +94,11 @@ def write_experiment_report(results: Mapping[str, Any], shown: Sequence[Shown], 
         "plots": list(_experiment_plots(results)),
     }
     _write(results, view, shown, file)
+
+
+def _table(caption: str, factors: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    more = {name: any(name in line for line in lines) for name in ("by_seed", "f1")}
+    return {"caption": caption, "factors": factors, "lines": lines, **more}
 
 
 _TRAINED = ("rows", "steps", "first_loss", "last_loss", "seconds")
@@ -108,11 +113,10 @@ def _write(results: Mapping[str, Any], view: dict[str, Any], shown: Sequence[Sho
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["percent"] = percent
-    lines = {task: [line for line in view["tables"][n]["lines"] if "steps" not in line] for n, task in _tables(view)}
     html = environment.get_template("report.html.j2").render(
         results=results,
         **view,
-        advice=[advice(task, lines[task], costs) for task, costs in view["costs"].items()],
+        advice=[advice(task, _lines(view, costs), costs) for task, costs in view["costs"].items()],
         factor_names=FACTORS,
         browser=_browser(shown),
         configuration=json.dumps(
@@ -127,9 +131,10 @@ _CONFIGURED = (
 )  # fmt: skip
 
 
-def _tables(view: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
-    for number, task in enumerate(view["costs"]):
-        yield (number if len(view["tables"]) > 1 else 0), task
+def _lines(view: Mapping[str, Any], costs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The lines that costs were compared over."""
+    lines = [line for table in view["tables"] for line in table["lines"] if "steps" not in line]
+    return [line for line in lines if all(line.get(key) == value for key, value in costs.get("where", {}).items())]
 
 
 def percent(value: float | None, digits: int = 0) -> str:
@@ -239,9 +244,9 @@ def _experiment_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         else:
             labelled = [{**line, "label": arm_label(line)} for line in lines]
             yield f"{task}: accuracy", _plots.accuracy_plot(f"accuracy-{task}", labelled)
-        if task in results["costs"]:
-            whole = [line for line in lines if "steps" not in line]
-            yield f"{task}: accuracy and cost", _pareto(f"pareto-{task}", whole, results["costs"][task])
+    for number, (where, costs) in enumerate(results["costs"].items()):
+        lines = _lines({"tables": [{"lines": rows}]}, costs)
+        yield f"{where}: accuracy and cost", _pareto(f"pareto-{number}", lines, costs)
 
 
 def _heat_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -174,15 +174,18 @@ class Task(_Strict):
         name: `word-problems`, `passage-hops`, `schedules`, `unit-conversion` or `deduction`, which are generated, or
             `offline`, the first two of them; `reasoning-gym`, which its package generates; `gsm8k`, `drop`,
             `bamboogle`, `musique`, `hotpotqa`, `strategyqa`, `svamp`, `multiarith` or `bbh`; or `jsonl`, your own.
-        path: A file; for `bbh` also a folder of files.
-        hub: A data set's hub name, instead of a path.
+        path: A file; for `bbh` also a folder of files. Training and test questions are drawn from it.
+        test_path: A file of test questions, where they have one of their own; `path` holds training questions then.
+        hub: A data set's hub name, instead of a path; training and test questions are drawn from all its splits.
+        test_split: The hub's split with the test questions; the others hold training questions then.
         subtask: Of `bbh`, all of the folder without it; for `reasoning-gym` the data set's name.
         train: Questions to collect on.
         test: Held-out questions to evaluate on.
         seed: Of what is drawn, and where train and test part.
         train_seed: Of the training questions alone, so that several seeds share a test set; `seed` without it.
         percent: Whether answers are shares: "12 %" and "0.12" are the same then. Otherwise the sign says nothing.
-        overlap: What to do with training questions that stand in the test set too: `refuse` the run, or `drop` them.
+        overlap: What to do with training questions that stand in the test set too, whole or in a run of 13 words:
+            `refuse` the run, or `drop` them. `same` refuses equal questions only, for data made from one template.
     """
 
     name: Literal[
@@ -190,14 +193,16 @@ class Task(_Strict):
         "gsm8k", "drop", "bamboogle", "musique", "hotpotqa", "strategyqa", "svamp", "multiarith", "bbh", "jsonl",
     ]  # fmt: skip
     path: Path | None = None
+    test_path: Path | None = None
     hub: str | None = None
+    test_split: str | None = None
     subtask: str | None = None
     train: int = Field(ge=1)
     test: int = Field(ge=1)
     seed: int = 0
     train_seed: int | None = None
     percent: bool = False
-    overlap: Literal["refuse", "drop"] = "refuse"
+    overlap: Literal["refuse", "drop", "same"] = "refuse"
 
     @model_validator(mode="after")
     def _has_source(self) -> Task:
@@ -205,6 +210,10 @@ class Task(_Strict):
             raise ValueError("the task reasoning-gym needs subtask (the name of one of its data sets)")
         if self.name not in ("offline", "reasoning-gym", *FAMILIES) and not (self.path or self.hub):
             raise ValueError(f"the task {self.name} needs path (a file) or hub (a data set's name)")
+        if self.test_path and not self.path:
+            raise ValueError("task.test_path goes with task.path (the training questions)")
+        if self.test_split and not self.hub:
+            raise ValueError("task.test_split goes with task.hub (a data set's name)")
         return self
 
     @property
@@ -272,7 +281,8 @@ SINGLE = ("direct", "cot")  # programs that don't split
 PLANNED = ("teacher", "references", "untuned", "sd-t", "sd-r")  # may be solved in other ways: sd-r/dag
 WAYS = tuple(way for way in get_args(Solving) if way != "single_call")
 TRAINED = (*STUDENTS.values(), *SOLVER_STUDENTS)  # programs with a student that was trained
-ARMS = (*SINGLE, *PLANNED, *SOLVER_STUDENTS, "self-ask")
+SOLVING = (*SOLVER_STUDENTS, "se-untuned")  # the teacher splits, and the student's base solves, trained or not
+ARMS = (*SINGLE, *PLANNED, *SOLVING, "self-ask")
 
 
 def _known_arm(name: str) -> str:
@@ -295,8 +305,8 @@ class Evaluate(_Strict):
     Attributes:
         arms: In the order of the table; by default direct, cot, teacher, untuned and the students that screen.rule
             gives. More are `references`, `self-ask` and the students of the solver: `se-t`, `se-a`, `se-t-direct`,
-            `se-a-direct`, which are trained where they stand here. `teacher/dag` is the teacher's arm solved as a
-            graph, and so on.
+            `se-a-direct`, which are trained where they stand here, and `se-untuned`, what they were before.
+            `teacher/dag` is the teacher's arm solved as a graph, and so on.
         grader: `strict`, or `paper` for the lenient graders of the paper's code, for comparison with its figures only;
             screening goes by it too.
         resamples: Of the paired bootstrap.
@@ -382,14 +392,14 @@ _NAMES_FOLDERS = r"[a-z0-9][a-z0-9_.-]*"
 
 
 _DEFAULT_ARMS: dict[str, list[str]] = {
-    "main": ["direct", "cot", "teacher", "references", "untuned", "sd-t", "sd-r", "se-t", "se-a"],
-    "transfer": ["teacher", "untuned", "sd-r", "se-a"],
+    "main": ["direct", "cot", "teacher", "references", "untuned", "sd-t", "sd-r", "se-untuned", "se-t", "se-a"],
+    "transfer": ["cot", "teacher", "untuned", "sd-r", "se-a"],
     "solvers": ["direct", "cot", "teacher", "untuned", "sd-r"],
     "dynamic": ["direct", "cot", "teacher", "teacher/stepwise", "self-ask"],
-    "multitask": ["teacher", "untuned", "sd-r"],
+    "multitask": ["cot", "teacher", "untuned", "sd-r"],
     "depth": ["direct", "cot", "teacher", "untuned", "sd-r", "se-a"],
-    "curve": ["teacher", "sd-r", "se-t", "se-a"],
-    "cap": ["teacher", "sd-r"],
+    "curve": ["cot", "teacher", "sd-r", "se-t", "se-a"],
+    "cap": ["cot", "teacher", "sd-r"],
 }
 _FEW_SHOT = ("none", "bootstrap", "BootstrapFewShot", "BootstrapFewShotWithRandomSearch", "LabeledFewShot")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import sys
@@ -174,6 +176,12 @@ def _endpoint(role: str, endpoint: Endpoint) -> Iterator[Finding]:
     if endpoint.api_base:
         yield _reached(role, ServerClient(endpoint.api_base, key or _usual_key(model), timeout=10.0), name, model)
         return
+    if not _known_provider(model):
+        yield Finding(
+            "failure", role, f"LiteLLM knows no provider for {model}",
+            f"Correct roles.{role}.model: a provider's name, a slash and the model.",
+        )  # fmt: skip
+        return
     missing = [] if key else _missing_keys(model)
     if missing:
         yield Finding(
@@ -202,6 +210,18 @@ def _reached(what: str, client: ServerClient, name: str, model: str) -> Finding:
 
 def _usual_key(model: str) -> str | None:
     return os.environ.get("OPENAI_API_KEY") if model.startswith("openai/") else None
+
+
+def _known_provider(model: str) -> bool:
+    import litellm
+    from litellm.exceptions import BadRequestError
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints a list of providers beside the error
+            litellm.get_llm_provider(model)
+    except BadRequestError:
+        return False
+    return True
 
 
 def _missing_keys(model: str) -> list[str]:

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import product, zip_longest
+from itertools import pairwise, product, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from divcon.benchmarks import (
     summarize_arm,
     write_experiment_report,
 )
-from divcon.benchmarks.tasks import LoadedTask, load_task
+from divcon.benchmarks.tasks import COMMON, LoadedTask, load_task
 from divcon.distill import (
     NothingToLearn,
     RunStore,
@@ -62,7 +62,8 @@ _PAIRS = [
     ("se-a", "teacher"), ("se-t", "teacher"), ("se-a", "se-a-direct"), ("se-t", "se-t-direct"), ("teacher", "cot"),
     ("teacher", "direct"), ("cot", "direct"), ("teacher", "self-ask"), ("teacher/stepwise", "self-ask"),
     ("references", "self-ask"), ("references/stepwise", "self-ask"), ("references", "references/stepwise"),
-    ("teacher", "teacher/stepwise"), ("sd-r", "sd-r/all"),
+    ("teacher", "teacher/stepwise"), ("sd-r", "sd-r/all"), ("references", "teacher"), ("sd-r", "references"),
+    ("se-a", "se-untuned"),
 ]  # fmt: skip
 
 
@@ -97,6 +98,7 @@ class ExperimentRun:
     folder: Path
     reporter: Reporter = field(default_factory=Silent)
     _ran: list[Run] = field(default_factory=list, init=False)
+    _tasks: dict[tuple[str, int, int], LoadedTask] = field(default_factory=dict, init=False)
 
     @cached_property
     def store(self) -> RunStore:
@@ -131,10 +133,13 @@ class ExperimentRun:
 
     def _loaded(self, task: str, seed: int, train: int) -> LoadedTask:
         """A task's questions; their ids carry its name, since all tasks share the store."""
-        given = self.experiment.experiment.tasks[task].model_dump()
-        loaded = load_task(**{**given, "train_seed": seed, "train": train})
-        named: Callable[[Item], Item] = lambda item: replace(item, id=f"{task}:{item.id}")  # noqa: E731
-        return replace(loaded, train=[*map(named, loaded.train)], test=[*map(named, loaded.test)])
+        key = (task, seed, train)
+        if key not in self._tasks:  # a file may be large, and cells are many
+            given = self.experiment.experiment.tasks[task].model_dump()
+            loaded = load_task(**{**given, "train_seed": seed, "train": train})
+            named: Callable[[Item], Item] = lambda item: replace(item, id=f"{task}:{item.id}")  # noqa: E731
+            self._tasks[key] = replace(loaded, train=[*map(named, loaded.train)], test=[*map(named, loaded.test)])
+        return self._tasks[key]
 
     def trained(self, run: Run, name: str) -> Run:
         """Have a run collect, screen and train whatever it hasn't."""
@@ -243,7 +248,8 @@ class ExperimentRun:
             run.check()
         if self.kind in ("transfer", "multitask"):
             for one, other in product(runs, runs):
-                refuse_overlap(one.task.train, other.task.test)
+                lenient = "same" in (one.pipeline.task.overlap, other.pipeline.task.overlap)
+                refuse_overlap(one.task.train, other.task.test, 0 if lenient else COMMON)
         if self.kind == "depth":
             for run in runs:
                 bare = [item.id for item in run.task.test if not item.subquestions]
@@ -352,33 +358,67 @@ class ExperimentRun:
         groups: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
         for key, found in answers.items():
             factors = dict(zip(FACTORS, key[:-1], strict=True))
-            if factors["trained_on"] not in (None, factors["task"]):
-                continue
-            groups[tuple((n, v) for n, v in factors.items() if v is not None and n != "trained_on")][key[-1]] = found
+            if factors["trained_on"] in (None, factors["task"]):
+                among = tuple((n, v) for n, v in factors.items() if v is not None and n != "trained_on")
+                groups[among][key[-1]] = found
+        planned: list[tuple[dict[str, Any], tuple[str, Any], tuple[str, Any]]] = [
+            (dict(among), (a, by_arm[a]), (b, by_arm[b]))
+            for among, by_arm in groups.items()
+            for a, b in _PAIRS
+            if a in by_arm and b in by_arm
+        ]
+        planned += self._across(answers)
         arms: dict[str, Any] = {}
-        pairs: list[tuple[str, str]] = []
-        where: dict[tuple[str, str], dict[str, Any]] = {}
-        for among, by_arm in groups.items():
-            for a, b in _PAIRS:
-                if a in by_arm and b in by_arm:
-                    names = (f"{len(pairs)}:{a}", f"{len(pairs)}:{b}")
-                    arms[names[0]], arms[names[1]] = by_arm[a], by_arm[b]
-                    pairs.append(names)
-                    where[names] = {**dict(among), "a": a, "b": b}
+        for n, (_, (a, one), (b, other)) in enumerate(planned):
+            arms |= {f"{n}:{a}": one, f"{n}:{b}": other}
+        pairs = [(f"{n}:{a}", f"{n}:{b}") for n, (_, (a, _), (b, _)) in enumerate(planned)]
+        where = dict(zip(pairs, planned, strict=True))
         found = differences(arms, self.experiment.evaluate.resamples, pairs)
-        return [{**row, **where[str(row["a"]), str(row["b"])]} for row in found]
+        lines = []
+        for row in found:
+            shared, (a, _), (b, _) = where[str(row["a"]), str(row["b"])]
+            lines.append({**row, **shared, "a": a, "b": b})
+        return lines
+
+    def _across(
+        self, answers: dict[tuple[Any, ...], list[dict[str, dict[str, Any]]]]
+    ) -> Iterator[tuple[dict[str, Any], tuple[str, Any], tuple[str, Any]]]:
+        """Planned comparisons of one arm with itself where the experiment varies something else.
+
+        A student with those of other tasks; the largest training set with the one before; each cap with the one before.
+        """
+        varied = {"transfer": "trained_on", "curve": "questions", "cap": "cap"}.get(self.kind)
+        if varied is None:
+            return
+        by_arm: dict[tuple[str, str], dict[Any, Any]] = defaultdict(dict)
+        for key, found in answers.items():
+            factors = dict(zip(FACTORS, key[:-1], strict=True))
+            if factors[varied] is not None:
+                by_arm[factors["task"], key[-1]][factors[varied]] = found
+        for (task, arm), levels in by_arm.items():
+            if varied == "trained_on":
+                chosen = [(task, other) for other in levels if other != task] if task in levels else []
+            else:
+                steps = list(pairwise(sorted(levels)))
+                chosen = [(more, less) for less, more in (steps[-1:] if varied == "questions" else steps)]
+            if len({id(found) for found in levels.values()}) < 2:
+                continue
+            for one, other in chosen:
+                yield {"task": task}, (f"{arm} ({one})", levels[one]), (f"{arm} ({other})", levels[other])
 
     def _costs(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """By task; only where the rows of a task differ in their arm alone."""
-        if self.kind not in ("main", "dynamic", "depth"):
+        """By task (and solver), where the rows differ in their program alone otherwise."""
+        if self.kind not in ("main", "dynamic", "depth", "solvers"):
             return {}
         found = {}
-        for task in self.experiment.experiment.tasks:
-            lines = [row for row in rows if row["task"] == task and "steps" not in row]
+        whole = [row for row in rows if "steps" not in row]
+        for task, solver in dict.fromkeys((row["task"], row.get("solver")) for row in whole):
+            where = {"task": task, **({"solver": solver} if solver else {})}
+            lines = [row for row in whole if all(row.get(key) == value for key, value in where.items())]
             ran = [run for run in self._ran if self._cell_of(run).partition("/")[0] == task]
             students = ran[0].pipeline.students if ran else []
             before = {name: mean_upfront([run.upfront(name, self._cell_of(run)) for run in ran]) for name in students}
-            found[task] = compare_costs(lines, before)
+            found[", ".join(where.values())] = {"where": where, **compare_costs(lines, before)}
         return found
 
     def _screening(self) -> list[dict[str, Any]]:
@@ -410,7 +450,7 @@ class ExperimentRun:
         write_whole(self.folder / f"{self.kind}.csv", as_csv(results["rows"]))
         shown = []
         for task in self.experiment.experiment.tasks:
-            items = next(cell.run.task.test for cell, _ in measured if cell.factors["task"] == task)
+            items = next((cell.run.task.test for cell, _ in measured if cell.factors["task"] == task), [])
             arms = [
                 (arm_label(row), answers[(*(row.get(name) for name in FACTORS), row["name"])][0])
                 for row in results["rows"]

@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 import dspy
 from dspy.utils.exceptions import LMError
 
-from divcon._config import SINGLE, STUDENTS, TRAINED, Endpoint, Pipeline
+from divcon._config import SINGLE, SOLVING, STUDENTS, TRAINED, Endpoint, Pipeline
 from divcon._doctor import Finding, diagnose
 from divcon._models import Models, adapter_of, identity_of, sampling_temperature
 from divcon.benchmarks import (
@@ -32,7 +32,6 @@ from divcon.benchmarks import (
 )
 from divcon.benchmarks.tasks import LONGEST_QUESTION, LoadedTask, load_task
 from divcon.distill import (
-    SOLVER_STUDENTS,
     Base,
     Export,
     RunStore,
@@ -66,13 +65,14 @@ LABELS = {
     "untuned": "Two-stage, untuned student",
     "sd-t": "Two-stage, SD-T",
     "sd-r": "Two-stage, SD-R",
+    "se-untuned": "Two-stage, untuned student solves",
     "se-t": "Two-stage, SE-T solves",
     "se-a": "Two-stage, SE-A solves",
     "se-t-direct": "Two-stage, SE-T (direct) solves",
     "se-a-direct": "Two-stage, SE-A (direct) solves",
     "self-ask": "Self-ask, teacher",
 }
-_ASKED_OF_TEACHER = ("teacher", "self-ask", *SOLVER_STUDENTS)  # arms whose plans are the teacher's
+_ASKED_OF_TEACHER = ("teacher", "self-ask", *SOLVING)  # arms whose plans are the teacher's
 
 
 class Incomplete(DivconError):
@@ -300,8 +300,8 @@ class Run:
                 f"The arm references needs reference subquestions; {len(bare)} questions have none, first {bare[0]}.",
                 "Leave it out of the arms, or take a task whose data has them.",
             )
+        notes = self._about_references(contents)
         write_whole(self.folder / "pipeline.json", self.pipeline.model_dump_json(indent=2) + "\n")
-        notes = []
         if task.dropped_overlap:
             notes.append(f"{task.dropped_overlap} training questions dropped, since they stand in the test set")
         if task.numbers_only_twins:
@@ -309,6 +309,34 @@ class Run:
                 f"warning: {task.numbers_only_twins} training questions differ from a test question in numbers alone"
             )
         self.reporter.finished("check", "; ".join(notes) or "nothing in the way")
+
+    def _about_references(self, items: Sequence[Item]) -> list[str]:
+        """What becomes of reference subquestions where they are served: some can't be read back, some are too many.
+
+        Raises:
+            Unfit: None of them can be read.
+        """
+        asked = [arm.partition("/")[0] for arm in self.pipeline.arms]
+        if "references" not in asked and not self.pipeline.roles.teacher.scripted:
+            return []
+        given = [item for item in items if item.subquestions]
+        cap = self.pipeline.program.max_subquestions
+        unread = sum(not _reads_back(item.subquestions) for item in given)
+        if given and unread == len(given):
+            raise Unfit(
+                f"None of the {unread} reference decompositions is a list of subquestions, first {given[0].id}.",
+                "Write each step as a question or an instruction.",
+            )
+        longer = sum(len(item.subquestions) > cap for item in given)
+        notes = []
+        if unread:
+            notes.append(f"warning: {unread} of {len(given)} reference decompositions can't be read and fall back")
+        if longer:
+            notes.append(
+                f"warning: {longer} of {len(given)} reference decompositions lose what is beyond "
+                f"program.max_subquestions ({cap})"
+            )
+        return notes
 
     def examine(self) -> None:
         """Have the doctor look at what is still to be asked, before anything is paid for.
@@ -497,8 +525,10 @@ class Run:
             decomposer = [identity_of(self.teacher), built.decompose.prompt(question="?", context="?")]
         elif base == "teacher":
             built, decomposer = self.program(self.teacher, as_teacher=True, solving=solving), self._collection
-        elif base in SOLVER_STUDENTS:
+        elif base in SOLVING:
             built, decomposer = self._solver_student_program(base, folder), self._collection
+            if not trained:
+                built.solve.lm = self.models.student(None, "solver")
             solver = identity_of(built.solve.lm)
         else:
             if base == "references":
@@ -512,7 +542,7 @@ class Run:
         if base in _ASKED_OF_TEACHER and self.pipeline.roles.teacher.scripted:
             label += " (scripted)"
         served = _is_served(name) and self.pipeline.roles.decomposer.serve == "vllm"
-        local = ("solver" if base in SOLVER_STUDENTS else "decomposer",) if _is_served(name) else ()
+        local = ("solver" if base in SOLVING else "decomposer",) if _is_served(name) else ()
         grading = self._grading
         return Arm(
             name, built, fingerprint(stamp, *grading) if grading else stamp, label, served, local,
@@ -523,7 +553,7 @@ class Run:
         """The prices of an arm's roles: its planner may be the teacher or a student, and its solver too."""
         known = self.prices()
         planner = known.get("teacher" if arm in _ASKED_OF_TEACHER else "decomposer")
-        solver = known.get("decomposer" if arm in SOLVER_STUDENTS else "solver")
+        solver = known.get("decomposer" if arm in SOLVING else "solver")
         found = {"decomposer": None if arm == "references" else planner, "solver": solver}
         return {role: price for role, price in found.items() if price}
 
@@ -771,9 +801,16 @@ class Run:
 _WAYS = {"direct": "without steps", "stepwise": "step by step", "dag": "as a graph"}
 
 
+def _reads_back(asked: Sequence[str]) -> bool:
+    try:
+        return bool(Subquestions.read(Subquestions(asked).render()))
+    except ValueError:  # SubquestionsError, or pydantic's around it
+        return False
+
+
 def _is_served(arm: str) -> bool:
     """Whether an arm's student answers, tuned or not."""
-    return arm.partition("/")[0] in ("untuned", *TRAINED)
+    return arm.partition("/")[0] in ("untuned", "se-untuned", *TRAINED)
 
 
 def _write_demo(demo: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import os
@@ -213,7 +214,11 @@ def experiment(
 ) -> None:
     """Run one of the experiments: main, transfer, solvers, dynamic, multitask, depth, curve, cap."""
     if not file.suffix and not file.exists():
-        file = Path("examples") / "experiments" / f"{file}.yaml"
+        named = Path("examples") / "experiments" / f"{file}.yaml"
+        if not named.is_file():
+            problem = f"There is no file {file}, and no {named} here."
+            _fail(DivconError(problem, "Give an experiment's file, or go to a checkout of divcon, which has these."))
+        file = named
     folder = run or Path("runs") / file.stem
     made: list[Any] = []
 
@@ -352,6 +357,7 @@ def grade(
         Path | None, typer.Option(help="JSON Lines with gold (text or a list), reply and, if need be, question.")
     ] = None,
     grader: Annotated[str, typer.Option(help="strict, or paper for the lenient ones of the paper's code.")] = "strict",
+    percent: Annotated[bool, typer.Option(help="Numeric answers are shares: 5 % is 0.05.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
 ) -> None:
     """Say whether a reply is right, what was read as its answer, and by which rule; status 2 where one is wrong."""
@@ -359,18 +365,31 @@ def grade(
     def work() -> list[Any]:
         from divcon.benchmarks import grade as strict
         from divcon.benchmarks import grade_as_paper, item_of
-        from divcon.benchmarks.tasks import read_pairs
+        from divcon.benchmarks.tasks import TASKS, as_share, read_pairs
 
+        if task not in TASKS:
+            near = difflib.get_close_matches(task, TASKS, 1)
+            raise DivconError(
+                f"There is no task '{task}'.",
+                f"Did you mean {near[0]}?"
+                if near
+                else f"There are {', '.join(TASKS)}; jsonl grades by the gold's form.",
+            )
         graders = {"strict": strict, "paper": grade_as_paper}
         if grader not in graders:
             raise DivconError(f"There is no grader '{grader}'.", "Write strict or paper.")
-        if file is None and (not gold or reply is None):
+        if file is None and (not any(one.strip() for one in gold or []) or reply is None):
             raise DivconError("There is nothing to grade.", "Give --gold and --reply, or --file.")
-        pairs = read_pairs(file) if file is not None else [(gold or [], reply or "", question)]
-        try:
-            return [graders[grader](item_of(task, golds, asked), said) for golds, said, asked in pairs]
-        except ValueError as error:
-            raise DivconError(f"{error}.", f"Correct the gold answer, or the task {task}.") from error
+        pairs = read_pairs(file) if file is not None else [(0, gold or [], reply or "", question)]
+        found = []
+        for number, golds, said, asked in pairs:
+            item = item_of(task, golds, asked)
+            try:
+                found.append(graders[grader](as_share(item) if percent else item, said))
+            except ValueError as error:
+                where = f"Line {number} of {file}: " if number else ""
+                raise DivconError(f"{where}{error}.", f"Correct the gold answer, or the task {task}.") from error
+        return found
 
     verdicts = _guarded(lambda: None, work)
     for verdict in verdicts:

@@ -12,6 +12,7 @@ import re
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
+from divcon.programs._adapter import CompactAdapter
 from divcon.programs._ledger import Ledger
 from divcon.programs._roles import RolePredict
 from divcon.programs._talk import Talk, ahold, given, hold
@@ -34,8 +35,9 @@ class SelfAsk(dspy.Module):
         decomposer: The LM that asks.
         solver: The LM that answers.
         max_steps: The most subquestions; the question itself is asked after them at the latest.
-        stop: Have the server end the planner's reply at its first line. Some models (OpenAI's reasoning ones) take no
-            stop strings; the reply is cut there in any case.
+        stop: Have the server end the planner's reply at its first line, where the adapter writes the reply alone. A
+            reply that this leaves nothing of (a model may begin with a blank line, or think first) is asked for again
+            without it. Some models (OpenAI's reasoning ones) take no stop strings; the reply is cut there in any case.
         adapter: The adapter both predictors pin; `CompactAdapter` by default.
     """
 
@@ -81,14 +83,20 @@ class SelfAsk(dspy.Module):
         asked: list[str] = []
         steps: list[str] = []
         reason = None
+        stop = self.stop and isinstance(self.decompose.adapter, CompactAdapter)  # others write markers on lines before
         while len(asked) < self.max_steps:
-            config = {"config": {"stop": ["\n"]}} if self.stop else {}
+            config = {"config": {"stop": ["\n"]}} if stop else {}
             try:
                 [split] = yield [(self.decompose, {**about, "steps": _lines(steps), **config})]
+                text = _LEAD.sub("", next(iter(split.follow_up.strip().splitlines()), "")).strip()
             except AdapterParseError:
+                text = None
+            if not text and stop:
+                stop = False
+                continue
+            if text is None:
                 reason = "unreadable"
                 break
-            text = _LEAD.sub("", next(iter(split.follow_up.strip().splitlines()), "")).strip()
             if not text or _DONE.match(text):
                 break
             if text.casefold() in {before.casefold() for before in (*asked, question)}:

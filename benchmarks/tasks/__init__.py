@@ -1,19 +1,24 @@
 """Tasks: where the questions come from, how they are split, and what belongs to an answer."""
 
 from divcon.benchmarks.tasks._files import TaskError, gsm8k_items, json_lines_items, read_pairs
-from divcon.benchmarks.tasks._load import LONGEST_QUESTION, LoadedTask, load_task
+from divcon.benchmarks.tasks._load import COMMON, LONGEST_QUESTION, LoadedTask, as_share, load_task
 from divcon.benchmarks.tasks._offline import FAMILIES, OFFLINE, Split, offline_items, split_of, template_instance
 from divcon.benchmarks.tasks._public import PUBLIC, PublicTask, public_items
 
+TASKS = ("offline", *FAMILIES, "reasoning-gym", "gsm8k", *PUBLIC, "jsonl")  # by which a pipeline file names them
+
 __all__ = [
+    "COMMON",
     "FAMILIES",
     "LONGEST_QUESTION",
     "OFFLINE",
     "PUBLIC",
+    "TASKS",
     "LoadedTask",
     "PublicTask",
     "Split",
     "TaskError",
+    "as_share",
     "gsm8k_items",
     "json_lines_items",
     "load_task",

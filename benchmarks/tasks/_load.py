@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from divcon.benchmarks._graders import is_number
+from divcon.benchmarks._graders import is_number, numbers
 from divcon.benchmarks.tasks._files import TaskError, gsm8k_items, json_lines_items
 from divcon.benchmarks.tasks._gym import gym_items
 from divcon.benchmarks.tasks._offline import FAMILIES, OFFLINE, offline_items
@@ -15,6 +15,8 @@ from divcon.benchmarks.tasks._public import public_items
 from divcon.distill import overlapping, refuse_overlap
 from divcon.programs import Item
 
+# A run of words that more questions than these share is the task's own wording ("There are three guests at the ...").
+COMMON = 10
 LONGEST_QUESTION = 8_000  # characters; a longer one is a document, and belongs into `context`
 
 
@@ -41,7 +43,9 @@ def load_task(
     train: int,
     test: int,
     path: Path | None = None,
+    test_path: Path | None = None,
     hub: str | None = None,
+    test_split: str | None = None,
     subtask: str | None = None,
     seed: int = 0,
     train_seed: int | None = None,
@@ -56,47 +60,85 @@ def load_task(
         train: Training questions.
         test: Test questions.
         path: A file; not for generated tasks.
+        test_path: Another file, of test questions; all of them come from it then, and none from `path`.
         hub: A hub name, for public data sets.
+        test_split: The split of `hub` that test questions come from, and no others do.
         subtask: Of `bbh`; the data set of `reasoning-gym`.
         seed: Of the generator, or of the shuffle before the split.
         train_seed: Of the training questions alone; the test set stays that of `seed`, and a smaller training set is
             the beginning of a larger one. Without it, both are drawn by `seed`.
         percent: Whether numeric answers are shares.
-        overlap: `refuse` or `drop`.
+        overlap: `refuse` or `drop` what has a run of words in common with a test question; or `same`: refuse equal
+            questions only.
 
     Raises:
         TaskError: The data is missing, broken or too small, or a question is too long.
-        OverlapError: Training questions stand in the test set, and `overlap` is `refuse`.
+        OverlapError: Training questions stand in the test set, and `overlap` isn't `drop`.
     """
     learning = seed if train_seed is None else train_seed
     if name == "offline" or name in FAMILIES:
         families = list(OFFLINE) if name == "offline" else [name]
         held_out = _interleaved([offline_items(f, "test", -(-test // len(families)), seed) for f in families])[:test]
-        learn = _interleaved([_clear_of(held_out, f, -(-train // len(families)), learning) for f in families])[:train]
+        each = -(-train // len(families))
+        learn = _interleaved([_clear_of(held_out, _drawing(f, learning), each) for f in families])[:train]
     elif name == "reasoning-gym":
         # Its generators know no splits, and question i of seed s is question i-1 of seed s+1: seeds stand far apart.
         held_out = gym_items(str(subtask), test, 1_000_000_000 + 1_000_000 * seed)
-        learn = gym_items(str(subtask), train, 1_000_000 * (learning + 1))
+        gym = lambda count: gym_items(str(subtask), count, 1_000_000 * (learning + 1))  # noqa: E731
+        learn = _clear_of(held_out, gym, train, COMMON)
+    elif test_path is not None or test_split is not None:
+        read = _reader(name, path, hub, subtask, lambda split: split != test_split)
+        read_test = _reader(name, test_path or path, hub, subtask, lambda split: split == test_split)
+        learn = _drawn(read, name, train, learning, "task.train")
+        held_out = [replace(item, id=f"test-{item.id}") for item in _drawn(read_test, name, test, seed, "task.test")]
     else:
-        if name == "jsonl":
-            if path is None:
-                raise TaskError("The task jsonl needs a file.", "Set task.path.")
-            file = path
-            learn, held_out = _split(lambda: json_lines_items(file), name, train, test, seed, train_seed)
-        else:
-            items = gsm8k_items(path, hub) if name == "gsm8k" else public_items(name, path, hub, subtask)
-            learn, held_out = _split(lambda: items, name, train, test, seed, train_seed)
+        learn, held_out = _split(_reader(name, path, hub, subtask, None), name, train, test, seed, train_seed)
     if percent:
-        learn, held_out = [_as_share(item) for item in learn], [_as_share(item) for item in held_out]
+        learn, held_out = [as_share(item) for item in learn], [as_share(item) for item in held_out]
     _check(learn + held_out)
+    # Generated questions were drawn clear of the test set; of few, what all share looks like what two share.
+    common = 0 if overlap == "same" or name == "reasoning-gym" else COMMON
     dropped = 0
     if overlap == "drop":
-        standing = {pair[0].id for pair in overlapping(learn, held_out)[0]}
+        pairs, twins = overlapping(learn, held_out, common)
+        standing = {pair[0].id for pair in pairs}
         learn, dropped = [item for item in learn if item.id not in standing], len(standing)
         if not learn:
-            raise TaskError("Every training question stands in the test set.", "Give other data.")
-    twins = refuse_overlap(learn, held_out)
+            raise TaskError(
+                "Every training question stands in the test set.",
+                "Give other data, or set task.overlap to same where the questions are made from one template.",
+            )
+    else:
+        twins = refuse_overlap(learn, held_out, common)
     return LoadedTask(learn, held_out, dropped, twins)
+
+
+def _reader(
+    name: str, path: Path | None, hub: str | None, subtask: str | None, splits: Callable[[str], bool] | None
+) -> Callable[[], Iterable[Item]]:
+    """What reads the questions, each time it is called; only a user's own file is read more than once."""
+    if name == "jsonl":
+        if path is None:
+            raise TaskError("The task jsonl needs a file.", "Set task.path.")
+        file = path
+        return lambda: json_lines_items(file)
+    items = gsm8k_items(path, hub, splits) if name == "gsm8k" else public_items(name, path, hub, subtask, splits)
+    return lambda: items
+
+
+def _drawn(read: Callable[[], Iterable[Item]], name: str, count: int, seed: int, asked: str) -> list[Item]:
+    """Questions of a file of their own, drawn by position; fewer are the beginning of more."""
+    order = list(range(sum(1 for _ in read())))
+    if len(order) < count:
+        raise TaskError(f"{asked} asks for {count} questions of {name}, and there are {len(order)}.", f"Lower {asked}.")
+    random.Random(seed).shuffle(order)
+    return _at(order[:count], read)
+
+
+def _at(positions: Sequence[int], read: Callable[[], Iterable[Item]]) -> list[Item]:
+    wanted = set(positions)
+    kept = {position: item for position, item in enumerate(read()) if position in wanted}
+    return [kept[position] for position in positions]
 
 
 def _split(
@@ -116,25 +158,31 @@ def _split(
         learn, held_out = order[:-test], order[-test:]
         random.Random(train_seed).shuffle(learn)
         learn = learn[:train]
-    wanted = {*learn, *held_out}
-    kept = {position: item for position, item in enumerate(read()) if position in wanted}
-    return [kept[position] for position in learn], [kept[position] for position in held_out]
+    found = _at([*learn, *held_out], read)
+    return found[: len(learn)], found[len(learn) :]
 
 
-def _as_share(item: Item) -> Item:
+def as_share(item: Item) -> Item:
+    """An item whose number is a share, so that "12 %" and "0.12" are the same."""
     return replace(item, grader="percent") if item.grader in ("", "number") and is_number(item.answer) else item
 
 
-def _clear_of(held_out: Sequence[Item], family: str, count: int, seed: int) -> list[Item]:
-    """Training items of a generated family without a run of words in common with the test set.
+def _drawing(family: str, seed: int) -> Callable[[int], list[Item]]:
+    return lambda count: offline_items(family, "train", count, seed)
+
+
+def _clear_of(
+    held_out: Sequence[Item], draw: Callable[[int], list[Item]], count: int, common: int | None = None
+) -> list[Item]:
+    """Generated training items without a run of words in common with the test set.
 
     The families' own splits share no template instance; sentences of one wording and equal numbers may still recur.
     """
     more = count
     while True:
         more += count // 4 + 8
-        items = offline_items(family, "train", more, seed)
-        standing = {pair[0].id for pair in overlapping(items, held_out)[0]}
+        items = draw(more)
+        standing = {pair[0].id for pair in overlapping(items, held_out, common)[0]}
         clear = [item for item in items if item.id not in standing]
         if len(clear) >= count:
             return clear[:count]
@@ -150,6 +198,10 @@ def _check(items: Sequence[Item]) -> None:
         if item.id in seen:
             raise TaskError(f"The id '{item.id}' stands twice.", "Give every question its own id.")
         seen.add(item.id)
+        if item.grader in ("number", "percent") and not numbers(item.answer):
+            raise TaskError(
+                f"The answer of '{item.id}' is '{item.answer[:40]}', which is no number.", "Correct the data."
+            )
         if len(item.question) > LONGEST_QUESTION:
             raise TaskError(
                 f"The question of '{item.id}' has {len(item.question):,} characters, over {LONGEST_QUESTION:,}.",

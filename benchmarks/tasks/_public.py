@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from divcon.benchmarks._graders import YES_NO
-from divcon.benchmarks.tasks._files import TaskError, hub_rows, read_json_lines
+from divcon.benchmarks.tasks._files import TaskError, as_published, hub_rows, read_json_lines, readable
 from divcon.programs import Item
 
 Row = Mapping[str, Any]
@@ -37,8 +37,22 @@ class PublicTask:
     licence: str
     hub: tuple[str, str | None] | None = None
 
+    def items(self, rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
+        """Its items.
 
-def public_items(name: str, path: Path | None, hub: str | None, subtask: str | None = None) -> list[Item]:
+        Raises:
+            TaskError: A row is broken; it is named.
+        """
+        return as_published(self.name, rows, self.read)
+
+
+def public_items(
+    name: str,
+    path: Path | None,
+    hub: str | None,
+    subtask: str | None = None,
+    splits: Callable[[str], bool] | None = None,
+) -> list[Item]:
     """The items of a public data set.
 
     Args:
@@ -46,6 +60,7 @@ def public_items(name: str, path: Path | None, hub: str | None, subtask: str | N
         path: A file or, for `bbh`, a folder of them; `.gz` is unpacked.
         hub: A hub name instead.
         subtask: Of `bbh`; every file of the folder without it.
+        splits: Of the hub; all of them by default.
 
     Raises:
         TaskError: The data can't be had, or a row is broken; it is named.
@@ -55,12 +70,12 @@ def public_items(name: str, path: Path | None, hub: str | None, subtask: str | N
         files = sorted(path.glob(f"{subtask or '*'}.json"))
         if not files:
             raise TaskError(f"{path} holds no {subtask or '*'}.json.", "Check task.path and task.subtask.")
-        items = [item for file in files for item in _named(task.read(_rows_of(file)), file.stem)]
+        items = [item for file in files for item in _named(task.items(_rows_of(file)), file.stem)]
     elif path is not None:
-        items = list(_named(task.read(_rows_of(path)), path.stem if name == "bbh" else ""))
+        items = list(_named(task.items(_rows_of(path)), path.stem if name == "bbh" else ""))
     else:
         configuration = task.hub[1] if task.hub else None
-        items = list(task.read(enumerate(hub_rows(str(hub), subtask or configuration), 1)))
+        items = list(task.items(enumerate(hub_rows(str(hub), subtask or configuration, splits), 1)))
     if not items:
         raise TaskError(f"{path or hub} holds no question.", "Check the data.")
     return items
@@ -77,17 +92,15 @@ def _rows_of(file: Path) -> Iterator[tuple[int, Row]]:
         yield from read_json_lines(file)
         return
     try:
-        with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as stream:
+        with readable(file), (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8-sig") as stream:
             document = json.load(stream)
-    except OSError as error:
-        raise TaskError(
-            f"The data file {file} can't be read: {error.strerror or error}.", "Check task.path."
-        ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TaskError(f"{file} is no JSON document: {error}.", "Give the published file.") from error
     if isinstance(document, dict) and isinstance(document.get("examples"), list):
         document = document["examples"]
     rows = document.values() if isinstance(document, dict) else document
+    if not isinstance(document, (dict, list)):
+        raise TaskError(f"{file} is neither a list of rows nor a mapping of them.", "Give the published file.")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise TaskError(f"Row {number} of {file} is no JSON object.", "Give the published file.")
@@ -106,6 +119,13 @@ class _Fields:
             if isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value).strip():
                 return str(value).strip()
         raise TaskError(f"{self.where} has no '{names[0]}', or an empty one.", "Give the published files.")
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of text that may be missing."""
+        value = self.row.get(name)
+        if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+            raise TaskError(f"{self.where}: '{name}' is not a list of text.", "Give the published files.")
+        return tuple(one.strip() for one in value or () if one.strip())
 
     def listed(self, name: str) -> list[Any]:
         value = self.row.get(name)
@@ -142,13 +162,13 @@ def _multiarith(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
 def _bamboogle(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
     for number, row in rows:
         fields = _Fields("Bamboogle", number, row)
-        steps = [(str(row[f"Q{i}"]).strip(), row.get(f"A{i}") or [""]) for i in range(1, 5) if row.get(f"Q{i}")]
+        steps = [(str(row[f"Q{i}"]).strip(), fields.texts(f"A{i}") or ("",)) for i in range(1, 5) if row.get(f"Q{i}")]
         answer = fields.text("Answer")
-        last = [str(alias) for alias in steps[-1][1]] if steps else []
+        last = steps[-1][1] if steps else ()
         yield Item(
             id=f"bamboogle-{number}", question=fields.text("Question"), answer=answer,
             aliases=tuple(alias for alias in last if alias and alias != answer),
-            subquestions=tuple(ask for ask, _ in steps), sub_answers=tuple(str(said[0]) for _, said in steps),
+            subquestions=tuple(ask for ask, _ in steps), sub_answers=tuple(said[0] for _, said in steps),
             family="bamboogle", grader="text", licence="MIT",
         )  # fmt: skip
 
@@ -161,7 +181,7 @@ def _strategyqa(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
         yield Item(
             id=f"strategyqa-{row.get('qid', number)}", question=fields.text("question"),
             answer="yes" if row["answer"] else "no",
-            subquestions=tuple(str(ask).strip() for ask in row.get("decomposition") or ()),
+            subquestions=fields.texts("decomposition"),
             family="strategyqa", grader="yes_no", licence="MIT",
         )  # fmt: skip
 
@@ -173,7 +193,7 @@ def _musique(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
         passages = "\n\n".join(f"{p['title']}: {p['paragraph_text']}" for p in fields.listed("paragraphs"))
         yield Item(
             id=fields.text("id"), question=fields.text("question"), context=passages, answer=fields.text("answer"),
-            aliases=tuple(row.get("answer_aliases") or ()),
+            aliases=fields.texts("answer_aliases"),
             subquestions=tuple(_asked(str(step["question"])) for step in steps),
             sub_answers=tuple(str(step["answer"]) for step in steps),
             family="musique", grader="text", licence="CC BY 4.0", extra={"hops": len(steps)},
@@ -181,9 +201,22 @@ def _musique(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
 
 
 def _asked(step: str) -> str:
-    """A step of MuSiQue as a question; some are a subject and a relation, `Van Hook Township >> country`."""
+    """A step of MuSiQue as a question; some are a subject and a relation, `Van Hook Township >> country`, and many
+    lack the question mark that a list of subquestions needs to read back."""
     subject, arrow, relation = step.partition(">>")
-    return f"What is the {relation.strip()} of {subject.strip()}?" if arrow else step.strip()
+    return f"What is the {relation.strip()} of {subject.strip()}?" if arrow else f"{step.strip().rstrip(' ?.')}?"
+
+
+def _instruction(step: str) -> str:
+    """A step of QDMR (Wolfson et al. 2020), `return number of  #1`, as a question or an instruction: `Find number of
+    #1.`"""
+    told = re.sub(r"\s+(?=[,.;:?)'’])", "", " ".join(step.split()))
+    told = re.sub(r"^return ", "", told, flags=re.IGNORECASE).rstrip(" .;?")
+    if not told:
+        return ""
+    if re.match(r"(?:which|what|who|whose|where|when|why|how|is|are|was|were|did|do|does)\b", told, re.IGNORECASE):
+        return f"{told[0].upper()}{told[1:]}?"
+    return f"{'Determine' if re.match(r'(?:if|whether) ', told, re.IGNORECASE) else 'Find'} {told}."
 
 
 def _hotpotqa(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
@@ -228,11 +261,11 @@ def _drop(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
             )
         elif "answers" in row:
             golds = [tuple(a) if isinstance(a, list) else (str(a),) for a in fields.listed("answers")]
-            asked = [str(step).replace("return ", "", 1).strip() for step in row.get("qdmr") or ()]
+            asked = {told.casefold(): told for step in fields.texts("qdmr") if (told := _instruction(step))}
             item = _drop_item(
                 str(row.get("id", number)), fields.text("question"), fields.text("passage"), golds, fields
             )
-            yield _with_steps(item, asked)
+            yield replace(item, subquestions=tuple(asked.values()))
         else:
             told, _, question = fields.text("context").partition("\nQuestion: ")
             golds = [tuple(one.split(" and ")) for one in fields.text("ref_text").split("|")]
@@ -240,10 +273,6 @@ def _drop(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
             both = list(dict.fromkeys([*whole, *golds]))
             question = question.removesuffix("\nAnswer:").strip()
             yield _drop_item(f"drop-{number}", question, told.removeprefix("Passage: ").strip(), both, fields)
-
-
-def _with_steps(item: Item, steps: list[str]) -> Item:
-    return replace(item, subquestions=tuple(steps))
 
 
 def _drop_answer(answer: Row) -> tuple[str, ...]:

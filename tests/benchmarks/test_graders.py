@@ -154,6 +154,16 @@ def test_the_gold_answers_kind_picks_the_grader() -> None:
     assert not is_right(Item("a", "Q?", "9th floor"), "9")
     assert is_right(Item("a", "Q?", "12", aliases=("twelve",)), "twelve")
     assert not is_right(Item("a", "Q?", "5/0"), "5")
+    assert is_right(Item("a", "Q?", "yes"), "Yes, both are.")
+    assert is_right(Item("a", "Which?\n(A) red\n(B) blue", "(B)"), "blue")
+
+
+@pytest.mark.parametrize(
+    ("gold", "reply"),
+    [("1/2", r"So it is \boxed{\frac{1}{2}}."), ("1250", r"\boxed{1{,}250}"), ("0.5", r"\dfrac{1}{2}")],
+)
+def test_numbers_as_latex_writes_them(gold: str, reply: str) -> None:
+    assert grade_number(gold, reply).right
 
 
 def test_a_gold_answer_without_a_number_is_an_error() -> None:

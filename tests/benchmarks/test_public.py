@@ -9,6 +9,7 @@ import pytest
 from divcon.benchmarks import grade
 from divcon.benchmarks.tasks import PUBLIC, TaskError, gsm8k_items, load_task, public_items
 from divcon.programs import Item
+from divcon.signatures import Subquestions
 
 ROWS = {
     "svamp": {"ID": "c1", "Body": "A pack costs 7 dollars", "Question": "What do 2 cost?", "Answer": 14.0},
@@ -64,6 +65,63 @@ def test_a_row_that_lacks_something_is_named(tmp_path: Path, name: str) -> None:
             public_items(name, file, None)
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("musique", {"paragraphs": [{"paragraph_text": "Tor lies in Bel."}]}),
+        ("musique", {"paragraphs": ["Tor lies in Bel."]}),
+        ("musique", {"question_decomposition": [{"question": "Bel >> capital"}]}),
+        ("musique", {"answer_aliases": "Thor"}),
+        ("hotpotqa", {"context": [["T", ["One."], "more"]]}),
+        ("hotpotqa", {"context": {"title": ["T"]}}),
+        ("bamboogle", {"A1": 1812}),
+        ("bamboogle", {"A2": "Ann"}),
+        ("strategyqa", {"decomposition": "What is it?"}),
+        ("drop", {"answers": None, "qa_pairs": [{"question": "Who?", "query_id": "d"}]}),
+        ("drop", {"qdmr": "return Ada"}),
+    ],
+)
+def test_a_row_of_another_form_is_named(tmp_path: Path, name: str, change: dict[str, object]) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_text(json.dumps(ROWS[name]) + "\n" + json.dumps({**ROWS[name], **change}) + "\n")
+    with pytest.raises(TaskError, match=r"Row 2 of "):
+        public_items(name, file, None)
+
+
+def test_steps_can_be_read_back_from_a_prompt(tmp_path: Path) -> None:
+    steps = ["return the  Federales", "return number of  #1", "return which is lowest of #1 ,  #2", "return if #1 is 4"]
+    (tmp_path / "drop.jsonl").write_text(json.dumps({**ROWS["drop"], "qdmr": steps}))
+    (item,) = public_items("drop", tmp_path / "drop.jsonl", None)
+    assert item.subquestions == (
+        "Find the Federales.", "Find number of #1.", "Which is lowest of #1, #2?", "Determine if #1 is 4.",
+    )  # fmt: skip
+    assert tuple(Subquestions.read(Subquestions(item.subquestions).render())) == item.subquestions
+    told = {**ROWS["musique"], "question_decomposition": [{"question": "who led the #1", "answer": "Tor"}]}
+    (tmp_path / "musique.jsonl").write_text(json.dumps(told))
+    (item,) = public_items("musique", tmp_path / "musique.jsonl", None)
+    assert item.subquestions == ("who led the #1?",)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "file", "share"),
+    [
+        ("drop", "drop_qdmr/drop_dev_with_qdmr.jsonl", 0.995),
+        ("musique", "musique/musique_dev200.jsonl", 0.995),
+        ("strategyqa", "strategyqa/train.json", 0.97),
+    ],
+)
+def test_real_references_read_back(real_data: Path, name: str, file: str, share: float) -> None:
+    items = public_items(name, real_data / file, None)
+    read = 0
+    for item in items:
+        try:
+            read += bool(Subquestions.read(Subquestions(item.subquestions).render()))
+        except ValueError:
+            continue
+    assert read / len(items) >= share
+
+
 def test_files_that_arent_data(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="can't be read"):
         public_items("svamp", tmp_path / "none.json", None)
@@ -76,6 +134,14 @@ def test_files_that_arent_data(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(TaskError, match="holds no question"):
         public_items("svamp", tmp_path / "x.json", None)
+    (tmp_path / "x.json").write_text("5")
+    with pytest.raises(TaskError, match="neither a list of rows nor a mapping"):
+        public_items("svamp", tmp_path / "x.json", None)
+    whole = gzip.compress(json.dumps([ROWS["svamp"]] * 50).encode())
+    for broken in (whole[:-20], b"not gzip", whole[:30] + b"\0\0\0\0" + whole[34:]):
+        (tmp_path / "x.json.gz").write_bytes(broken)
+        with pytest.raises(TaskError, match="no whole gzip file"):
+            public_items("svamp", tmp_path / "x.json.gz", None)
     with pytest.raises(TaskError, match=r"holds no colours\.json"):
         public_items("bbh", tmp_path, None, "colours")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from divcon.benchmarks import is_right
+from divcon.benchmarks import grade, is_right, item_of
 from divcon.benchmarks.tasks import (
     FAMILIES,
     OFFLINE,
@@ -196,6 +196,10 @@ def test_anybodys_json_lines(tmp_path: Path) -> None:
         ({"question": "Q?", "answer": "x", "aliases": [1]}, "Line 2 of .*'aliases'"),
         ({"question": "Q?", "answer": "x", "aliases": "NYC"}, "Line 2 of .*'aliases'"),
         ({"question": "Q?", "answer": "x", "subquestions": 5}, "Line 2 of .*'subquestions'"),
+        ({"question": "Q?", "answer": "x", "subquestions": ["A?", " "]}, "Line 2 of .*'subquestions'.* empty one"),
+        ({"question": "Q?", "answer": "x", "context": ["p1", "p2"]}, "Line 2 of .*'context' is not text"),
+        ({"question": "Q?", "answer": "x", "grader": "kind"}, "Line 2 of .*grader 'kind'"),
+        ("[" * 100_000, "Line 2 of .* is not JSON"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, row: object, message: str) -> None:
@@ -242,6 +246,65 @@ def test_a_large_file_is_read_without_holding_it(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert (len(task.train), len(task.test)) == (20, 10)
     assert peak < file.stat().st_size / 2
+
+
+def test_what_many_questions_share_is_the_tasks_wording(tmp_path: Path) -> None:
+    told = "There are three guests at the long table by the door of the old inn"
+    rows = [{"question": f"{told}; who is {i}th?", "answer": "x"} for i in range(30)]
+    file = lines(tmp_path / "one.jsonl", *rows)
+    assert len(load_task("jsonl", train=10, test=10, path=file).train) == 10
+    few = lines(tmp_path / "few.jsonl", *rows[:4])
+    with pytest.raises(OverlapError, match="13-gram"):
+        load_task("jsonl", train=2, test=2, path=few)
+    assert len(load_task("jsonl", train=2, test=2, path=few, overlap="same").train) == 2
+    twice = lines(tmp_path / "twice.jsonl", *[rows[0]] * 4)
+    with pytest.raises(OverlapError, match="same"):
+        load_task("jsonl", train=2, test=2, path=twice, overlap="same")
+
+
+def test_test_questions_may_have_a_file_of_their_own(tmp_path: Path) -> None:
+    def asks(name: str, count: int) -> Path:
+        return lines(tmp_path / name, *({"question": f"Is it {name} {i}?", "answer": "x"} for i in range(count)))
+
+    given = {"path": asks("learn.jsonl", 9), "test_path": asks("held.jsonl", 5)}
+    task = load_task("jsonl", train=8, test=5, **given)
+    assert all("learn" in item.question for item in task.train)
+    assert all("held" in item.question and item.id.startswith("test-") for item in task.test)
+    other = load_task("jsonl", train=4, test=5, train_seed=1, **given)
+    assert {item.id for item in other.test} == {item.id for item in task.test}
+    with pytest.raises(TaskError, match=r"task\.test asks for 6 questions of jsonl, and there are 5"):
+        load_task("jsonl", train=8, test=6, **given)
+    gold = {"question": "What is 2 plus 2, Ann?", "answer": "4\n#### 4"}
+    learn, held = (
+        lines(tmp_path / f"{name}.jsonl", *({**gold, "question": f"{name} {i}?"} for i in range(3)))
+        for name in ("train", "test")
+    )
+    task = load_task("gsm8k", train=3, test=3, path=learn, test_path=held)
+    assert [item.id for item in task.train] != [item.id for item in task.test]
+
+
+def test_a_numeric_task_refuses_a_gold_answer_without_a_number(tmp_path: Path) -> None:
+    rows = [{"Body": "A pack.", "Question": f"What is {w}?", "Answer": w} for w in ("1", "2", "many")]
+    (tmp_path / "svamp.json").write_text(json.dumps(rows))
+    with pytest.raises(TaskError, match="is 'many', which is no number"):
+        load_task("svamp", train=2, test=1, path=tmp_path / "svamp.json")
+
+
+@pytest.mark.parametrize(
+    ("gold", "reply", "right"),
+    [("yes", "Yes, both are.", True), (True, "yes", True), ("(B)", "B) blue", True), ("yes", "no", False)],
+)
+def test_a_run_grades_ones_own_answers_by_their_form(tmp_path: Path, gold: object, reply: str, right: bool) -> None:
+    (item,) = json_lines_items(lines(tmp_path / "a.jsonl", {"question": "Q?", "answer": gold}))
+    assert grade(item, reply).right is right
+    assert grade(item_of("jsonl", [str(gold)]), reply).right is right
+
+
+def test_a_row_may_name_its_grader_and_a_file_may_begin_with_a_mark(tmp_path: Path) -> None:
+    row = {"question": "Q?", "answer": "no", "grader": "text"}
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(row).encode())
+    (item,) = json_lines_items(tmp_path / "a.jsonl")
+    assert not grade(item, "No, it isn't.").right
 
 
 def _split_twins(seed: int) -> bool:

@@ -202,6 +202,8 @@ def test_grade_shows_verdict_value_and_rule(tmp_path: Path) -> None:
     done = divcon("grade", "drop", "--gold", "Ada; Grace", "--reply", "Ada", "--json", cwd=tmp_path)
     assert done.returncode == 2
     assert json.loads(done.stdout) == {"right": False, "extracted": "Ada", "rule": "first_line", "score": 0.5}
+    share = divcon("grade", "jsonl", "--gold", "0.05", "--reply", "5 %", "--percent", cwd=tmp_path)
+    assert share.returncode == 0
     lenient = divcon("grade", "gsm8k", "--gold", "7", "--reply", "3 or 7", "--grader", "paper", cwd=tmp_path)
     assert lenient.returncode == 0
     pairs = [
@@ -219,6 +221,10 @@ def test_grade_shows_verdict_value_and_rule(tmp_path: Path) -> None:
 def test_grade_says_what_it_lacks(tmp_path: Path) -> None:
     failed(divcon("grade", "gsm8k", "--gold", "7", cwd=tmp_path), "nothing to grade", "--reply")
     failed(divcon("grade", "gsm8k", "--gold", "x", "--reply", "7", cwd=tmp_path), "holds no number")
+    failed(divcon("grade", "gms8k", "--gold", "7", "--reply", "7", cwd=tmp_path), "no task 'gms8k'", "gsm8k")
+    failed(divcon("grade", "gsm8k", "--gold", " ", "--reply", "7", cwd=tmp_path), "nothing to grade")
+    (tmp_path / "pairs.jsonl").write_text('{"gold": "7", "reply": 7}\n\n{"gold": "x", "reply": "7"}')
+    failed(divcon("grade", "gsm8k", "--file", "pairs.jsonl", cwd=tmp_path), "Line 3 of pairs.jsonl", "holds no number")
     (tmp_path / "pairs.jsonl").write_text('{"gold": "7", "reply": "7"}\n{"gold": "7"}')
     failed(divcon("grade", "gsm8k", "--file", "pairs.jsonl", cwd=tmp_path), "Line 2 of pairs.jsonl")
     failed(

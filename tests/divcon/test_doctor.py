@@ -66,6 +66,13 @@ def test_every_failing_thing_has_its_line_and_remedy(tmp_path: Path, monkeypatch
     assert [finding.level for finding in by_name["price"]] == ["warning", "warning"]
 
 
+def test_a_misspelt_provider_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    file = pipeline(tmp_path, "{model: openai/gpt-5-mini}", "{model: opena1/gpt-5}", "{base: embedded}", "")
+    [solver] = found(file, tmp_path / "run")["solver"]
+    assert (solver.level, "no provider for opena1/gpt-5" in solver.text) == ("failure", True)
+
+
 @pytest.mark.parametrize(
     ("served", "level", "says"),
     [

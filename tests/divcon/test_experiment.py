@@ -81,7 +81,8 @@ def test_main_over_seeds_is_paired_resumed_and_asks_nothing_twice(tmp_path: Path
         file = write(tmp_path, server.url, tiny_base, "main", "  seeds: [0, 1]")
         results = run(file, tmp_path / "x")
         arms = [row["name"] for row in by(results, task="a")]
-        assert arms == ["direct", "cot", "teacher", "references", "untuned", "sd-t", "sd-r", "se-t", "se-a"]
+        students = ["untuned", "sd-t", "sd-r", "se-untuned", "se-t", "se-a"]
+        assert arms == ["direct", "cot", "teacher", "references", *students]
         (teacher,) = by(results, task="a", name="teacher")
         assert teacher["accuracy"] == 1.0
         assert teacher["label"].endswith("(scripted)")
@@ -92,7 +93,7 @@ def test_main_over_seeds_is_paired_resumed_and_asks_nothing_twice(tmp_path: Path
         assert student["right"] + student["wrong"] == 16
         assert len(student["by_seed"]) == 2
         pairs = {(row["a"], row["b"]) for row in results["comparisons"] if row["task"] == "a"}
-        assert {("sd-r", "teacher"), ("sd-r", "cot"), ("sd-r", "se-a")} <= pairs
+        assert {("sd-r", "teacher"), ("sd-r", "cot"), ("sd-r", "se-a"), ("se-a", "se-untuned")} <= pairs
         assert all(row["p_holm"] >= row["p"] for row in results["comparisons"])
         assert set(results["costs"]) == {"a", "b"}
         asked = len(server.requests)
@@ -113,7 +114,7 @@ def test_main_over_seeds_is_paired_resumed_and_asks_nothing_twice(tmp_path: Path
     assert len(rows) == len(results["rows"])
     assert float(rows[2]["accuracy"]) == 1.0
     html = (tmp_path / "x" / "main.html").read_text(encoding="utf-8")
-    assert "glance-2" in html
+    assert "glance-2" in html and "<th>by seed</th>" in html
     assert json.loads((tmp_path / "x" / "main.json").read_text())["rows"] == results["rows"]
 
 
@@ -126,6 +127,8 @@ def test_transfer_measures_all_pairs(tmp_path: Path, tiny_base: Base) -> None:
         found = {(row["trained_on"], row["task"]) for row in by(results, name=name)}
         assert found == {("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")}
     assert len(by(results, name="teacher")) == 2
+    pairs = {(row["task"], row["a"], row["b"]) for row in results["comparisons"]}
+    assert {("a", "sd-r (a)", "sd-r (b)"), ("b", "se-a (b)", "se-a (a)")} <= pairs
 
 
 @pytest.mark.model
@@ -138,6 +141,9 @@ def test_one_decomposer_is_measured_under_several_solvers(tmp_path: Path, tiny_b
         assert {row["solver"] for row in results["rows"]} == {"one", "other"}
         assert len(by(results, name="sd-r")) == 2
         screening = [body for body in server.requests if body["model"] == "other"]
+        assert set(results["costs"]) == {"a, one", "a, other"}
+        html = (tmp_path / "x" / "solvers.html").read_text(encoding="utf-8")
+        assert html.count('class="glance"') == 2
         # The other solver only answers test questions: five arms on eight of them.
         assert len(screening) <= 5 * 8
 
@@ -161,7 +167,7 @@ def test_self_ask_is_compared_with_the_same_plans_asked_at_once(tmp_path: Path, 
 def test_a_decomposer_of_all_tasks_stands_beside_one_each(tmp_path: Path, tiny_base: Base) -> None:
     with OpenAIServer(answer) as server:
         results = run(write(tmp_path, server.url, tiny_base, "multitask"), tmp_path / "x")
-    assert {row["name"] for row in by(results, task="b")} == {"teacher", "untuned", "sd-r", "sd-r/all"}
+    assert {row["name"] for row in by(results, task="b")} == {"cot", "teacher", "untuned", "sd-r", "sd-r/all"}
     together = next(row for row in results["screening"] if row["cell"] == "_all/seed-0" and row["student"] == "sd-r")
     assert together["collected"] == 20
     assert ("sd-r", "sd-r/all") in {(row["a"], row["b"]) for row in results["comparisons"]}
@@ -176,6 +182,7 @@ def test_a_curve_trains_on_nested_sets_and_caps_change_what_the_planner_is_told(
         file = write(tmp_path, server.url, tiny_base, "curve", "  questions: [4, 10]", task)
         results = run(file, tmp_path / "x")
         assert [row["questions"] for row in by(results, name="sd-r")] == [4, 10]
+        assert ("sd-r (10)", "sd-r (4)") in {(row["a"], row["b"]) for row in results["comparisons"]}
         small, large = (
             (tmp_path / "x/cells/a" / f"seed-0,train-{n}" / "exports" / "se-a.jsonl").read_text().splitlines()
             for n in (4, 10)
@@ -184,6 +191,7 @@ def test_a_curve_trains_on_nested_sets_and_caps_change_what_the_planner_is_told(
         file = write(tmp_path, server.url, tiny_base, "cap", "  caps: [2, 4]", task)
         results = run(file, tmp_path / "y")
     assert [row["cap"] for row in by(results, name="teacher")] == [2, 4]
+    assert ("teacher (4)", "teacher (2)") in {(row["a"], row["b"]) for row in results["comparisons"]}
     rows = (tmp_path / "y/cells/a/seed-0,max_subquestions-2/exports/sd-r.jsonl").read_text()
     assert "at most 2 subquestions" in rows
 

@@ -6,7 +6,7 @@ import pytest
 from dspy.utils.exceptions import AdapterParseError
 from support.openai_server import OpenAIServer, Reply, user_text
 
-from divcon.programs import SelfAsk
+from divcon.programs import ChatAdapter, SelfAsk
 
 WAYS = (lambda p, **i: p(**i), lambda p, **i: asyncio.run(p.acall(**i)))
 
@@ -66,6 +66,36 @@ def test_when_it_stops(way: Callable, asks: tuple, status: str, reason: str | No
         prediction = way(SelfAsk(lm(server, "s"), lm(server, "l")), question="What is left?")
     assert (prediction.status, prediction.reason, len(prediction.subquestions)) == (status, reason, number)
     assert prediction.answer == f"= {number}"
+
+
+@pytest.mark.parametrize("before", ["\n", "<think>\nbags first</think>\n"])
+def test_a_stop_that_leaves_nothing_is_done_without(before: str) -> None:
+    """A server that honours stop strings ends such a reply before its first word."""
+
+    def reply(body: dict) -> Reply:
+        if "subquestion to answer next" not in body["messages"][0]["content"]:
+            return "= 0"
+        done = "Steps:" in user_text(body)
+        text = before + ("Nothing more." if done else "How many bags?")
+        return text.partition("\n")[0] if body.get("stop") else text
+
+    with OpenAIServer(reply) as server:
+        prediction = SelfAsk(lm(server, "s"), lm(server, "l"))(question="What is left?")
+        assert list(prediction.subquestions) == ["How many bags?"]
+        assert [bool(body.get("stop")) for body in server.requests if body["model"] == "s"] == [True, False, False]
+
+
+def test_another_adapter_is_sent_no_stop() -> None:
+    def reply(body: dict) -> str:
+        field = "follow_up" if "follow_up" in body["messages"][-1]["content"] else "sub_answer"
+        done = "[[ ## steps ## ]]\n1." in user_text(body)
+        said = "Nothing more." if done else "How many bags?"
+        return f"[[ ## {field} ## ]]\n{said if field == 'follow_up' else '7'}\n\n[[ ## completed ## ]]"
+
+    with OpenAIServer(reply) as server:
+        prediction = SelfAsk(lm(server, "s"), lm(server, "l"), adapter=ChatAdapter())(question="What is left?")
+        assert list(prediction.subquestions) == ["How many bags?"]
+        assert not any(body.get("stop") for body in server.requests)
 
 
 def test_a_solver_that_cant_be_read_is_an_error_and_stop_strings_can_be_left_out() -> None:
