@@ -11,6 +11,10 @@ import dspy
 import pytest
 from support.openai_server import OpenAIServer
 
+from divcon._config import Task
+from divcon.benchmarks._graders import KINDS
+from divcon.benchmarks.tasks import PUBLIC, TASKS
+
 DIVCON = Path(sys.executable).with_name("divcon")
 
 
@@ -140,6 +144,19 @@ def test_the_tables_of_the_experiments_are_the_recorded_ones(root: Path, kind: s
         assert row["failed"] == 0
     html = (root / "benchmarks" / "results" / f"{kind}.html").read_text(encoding="utf-8")
     assert recorded["question"] in html
+
+
+def test_the_page_of_tasks_names_them_all_with_their_licences(root: Path) -> None:
+    page = (root / "docs" / "tasks.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
+    shown = {name: row for row in rows for name in re.findall(r"`([^`]+)`", row[0])}
+    assert set(TASKS) <= set(shown)
+    for name, task in PUBLIC.items():
+        assert (shown[name][3], shown[name][4]) == (task.licence, f"`{task.hub[0]}`")
+    for kind in KINDS:
+        assert f"`{kind}`" in page
+    for option in re.findall(r"`task\.(\w+)", page):
+        assert option in Task.model_fields
 
 
 def test_links_inside_the_repository_lead_somewhere(root: Path) -> None:
