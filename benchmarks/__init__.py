@@ -13,7 +13,15 @@ from divcon.benchmarks._costs import (
 from divcon.benchmarks._evaluate import Arm, evaluate_arm, evaluate_arms
 from divcon.benchmarks._graders import Verdict, grade, grade_as_paper, grade_number, grade_text, is_right, item_of
 from divcon.benchmarks._mlflow import TrackingError, log_to_mlflow
-from divcon.benchmarks._report import ReportError, Shown, arm_label, percent, write_experiment_report, write_report
+from divcon.benchmarks._report import (
+    ReportError,
+    Shown,
+    advise,
+    arm_label,
+    percent,
+    write_experiment_report,
+    write_report,
+)
 from divcon.benchmarks._statistics import accuracy_interval, difference_interval, holm, mean_interval, paired_p_value
 from divcon.benchmarks._tables import FACTORS, agreement, answers_of, differences, summarize_arm
 
@@ -25,6 +33,7 @@ __all__ = [
     "TrackingError",
     "Verdict",
     "accuracy_interval",
+    "advise",
     "agreement",
     "answers_of",
     "arm_label",

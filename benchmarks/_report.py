@@ -116,7 +116,7 @@ def _write(results: Mapping[str, Any], view: dict[str, Any], shown: Sequence[Sho
     html = environment.get_template("report.html.j2").render(
         results=results,
         **view,
-        advice=[advice(task, _lines(view, costs), costs) for task, costs in view["costs"].items()],
+        advice=advise(results),
         factor_names=FACTORS,
         browser=_browser(shown),
         configuration=json.dumps(
@@ -126,9 +126,20 @@ def _write(results: Mapping[str, Any], view: dict[str, Any], shown: Sequence[Sho
     write_whole(file, html)
 
 
-_CONFIGURED = (
-    "task", "tasks", "design", "teacher", "solver", "student_base", "program", "train", "configuration", "versions",
-)  # fmt: skip
+_CONFIGURED = ("task", "tasks", "design", "student_base", "configuration", "versions")
+
+
+def advise(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The advice on a run's or an experiment's results, a card for each table of costs; see `advice`.
+
+    Args:
+        results: The content of the JSON file.
+    """
+    if "arms" in results:
+        name = results["task"]["name"]
+        return [advice(name, results["arms"], results["costs"])] if results.get("costs") else []
+    view = {"tables": [{"lines": results["rows"]}]}
+    return [advice(where, _lines(view, costs), costs) for where, costs in results["costs"].items()]
 
 
 def _lines(view: Mapping[str, Any], costs: Mapping[str, Any]) -> list[Mapping[str, Any]]:

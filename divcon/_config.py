@@ -515,6 +515,12 @@ class Experiment(_Strict):
         return Pipeline.model_validate(tree)
 
 
+def configuration_of(file: Pipeline | Experiment) -> dict[str, Any]:
+    """What a report shows of a file: all but the questions' source, which it names elsewhere, and where servers run."""
+    hidden: Any = {"task": True, "experiment": True, "tracking": True, "roles": {"decomposer": {"server"}}}
+    return file.model_dump(mode="json", exclude_none=True, exclude=hidden)
+
+
 def declared_pipelines(file: Path, overrides: Sequence[str] = ()) -> list[Pipeline]:
     """The pipeline of a file, or for an experiment file one for each task, and each solver of its own.
 

@@ -18,7 +18,7 @@ from itertools import pairwise, product, zip_longest
 from pathlib import Path
 from typing import Any
 
-from divcon._config import TRAINED, Experiment
+from divcon._config import TRAINED, Experiment, configuration_of
 from divcon._doctor import diagnose
 from divcon._pipeline import Reporter, Run, Silent, Unfit, heed, require_all_answered
 from divcon.benchmarks import (
@@ -325,7 +325,7 @@ class ExperimentRun:
             "question": QUESTIONS[self.kind],
             "design": design.model_dump(mode="json", exclude_none=True, exclude={"tasks"}),
             "tasks": {
-                name: task.model_dump(mode="json", exclude_unset=True, exclude={"path"})
+                name: task.model_dump(mode="json", exclude_unset=True, exclude={"path", "test_path"})
                 for name, task in design.tasks.items()
             },
             "teacher": {"model": roles.teacher.model, "scripted": roles.teacher.scripted},
@@ -333,6 +333,7 @@ class ExperimentRun:
             "student_base": first.base.id,
             "program": self.experiment.program.model_dump(),
             "train": self.experiment.train.model_dump(),
+            "configuration": configuration_of(self.experiment),
             "rows": rows,
             "comparisons": self._comparisons(answers),
             "costs": self._costs(rows),

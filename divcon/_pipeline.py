@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 import dspy
 from dspy.utils.exceptions import LMError
 
-from divcon._config import SINGLE, SOLVING, STUDENTS, TRAINED, Endpoint, Pipeline
+from divcon._config import SINGLE, SOLVING, STUDENTS, TRAINED, Endpoint, Pipeline, configuration_of
 from divcon._doctor import Finding, diagnose
 from divcon._models import Models, adapter_of, identity_of, sampling_temperature
 from divcon.benchmarks import (
@@ -781,12 +781,13 @@ class Run:
         main = screening.get("sd-r") or next(iter(screening.values()), {})
         teacher = self.pipeline.roles.teacher
         return {
-            "task": self.pipeline.task.model_dump(mode="json", exclude={"path"}),
+            "task": self.pipeline.task.model_dump(mode="json", exclude={"path", "test_path"}),
             "questions": len(self.task.test),
             "teacher": {"model": teacher.model, "scripted": teacher.scripted},
             "solver": self.pipeline.roles.solver.model,
             "student_base": self.base.id,
             "program": self.pipeline.program.model_dump(),
+            "configuration": configuration_of(self.pipeline),
             "arms": lines,
             "differences": differences({name: [found] for name, found in records.items()}, resamples),
             "costs": compare_costs(lines, {name: self.upfront(name) for name in manifests}),

@@ -454,7 +454,17 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     (out if out.is_terminal and out.width > 120 else Console(width=130)).print(table)
     if results["teacher"]["scripted"]:
         out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
+    print_advice(results)
     out.print(f"{folder / 'results.json'}\n{folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def print_advice(results: dict[str, Any]) -> None:
+    """What to choose, a line a table of costs, and where moving the planner saves little."""
+    from divcon.benchmarks import advise
+
+    for card in advise(results):
+        warned = [sentence for sentence in card["sentences"] if "two-stage bill" in sentence]
+        out.print(f"{card['task']}: {' '.join([card['headline'] + '.', *warned])}", highlight=False, soft_wrap=True)
 
 
 def print_rows(results: dict[str, Any], folder: Path) -> None:
@@ -483,6 +493,7 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
     (out if out.is_terminal and out.width > 140 else Console(width=150)).print(table)
     if results["teacher"]["scripted"]:
         out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
+    print_advice(results)
     for end in ("json", "csv", "html"):
         out.print(str(folder / f"{kind}.{end}"), highlight=False, soft_wrap=True)
 
