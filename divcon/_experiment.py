@@ -218,10 +218,7 @@ class ExperimentRun:
         for seed, task in product(seeds, tasks):
             for size in self.experiment.experiment.questions or []:
                 run = self.run_of(task, seed, task__train=size)
-                try:
-                    self.trained(run, f"{task}, seed {seed}, {size} questions")
-                except NothingToLearn as error:
-                    self.reporter.finished("cell", f"left out: {error.problem}")
+                if not self._could_train(run, f"{task}, seed {seed}, {size} questions"):
                     continue
                 yield [_Cell(run, run.arm(name), seed, {"task": task, "questions": size}) for name in self.arms]
 
@@ -229,8 +226,18 @@ class ExperimentRun:
         for seed, task in product(seeds, tasks):
             for cap in self.experiment.experiment.caps or []:
                 run = self.run_of(task, seed, program__max_subquestions=cap)
-                self.trained(run, f"{task}, seed {seed}, at most {cap} subquestions")
+                if not self._could_train(run, f"{task}, seed {seed}, at most {cap} subquestions"):
+                    continue
                 yield [_Cell(run, run.arm(name), seed, {"task": task, "cap": cap}) for name in self.arms]
+
+    def _could_train(self, run: Run, name: str) -> bool:
+        """Train a cell of a series; one in which nothing is left to learn from is left out, and the series goes on."""
+        try:
+            self.trained(run, name)
+        except NothingToLearn as error:
+            self.reporter.finished("cell", f"left out: {error.problem}")
+            return False
+        return True
 
     # -- the whole -------------------------------------------------------------------------------------------------
 
