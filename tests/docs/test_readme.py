@@ -122,7 +122,7 @@ def test_the_gsm8k_table_is_the_recorded_run(root: Path) -> None:
             assert f"| {agreed['count_error']:.2f} | {agreed['rouge_l']:.2f} | {fell_back:.0f} % |" in line
 
 
-RECORDED = ("main", "depth", "transfer", "dynamic", "curve")
+RECORDED = ("main", "depth", "transfer", "dynamic", "curve", "solvers", "multitask", "cap")
 
 
 @pytest.mark.parametrize("kind", RECORDED)
