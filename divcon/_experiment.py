@@ -18,7 +18,7 @@ from itertools import pairwise, product, zip_longest
 from pathlib import Path
 from typing import Any
 
-from divcon._config import TRAINED, Experiment, configuration_of
+from divcon._config import SINGLE, TRAINED, Experiment, configuration_of
 from divcon._doctor import diagnose
 from divcon._pipeline import Reporter, Run, Silent, Unfit, heed, require_all_answered
 from divcon.benchmarks import (
@@ -401,7 +401,7 @@ class ExperimentRun:
         by_arm: dict[tuple[str, str], dict[Any, Any]] = defaultdict(dict)
         for key, found in answers.items():
             factors = dict(zip(FACTORS, key[:-1], strict=True))
-            if factors[varied] is not None:
+            if factors[varied] is not None and key[-1] not in SINGLE:  # nothing that is varied reaches those
                 by_arm[factors["task"], key[-1]][factors[varied]] = found
         for (task, arm), levels in by_arm.items():
             if varied == "trained_on":
@@ -409,8 +409,6 @@ class ExperimentRun:
             else:
                 steps = list(pairwise(sorted(levels)))
                 chosen = [(more, less) for less, more in (steps[-1:] if varied == "questions" else steps)]
-            if len({id(found) for found in levels.values()}) < 2:
-                continue
             for one, other in chosen:
                 yield {"task": task}, (f"{arm} ({one})", levels[one]), (f"{arm} ({other})", levels[other])
 

@@ -191,7 +191,9 @@ def test_a_curve_trains_on_nested_sets_and_caps_change_what_the_planner_is_told(
         file = write(tmp_path, server.url, tiny_base, "cap", "  caps: [2, 4]", task)
         results = run(file, tmp_path / "y")
     assert [row["cap"] for row in by(results, name="teacher")] == [2, 4]
-    assert ("teacher (4)", "teacher (2)") in {(row["a"], row["b"]) for row in results["comparisons"]}
+    pairs = {(row["a"], row["b"]) for row in results["comparisons"]}
+    assert ("teacher (4)", "teacher (2)") in pairs
+    assert not any(a.startswith("cot (") for a, _ in pairs)
     rows = (tmp_path / "y/cells/a/seed-0,max_subquestions-2/exports/sd-r.jsonl").read_text()
     assert "at most 2 subquestions" in rows
 
