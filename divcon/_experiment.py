@@ -401,7 +401,8 @@ class ExperimentRun:
         by_arm: dict[tuple[str, str], dict[Any, Any]] = defaultdict(dict)
         for key, found in answers.items():
             factors = dict(zip(FACTORS, key[:-1], strict=True))
-            if factors[varied] is not None and key[-1] not in SINGLE:  # nothing that is varied reaches those
+            reached = key[-1] not in SINGLE if varied == "cap" else _trained(key[-1])
+            if factors[varied] is not None and reached:
                 by_arm[factors["task"], key[-1]][factors[varied]] = found
         for (task, arm), levels in by_arm.items():
             if varied == "trained_on":
