@@ -143,6 +143,20 @@ def test_the_tables_of_the_experiments_are_the_recorded_ones(root: Path, kind: s
     assert recorded["question"] in html
 
 
+def test_the_claims_are_what_main_found(root: Path) -> None:
+    recorded = json.loads((root / "benchmarks" / "results" / "main.json").read_text())
+    readme = (root / "README.md").read_text(encoding="utf-8").partition("## Which half")[2]
+    found = {(row["a"], row["b"], row["task"]): row for row in recorded["comparisons"]}
+    for task in recorded["tasks"]:
+        for pair in (("sd-r", "teacher"), ("sd-r", "sd-t"), ("se-a", "teacher")):
+            row = found[(*pair, task)]
+            low, high = row["ci95"]
+            assert f"{100 * abs(row['difference']):.1f}" in readme
+            assert f"{100 * low:+.1f} to {100 * high:+.1f}" in readme, (pair, task)
+        saved = recorded["costs"][task]["against_teacher"]["sd-r"]["saves"]
+        assert re.search(rf"\b{100 * saved:.0f}\b[^.]* % fewer\s+tokens", readme)
+
+
 def test_the_page_of_tasks_names_them_all_with_their_licences(root: Path) -> None:
     page = (root / "docs" / "tasks.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
