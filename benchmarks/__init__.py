@@ -23,7 +23,7 @@ from divcon.benchmarks._report import (
     write_report,
 )
 from divcon.benchmarks._statistics import accuracy_interval, difference_interval, holm, mean_interval, paired_p_value
-from divcon.benchmarks._tables import FACTORS, agreement, answers_of, differences, summarize_arm
+from divcon.benchmarks._tables import FACTORS, agreement, answers_of, as_csv, differences, summarize_arm
 
 __all__ = [
     "FACTORS",
@@ -37,6 +37,7 @@ __all__ = [
     "agreement",
     "answers_of",
     "arm_label",
+    "as_csv",
     "bill",
     "break_even",
     "choose",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -165,3 +167,19 @@ def agreement(records: Records, items: Sequence[Item]) -> dict[str, Any] | None:
     if not errors:
         return None
     return {"n": len(errors), "count_error": mean(errors), "rouge_l": mean(scores), "exact": mean(exact)}
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of a table as CSV, one line each; nested values are left to the JSON."""
+    plain = [{key: value for key, value in row.items() if not isinstance(value, (dict, list))} for row in rows]
+    for line, row in zip(plain, rows, strict=True):
+        low, high = row["ci95"] or (None, None)
+        line |= {"ci95_low": low, "ci95_high": high}
+        for role, spent in (row["bill"] or {"by_role": {}})["by_role"].items():
+            line |= {f"{role}_{key}_a_question": value for key, value in spent.items()}
+    names = list(dict.fromkeys(name for line in plain for name in line))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(plain)
+    return stream.getvalue()

@@ -6,8 +6,6 @@ replies in the experiment's store, so that nothing is asked twice and a stopped 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections import defaultdict
@@ -26,6 +24,7 @@ from divcon.benchmarks import (
     Arm,
     Shown,
     arm_label,
+    as_csv,
     compare_costs,
     differences,
     evaluate_arms,
@@ -479,19 +478,3 @@ def _adapter_of(run: Run, arm: str) -> Path:
 
 def _trained(arm: str) -> bool:
     return arm.partition("/")[0] in TRAINED
-
-
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of a table as CSV, one line each; nested values are left to the JSON."""
-    plain = [{key: value for key, value in row.items() if not isinstance(value, (dict, list))} for row in rows]
-    for line, row in zip(plain, rows, strict=True):
-        low, high = row["ci95"] or (None, None)
-        line |= {"ci95_low": low, "ci95_high": high}
-        for role, spent in (row["bill"] or {"by_role": {}})["by_role"].items():
-            line |= {f"{role}_{key}_a_question": value for key, value in spent.items()}
-    names = list(dict.fromkeys(name for line in plain for name in line))
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(plain)
-    return stream.getvalue()

@@ -20,6 +20,7 @@ from divcon._models import Models, adapter_of, identity_of, sampling_temperature
 from divcon.benchmarks import (
     Arm,
     agreement,
+    as_csv,
     compare_costs,
     differences,
     evaluate_arms,
@@ -577,7 +578,7 @@ class Run:
         return folder
 
     def evaluate(self, seconds: dict[str, float] | None = None) -> dict[str, Any]:
-        """Measure every arm on the test questions, and write `results.json` and `report.html`."""
+        """Measure every arm on the test questions, and write `results.json`, `results.csv` and `report.html`."""
         arms = self.arms()
         test, settings = self.task.test, self.pipeline.evaluate
         self.reporter.station("evaluate", f"{len(arms)} arms on {len(test)} questions")
@@ -591,9 +592,10 @@ class Run:
             self.reporter.finished(f"evaluate {arm.name}", f"{right} of {len(test)} right")
         results = self._results(arms, records, seconds or {})
         write_whole(self.folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        write_whole(self.folder / "results.csv", as_csv(results["arms"]))
         write_report(results, records, test, self.folder / "report.html")
         if tracking := self.pipeline.tracking:
-            files = [self.folder / "results.json", self.folder / "report.html"]
+            files = [self.folder / name for name in ("results.json", "results.csv", "report.html")]
             log_to_mlflow(tracking.mlflow, tracking.experiment, self.folder.name, results, files)
         require_all_answered(results, results["arms"])
         return results

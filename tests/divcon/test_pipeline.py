@@ -1,5 +1,6 @@
 """The whole line in one piece: a real server as teacher and solver, a tiny real student."""
 
+import csv
 import hashlib
 import json
 import os
@@ -92,6 +93,9 @@ def test_the_whole_line_measures_what_happened_and_again_redoes_nothing(
         assert results["paid"]["teacher"]["cost"] == pytest.approx(results["paid"]["teacher"]["calls"] * 20 / 1e6)
         assert results["paid"]["solver"]["cost"] is None
         assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+        with (tmp_path / "run" / "results.csv").open() as stream:
+            lines = list(csv.DictReader(stream))
+        assert [float(line["accuracy"]) for line in lines] == [arm["accuracy"] for arm in results["arms"]]
         assert (tmp_path / "run" / "report.html").is_file()
         asked, made = len(server.requests), exports(tmp_path / "run")
         adapter = (tmp_path / "run" / "adapters" / "sd-r" / "adapter_model.safetensors").stat().st_mtime_ns
