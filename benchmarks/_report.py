@@ -61,7 +61,6 @@ def write_report(results: Mapping[str, Any], records: Mapping[str, Records], ite
         "title": f"Which half to distil: {name}",
         "tables": [_table("", [], results["arms"])],
         "comparisons": results["differences"],
-        "costs": {name: results["costs"]} if results.get("costs") else {},
         "screening": screening,
         "plots": list(_run_plots(results)),
     }
@@ -89,7 +88,6 @@ def write_experiment_report(results: Mapping[str, Any], shown: Sequence[Shown], 
         "title": f"{results['experiment']}: {results['question']}",
         "tables": tables,
         "comparisons": results["comparisons"],
-        "costs": results["costs"],
         "screening": [{**row, "student": row["student"].lower()} for row in results["screening"]],
         "plots": list(_experiment_plots(results)),
     }
@@ -138,14 +136,13 @@ def advise(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     if "arms" in results:
         name = results["task"]["name"]
         return [advice(name, results["arms"], results["costs"])] if results.get("costs") else []
-    view = {"tables": [{"lines": results["rows"]}]}
-    return [advice(where, _lines(view, costs), costs) for where, costs in results["costs"].items()]
+    return [advice(where, _lines(results["rows"], costs), costs) for where, costs in results["costs"].items()]
 
 
-def _lines(view: Mapping[str, Any], costs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The lines that costs were compared over."""
-    lines = [line for table in view["tables"] for line in table["lines"] if "steps" not in line]
-    return [line for line in lines if all(line.get(key) == value for key, value in costs.get("where", {}).items())]
+def _lines(rows: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The lines of an experiment that costs were compared over."""
+    whole = [row for row in rows if "steps" not in row]
+    return [row for row in whole if all(row.get(key) == value for key, value in costs["where"].items())]
 
 
 def percent(value: float | None, digits: int = 0) -> str:
@@ -256,8 +253,7 @@ def _experiment_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             labelled = [{**line, "label": arm_label(line)} for line in lines]
             yield f"{task}: accuracy", _plots.accuracy_plot(f"accuracy-{task}", labelled)
     for number, (where, costs) in enumerate(results["costs"].items()):
-        lines = _lines({"tables": [{"lines": rows}]}, costs)
-        yield f"{where}: accuracy and cost", _pareto(f"pareto-{number}", lines, costs)
+        yield f"{where}: accuracy and cost", _pareto(f"pareto-{number}", _lines(rows, costs), costs)
 
 
 def _heat_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

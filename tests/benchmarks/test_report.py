@@ -217,9 +217,8 @@ def test_every_kind_of_experiment_has_its_plots(tmp_path: Path, items: list[Item
                     factors = {"task": task, axis or "": value, "trained_on": origin}
                     rows.append({**{key: value for key, value in factors.items() if key and value}, **line})
     whole = [row for row in rows if row["task"] == "a"]
-    costs = (
-        {task: compare_costs(whole, {"sd-r": upfront([], 60.0, None)}) for task in ("a", "b")} if kind == "main" else {}
-    )
+    compared = compare_costs(whole, {"sd-r": upfront([], 60.0, None)})
+    costs = {task: {"where": {"task": task}, **compared} for task in ("a", "b")} if kind == "main" else {}
     found = {name: [seen] for name, seen in arms_of(items).items()}
     results = {
         "experiment": kind, "question": "Why?", "design": {"seeds": [0, 1]}, "tasks": {"a": {}, "b": {}},

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import dspy
 import pytest
@@ -162,6 +163,7 @@ def test_the_page_of_tasks_names_them_all_with_their_licences(root: Path) -> Non
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
     shown = {name: row for row in rows for name in re.findall(r"`([^`]+)`", row[0])}
     assert set(TASKS) <= set(shown)
+    assert set(TASKS) == set(get_args(Task.model_fields["name"].annotation))
     for name, task in PUBLIC.items():
         assert (shown[name][3], shown[name][4]) == (task.licence, f"`{task.hub[0]}`")
     for kind in KINDS:
