@@ -14,17 +14,27 @@ from fractions import Fraction
 
 from divcon.benchmarks._drop import exact_match_and_f1, lists_of, normalized_span
 from divcon.programs import Item
+from divcon.signatures import read_answer
 
-# thousands separators, decimals, fractions; a minus sign of either kind, a plus sign, a currency before or after it
+# thousands separators, decimals, fractions, mixed ones too, powers of ten; a minus sign of either kind, a plus sign, a
+# currency before or after it
+_TEN = r"(?:[eE](?P<e>[-+]?\d{1,3})|\s?[×x*]\s?10\s?(?:\^|\*\*)\s?[({]?\s?(?P<power>[-−+]?\d{1,3})[)}]?)"
 _NUMBER = re.compile(
     r"(?<![\w.,])(?P<before>[-+−]?)[$€£¥]?\s?(?P<after>(?<=[$€£¥])[-−])?"
     # Possessive: a number that goes on (3.5kg, 1,00,000, 1.2M) is refused whole, not read as its first digits.
-    r"(?P<whole>\d{1,3}(?:,\d{3})++(?!\d)|\d++)?+(?P<part>\.\d++)?+(?:\s?/\s?(?P<denominator>\d++))?+"
+    r"(?:(?P<units>\d++)(?:\s|\s?-\s?|\s?\+\s?|\s?and\s)(?=\d+\s?/\s?\d))?+"
+    r"(?P<whole>\d{1,3}(?:,\d{3})++(?!\d)|\d++)?+(?P<part>\.\d++)?+"
+    rf"(?:\s?/\s?(?P<denominator>\d++)|{_TEN})?+"
     r"(?!\w|[.,]\d)"
 )
-_BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")  # with braces in it: \boxed{\frac{1}{2}}
-_HASHES = re.compile(r"####\s*([-+−$€£¥\d.][^\n]*)")
-_MARKER = re.compile(r"(?im)^\W*(?:the )?(?:final )?answer\b(?: is)?\s*[:=]?\s*(.+)$")
+# A unit right behind its number, by name: what else may stand there ("1.2M", "5k", "3rd", "2x") changes the number.
+_UNITS = (
+    "mg|g|kg|lbs?|oz|mm|cm|(?-i:m)|km|ft|in|yd|mi|ml|cl|dl|l|mph|kmh|kph|s|sec|secs|min|mins|h|hr|hrs|hours?|days?|weeks?"
+    "|months?|years?|am|pm|a\\.m\\.|p\\.m\\.|usd|eur|gbp|cents?|degrees?|kwh|wh|kw|gb|mb|kb|tb|pts?|px"
+)
+_GLUED = re.compile(
+    rf"(?<![\w.,$€£¥])[-−+]?(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d+)?(?=(?:{_UNITS}|°[CF]?)(?![\w]))", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +58,14 @@ class Verdict:
             object.__setattr__(self, "score", float(self.right))
 
 
-_LATEX = ((re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}"), r"\1/\2"), (re.compile(r"\{,\}"), ","))
+_LATEX = (
+    (re.compile(r"(?<=\d)\s*\\[dtc]?frac\{([^{}]*)\}\{([^{}]*)\}"), r" \1/\2"),  # a mixed fraction
+    (re.compile(r"\\[dtc]?frac\{([^{}]*)\}\{([^{}]*)\}"), r"\1/\2"),
+    (re.compile(r"(?<=\d)\{,\}(?=\d)"), ","),
+    (re.compile(r"(?<=\d)(?:\\[,;:!]|\\ |~)(?=\d{3}(?!\d))"), ","),
+    (re.compile(r"\\times"), "×"),
+    (re.compile(r"\^\{([^{}]*)\}"), r"^\1"),
+)
 
 
 def numbers(text: str, percent: bool = False) -> list[Fraction]:
@@ -69,6 +86,10 @@ def numbers(text: str, percent: bool = False) -> list[Fraction]:
             if int(match["denominator"]) == 0:
                 continue
             value /= int(match["denominator"])
+        if match["units"]:
+            value += int(match["units"])
+        if power := match["e"] or match["power"]:
+            value *= Fraction(10) ** int(power.replace("−", "-"))
         if percent and re.match(r"\s?(?:%|per ?cent\b)", text[match.end() :]):
             value /= 100
         minus = (match["before"] or match["after"] or "+") in "-−"
@@ -81,8 +102,9 @@ def numbers(text: str, percent: bool = False) -> list[Fraction]:
 def grade_number(gold: str, reply: str, percent: bool = False) -> Verdict:
     """Compare a reply with a numeric gold answer.
 
-    Rules, first that applies: `hashes` (GSM8K's ####), `boxed`, `marker` ("Answer: ..."), `only_number` of the first
-    line, `equals` (what follows the last = of the first line), `ambiguous` (several numbers: wrong), `none`.
+    The reply is read as a program reads it (`divcon.signatures.read_answer`), and the verdict carries the rule by which
+    its answer was found, or: `equals` (the answer has several numbers, and one behind the last =), `glued_unit` (its
+    one number has a unit of measure right behind it: 2600g), `ambiguous` (several numbers: wrong), `none`.
 
     Args:
         gold: A number in any of the written forms that a reply may have.
@@ -95,15 +117,14 @@ def grade_number(gold: str, reply: str, percent: bool = False) -> Verdict:
     wanted = numbers(gold, percent)
     if not wanted:
         raise ValueError(f"the gold answer {gold!r} holds no number")
-    for rule, pattern in (("hashes", _HASHES), ("boxed", _BOXED), ("marker", _MARKER)):
-        if hits := pattern.findall(reply):
-            return _numeric_verdict(wanted[-1], hits[-1], rule, percent)
-    first_line = next((line for line in reply.strip().splitlines() if line.strip()), "")
-    return _numeric_verdict(wanted[-1], first_line, "only_number", percent)
+    said, rule = _said(reply)
+    return _numeric_verdict(wanted[-1], said.split("\n")[0], rule, percent)
 
 
 def _numeric_verdict(gold: Fraction, text: str, rule: str, percent: bool) -> Verdict:
     found = numbers(text, percent)
+    if not found and len(glued := _GLUED.findall(text)) == 1:
+        found, rule = numbers(glued[0], percent), "glued_unit"
     if not found:
         return Verdict(False, None, "none")
     if len(found) > 1:
@@ -118,9 +139,17 @@ def _numeric_verdict(gold: Fraction, text: str, rule: str, percent: bool) -> Ver
 
 
 def normalized_text(text: str) -> str:
-    """Case, articles, punctuation and accents' encoding taken away."""
-    text = unicodedata.normalize("NFKC", text).casefold()
-    words = re.sub(r"[^\w\s+#]", " ", text).split()  # C, C++ and C# are three answers
+    """Case, articles, punctuation and accents' encoding taken away; what is all punctuation stays as it is.
+
+    Signs that carry meaning stay: a minus before a number, and comparisons.
+    """
+    text = unicodedata.normalize("NFKC", text).casefold().replace("−", "-")
+    kept = re.sub(r"(?<!\w)-(?=[\d.])", "\0", text)  # a minus sign, which isn't a hyphen
+    kept = re.sub(r"([<>=≤≥≠]+)", r" \1 ", kept)
+    kept = re.sub(r"[^\w\s+#<>=≤≥≠\0]", " ", kept).replace("\0", "-")  # C, C++ and C# are three answers
+    words = kept.split()
+    if not any(any(map(str.isalnum, word)) for word in words):
+        return " ".join(text.split())
     return " ".join([word for word in words if word not in ("a", "an", "the")] or words)
 
 
@@ -146,8 +175,9 @@ def grade_drop(references: Sequence[Sequence[str]], reply: str) -> Verdict:
     said = said.rstrip(" .")  # the end of a sentence, which would make "50.6." another number
     if not normalized_span(said):
         return Verdict(False, None, "none")
-    # A list may take several lines; what follows a blank one is no part of it.
-    listed = lists_of(said if rule != "first_line" else re.split(r"\n\s*\n", reply.strip())[0])
+    # Without a marker, spans may stand on a line each; what follows a blank line is no part of them.
+    lines = re.split(r"\n\s*\n", reply.strip())[0] if rule in ("first_line", "last_line", "conclusion") else said
+    listed = lists_of(lines)
     best = (0.0, 0.0)
     for gold in references:
         for spans in listed if len(gold) > 1 else ((said,),):
@@ -157,8 +187,13 @@ def grade_drop(references: Sequence[Sequence[str]], reply: str) -> Verdict:
 
 YES_NO = ("yes", "no", "true", "false", "valid", "invalid")
 _NOT = r"(?:\bnot\b|\bcannot(?: be)?\b|\b\w+n['’]t(?: be)?\b)"
-_YES_NO = re.compile(rf"(?i)(?P<nots>(?:{_NOT}[\s(]*)*)\b(?P<word>{'|'.join(YES_NO)})\b")
-_DENIED = re.compile(rf"(?i){_NOT}|\bnever\b|\bneither\b")
+# "No tree is older" says nothing yet; "No, ..." and "No it isn't" do.
+_DETERMINES = (
+    r"no[ \t]+(?!(?:it|he|she|we|they|i|there|this|that|these|those|the|because|since|as|but|and|or|if|when|although|though"
+    r"|so|in|on|at|by|for|to|from|of|with|not)\b)[a-z]"
+)
+_YES_NO = re.compile(rf"(?i)(?!{_DETERMINES})(?P<nots>(?:{_NOT}[\s(]*)*)\b(?!{_DETERMINES})(?P<word>{'|'.join(YES_NO)})\b")
+_DENIED = re.compile(rf"(?i){_NOT}|\bnever\b|\bneither\b|\bno longer\b")
 _SAME = {"true": "yes", "false": "no", "valid": "yes", "invalid": "no"}
 
 
@@ -212,12 +247,9 @@ def grade_choice(gold: str, question: str, reply: str) -> Verdict:
 
 
 def _said(reply: str) -> tuple[str, str]:
-    """What a reply gives as its answer, and the rule that found it."""
-    if hits := _BOXED.findall(reply):
-        return hits[-1].strip(), "boxed"
-    if hits := _MARKER.findall(reply):
-        return hits[-1].strip(), "marker"
-    return next((line.strip() for line in reply.strip().splitlines() if line.strip()), ""), "first_line"
+    """What a reply gives as its answer, and the rule that found it; nothing by the rule `none`."""
+    found = read_answer(reply)
+    return (found.text, found.rule) if found else ("", "none")
 
 
 def grade_as_paper(item: Item, reply: str) -> Verdict:

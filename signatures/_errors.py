@@ -5,6 +5,8 @@ It lives in the lowest room because every room above raises its own kinds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import ValidationError
 
 
@@ -35,8 +37,11 @@ class SubquestionsError(DivconError, ValueError):
 
     Args:
         reason: `empty`, `cut_off`, `duplicate` or `unreadable`; the name under which screening counts it.
+        items: The subquestions that stand whole in a list that repeats itself or is cut off, each once. A program
+            may go on with them; a training row is never made of them.
     """
 
-    def __init__(self, reason: str, problem: str) -> None:
+    def __init__(self, reason: str, problem: str, items: Sequence[str] = ()) -> None:
         self.reason = reason
+        self.items = tuple(items)
         super().__init__(problem, "Ask again, or send the question to the solver whole.")

@@ -19,17 +19,15 @@ import dspy
 from pydantic import ConfigDict, model_validator
 
 from divcon.signatures._errors import SubquestionsError
+from divcon.signatures._framing import CONTROL, INVISIBLE, own_turn, without_thinking
 
 NO_DECOMPOSITION = "No decomposition."
 
 # ---- what stands around a list
 
-_INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
-_CONTROL = r"(?:<\|[a-z_]+\|>|</?s>|<(?:start|end)_of_turn>|\[/?INST\])"
-_END_OF_TURN = re.compile(r"<\|(?:im_end|endoftext|eot_id|end)\|>|</s>|<end_of_turn>")
 _OPENING_LABEL = re.compile(
     rf"""\A\s*(?:
-        {_CONTROL}
+        {CONTROL}
       | (?:\#+\s*)?\**(?:assistant|model|ai|response|output|answer|(?:the\ )?sub-?questions|decomposition)\**:\**
       | (?:assistant|model)(?=\n)
     )[ \t]*\n*""",
@@ -227,26 +225,13 @@ def read_subquestions(reply: str) -> tuple[str, ...]:
     return _read_lines(text)
 
 
-def without_thinking(reply: str) -> str:
-    """The reply after its last think block, whose opening tag may stand in the prompt.
-
-    Raises:
-        SubquestionsError: The reply ends inside a think block.
-    """
-    _, closed, after = reply.rpartition("</think>")
-    text = after if closed else reply
-    if "<think>" in text:
-        raise SubquestionsError("cut_off", "The reply ends inside a think block.")
-    return text
-
-
 def _unwrapped(reply: str) -> str:
     """The list alone, without what chat models and their templates put around it."""
-    text = _INVISIBLE.sub("", without_thinking(reply)).replace("\r\n", "\n").replace("\r", "\n")
+    text = INVISIBLE.sub("", without_thinking(reply)).replace("\r\n", "\n").replace("\r", "\n")
     # A model that writes nothing but line ends would keep the patterns below busy for a minute.
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in text.split("\n")))
     text = _without_label(text)
-    text = _END_OF_TURN.split(text, maxsplit=1)[0]  # what follows is a turn that the model made up
+    text = own_turn(text)
     if section := _SECTION.search(text):
         text = section.group(1)
     text = _without_label(_HEADER.sub("", text))
@@ -459,7 +444,7 @@ def _read_lines(text: str) -> tuple[str, ...]:
                 raise SubquestionsError("unreadable", "A question stands outside the list.")
     if not items[-1].strip() or _begins_another(lines, tokens[-1], marks):
         checked = _checked([item for item in items if item.strip()])
-        raise SubquestionsError("cut_off", f"The list ends before its next item, after '{checked[-1][-40:]}'.")
+        raise SubquestionsError("cut_off", f"The list ends before its next item, after '{checked[-1][-40:]}'.", checked)
     if not all(item.strip() for item in items):
         raise SubquestionsError("unreadable", "An item of the list is empty.")
     checked = _checked(items)
@@ -537,7 +522,8 @@ def _read_unmarked(lines: Sequence[str]) -> tuple[str, ...]:
             raise SubquestionsError("unreadable", f"'{item[:60]}' is not a subquestion.")
     checked = _checked(items)
     if not _ends(checked[-1]):
-        raise SubquestionsError("cut_off", f"The last line ends in the middle: '{checked[-1][-40:]}'.")
+        middle = f"The last line ends in the middle: '{checked[-1][-40:]}'."
+        raise SubquestionsError("cut_off", middle, checked[:-1])
     return checked
 
 
@@ -579,7 +565,7 @@ def _checked(items: Sequence[str]) -> tuple[str, ...]:
     distinct = _distinct(tidy)
     # A list may do without marks at its lines' ends altogether; else a last line without one is cut off.
     if not _ends(last) and (not before or any(map(_ends, before)) or not _is_subquestion(last)):
-        raise SubquestionsError("cut_off", f"The last subquestion ends in the middle: '{last[-40:]}'.")
+        raise SubquestionsError("cut_off", f"The last subquestion ends in the middle: '{last[-40:]}'.", distinct[:-1])
     return distinct
 
 
@@ -587,13 +573,17 @@ def _distinct(items: Sequence[str]) -> tuple[str, ...]:
     tidy = tuple(item for item in map(_tidy, items) if item)
     if not tidy:
         raise SubquestionsError("empty", "The reply holds no subquestion.")
-    if len({re.sub(rf"[\s{_ASKS}.!。]+$", "", item.casefold()) for item in tidy}) < len(tidy):
-        raise SubquestionsError("duplicate", "The reply asks the same subquestion twice.")
+    first: dict[str, str] = {}
+    for item in tidy:
+        first.setdefault(re.sub(rf"[\s{_ASKS}.!。]+$", "", item.casefold()), item)
+    if len(first) < len(tidy):
+        whole = tuple(item for item in first.values() if item is not tidy[-1] or _ends(item))
+        raise SubquestionsError("duplicate", "The reply asks the same subquestion twice.", whole)
     return tidy
 
 
 def _tidy(item: str) -> str:
-    item = re.sub("[\ud800-\udfff]", "\ufffd", _INVISIBLE.sub("", item))  # half a character could be stored nowhere
+    item = re.sub("[\ud800-\udfff]", "\ufffd", INVISIBLE.sub("", item))  # half a character could be stored nowhere
     item = _BOLD.sub(r"\1", " ".join(item.split()))
     while (peeled := _peeled(item)) != item:
         item = peeled

