@@ -72,7 +72,8 @@ def evaluate_arms(
     `progress` is called with the arm that was answered last, and how many answers of all arms are there.
 
     What the store holds for an arm's fingerprint is not asked again, but for items that failed. A call that failed
-    gives `failed`, never `wrong`; a solver's reply without a readable answer is `wrong` by the rule `unreadable`.
+    gives `failed`, never `wrong`; a solver's reply without a readable answer is `wrong` by the rule `unreadable`. A
+    record says by which rule its answer was read (`read_by`), and by which it was graded (`rule`).
 
     Returns:
         Records by item id, in the order of the items; one dict an arm.
@@ -134,6 +135,7 @@ def _answer(job: _Job) -> dict[str, Any]:
             "answer": prediction.answer,
             "status": prediction.status,
             "reason": prediction.reason,
+            "read_by": prediction.get("read_by"),
             "subquestions": list(prediction.subquestions),
             "sub_answers": prediction.sub_answers,
         }

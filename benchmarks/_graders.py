@@ -189,10 +189,12 @@ YES_NO = ("yes", "no", "true", "false", "valid", "invalid")
 _NOT = r"(?:\bnot\b|\bcannot(?: be)?\b|\b\w+n['’]t(?: be)?\b)"
 # "No tree is older" says nothing yet; "No, ..." and "No it isn't" do.
 _DETERMINES = (
-    r"no[ \t]+(?!(?:it|he|she|we|they|i|there|this|that|these|those|the|because|since|as|but|and|or|if|when|although|though"
-    r"|so|in|on|at|by|for|to|from|of|with|not)\b)[a-z]"
+    r"no[ \t]+(?!(?:it|he|she|we|they|i|there|this|that|these|those|the|because|since|as|but|and|or|if|when|although"
+    r"|though|so|in|on|at|by|for|to|from|of|with|not)\b)[a-z]"
 )
-_YES_NO = re.compile(rf"(?i)(?!{_DETERMINES})(?P<nots>(?:{_NOT}[\s(]*)*)\b(?!{_DETERMINES})(?P<word>{'|'.join(YES_NO)})\b")
+_YES_NO = re.compile(
+    rf"(?i)(?!{_DETERMINES})(?P<nots>(?:{_NOT}[\s(]*)*)\b(?!{_DETERMINES})(?P<word>{'|'.join(YES_NO)})\b"
+)
 _DENIED = re.compile(rf"(?i){_NOT}|\bnever\b|\bneither\b|\bno longer\b")
 _SAME = {"true": "yes", "false": "no", "valid": "yes", "invalid": "no"}
 

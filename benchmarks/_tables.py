@@ -32,6 +32,9 @@ def answers_of(seeds: Sequence[Records]) -> np.ndarray:
     return np.array([[_GOT[records[key]["outcome"]] for key in keys] for records in seeds])
 
 
+_QUOTED = 160  # characters of a reply that is quoted; its end, where the answer should stand
+
+
 def summarize_arm(
     name: str,
     label: str,
@@ -70,13 +73,23 @@ def summarize_arm(
         **({"f1": mean(scores)} if scores else {}),
         **({"by_seed": [_mean(row) for row in matrix]} if len(seeds) > 1 and answered else {}),
         "whole_rate": statuses["whole"] / len(answered) if answered else None,
+        "salvaged_rate": statuses["salvaged"] / len(answered) if answered else None,
         "fell_back_rate": statuses["fell_back"] / len(answered) if answered else None,
+        "reasked": sum(record.get("read_by") == "reask" for record in answered),
         "unreadable": statuses["unreadable"],
+        **({"first_unreadable": first} if (first := _first_unreadable(answered)) else {}),
         "usage": usage,
         "bill": bill(usage, len(answered), local) if answered else None,
         "seconds": round(sum(wall_seconds(records) for records in seeds), 1),
         "errors": dict(errors.most_common(3)),
     }
+
+
+def _first_unreadable(records: Sequence[dict[str, Any]]) -> str | None:
+    """The first reply whose answer couldn't be read, cut to a length that can be shown."""
+    replies = (str(record.get("answer") or "") for record in records if record.get("status") == "unreadable")
+    reply = next(replies, None)
+    return None if reply is None else " ".join(reply.split())[-_QUOTED:] or "(empty)"
 
 
 def _mean(answers: np.ndarray) -> float | None:

@@ -72,6 +72,9 @@ class DecompositionMetric:
         if not pred_name.rpartition(".")[2].startswith("decompose"):
             return verdict
         status = pred.get("status")
+        if status == "salvaged":
+            why = "repeats itself" if pred.get("reason") == "duplicate" else "was cut off"
+            verdict = f"Your list {why}, and only what stands whole in it was used. {verdict}"
         if status == "fell_back":
             return (
                 f"Your reply was no usable list ({pred.get('reason')}), so the question went to the solver whole. "

@@ -222,8 +222,21 @@ class Task(_Strict):
 
 
 class Program(_Strict):
+    """The two-stage program.
+
+    Attributes:
+        solving: `single_call`, `direct`, `stepwise` or `dag`.
+        max_subquestions: The cap that the decomposer is told, and that lists are cut to.
+        allow_whole: Offer the decomposer to write that no split helps. Off by default: small models take that way out
+            of every question.
+        salvage: Use what stands whole of a list that repeats itself or is cut off, rather than ask the question whole.
+            Training rows are never made of such lists.
+    """
+
     solving: Solving = "single_call"
     max_subquestions: int = Field(DEFAULT_MAX_SUBQUESTIONS, ge=1)
+    allow_whole: bool = False
+    salvage: bool = True
 
 
 class Compile(_Strict):
@@ -361,6 +374,12 @@ class Pipeline(_Strict):
     evaluate: Evaluate = Evaluate()
     costs: Costs = Costs()
     tracking: Tracking | None = None
+
+    @model_validator(mode="after")
+    def _whole_is_offered(self) -> Pipeline:
+        if self.screen.keep_whole and not self.program.allow_whole:
+            raise ValueError("screen.keep_whole keeps what is only offered with program.allow_whole: true")
+        return self
 
     @model_validator(mode="after")
     def _arms_have_students(self) -> Pipeline:

@@ -24,9 +24,9 @@ from divcon.distill import (
     role_lm,
     shared_model,
 )
-from divcon.distill.embedded import embedded_base, solver_adapter
+from divcon.distill.embedded import embedded_base, solver_adapter, solver_wording
 from divcon.distill.vllm import VLLMModel
-from divcon.programs import ChatAdapter, CompactAdapter, Item
+from divcon.programs import ChatAdapter, CompactAdapter, Item, Wording
 from divcon.signatures import list_pattern
 
 
@@ -125,7 +125,9 @@ class Models:
         if isinstance(model, VLLMModel):
             cap = self.pipeline.program.max_subquestions
             guided = student.guided and decomposes
-            backend = model.backend(name, pattern=list_pattern(cap) if guided else None)
+            backend = model.backend(
+                name, pattern=list_pattern(cap, self.pipeline.program.allow_whole) if guided else None
+            )
             shown = f"hosted_vllm/{name or self.base.id}"
             # Not the address of a server of ours, which is another one each time.
             served = model.served_as_known(name)
@@ -150,6 +152,12 @@ class Models:
 def adapter_of(endpoint: Endpoint) -> dspy.Adapter:
     """The adapter (the DSPy kind) that an endpoint's predictors pin."""
     return ChatAdapter() if endpoint.adapter == "chat" else CompactAdapter()
+
+
+def wording_of(endpoint: Endpoint) -> Wording:
+    """How an endpoint is asked: a solver that ships here in the words it learnt, any other as an untrained model."""
+    name = endpoint.model.partition("/")[2]
+    return solver_wording(name) if endpoint.embedded and name != "base" else Wording()
 
 
 def identity_of(lm: dspy.LM) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dspy.utils.exceptions import LMError
 
 from divcon._config import SINGLE, SOLVING, STUDENTS, TRAINED, Endpoint, Pipeline, configuration_of
 from divcon._doctor import Finding, diagnose
-from divcon._models import Models, adapter_of, identity_of, sampling_temperature
+from divcon._models import Models, adapter_of, identity_of, sampling_temperature, wording_of
 from divcon.benchmarks import (
     Arm,
     agreement,
@@ -55,8 +55,19 @@ from divcon.distill import (
     well_formed,
     write_whole,
 )
-from divcon.programs import ChainOfThought, CompactAdapter, Direct, DivideAndConquer, Item, SelfAsk, Solving
-from divcon.signatures import DivconError, Subquestions
+from divcon.programs import (
+    LEARNT,
+    ChainOfThought,
+    CompactAdapter,
+    Direct,
+    DivideAndConquer,
+    Item,
+    SelfAsk,
+    Solving,
+    Wording,
+    solver_role,
+)
+from divcon.signatures import READER, DivconError, Solve, SolveDirect, Subquestions
 
 LABELS = {
     "direct": "Direct",
@@ -200,17 +211,25 @@ class Run:
         return self.models.solver
 
     def program(
-        self, decomposer: dspy.LM, *, as_teacher: bool = False, solving: Solving | None = None
+        self,
+        decomposer: dspy.LM,
+        *,
+        as_teacher: bool = False,
+        untrained: bool = False,
+        solving: Solving | None = None,
     ) -> DivideAndConquer:
         """The one program of this run, with the given decomposer; solved in another way where one is given.
 
-        Instructions are the compiled ones for everybody; the compiled demos are the teacher's, since a student has
-        learnt from what they led to and pays for every token of its prompt.
+        A compiled instruction is everybody's. Demonstrations, compiled or shipped, are for models that weren't trained:
+        a student has learnt from what they led to, and would pay for every token of them.
         """
         roles, settings = self.pipeline.roles, self.pipeline.program
         program = DivideAndConquer(
-            decomposer, self.solver, solving=solving or settings.solving, max_subquestions=settings.max_subquestions
-        )
+            decomposer, self.solver, solving=solving or settings.solving, max_subquestions=settings.max_subquestions,
+            allow_whole=settings.allow_whole, salvage=settings.salvage,
+            decomposer_wording=Wording() if untrained or as_teacher else LEARNT,
+            solver_wording=wording_of(roles.solver),
+        )  # fmt: skip
         program.solve.adapter = adapter_of(roles.solver)
         if as_teacher:
             program.decompose.adapter = adapter_of(roles.teacher)
@@ -225,7 +244,7 @@ class Run:
     def _student_program(self, folder: Path | None, solving: Solving | None = None) -> DivideAndConquer:
         """The program with a student in place; an adapter only answers the prompt it was trained on."""
         lm = self.models.student(folder)
-        program = self.program(lm, solving=solving)
+        program = self.program(lm, untrained=folder is None, solving=solving)
         if folder is not None:
             bind_adapter(program.decompose, lm, folder, tokenizer=self.models.student_model.tokenizer)
         return program
@@ -234,7 +253,9 @@ class Run:
         """The teacher's program with a solver's student in place; without a folder, what its rows are rendered with."""
         direct = name.endswith("-direct")
         program = self.program(self.teacher, as_teacher=True, solving="direct" if direct else "single_call")
-        program.solve.adapter = CompactAdapter()
+        wording = Wording() if name == "se-untuned" else LEARNT
+        program.solve = solver_role(SolveDirect if direct else Solve, self.solver, CompactAdapter(), wording)
+        program.solver_wording = wording
         if folder is not None:
             lm = self.models.student(folder, "solver")
             bind_adapter(program.solve, lm, folder, tokenizer=self.models.student_model.tokenizer)
@@ -270,7 +291,11 @@ class Run:
         parts = [rule, self._collection, settings, self.pipeline.program.max_subquestions]
         parts += self._grading if rule == "oracle" else []
         if rule == "oracle":
-            parts += [identity_of(self.solver), program.solve.prompt(question="?", subquestions=Subquestions(["a b?"]))]
+            parts += [
+                READER,
+                identity_of(self.solver),
+                program.solve.prompt(question="?", subquestions=Subquestions(["a b?"])),
+            ]
         return fingerprint(*parts)
 
     def close(self) -> None:
@@ -512,15 +537,17 @@ class Run:
         built: Any
         decomposer: Any
         if base == "direct":
-            built, decomposer = Direct(self.solver, adapter=adapter_of(endpoint)), None
+            built = Direct(self.solver, adapter=adapter_of(endpoint), wording=wording_of(endpoint))
+            decomposer = None
         elif base == "cot":
-            built, decomposer = ChainOfThought(self.solver, adapter=adapter_of(endpoint)), None
+            built = ChainOfThought(self.solver, adapter=adapter_of(endpoint), wording=wording_of(endpoint))
+            decomposer = None
         elif base == "self-ask":
             # Reasoning models take no stop strings; self-ask cuts their replies itself.
             stop = "max_completion_tokens" not in self.teacher.kwargs
             built = SelfAsk(
                 self.teacher, self.solver, max_steps=self.pipeline.program.max_subquestions, stop=stop,
-                adapter=adapter_of(endpoint),
+                solver_wording=wording_of(endpoint), adapter=adapter_of(endpoint),
             )  # fmt: skip
             built.decompose.adapter = adapter_of(self.pipeline.roles.teacher)
             decomposer = [identity_of(self.teacher), built.decompose.prompt(question="?", context="?")]
@@ -538,7 +565,7 @@ class Run:
                 built = self._student_program(folder, solving)
             decomposer = fingerprint(identity_of(built.decompose.lm), built.decompose.prompt(question="?", context="?"))
         prompt = built.solve.prompt(question="?", context="?")
-        stamp = fingerprint(name, solver, self.pipeline.program.model_dump(), decomposer, prompt)
+        stamp = fingerprint(name, solver, self.pipeline.program.model_dump(), decomposer, prompt, READER)
         label = LABELS[base] + (f", solved {_WAYS[way]}" if way else "") + (f", {origin}" if origin else "")
         if base in _ASKED_OF_TEACHER and self.pipeline.roles.teacher.scripted:
             label += " (scripted)"

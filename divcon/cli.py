@@ -430,7 +430,8 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     """The table of an evaluation."""
     table = Table(title=f"{results['task']['name']}: {results['questions']} held-out questions", title_justify="left")
     table.add_column("program", no_wrap=True)
-    for name in ("accuracy", "95 %", "right/wrong/failed", "no split", "decompose in/out", "solve in/out", "seconds"):
+    columns = ("accuracy", "95 %", "right/wrong/failed", "unread", "no split", "salvaged", "fell back")
+    for name in (*columns, "decompose in/out", "solve in/out", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for arm in results["arms"]:
         usage = arm["usage"]
@@ -444,18 +445,35 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
             "–" if arm["accuracy"] is None else f"{100 * arm['accuracy']:.1f} %",
             low_high,
             f"{arm['right']}/{arm['wrong']}/{arm['failed']}",
-            "–"
-            if arm["whole_rate"] is None or arm["name"] in ("direct", "cot")
-            else f"{100 * arm['whole_rate']:.0f} %",
+            str(arm["unreadable"]),
+            *(_share(arm, rate) for rate in ("whole_rate", "salvaged_rate", "fell_back_rate")),
             *tokens,
             f"{arm['seconds']:.0f}",
         )
     # Wide enough for the table even where there is no terminal.
-    (out if out.is_terminal and out.width > 120 else Console(width=130)).print(table)
+    (out if out.is_terminal and out.width > 150 else Console(width=160)).print(table)
+    print_unreadable(results["arms"])
     if results["teacher"]["scripted"]:
         out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
     print_advice(results)
     out.print(f"{folder / 'results.json'}\n{folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _share(line: dict[str, Any], rate: str) -> str:
+    """A rate in per cent; a dash where the program doesn't split."""
+    value = line.get(rate)
+    return "–" if value is None or line["name"] in ("direct", "cot") else f"{100 * value:.0f} %"
+
+
+def print_unreadable(lines: list[dict[str, Any]]) -> None:
+    """How many replies couldn't be read, and the first of them."""
+    for line in lines:
+        if line.get("unreadable"):
+            out.print(
+                f"{line['label']}: the answer of {line['unreadable']} replies can't be read, and they count as wrong; "
+                f"the first ends: {line.get('first_unreadable', '')!r}",
+                highlight=False, markup=False, soft_wrap=True,
+            )  # fmt: skip
 
 
 def print_advice(results: dict[str, Any]) -> None:
@@ -486,11 +504,10 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
             "–" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f} %",
             low_high,
             f"{row['right']}/{row['wrong']}/{row['failed']}",
-            "–"
-            if row["fell_back_rate"] is None or row["name"] in ("direct", "cot")
-            else f"{100 * row['fell_back_rate']:.0f} %",
+            _share(row, "fell_back_rate"),
         )
     (out if out.is_terminal and out.width > 140 else Console(width=150)).print(table)
+    print_unreadable(rows)
     if results["teacher"]["scripted"]:
         out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
     print_advice(results)

@@ -1,18 +1,19 @@
 """How the asks become an answer: the two-stage program, its baselines, and what every role of them shares."""
 
 from divcon.programs._adapter import ChatAdapter, CompactAdapter
-from divcon.programs._baselines import ChainOfThought, Direct
+from divcon.programs._baselines import ChainOfThought, Direct, solver_role
 from divcon.programs._divide import DivideAndConquer, Solving
 from divcon.programs._item import Item
 from divcon.programs._ledger import Ledger, Usage, cost_of
 from divcon.programs._one_role import OneRole
 from divcon.programs._roles import (
+    LEARNT,
     ForeignEndpoint,
     NotPickled,
     ReplyCutOff,
-    Role,
     RolePredict,
     RoleWithoutEndpoint,
+    Wording,
     bind,
 )
 from divcon.programs._self_ask import SelfAsk
@@ -20,6 +21,7 @@ from divcon.programs._streaming import FieldListener
 from divcon.programs._tool import SolvedQuestion, as_tool
 
 __all__ = [
+    "LEARNT",
     "ChainOfThought",
     "ChatAdapter",
     "CompactAdapter",
@@ -32,14 +34,15 @@ __all__ = [
     "NotPickled",
     "OneRole",
     "ReplyCutOff",
-    "Role",
     "RolePredict",
     "RoleWithoutEndpoint",
     "SelfAsk",
     "SolvedQuestion",
     "Solving",
     "Usage",
+    "Wording",
     "as_tool",
     "bind",
     "cost_of",
+    "solver_role",
 ]

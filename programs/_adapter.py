@@ -15,9 +15,20 @@ import dspy
 from dspy.adapters.utils import apply_output_field_defaults, format_field_value, parse_value
 from dspy.utils.exceptions import AdapterParseError
 
-from divcon.signatures import Subquestions, SubquestionsError, without_thinking
+from divcon.signatures import (
+    Subquestions,
+    SubquestionsError,
+    ends_in_answer,
+    plain,
+    read_answer,
+    thinks_still,
+    without_thinking,
+)
 
-LABELS = {"context": "Passage", "sub_answers": "Steps", "reasoning": "Steps", "sub_answer": "Answer"}
+LABELS = {
+    "context": "Passage", "sub_answers": "Steps", "reasoning": "Steps", "sub_answer": "Final answer",
+    "answer": "Final answer",
+}  # fmt: skip
 
 
 class CompactAdapter(dspy.ChatAdapter):
@@ -68,8 +79,14 @@ class CompactAdapter(dspy.ChatAdapter):
         return self.labels.get(name, name.replace("_", " ").capitalize()) + ":"
 
     def _label_line(self, name: str) -> re.Pattern[str]:
-        """Where a line begins with a field's label, in bold or a heading or plain."""
-        return re.compile(rf"(?im)^[ \t*#]*{re.escape(self.label(name)[:-1])}[ \t*]*:[ \t*]*")
+        """Where a line begins with one of a field's labels, in bold or a heading or plain."""
+        labels = "|".join(re.escape(label[:-1]) for label in self._labels(name))
+        return re.compile(rf"(?im)^[ \t*#]*(?:{labels})[ \t*]*:[ \t*]*")
+
+    def _labels(self, name: str) -> tuple[str, ...]:
+        """A field's label, and "Answer:" where models write that instead."""
+        label = self.label(name)
+        return (label, "Answer:") if label == "Final answer:" else (label,)
 
     def format_system_message(self, signature: type[dspy.Signature]) -> str:
         return " ".join(signature.instructions.split())
@@ -99,10 +116,12 @@ class CompactAdapter(dspy.ChatAdapter):
         return "\n".join(block for block in blocks if block)
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        if ends_in_answer(signature):
+            return _answered(self, signature, completion)
         try:
             text = without_thinking(completion).strip()
         except SubquestionsError as error:
-            raise _unreadable(signature, completion, error.problem) from error
+            raise _unreadable(self, signature, completion, error.problem) from error
         names = list(signature.output_fields)
         found: dict[str, str] = {}
         # From the last label backwards, so that a label quoted in the first field's text can't end it early.
@@ -119,12 +138,12 @@ class CompactAdapter(dspy.ChatAdapter):
             try:
                 values[name] = read_field(signature.output_fields[name].annotation, raw)
             except (ValueError, SubquestionsError) as error:
-                raise _unreadable(signature, completion, f"{name}: {error}") from error
+                raise _unreadable(self, signature, completion, f"{name}: {error}") from error
         values = apply_output_field_defaults(signature, values)
         missing = [name for name in names if name not in values]
         if missing:
             labels = ", ".join(f"'{self.label(name)}'" for name in missing)
-            raise _unreadable(signature, completion, f"The reply has no line that begins with {labels}.")
+            raise _unreadable(self, signature, completion, f"The reply has no line that begins with {labels}.")
         return values
 
     def partial(self, signature: type[dspy.Signature], text: str, field: str) -> tuple[str, bool]:
@@ -133,9 +152,9 @@ class CompactAdapter(dspy.ChatAdapter):
         What may yet turn out to be the next field's label is held back, and so is a think block that the reply opens.
         A label that comes twice ends the field here at its first place, where `parse` goes by its last.
         """
-        if "<think>" in text and "</think>" not in text:
+        if thinks_still(text):
             return "", False
-        text = text.rpartition("</think>")[2].lstrip()
+        text = without_thinking(text).lstrip()
         names = list(signature.output_fields)
         starts = {names[0]: 0}
         for name in names[1:]:
@@ -150,7 +169,7 @@ class CompactAdapter(dspy.ChatAdapter):
         if not later and field != names[-1]:
             body, newline, line = value.rpartition("\n")
             last = line.strip(" \t*#").casefold()
-            labels = [self.label(name).casefold() for name in names[1:]]
+            labels = [label.casefold() for name in names[1:] for label in self._labels(name)]
             if (newline or not body) and any(label.startswith(last) for label in labels):
                 value = body
         return value.rstrip(), bool(later)
@@ -169,15 +188,23 @@ class CompactAdapter(dspy.ChatAdapter):
 
 
 class ChatAdapter(dspy.ChatAdapter):
-    """DSPy's ChatAdapter, for models that are used to it, with three traps closed.
+    """DSPy's ChatAdapter, for models that are used to it, with five traps closed.
 
-    Subquestions are read from the raw text rather than from repaired JSON, a missing input is left out rather than
-    sent as "None", and a reply that can't be read raises instead of costing a second call in JSON.
+    Subquestions are read from the raw text rather than from repaired JSON, and the model is shown no JSON Schema for
+    them, which small ones copy. A missing input is left out rather than sent as "None". A reply that can't be read
+    raises instead of costing a second call in JSON. An answer is read as models give it, with markers or without.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("use_json_adapter_fallback", False)
         super().__init__(**kwargs)
+
+    def format(
+        self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        shown = [{name: _text(value) for name, value in dict(demo).items()} for demo in demos]
+        messages: list[dict[str, Any]] = super().format(_as_text(signature), shown, inputs)
+        return messages
 
     def format_user_message_content(
         self,
@@ -191,17 +218,49 @@ class ChatAdapter(dspy.ChatAdapter):
         return super().format_user_message_content(signature, given, prefix, suffix, main_request)
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        raw = signature
-        typed = [name for name, field in signature.output_fields.items() if field.annotation is Subquestions]
-        for name in typed:
-            raw = raw.with_updated_fields(name, type_=str)
-        values = super().parse(raw, completion)
-        for name in typed:
-            try:
-                values[name] = Subquestions.read(values[name])
-            except SubquestionsError as error:
-                raise _unreadable(signature, completion, str(error)) from error
+        answered = ends_in_answer(signature)
+        raw = _as_text(signature)
+        try:
+            values = super().parse(raw, completion)
+        except AdapterParseError:
+            if not answered:
+                raise
+            return _answered(self, signature, completion)  # without the markers
+        if answered:
+            *_, last = signature.output_fields
+            found = read_answer(values[last])
+            values[last] = found.text if found else plain(values[last])
+        for name, field in signature.output_fields.items():
+            if field.annotation is Subquestions:
+                try:
+                    values[name] = Subquestions.read(values[name])
+                except SubquestionsError as error:
+                    raise _unreadable(self, signature, completion, str(error)) from error
         return values
+
+
+def _as_text(signature: type[dspy.Signature]) -> type[dspy.Signature]:
+    """The signature with text where it has subquestions."""
+    for name, field in signature.output_fields.items():
+        if field.annotation is Subquestions:
+            signature = signature.with_updated_fields(name, type_=str)
+    return signature
+
+
+def _text(value: Any) -> Any:
+    return value.render() if isinstance(value, Subquestions) else value
+
+
+def _answered(adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+    """The values of a signature that ends in an answer, from a reply that gives it in any form."""
+    *steps, last = signature.output_fields
+    found = read_answer(completion, steps=bool(steps))
+    if found is None:
+        raise _unreadable(adapter, signature, completion, "The reply gives its answer in no form that can be told.")
+    label = adapter._label_line(steps[0]) if steps and isinstance(adapter, CompactAdapter) else None
+    # A model may write the first label although nothing asks for it.
+    before = found.before[begun.end() :].lstrip() if label and (begun := label.match(found.before)) else found.before
+    return {**dict.fromkeys(steps, before), last: found.text}
 
 
 def read_field(annotation: Any, raw: str) -> Any:
@@ -221,7 +280,9 @@ def _gap(text: str) -> str:
     return "\n" if "\n" in text or text.startswith("1. ") else " "
 
 
-def _unreadable(signature: type[dspy.Signature], completion: str, message: str) -> AdapterParseError:
+def _unreadable(
+    adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str, message: str
+) -> AdapterParseError:
     return AdapterParseError(
-        adapter_name="CompactAdapter", signature=signature, lm_response=completion, message=message
+        adapter_name=type(adapter).__name__, signature=signature, lm_response=completion, message=message
     )

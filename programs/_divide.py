@@ -8,11 +8,13 @@ from typing import Any, Literal, get_args
 
 import dspy
 
+from divcon.programs._baselines import solver_role
 from divcon.programs._ledger import Ledger
-from divcon.programs._roles import ReplyCutOff, RolePredict
+from divcon.programs._roles import ReplyCutOff, RolePredict, Wording, items_in
 from divcon.programs._talk import UNREADABLE, Talk, ahold, given, hold
 from divcon.signatures import (
     DEFAULT_MAX_SUBQUESTIONS,
+    Reason,
     Solve,
     SolveDirect,
     SolveStep,
@@ -23,15 +25,19 @@ from divcon.signatures import (
 
 Solving = Literal["single_call", "direct", "stepwise", "dag"]
 _ASKS = {"single_call": Solve, "direct": SolveDirect, "stepwise": SolveStep, "dag": SolveStep}
+SALVAGED = ("duplicate", "cut_off")  # reasons for which the rest of a list is still good to use
 _REFERENCE = re.compile(r"#(\d+)")
 
 
 class DivideAndConquer(dspy.Module):
     """Two predictors, `decompose` and `solve`, each with an LM of its own.
 
-    The prediction carries `answer`, `sub_answers` (text, one line a subquestion), `subquestions`, `status`
-    (`decomposed`; `whole`, when the decomposer said that no split helps; `fell_back`, when its reply couldn't be
-    used), `reason` (why it fell back, else None), and `usage` by role.
+    The prediction carries `answer`, `sub_answers` (text, the steps), `subquestions`, `status`, `reason`, `read_by` (the
+    rule by which the answer was read, see `divcon.signatures.Reading`, or `reask` where its last line was asked for),
+    and `usage` by role. `status` is `decomposed`; `salvaged`, where the decomposer's list repeats itself or was cut off
+    and the subquestions that stand whole in it were used; `whole`, where the decomposer said that no split helps; or
+    `fell_back`, where its reply couldn't be used. `reason` says why it was salvaged or fell back. A question without
+    subquestions is asked of the solver exactly as `ChainOfThought` asks it.
 
     Args:
         decomposer: The LM that splits; may be set later as `program.decompose.lm`.
@@ -43,6 +49,10 @@ class DivideAndConquer(dspy.Module):
             is asked at once. A list without references is solved stepwise).
         max_subquestions: The cap that the decomposer is told. Longer lists are cut to it, since a decomposer that
             ignores the cap shouldn't cost more than one that keeps it.
+        allow_whole: Offer the decomposer to write that no split helps. Small models take that way out always.
+        salvage: Use what stands whole of a list that repeats itself or is cut off.
+        decomposer_wording: How the decomposer is asked, where it isn't an untrained model: `LEARNT`, or a `Wording`.
+        solver_wording: The same for the solver.
         adapter: The adapter both predictors pin; `CompactAdapter` by default.
 
     Examples:
@@ -58,6 +68,10 @@ class DivideAndConquer(dspy.Module):
         *,
         solving: Solving = "single_call",
         max_subquestions: int = DEFAULT_MAX_SUBQUESTIONS,
+        allow_whole: bool = False,
+        salvage: bool = True,
+        decomposer_wording: Wording | None = None,
+        solver_wording: Wording | None = None,
         adapter: dspy.Adapter | None = None,
     ) -> None:
         super().__init__()
@@ -65,10 +79,14 @@ class DivideAndConquer(dspy.Module):
             raise ValueError(f"solving is {solving!r}; it must be one of {', '.join(get_args(Solving))}.")
         self.solving = solving
         self.max_subquestions = max_subquestions
+        self.salvage = salvage
+        self.solver_wording = solver_wording or Wording()
+        asked = decompose_signature(max_subquestions, allow_whole)
         self.decompose = RolePredict(
-            decompose_signature(max_subquestions), "decomposer", lm=decomposer, adapter=adapter, refuse_cut_off=True
-        )
-        self.solve = RolePredict(_ASKS[solving], "solver", lm=solver, adapter=adapter)
+            asked, "decomposer", lm=decomposer, adapter=adapter, refuse_cut_off=True,
+            demos=(decomposer_wording or Wording()).shown(asked),
+        )  # fmt: skip
+        self.solve = solver_role(_ASKS[solving], solver, adapter, self.solver_wording)
 
     @property
     def _stepwise(self) -> bool:
@@ -100,9 +118,15 @@ class DivideAndConquer(dspy.Module):
             [split] = yield [(self.decompose, {"question": question, "context": context})]
             subquestions, status, reason = self._accept(split.subquestions)
         except UNREADABLE as error:
-            subquestions, status, reason = Subquestions(), "fell_back", why_refused(error)
-        if not self._stepwise or not subquestions.items:
-            [solved] = yield [(self.solve, self._whole(question, context, subquestions))]
+            reason = why_refused(error)
+            subquestions = self._cut(items_in(error)) if self.salvage and reason in SALVAGED else Subquestions()
+            status = "salvaged" if subquestions.items else "fell_back"
+        if not subquestions.items and self.solving != "direct":
+            [solved] = yield [(self.solve, self._as_chain_of_thought(question, context))]
+            return self._prediction(subquestions, status, reason, solved, ledger)
+        if not self._stepwise:
+            inputs = {"question": question, "context": context, "subquestions": subquestions}
+            [solved] = yield [(self.solve, inputs)]
             return self._prediction(subquestions, status, reason, solved, ledger)
         plan = _Plan(question, context, subquestions, self.solving)
         while asked := plan.ready():
@@ -114,12 +138,18 @@ class DivideAndConquer(dspy.Module):
     def _accept(self, subquestions: Subquestions) -> tuple[Subquestions, str, str | None]:
         if not len(subquestions):
             return subquestions, "whole", None
-        return Subquestions(subquestions.items[: self.max_subquestions]), "decomposed", None
+        return self._cut(subquestions.items), "decomposed", None
 
-    def _whole(self, question: str, context: str | None, subquestions: Subquestions) -> dict[str, Any]:
-        if self._stepwise:
-            return {"question": question, "context": context, "subquestion": question}
-        return {"question": question, "context": context, "subquestions": subquestions}
+    def _cut(self, items: Sequence[str]) -> Subquestions:
+        return Subquestions(items[: self.max_subquestions])
+
+    def _as_chain_of_thought(self, question: str, context: str | None) -> dict[str, Any]:
+        """The call that `ChainOfThought` makes, which a run store answers with the same reply."""
+        signature = self.solver_wording.of(Reason)
+        return {
+            "question": question, "context": context,
+            "signature": signature, "demos": self.solver_wording.shown(Reason),
+        }  # fmt: skip
 
     def _prediction(
         self,
@@ -130,13 +160,15 @@ class DivideAndConquer(dspy.Module):
         ledger: Ledger,
         steps: list[str] | None = None,
     ) -> dspy.Prediction:
+        said = solved.get("sub_answers") or solved.get("reasoning") or "\n".join(steps or [])
         return dspy.Prediction(
             subquestions=subquestions,
-            sub_answers=solved.get("sub_answers", "\n".join(steps or [])),
+            sub_answers=said,
             status=status,
             reason=reason,
+            read_by=solved.get("read_by"),
             usage=ledger.as_dict(),
-            answer=solved.sub_answer if self._stepwise else solved.answer,  # last, where dspy.majority looks
+            answer=solved.get("sub_answer") or solved.get("answer"),  # last, where dspy.majority looks
         )
 
 

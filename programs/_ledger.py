@@ -141,6 +141,12 @@ class _CallProbe:
             total.add(call)
         return total
 
+    def text(self) -> str:
+        """The last reply as it came."""
+        outputs = self.history[-1].get("outputs") if self.history else None
+        first = outputs[0] if outputs else ""
+        return str(first.get("text") or "") if isinstance(first, dict) else str(first or "")
+
     def cut_off(self) -> bool:
         """Whether the last reply ended because it ran out of tokens."""
         return bool(self.history) and _finish_reason(self.history[-1].get("response")) == "length"

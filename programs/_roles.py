@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
-from typing import Any, Literal, NoReturn
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from divcon.programs._adapter import CompactAdapter
 from divcon.programs._ledger import _CallProbe, probing, record
-from divcon.signatures import DivconError
-
-Role = Literal["teacher", "decomposer", "solver"]
+from divcon.signatures import (
+    MARKED,
+    Conclude,
+    DivconError,
+    Subquestions,
+    SubquestionsError,
+    demonstrations,
+    ends_in_answer,
+    read_answer,
+)
 
 
 class RoleWithoutEndpoint(DivconError):
@@ -30,14 +38,49 @@ class NotPickled(DivconError, TypeError):
 
 
 class ReplyCutOff(AdapterParseError):
-    """A reply that ended because it ran out of tokens, and so isn't what the model meant to say."""
+    """A reply that ended because it ran out of tokens, and so isn't what the model meant to say.
+
+    Attributes:
+        items: The subquestions that stand whole in it.
+    """
+
+    items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a role is asked: its instructions, and whether demonstrations are shown.
+
+    Without arguments it is the one for a model that was trained on no prompt of ours. A trained model is asked what it
+    has learnt: the same instructions without demonstrations, or those that are kept beside its adapter.
+
+    Attributes:
+        instructions: Instructions by the name of a signature; its own where there is none.
+        demonstrate: Whether the demonstrations that ship with a signature are shown.
+    """
+
+    instructions: Mapping[str, str] = field(default_factory=dict)
+    demonstrate: bool = True
+
+    def of(self, signature: type[dspy.Signature]) -> type[dspy.Signature]:
+        """The signature as this wording has it."""
+        own = self.instructions.get(signature.__name__)
+        return signature.with_instructions(own) if own is not None else signature
+
+    def shown(self, signature: type[dspy.Signature]) -> list[dspy.Example]:
+        """The demonstrations for it."""
+        return demonstrations(signature) if self.demonstrate else []
+
+
+LEARNT = Wording(demonstrate=False)
 
 
 class RolePredict(dspy.Predict):
     """`dspy.Predict` for one role of a program.
 
-    It differs in five ways: `reset()` keeps the LM, so that teleprompters which reset a student don't move the role
-    to the global LM; it never falls back to the global LM; it renders and reads with its own adapter, so that a host
+    It differs in seven ways: `reset()` keeps the LM, so that teleprompters which reset a student don't move the role
+    to the global LM, and the demonstrations it began with; it asks a second time for an answer that can't be read,
+    where `reask` says so; it never falls back to the global LM; it renders and reads with its own adapter, so that a host
     program's adapter doesn't change the prompt a student was trained on; it reports usage under its role; and its
     saved state names no endpoint, so that a file can neither leak one nor bring one in.
 
@@ -48,7 +91,11 @@ class RolePredict(dspy.Predict):
         role: The role it plays.
         lm: The role's LM; may be set later.
         adapter: The pinned adapter; `CompactAdapter` by default.
-        refuse_cut_off: Raise `ReplyCutOff` where a reply ran out of tokens.
+        refuse_cut_off: Raise `ReplyCutOff` where a reply ran out of tokens. An answer in a reply that ran out of tokens
+            behind it counts in any case, and a last line that ends in the middle doesn't.
+        demos: Demonstrations to begin with.
+        reask: How often a model is asked for the last line of a reply whose answer can't be read: 0 or 1. The reply is
+            given to it, and the call is counted like any other.
         config: Passed to the LM with every call.
     """
 
@@ -60,9 +107,13 @@ class RolePredict(dspy.Predict):
         lm: dspy.BaseLM | None = None,
         adapter: dspy.Adapter | None = None,
         refuse_cut_off: bool = False,
+        demos: Sequence[dspy.Example] = (),
+        reask: int = 0,
         **config: Any,
     ) -> None:
         self.role = role
+        self.reask = reask
+        self._first_demos = list(demos)
         self.adapter = adapter or CompactAdapter()
         self.refuse_cut_off = refuse_cut_off
         self.trained: dict[str, str] | None = None
@@ -74,6 +125,7 @@ class RolePredict(dspy.Predict):
         lm = getattr(self, "lm", None)
         super().reset()
         self.lm = lm
+        self.demos = list(self._first_demos)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RolePredict:
         new = type(self).__new__(type(self))
@@ -123,32 +175,36 @@ class RolePredict(dspy.Predict):
         started = time.perf_counter()
         with probing() as probe, dspy.context(adapter=self.adapter):
             try:
-                prediction = super().forward(**kwargs)
-            except AdapterParseError as error:
-                if cut := self._cut_off(probe):
-                    raise cut from error
-                raise
+                try:
+                    return self._read(super().forward(**kwargs), kwargs, probe)
+                except AdapterParseError as error:
+                    refused = self._refused(error, probe)
+                    asked = self._asked_again(kwargs, refused)
+                    if asked is None:
+                        if refused is error:
+                            raise
+                        raise refused from error
+                    return self._concluded(self.adapter(**asked), kwargs, refused)
             finally:
                 self._record(probe, started)
-        if cut := self._cut_off(probe):
-            raise cut
-        return prediction
 
     async def aforward(self, **kwargs: Any) -> dspy.Prediction:
         self._require_endpoint(kwargs)
         started = time.perf_counter()
         with probing() as probe, dspy.context(adapter=self.adapter):
             try:
-                prediction = await super().aforward(**kwargs)
-            except AdapterParseError as error:
-                if cut := self._cut_off(probe):
-                    raise cut from error
-                raise
+                try:
+                    return self._read(await super().aforward(**kwargs), kwargs, probe)
+                except AdapterParseError as error:
+                    refused = self._refused(error, probe)
+                    asked = self._asked_again(kwargs, refused)
+                    if asked is None:
+                        if refused is error:
+                            raise
+                        raise refused from error
+                    return self._concluded(await self.adapter.acall(**asked), kwargs, refused)
             finally:
                 self._record(probe, started)
-        if cut := self._cut_off(probe):
-            raise cut
-        return prediction
 
     def prompt(self, **inputs: Any) -> list[dict[str, Any]]:
         """The messages that `inputs` would be sent as."""
@@ -169,15 +225,65 @@ class RolePredict(dspy.Predict):
         if self.trained:
             _require_served(self.role, self.trained, lm)
 
-    def _cut_off(self, probe: _CallProbe) -> ReplyCutOff | None:
-        if not (self.refuse_cut_off and probe.cut_off()):
-            return None
-        return ReplyCutOff(
+    def _read(self, prediction: dspy.Prediction, kwargs: dict[str, Any], probe: _CallProbe) -> dspy.Prediction:
+        """The prediction, with the rule that its answer was read by, unless its reply ended in the middle."""
+        signature = self._signature_of(kwargs)
+        cut = probe.cut_off()
+        if ends_in_answer(signature):
+            text = probe.text()
+            found = None if "[[ ## " in text else read_answer(text, steps=len(signature.output_fields) > 1)
+            prediction.read_by = found.rule if found else "field"  # by DSPy's own markers
+            cut = cut and prediction.read_by not in MARKED
+        elif not self.refuse_cut_off:
+            cut = False
+        if cut:
+            raise self._cut(probe, _whole_items(prediction))
+        return prediction
+
+    def _refused(self, error: AdapterParseError, probe: _CallProbe) -> AdapterParseError:
+        """The error for a reply that can't be read; it says so where it ran out of tokens."""
+        if isinstance(error, ReplyCutOff) or not probe.cut_off():
+            return error
+        if not (self.refuse_cut_off or ends_in_answer(error.signature)):
+            return error
+        return self._cut(probe, items_in(error))
+
+    def _cut(self, probe: _CallProbe, items: tuple[str, ...]) -> ReplyCutOff:
+        cut = ReplyCutOff(
             adapter_name=type(self.adapter).__name__,
             signature=self.signature,
-            lm_response=str(probe.history[-1].get("outputs")),
+            lm_response=probe.text(),
             message="The reply ran out of tokens; raise max_tokens of the role.",
         )
+        cut.items = items
+        return cut
+
+    def _asked_again(self, kwargs: dict[str, Any], refused: AdapterParseError) -> dict[str, Any] | None:
+        """The call that asks for the last line of a reply that couldn't be read, as the adapter takes it."""
+        reply = refused.lm_response
+        if not self.reask or not ends_in_answer(self._signature_of(kwargs)) or not str(reply or "").strip():
+            return None
+        config = {**self.config, **(kwargs.get("config") or {})}
+        config = {key: value for key, value in config.items() if key in ("rollout_id", "temperature")}
+        return {
+            "lm": kwargs.get("lm") or self.lm, "lm_kwargs": config, "signature": Conclude, "demos": [],
+            "inputs": {"question": kwargs.get("subquestion") or kwargs.get("question"), "reply": str(reply).strip()},
+        }  # fmt: skip
+
+    def _concluded(
+        self, completions: list[dict[str, Any]], kwargs: dict[str, Any], refused: AdapterParseError
+    ) -> dspy.Prediction:
+        """The prediction of a reply whose last line was asked for: its steps are the reply."""
+        signature = self._signature_of(kwargs)
+        *steps, last = signature.output_fields
+        values = {**dict.fromkeys(steps, str(refused.lm_response).strip()), last: completions[0]["answer"]}
+        inputs = {name: value for name, value in kwargs.items() if name in signature.input_fields}
+        prediction: dspy.Prediction = self._forward_postprocess([values], signature, **inputs)
+        prediction.read_by = "reask"
+        return prediction
+
+    def _signature_of(self, kwargs: Mapping[str, Any]) -> Any:
+        return kwargs.get("signature") or self.signature
 
     def _record(self, probe: _CallProbe, started: float) -> None:
         price = getattr(self.lm, "divcon_price", None)
@@ -185,6 +291,23 @@ class RolePredict(dspy.Predict):
         if usage.calls:
             usage.seconds = time.perf_counter() - started
             record(self.role, usage)
+
+
+def items_in(error: BaseException | None) -> tuple[str, ...]:
+    """The subquestions that stand whole in a refused reply."""
+    while error is not None:
+        if isinstance(error, (ReplyCutOff, SubquestionsError)) and error.items:
+            return error.items
+        error = error.__cause__
+    return ()
+
+
+def _whole_items(prediction: dspy.Prediction) -> tuple[str, ...]:
+    """The subquestions of a list that was cut off and can be read; the last isn't whole where no mark ends it."""
+    for _, value in prediction.items():
+        if isinstance(value, Subquestions):
+            return value.items if value.items and value.items[-1][-1] in "?？.!" else value.items[:-1]
+    return ()
 
 
 def _own(signature: type[dspy.Signature]) -> type[dspy.Signature]:

@@ -13,8 +13,9 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from divcon.programs._adapter import CompactAdapter
+from divcon.programs._baselines import solver_role
 from divcon.programs._ledger import Ledger
-from divcon.programs._roles import RolePredict
+from divcon.programs._roles import RolePredict, Wording
 from divcon.programs._talk import Talk, ahold, given, hold
 from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS, NOTHING_MORE, FollowUp, SolveStep, Subquestions
 
@@ -38,6 +39,8 @@ class SelfAsk(dspy.Module):
         stop: Have the server end the planner's reply at its first line, where the adapter writes the reply alone. A
             reply that this leaves nothing of (a model may begin with a blank line, or think first) is asked for again
             without it. Some models (OpenAI's reasoning ones) take no stop strings; the reply is cut there in any case.
+        decomposer_wording: How the decomposer is asked, where it isn't an untrained model.
+        solver_wording: The same for the solver.
         adapter: The adapter both predictors pin; `CompactAdapter` by default.
     """
 
@@ -48,6 +51,8 @@ class SelfAsk(dspy.Module):
         *,
         max_steps: int = DEFAULT_MAX_SUBQUESTIONS,
         stop: bool = True,
+        decomposer_wording: Wording | None = None,
+        solver_wording: Wording | None = None,
         adapter: dspy.Adapter | None = None,
     ) -> None:
         super().__init__()
@@ -55,8 +60,9 @@ class SelfAsk(dspy.Module):
             raise ValueError(f"max_steps is {max_steps}; it must be 1 or more.")
         self.max_steps = max_steps
         self.stop = stop
-        self.decompose = RolePredict(FollowUp, "decomposer", lm=decomposer, adapter=adapter)
-        self.solve = RolePredict(SolveStep, "solver", lm=solver, adapter=adapter)
+        shown = (decomposer_wording or Wording()).shown(FollowUp)
+        self.decompose = RolePredict(FollowUp, "decomposer", lm=decomposer, adapter=adapter, demos=shown)
+        self.solve = solver_role(SolveStep, solver, adapter, solver_wording or Wording())
 
     def forward(self, question: str, context: str | None = None) -> dspy.Prediction:
         """Answer one question.
@@ -111,6 +117,7 @@ class SelfAsk(dspy.Module):
             sub_answers="\n".join(steps),
             status="decomposed" if asked else "fell_back" if reason else "whole",
             reason=reason if not asked else None,
+            read_by=solved.get("read_by"),
             usage=ledger.as_dict(),
             answer=solved.sub_answer,
         )

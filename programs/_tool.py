@@ -16,7 +16,7 @@ class SolvedQuestion(BaseModel):
         answer: The answer alone.
         subquestions: What was asked on the way; empty where the question was answered whole.
         sub_answers: Their answers, one line each.
-        status: `decomposed`, `whole` or `fell_back`.
+        status: `decomposed`, `salvaged`, `whole` or `fell_back`.
     """
 
     answer: str

@@ -1,10 +1,11 @@
 """What a model is asked: the signatures of both stages, and the type that carries a decomposition."""
 
-from divcon.signatures._answers import MARKED, Reading, plain, read_answer
+from divcon.signatures._answers import MARKED, READER, Reading, plain, read_answer
 from divcon.signatures._asks import (
     DEFAULT_MAX_SUBQUESTIONS,
     NOTHING_MORE,
     Answer,
+    Conclude,
     Decompose,
     FollowUp,
     Reason,
@@ -12,18 +13,22 @@ from divcon.signatures._asks import (
     SolveDirect,
     SolveStep,
     decompose_signature,
+    ends_in_answer,
     list_pattern,
 )
+from divcon.signatures._demonstrations import demonstrations
 from divcon.signatures._errors import DivconError, SubquestionsError, refusal
 from divcon.signatures._framing import thinks_still, without_thinking
 from divcon.signatures._subquestions import NO_DECOMPOSITION, Subquestions
 
 __all__ = [
     "DEFAULT_MAX_SUBQUESTIONS",
+    "MARKED",
     "NOTHING_MORE",
     "NO_DECOMPOSITION",
-    "MARKED",
+    "READER",
     "Answer",
+    "Conclude",
     "Decompose",
     "DivconError",
     "FollowUp",
@@ -35,6 +40,8 @@ __all__ = [
     "Subquestions",
     "SubquestionsError",
     "decompose_signature",
+    "demonstrations",
+    "ends_in_answer",
     "list_pattern",
     "plain",
     "read_answer",

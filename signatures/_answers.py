@@ -32,6 +32,8 @@ class Reading(NamedTuple):
     before: str
 
 
+# Part of every key under which a verdict is kept: it goes up with each change of what is read from a reply.
+READER = 2
 # Rules that mark an answer, and so hold in a reply that was cut off behind it.
 MARKED = ("hashes", "final_answer", "boxed", "answer_line", "answer_is")
 
@@ -50,8 +52,8 @@ _INLINE = re.compile(
 )
 _BOLD = re.compile(r"\*\*(?=\S)(?P<value>[^*\n]+?)(?<=[^\s:])\*\*(?!\s*:)")
 _CONCLUDES = re.compile(
-    r"(?i)\W*(?:so|therefore|thus|hence|consequently|accordingly|in (?:total|conclusion|summary|all)|altogether|finally|"
-    r"as a result|overall)\b"
+    r"(?i)\W*(?:so|therefore|thus|hence|consequently|accordingly|in (?:total|conclusion|summary|all)|altogether|finally"
+    r"|as a result|overall)\b"
 )
 # Where a new problem begins, which the model has made up behind its answer.
 _NEW_PROBLEM = re.compile(
@@ -59,7 +61,8 @@ _NEW_PROBLEM = re.compile(
     r"[*_]{0,3}[ \t]*[:：]|^[ \t]*-{3,}[ \t]*$\n(?=.*\?)"
 )
 _LIST_ITEM = re.compile(r"[ \t]*(?:[-*+•]\s+|\(?[A-Za-z\d]{1,3}[.)]\s+)")
-_STEP = re.compile(rf"{_LEAD}(?:\(?\d|step|sub-?question|part|[qa]\d|first|second|then|next)", re.IGNORECASE)
+_STEP = re.compile(rf"{_LEAD}(?:\(?\d{1, 2}[.):]|step|sub-?question|part|[qa]\d|first|second|then|next)", re.IGNORECASE)
+_PLACEHOLDERS = ("...", "…", "..")  # the prompt's own words, written back
 _ALONE = 6  # words of a line that is an answer and nothing else
 
 
@@ -98,7 +101,11 @@ def read_answer(reply: str, *, steps: bool = False) -> Reading | None:
 
 
 def _marked(text: str) -> Reading | None:
-    boxed = [Reading(found, "boxed", text[: m.start()]) for m in _BOXED.finditer(text) if (found := plain(m["value"]))]
+    boxed = [
+        Reading(found, "boxed", text[: text.rfind("\n", 0, match.start()) + 1])
+        for match in _BOXED.finditer(text)
+        if (found := plain(match["value"]))
+    ]
     lines = [
         Reading(found, "answer_line", text[: match.start()])
         for match in _LINE.finditer(text)
@@ -107,7 +114,9 @@ def _marked(text: str) -> Reading | None:
     # A box in the line "Answer:" is that line's.
     last = max((*lines[-1:], *boxed[-1:]), key=lambda found: len(found.before), default=None)
     if last is None:
-        said = [(m, found) for m in _INLINE.finditer(text) if (found := _value(text, m)) and not _only_opens(text, m, found)]
+        said = [
+            (m, found) for m in _INLINE.finditer(text) if (found := _value(text, m)) and not _only_opens(text, m, found)
+        ]
         if said:
             match, found = said[-1]
             start = text.rfind("\n", 0, match.start()) + 1
@@ -149,7 +158,7 @@ def _value(text: str, match: re.Match[str]) -> str:
     below = text[end:].split("\n")[1:]
     if not value.strip(" \t*_:$"):
         rest = [line for line in below if line.strip()]
-        if not rest or _STEP.match(rest[0]) and len(rest) > 1 and not _LIST_ITEM.match(rest[0]):
+        if not rest or (_STEP.match(rest[0]) and len(rest) > 1 and not _LIST_ITEM.match(rest[0])):
             return ""
         value, below = rest[0], below[below.index(rest[0]) + 1 :]
         if value.strip().startswith(("\\[", "$$")) and len(rest) > 1 and len(value.strip()) == 2:
@@ -159,7 +168,12 @@ def _value(text: str, match: re.Match[str]) -> str:
             if not _LIST_ITEM.match(line):
                 break
             value += "\n" + line
-    return plain(value)
+    found = plain(value)
+    while again := re.match(
+        rf"(?i)(?:the )?(?:final |correct )?answer{_SEPARATOR}", found
+    ):  # "Final answer: Answer: 7"
+        found = found[again.end() :]
+    return "" if found in _PLACEHOLDERS else found
 
 
 def _only_opens(text: str, match: re.Match[str], found: str) -> bool:

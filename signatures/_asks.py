@@ -1,10 +1,16 @@
 """What a model is asked: one signature for each kind of call a program makes.
 
+The instructions were chosen on models that were trained on none of them (benchmarks/results/perf-real.json). A solver
+that asks for steps reasons as it does by itself: demonstrations that shorten its reasoning cost it accuracy. A planner
+and a direct answer are shown demonstrations, without which a small model solves the question instead.
+
 No two signatures are equal: optimizers
 that tell predictors apart by signature (GEPA, GRPO) would otherwise take one for the other.
 """
 
 from __future__ import annotations
+
+import re
 
 import dspy
 
@@ -13,10 +19,14 @@ from divcon.signatures._subquestions import NO_DECOMPOSITION, Subquestions
 DEFAULT_MAX_SUBQUESTIONS = 3  # the paper's best cap on DROP (section 4, ablation on the number of subquestions)
 
 
+WAY_OUT = f"If no split helps, write: {NO_DECOMPOSITION}"
+_ENDS_WITH_ANSWER = "Then write the final answer on a line of its own, as 'Final answer: ...'."
+
+
 class Decompose(dspy.Signature):
     __doc__ = (
-        f"Split the question into at most {DEFAULT_MAX_SUBQUESTIONS} subquestions that lead to its answer. "
-        f"Don't answer them. If no split helps, write: {NO_DECOMPOSITION}"
+        f"Split the question into at most {DEFAULT_MAX_SUBQUESTIONS} subquestions that lead to its answer, in the "
+        "order to answer them. Write one numbered line for each, and nothing else. Don't answer them."
     )
 
     context: str | None = dspy.InputField(default=None, desc="what the question is about")
@@ -25,17 +35,17 @@ class Decompose(dspy.Signature):
 
 
 class Solve(dspy.Signature):
-    """Answer each subquestion in order, then the question. End with the line 'Answer:' and the answer alone."""
+    __doc__ = f"Reason step by step. The subquestions show a way. {_ENDS_WITH_ANSWER}"
 
     context: str | None = dspy.InputField(default=None, desc="what the question is about")
     question: str = dspy.InputField(desc="the question to answer in the end")
-    subquestions: Subquestions | None = dspy.InputField(default=None, desc="to answer first")
-    sub_answers: str = dspy.OutputField(desc="numbered lines, one a subquestion")
+    subquestions: Subquestions | None = dspy.InputField(default=None, desc="to answer on the way")
+    sub_answers: str = dspy.OutputField(desc="the steps, a numbered one for each subquestion")
     answer: str = dspy.OutputField(desc="the final answer alone")
 
 
 class SolveDirect(dspy.Signature):
-    """Answer the question with the help of the subquestions. Write the answer alone."""
+    """Answer the question with the help of the subquestions. Write the answer alone: no steps, no explanation."""
 
     context: str | None = dspy.InputField(default=None, desc="what the question is about")
     question: str = dspy.InputField(desc="the question to answer")
@@ -44,7 +54,7 @@ class SolveDirect(dspy.Signature):
 
 
 class SolveStep(dspy.Signature):
-    """Answer the subquestion, using the steps already done. Write the answer alone."""
+    __doc__ = f"Answer the subquestion, using the steps already done. {_ENDS_WITH_ANSWER}"
 
     context: str | None = dspy.InputField(default=None, desc="what the question is about")
     question: str = dspy.InputField(desc="the question behind the subquestion")
@@ -69,7 +79,7 @@ class FollowUp(dspy.Signature):
 
 
 class Answer(dspy.Signature):
-    """Answer the question. Write the answer alone."""
+    """Answer the question. Write the answer alone: no steps, no explanation."""
 
     context: str | None = dspy.InputField(default=None, desc="what the question is about")
     question: str = dspy.InputField(desc="the question to answer")
@@ -77,7 +87,7 @@ class Answer(dspy.Signature):
 
 
 class Reason(dspy.Signature):
-    """Think step by step, then answer the question. End with the line 'Answer:' and the answer alone."""
+    __doc__ = f"Reason step by step. {_ENDS_WITH_ANSWER}"
 
     context: str | None = dspy.InputField(default=None, desc="what the question is about")
     question: str = dspy.InputField(desc="the question to answer")
@@ -85,11 +95,31 @@ class Reason(dspy.Signature):
     answer: str = dspy.OutputField(desc="the final answer alone")
 
 
-def decompose_signature(max_subquestions: int = DEFAULT_MAX_SUBQUESTIONS) -> type[Decompose]:
+class Conclude(dspy.Signature):
+    """Here is a question, and a reply to it. Write the reply's final answer alone: no steps, no explanation."""
+
+    question: str = dspy.InputField(desc="what was asked")
+    reply: str = dspy.InputField(desc="what was replied")
+    answer: str = dspy.OutputField(desc="the final answer alone")
+
+
+_ANSWERED = (Solve, SolveDirect, SolveStep, Answer, Reason, Conclude)
+
+
+def ends_in_answer(signature: type[dspy.Signature]) -> bool:
+    """Whether a signature is one of these that end in an answer, with any instruction.
+
+    Their replies are read by `read_answer`. A field called `answer` of somebody else's signature may be an essay.
+    """
+    return tuple(signature.fields) in {tuple(asked.fields) for asked in _ANSWERED}
+
+
+def decompose_signature(max_subquestions: int = DEFAULT_MAX_SUBQUESTIONS, allow_whole: bool = False) -> type[Decompose]:
     """`Decompose` with another cap on the number of subquestions written into its instruction.
 
     Args:
         max_subquestions: The cap, 1 or more. It is what the model is told; screening enforces it.
+        allow_whole: Offer to write that no split helps. A small model takes that way out of every question.
 
     Raises:
         ValueError: The cap is below 1.
@@ -97,14 +127,15 @@ def decompose_signature(max_subquestions: int = DEFAULT_MAX_SUBQUESTIONS) -> typ
     if max_subquestions < 1:
         raise ValueError(f"max_subquestions is {max_subquestions}; it must be 1 or more.")
     told = Decompose.instructions.replace(f"at most {DEFAULT_MAX_SUBQUESTIONS}", f"at most {max_subquestions}")
-    return Decompose.with_instructions(told)
+    return Decompose.with_instructions(f"{told} {WAY_OUT}" if allow_whole else told)
 
 
-def list_pattern(max_subquestions: int = DEFAULT_MAX_SUBQUESTIONS) -> str:
+def list_pattern(max_subquestions: int = DEFAULT_MAX_SUBQUESTIONS, allow_whole: bool = False) -> str:
     """A regular expression of the replies that `Decompose` asks for, for servers that can be held to one.
 
     Args:
         max_subquestions: The cap, 1 or more.
+        allow_whole: Whether the sentence that no split helps is one of them.
 
     Examples:
         >>> import re
@@ -118,5 +149,4 @@ def list_pattern(max_subquestions: int = DEFAULT_MAX_SUBQUESTIONS) -> str:
     for number in range(max_subquestions, 0, -1):
         line = rf"{number}\. [A-Z][^\n?]{{2,200}}\?"
         pattern = line + (rf"(\n{pattern})?" if pattern else "")
-    none = NO_DECOMPOSITION.replace(".", r"\.")
-    return f"({none}|{pattern})"
+    return rf"({re.escape(NO_DECOMPOSITION)}|{pattern})" if allow_whole else f"({pattern})"

@@ -8,6 +8,7 @@ from divcon.distill.embedded._base import (
     embedded_base,
     local_base,
     solver_adapter,
+    solver_wording,
 )
 from divcon.distill.embedded._weights import LOADING, GGUFError, convert_gguf, whole_folder
 
@@ -22,5 +23,6 @@ __all__ = [
     "embedded_base",
     "local_base",
     "solver_adapter",
+    "solver_wording",
     "whole_folder",
 ]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from divcon.distill.embedded._weights import convert_gguf
+from divcon.programs import Wording
 from divcon.signatures import DivconError
 
 EMBEDDED_BASE_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -122,3 +124,13 @@ def solver_adapter(name: str = "solver") -> Path:
         name: `solver`, of the two families of the task `offline`, or `wide-solver`, of all five and of single steps.
     """
     return Path(__file__).parent / name.replace("-", "_")
+
+
+def solver_wording(name: str = "solver") -> Wording:
+    """How a shipped solver adapter is asked: the instructions it learnt, which are kept beside it.
+
+    Args:
+        name: See `solver_adapter`.
+    """
+    file = solver_adapter(name) / "prompts.json"
+    return Wording(json.loads(file.read_text(encoding="utf-8")), demonstrate=False)

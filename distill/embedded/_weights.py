@@ -1,4 +1,4 @@
-"""Weights on disk: a GGUF file turned into a folder that transformers, PEFT and vLLM load, and how folders are written."""
+"""Weights on disk: a GGUF file turned into a folder that transformers, PEFT and vLLM load; folders that appear whole."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def convert_gguf(file: Path, folder: Path, *, dtype: str = "bfloat16") -> Path:
         except (OSError, SafetensorError) as error:
             room = sum(p.numel() for p in model.parameters()) * (4 if dtype == "float32" else 2) / 1e6
             raise GGUFError(
-                f"The model can't be written to {folder}: {error}.", f"Make room ({room:,.0f} MB), or name another folder."
+                f"The model can't be written to {folder}: {error}.",
+                f"Make room ({room:,.0f} MB), or name another folder.",
             ) from error
     return folder
 

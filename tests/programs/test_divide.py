@@ -2,6 +2,7 @@ import asyncio
 
 import dspy
 import pytest
+from dspy.utils.exceptions import AdapterParseError
 from support.openai_server import OpenAIServer, Reply, user_text
 
 from divcon.programs import ChainOfThought, Direct, DivideAndConquer
@@ -18,7 +19,7 @@ def scripted(decomposition: Reply):
             return decomposition
         if "using the steps" in system:
             return "7"
-        return "1. 3 * 4 = 12\nAnswer: 10" if "End with" in system else "10"
+        return "1. 3 * 4 = 12\nAnswer: 10" if "on a line of its own" in system else "10"
 
     return reply
 
@@ -104,7 +105,6 @@ def test_a_dag_without_references_is_solved_stepwise() -> None:
     [
         ("No decomposition.", "whole", None),
         ("I don't know.", "fell_back", "unreadable"),
-        ("1. Same?\n2. Same?", "fell_back", "duplicate"),
         (("1. How many red", "length"), "fell_back", "cut_off"),
         ("<think> so", "fell_back", "cut_off"),
     ],
@@ -118,7 +118,83 @@ def test_without_usable_subquestions_the_question_goes_to_the_solver_whole(
         for prediction in both(program, question="Q?"):
             assert (prediction.status, prediction.reason) == (status, reason)
             assert len(prediction.subquestions) == 0
-            assert prediction.answer == ("10" if solving == "single_call" else "7")
+            assert (prediction.answer, prediction.read_by) == ("10", "answer_line")
+            baseline = ChainOfThought(lm(server, "large"))
+            assert baseline(question="Q?").answer == "10"
+            _, solved, reasoned = server.requests[-3:]
+            assert solved == reasoned, "the same call, so the same stored reply"
+
+
+@pytest.mark.parametrize(
+    ("decomposition", "used", "reason"),
+    [
+        (
+            "1. How many bags?\n2. How many plums?\n3. How many bags?",
+            ["How many bags?", "How many plums?"],
+            "duplicate",
+        ),
+        (
+            ("1. How many bags?\n2. How many plums?\n3. How ma", "length"),
+            ["How many bags?", "How many plums?"],
+            "cut_off",
+        ),
+        (("1. How many bags?\n2. How many plums?", "length"), ["How many bags?", "How many plums?"], "cut_off"),
+        ("1. Same?\n2. Same?", ["Same?"], "duplicate"),
+        (("1. Same?\n2. Same?\n3. Sa", "length"), ["Same?"], "cut_off"),
+    ],
+)
+def test_what_stands_whole_in_a_refused_list_is_used(decomposition: Reply, used: list[str], reason: str) -> None:
+    with OpenAIServer(scripted(decomposition)) as server:
+        program = DivideAndConquer(lm(server, "small"), lm(server, "large"))
+        for prediction in both(program, question="Q?"):
+            assert (prediction.status, prediction.reason) == ("salvaged", reason)
+            assert list(prediction.subquestions) == used
+        strict = DivideAndConquer(lm(server, "small"), lm(server, "large"), salvage=False)
+        for prediction in both(strict, question="Q?"):
+            assert (prediction.status, prediction.reason, len(prediction.subquestions)) == ("fell_back", reason, 0)
+
+
+def test_an_unreadable_reply_is_asked_for_its_last_line_once_and_both_calls_are_counted() -> None:
+    def reply(body: dict) -> Reply:
+        if "Here is a question, and a reply to it" in body["messages"][0]["content"]:
+            return "12"
+        return "There are 3 bags, and each of them holds 4 plums.\nThat is what we know of the bags and of the plums."
+
+    with OpenAIServer(reply) as server:
+        for prediction in both(ChainOfThought(lm(server, "large")), question="How many?"):
+            assert (prediction.answer, prediction.read_by) == ("12", "reask")
+            assert prediction.sub_answers.startswith("There are 3 bags")
+            assert prediction.usage["solver"]["calls"] == 2
+        assert "That is what we know" in user_text(server.requests[-1])
+    unreadable = "There is more than one way to look at this.\nIt may be this, that, or something else, who can tell."
+    with OpenAIServer(lambda body: unreadable) as server:
+        with pytest.raises(AdapterParseError):
+            ChainOfThought(lm(server, "large"))(question="How many?")
+        assert len(server.requests) == 2
+
+
+def test_an_answer_counts_in_a_reply_that_was_cut_off_behind_it_and_half_a_line_does_not() -> None:
+    replies: list[Reply] = [
+        ("3 * 4 = 12\nAnswer: 12\n\nThis is beca", "length"),
+        ("3 * 4 = 12\nThat makes 1", "length"),
+        "12",
+    ]
+    with OpenAIServer(lambda body: replies[len(server.requests) - 1]) as server:
+        program = ChainOfThought(lm(server, "large"))
+        assert program(question="Q?").read_by == "answer_line"
+        assert program(question="R?").read_by == "reask"
+
+
+def test_direct_is_held_to_the_answer_alone() -> None:
+    with OpenAIServer(lambda body: "12") as server:
+        assert Direct(lm(server, "large"))(question="Q?").answer == "12"
+        [asked] = server.requests
+        assert asked["stop"] == ["\n"]
+        assert 32 in (asked.get("max_tokens"), asked.get("max_completion_tokens"))
+        assert [message["role"] for message in asked["messages"]] == ["system", *["user", "assistant"] * 3, "user"]
+        reasoning = dspy.LM("openai/o3", api_base=server.url, api_key="k", cache=False, max_tokens=20000)
+        Direct(reasoning)(question="Q?")
+        assert "stop" not in server.requests[-1]
 
 
 def test_a_decomposer_that_ignores_the_cap_is_cut_to_it() -> None:

@@ -43,6 +43,7 @@ def test_what_the_pattern_of_lists_lets_through_is_a_list_that_can_be_read(count
     rendered = Subquestions(items).render()
     assert bool(re.fullmatch(list_pattern(3), rendered)) == (count <= 3)
     assert list(Subquestions.read(rendered)) == items
-    assert re.fullmatch(list_pattern(3), NO_DECOMPOSITION)
+    assert re.fullmatch(list_pattern(3, allow_whole=True), NO_DECOMPOSITION)
+    assert not re.fullmatch(list_pattern(3), NO_DECOMPOSITION)
     assert not re.fullmatch(list_pattern(3), f"Let's see.\n{rendered}")
     assert not re.fullmatch(list_pattern(3), rendered[:-1])
