@@ -8,7 +8,7 @@ from typing import Any
 
 import dspy
 
-from divcon.distill._manifest import ManifestError, prompt_hash, prompt_parts, read_manifest, text_hash
+from divcon.distill._manifest import Manifest, ManifestError, prompt_hash, prompt_parts, read_manifest, text_hash
 from divcon.programs import RolePredict
 
 _REMEDIES = {
@@ -30,6 +30,8 @@ def bind_adapter(
 ) -> RolePredict:
     """Give a role an LM that serves a trained adapter.
 
+    The demonstrations that ship for untrained models are taken out: a student learnt to do without.
+
     Args:
         predictor: The role's predictor, with the adapter (the DSPy kind) that its prompts will be rendered by.
         lm: Serves the trained adapter, under a name with its content hash.
@@ -48,6 +50,16 @@ def bind_adapter(
     if unknown:
         raise ValueError(f"allow holds {', '.join(unknown)}; it may hold {', '.join(_REMEDIES)}")
     manifest = read_manifest(folder)
+    with predictor.as_learnt():
+        _require_same_prompt(predictor, manifest, folder, tokenizer, allow)
+    predictor.lm = lm
+    predictor.trained = {"served": str(lm.model).rpartition("/")[2], "content": manifest.content_hash}
+    return predictor
+
+
+def _require_same_prompt(
+    predictor: RolePredict, manifest: Manifest, folder: Path, tokenizer: Any, allow: Collection[str]
+) -> None:
     now = prompt_parts(predictor)
     changed = [name for name, was in manifest.prompt.items() if now.get(name) != was]
     if not manifest.prompt:  # an adapter whose rows came from elsewhere: only its system messages are known
@@ -61,6 +73,3 @@ def bind_adapter(
             f"The adapter in {folder} was trained with another {' and another '.join(refused)} than the program has.",
             _REMEDIES[refused[0]],
         )
-    predictor.lm = lm
-    predictor.trained = {"served": str(lm.model).rpartition("/")[2], "content": manifest.content_hash}
-    return predictor

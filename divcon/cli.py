@@ -408,6 +408,27 @@ def grade(
 
 
 @app.command()
+def base(
+    file: Annotated[Path, typer.Argument(metavar="FILE.gguf", help="A GGUF file of an instruction-tuned model.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to; it must not be there yet.")],
+    dtype: Annotated[str, typer.Option(help="Of the written weights: bfloat16, or float32 at twice the size.")] = (
+        "bfloat16"
+    ),
+) -> None:
+    """Turn a GGUF file into a folder that roles.decomposer.base and vLLM take."""
+
+    def work() -> Path:
+        from divcon.distill.embedded import convert_gguf
+
+        if dtype not in ("bfloat16", "float32"):
+            raise DivconError(f"There is no dtype '{dtype}' here.", "Write bfloat16 or float32.")
+        out.print(f"Dequantizing {file.name}; a minute for half a billion parameters.", highlight=False)
+        return convert_gguf(file, folder, dtype=dtype)
+
+    out.print(f"{_guarded(lambda: None, work)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def mcp(
     run: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="A run folder.")],
     student: Annotated[str | None, typer.Option(help="sd-r, sd-t or untuned; by default the best trained.")] = None,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -79,8 +80,8 @@ class RolePredict(dspy.Predict):
     """`dspy.Predict` for one role of a program.
 
     It differs in seven ways: `reset()` keeps the LM, so that teleprompters which reset a student don't move the role
-    to the global LM, and the demonstrations it began with; it asks a second time for an answer that can't be read,
-    where `reask` says so; it never falls back to the global LM; it renders and reads with its own adapter, so that a host
+    to the global LM, and the demonstrations it began with; it asks once more for an answer that can't be read, where
+    `reask` says so; it never falls back to the global LM; it renders and reads with its own adapter, so that a host
     program's adapter doesn't change the prompt a student was trained on; it reports usage under its role; and its
     saved state names no endpoint, so that a file can neither leak one nor bring one in.
 
@@ -205,6 +206,22 @@ class RolePredict(dspy.Predict):
                     return self._concluded(await self.adapter.acall(**asked), kwargs, refused)
             finally:
                 self._record(probe, started)
+
+    @contextmanager
+    def as_learnt(self) -> Iterator[None]:
+        """Without the demonstrations that ship for untrained models, for good unless the block raises.
+
+        Demonstrations that an optimizer or a user has put there stay.
+        """
+        before = (self._first_demos, self.demos)
+        if self.demos == self._first_demos:
+            self.demos = []
+        self._first_demos = []
+        try:
+            yield
+        except BaseException:
+            self._first_demos, self.demos = before
+            raise
 
     def prompt(self, **inputs: Any) -> list[dict[str, Any]]:
         """The messages that `inputs` would be sent as."""

@@ -14,8 +14,10 @@ goes on. `--before` adds the results of this script run on an earlier checkout.
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,11 @@ import dspy
 from _common import write
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
-from divcon.benchmarks import Arm, differences, evaluate_arms, summarize_arm
+from divcon.benchmarks import Arm, agreement, differences, evaluate_arms, grade_number, summarize_arm
 from divcon.benchmarks.tasks import gsm8k_items, public_items
 from divcon.distill import LMBackend, RunStore, StoredEngine, fingerprint, role_lm
 from divcon.programs import ChainOfThought, CompactAdapter, Direct, DivideAndConquer, Item, RolePredict
-from divcon.signatures import Reason, Subquestions
+from divcon.signatures import Reason, Subquestions, SubquestionsError, read_answer
 
 PLAINLY = r"Please reason step by step, and put your final answer within \boxed{}."
 SEED = 7
@@ -89,6 +91,60 @@ def questions(name: str, data: Path, count: int) -> tuple[list[Item], dict[str, 
         "people": {every[i].question: people[i].subquestions for i in at},
     }
     return [every[i] for i in at], plans
+
+
+def published(data: Path) -> dict[str, Any]:
+    """What the readers make of published replies and lists: two solvers, and six students trained on ChatGPT's plans.
+
+    Returns:
+        `answers`: by file, the accuracy that the grader finds on the line "Final answer:" and the one that a program
+        finds in the whole reply. `lists`: by student, the share of lists used without and with what can be salvaged,
+        and how far they agree with people's (ROUGE-L, mean error in their number; a list that isn't used is empty).
+    """
+    folder = data / "gsm8k_ai_subq"
+    people = gsm8k_items(data / "gsm8k" / "test_socratic.jsonl", None)
+    answers, lists = {}, {}
+    for file in (*sorted(folder.glob("solved_by_*.jsonl.gz")), *sorted((folder / "students").glob("*.jsonl.gz"))):
+        name = file.name.removesuffix(".jsonl.gz")
+        with gzip.open(file, "rt", encoding="utf-8") as stream:
+            rows = [json.loads(line) for line in stream]
+        by_line = by_program = 0
+        for row in rows:
+            reply, gold = row["answers"] or "", f"{row['answer']:g}" if row["answer"] % 1 else f"{row['answer']:.0f}"
+            said = re.search(r"Final answer:\s*(.*)", reply)
+            by_line += bool(said) and grade_number(gold, said[1]).right
+            read = read_answer(reply, steps=True)
+            by_program += bool(read) and grade_number(gold, read.text).right
+        answers[name] = {"final_line": by_line / len(rows), "program": by_program / len(rows), "replies": len(rows)}
+        if name.endswith("_solved_by_chatgpt"):
+            lists[name.removesuffix("_solved_by_chatgpt")] = _lists([row["questions"] for row in rows], people)
+    return {"answers": answers, "lists": lists}
+
+
+def _lists(replies: Sequence[str], items: Sequence[Item]) -> dict[str, Any]:
+    strict, salvaged = [], []
+    for reply in replies:
+        try:
+            strict.append(list(Subquestions.read(reply)))
+            salvaged.append(strict[-1])
+        except SubquestionsError as error:
+            strict.append([])
+            salvaged.append(list(error.items))
+    found = {}
+    for name, read in (("refused", strict), ("salvaged", salvaged)):
+        records = {item.id: {"subquestions": asked} for item, asked in zip(items, read, strict=True)}
+        found[name] = {"used": sum(map(bool, read)) / len(read), **(agreement(records, items) or {})}
+    return found
+
+
+def salvaged_questions(own: dict[str, Any], cot: dict[str, Any]) -> dict[str, Any]:
+    """Questions whose list was salvaged: right with what stands whole in it, and right asked whole, as before."""
+    ids = [item for item, record in own.items() if record.get("status") == "salvaged"]
+    return {
+        "questions": len(ids),
+        "right_salvaged": sum(own[item]["outcome"] == "right" for item in ids),
+        "right_whole": sum(cot[item]["outcome"] == "right" for item in ids),
+    }
 
 
 def main() -> None:
@@ -163,8 +219,10 @@ def main() -> None:
         found[name] = {
             "arms": lines,
             "differences": differences({arm: [answers] for arm, answers in records.items()}, RESAMPLES, pairs),
+            "salvaged": salvaged_questions(records["own"], records["cot"]),
             "whole": {"questions": len(alike), "same_as_chain_of_thought": same},
         }
+    found["published"] = published(given.data)
     if given.before:
         found["before"] = json.loads(given.before.read_text(encoding="utf-8"))
     write(given.output, found)

@@ -1,9 +1,10 @@
-"""Weights on disk: a GGUF file turned into a folder that transformers, PEFT and vLLM load; folders that appear whole."""
+"""Weights on disk: a GGUF file turned into a folder that transformers, PEFT and vLLM load; whole folders."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import struct
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ def convert_gguf(file: Path, folder: Path, *, dtype: str = "bfloat16") -> Path:
                 file.parent, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True),
                 dtype=getattr(torch, dtype),
             )  # fmt: skip
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, OSError, struct.error) as error:
             raise GGUFError(f"transformers can't read {file}: {error}", "Take another model or a newer one.") from error
         try:
             with whole_folder(folder) as building:
