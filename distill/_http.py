@@ -116,13 +116,13 @@ class LMBackend:
         if patience is None:
             patience = Patience(given, given, given) if isinstance(given, (int, float)) else Patience()
         self.patience = patience
-        self._is_plain = type(lm) is not dspy.LM or not isinstance(lm.engine, str)
+        self._as_it_is = type(lm) is not dspy.LM or not isinstance(lm.engine, str)
         self._address = lm.kwargs.get("api_base") or lm.kwargs.get("base_url")
         self.pace = pace_of(self._address or lm.model)
         # The limits are ours; the client's own must not be met before them.
         limit = httpx.Timeout(patience.longest + _CONNECT, connect=_CONNECT)
-        self._once = lm if self._is_plain else lm.copy(num_retries=0, timeout=limit)
-        native = not self._is_plain and select_backend(self._once).native
+        self._once = lm if self._as_it_is else lm.copy(num_retries=0, timeout=limit)
+        native = not self._as_it_is and select_backend(self._once).native
         # What the native client can't carry it refuses before it sends anything, instead of handing it to LiteLLM.
         self._streaming = self._once.copy(engine="lm15") if native else None
 
@@ -136,7 +136,7 @@ class LMBackend:
             SlowServerError: The server was silent for too long.
             dspy.LMError: It had too much, can't be reached, or failed otherwise.
         """
-        if self._is_plain:
+        if self._as_it_is:
             with as_inner_call(rollout):
                 return self._counted(self.lm(request))
         flight = _on_the_loop(self._reply(request, rollout))
@@ -148,7 +148,7 @@ class LMBackend:
 
     async def acomplete(self, request: Request, rollout: int) -> Response:
         """`complete`, awaited."""
-        if self._is_plain:
+        if self._as_it_is:
             with as_inner_call(rollout):
                 return self._counted(await self.lm.acall(request))
         return await asyncio.wrap_future(_on_the_loop(self._reply(request, rollout)))
@@ -188,10 +188,13 @@ class LMBackend:
         """Seconds until a failed request is asked again; where the server said how long, the pace waits for all."""
         assert state.outcome is not None
         error = state.outcome.exception()
-        if error is None or getattr(error, "retry_after", None):
+        assert isinstance(error, LMError)  # nothing else is asked again
+        why = overload(error)
+        if why and error.retry_after:
             return 0.0
-        seconds = min(60.0, 2.0 ** (state.attempt_number - 1)) * random.uniform(0.5, 1.0)
-        why = overload(error) or ("a time-out" if isinstance(error, LMTimeoutError) else "a failed request")
+        seconds = error.retry_after or 2.0 ** (state.attempt_number - 1) * random.uniform(0.5, 1.0)
+        seconds = min(60.0, seconds)
+        why = why or ("a time-out" if isinstance(error, LMTimeoutError) else "a failed request")
         call.holds(f"{why}, asked again within {max(1, round(seconds))} s")
         return seconds
 
