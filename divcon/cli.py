@@ -65,8 +65,9 @@ def options(
 class Terminal:
     """Reports a run with bars on a terminal, and with a line now and then elsewhere."""
 
-    # Seconds between lines where there is no terminal; told every second, so that they are ten apart at most.
-    _EVERY = 9.0
+    # Seconds between lines where there is no terminal. It is told every second, and later on a busy machine; with all
+    # that, lines are ten seconds apart at most.
+    _EVERY = 8.0
 
     def __init__(self, console: Console = out) -> None:
         self._console = console

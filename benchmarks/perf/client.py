@@ -62,8 +62,11 @@ def serve(port: int, latency: float) -> None:
                     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
                     writer.write(head)
                     pieces = list(streamed(asked["model"], text, usage))
-                    for piece in pieces:
-                        await asyncio.sleep(latency / len(pieces))
+                    loop = asyncio.get_running_loop()
+                    began = loop.time()
+                    for number, piece in enumerate(pieces, 1):
+                        # By the clock, so that what a timer is late by doesn't add up.
+                        await asyncio.sleep(max(0.0, began + number * latency / len(pieces) - loop.time()))
                         writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
                     writer.write(b"0\r\n\r\n")
                     await writer.drain()
@@ -115,7 +118,7 @@ def main() -> None:
 
     ready()
     folder = Path(tempfile.mkdtemp())
-    held = LMBackend(plain_lm())  # as in a run, where what was found out of a server holds for all its calls
+    held = LMBackend(plain_lm())  # as in a run, where what was found out about a server holds for all its calls
     rounds = iter(range(1_000_000))
 
     def evaluation() -> None:
