@@ -6,8 +6,9 @@ Importing this package loads neither torch nor transformers; the stations that n
 from divcon.distill._bind import bind_adapter
 from divcon.distill._collect import Collected, collect
 from divcon.distill._compile import CompileError, compile_program, optimizer_name
-from divcon.distill._engine import LMBackend, StoredEngine, at_station, booked_to, role_lm
+from divcon.distill._engine import StoredEngine, at_station, booked_to, role_lm
 from divcon.distill._export import Export, NothingToLearn, OverlapError, export, overlapping, refuse_overlap
+from divcon.distill._http import LMBackend, Patience, SlowServerError, trouble
 from divcon.distill._manifest import (
     Manifest,
     ManifestError,
@@ -26,6 +27,7 @@ from divcon.distill._store import RunStore, StoreError, Trace, fingerprint, rend
 from divcon.distill._targets import SOLVER_STUDENTS, SolvedTraces, export_targets, solve_traces
 from divcon.distill._teacher import SCRIPTED_MODEL, ScriptedTeacher, ScriptedTeacherError
 from divcon.distill._teleprompter import DistillationError, DistillDecomposer
+from divcon.distill._traffic import Traffic, watching
 from divcon.distill._train import TrainingError, TrainingStopped, TrainSettings, is_trained, train_adapter
 from divcon.distill.embedded import Base, EmbeddedBaseMissing, embedded_base, local_base
 
@@ -49,15 +51,18 @@ __all__ = [
     "ManifestError",
     "NothingToLearn",
     "OverlapError",
+    "Patience",
     "PromptDrift",
     "RunStore",
     "Screened",
     "ScriptedTeacher",
     "ScriptedTeacherError",
+    "SlowServerError",
     "SolvedTraces",
     "StoreError",
     "StoredEngine",
     "Trace",
+    "Traffic",
     "TrainSettings",
     "TrainingError",
     "TrainingStopped",
@@ -89,6 +94,8 @@ __all__ = [
     "solve_traces",
     "text_hash",
     "train_adapter",
+    "trouble",
+    "watching",
     "well_formed",
     "write_whole",
 ]

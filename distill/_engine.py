@@ -9,23 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import functools
 import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import dspy
 from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, response_to_dict
-from dspy.clients.call_result import usage_dict
-from dspy.clients.capabilities import resolve
 from dspy.lm15 import Request, Response, response_to_events
 from dspy.utils.callback import BaseCallback
 
 from divcon.distill._store import RunStore, StoreError, fingerprint
+from divcon.distill._traffic import current_traffic
 from divcon.programs import cost_of
 
 
@@ -98,59 +96,17 @@ class Backend(Protocol):
     async def acomplete(self, request: Request, rollout: int) -> Response: ...
 
 
-class LMBackend:
-    """A `dspy.LM` over HTTP, on DSPy's native client or LiteLLM.
+@contextlib.contextmanager
+def as_inner_call(rollout: int, listener: Any = None) -> Iterator[None]:
+    """A call behind another: it keeps the outer one's rollout, and leaves no trace of its own.
 
     Args:
-        lm: The LM; its own cache is off, since the run store is the cache.
+        rollout: The outer call's.
+        listener: What is sent the pieces of the reply as they come (DSPy's `send_stream`); None has it come whole.
     """
-
-    def __init__(self, lm: dspy.LM) -> None:
-        self.lm = lm
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> LMBackend:
-        return self
-
-    def complete(self, request: Request, rollout: int) -> Response:
-        with _as_inner_call(rollout):
-            return self._counted(self.lm(request))
-
-    async def acomplete(self, request: Request, rollout: int) -> Response:
-        with _as_inner_call(rollout):
-            return self._counted(await self.lm.acall(request))
-
-    def _counted(self, response: Response) -> Response:
-        """The response with all that is billed in its counters.
-
-        A native client gives the provider's own: Anthropic's input leaves out what was cached, the output of Gemini
-        and xAI what was thought. DSPy mends that for an LM whose provider it knows, which the one in front isn't.
-        """
-        if self._provider is None:
-            return response
-        data = usage_dict(response, self._provider)
-        usage = replace(
-            response.usage, input_tokens=data.get("prompt_tokens"), output_tokens=data.get("completion_tokens")
-        )
-        return replace(response, usage=usage)
-
-    @functools.cached_property
-    def _provider(self) -> str | None:
-        """The provider whose own client is used; None where LiteLLM is, or an engine of one's own."""
-        if getattr(self.lm, "engine", "auto") != "auto":
-            return None
-        try:
-            provider: str = resolve(self.lm).provider
-        except Exception:  # noqa: BLE001 - DSPy has no native client for this name
-            return None
-        return provider if provider.startswith(("anthropic", "gemini", "vertex", "xai")) else None
-
-
-@contextlib.contextmanager
-def _as_inner_call(rollout: int) -> Iterator[None]:
-    """A call behind another: it keeps the outer one's rollout, and leaves no trace of its own."""
     outer, token = _lm_call.get(), _inner_rollout.set(rollout)
     try:
-        with dspy.context(disable_history=True, usage_tracker=None, send_stream=None):
+        with dspy.context(disable_history=True, usage_tracker=None, send_stream=listener):
             yield
     finally:
         _inner_rollout.reset(token)
@@ -204,22 +160,35 @@ class StoredEngine:
                 break
             if self._loops.get(key) is _running_loop() is not None:
                 # The loop that fetches it can't go on while this call holds its thread; asked twice beats a deadlock.
-                started = time.perf_counter()
-                response = self.backend.complete(request, rollout)
-                self._keep(fingerprint(key, "again"), asked, rollout, response, time.perf_counter() - started)
-                return response
+                return self._fetch(fingerprint(key, "again"), request, asked, rollout)
             if landed := flight.result():
                 return landed
-        started = time.perf_counter()
         try:
             # Looked up again: the reply may have landed between the look and the claim.
-            response = self._stored(key) or self.backend.complete(request, rollout)
-            self._keep(key, asked, rollout, response, time.perf_counter() - started)
+            response = self._stored(key) or self._fetch(key, request, asked, rollout)
         except BaseException as error:
             error.add_note(f"role: {self.role}")
             self._land(key, flight, error)
             raise
         self._land(key, flight, response)
+        return response
+
+    def _fetch(self, key: str, request: Request, asked: dict[str, Any], rollout: int) -> Response:
+        """The backend's reply, kept before it is handed on."""
+        traffic, started = current_traffic(), time.perf_counter()
+        with traffic.call() as call:
+            response = self.backend.complete(request, rollout)
+            cost = self._keep(key, asked, rollout, response, time.perf_counter() - started)
+            traffic.ended(call, response.usage.output_tokens, cost)
+        return response
+
+    async def _afetch(self, key: str, request: Request, asked: dict[str, Any], rollout: int) -> Response:
+        """`_fetch`, awaited."""
+        traffic, started = current_traffic(), time.perf_counter()
+        with traffic.call() as call:
+            response = await self.backend.acomplete(request, rollout)
+            cost = self._keep(key, asked, rollout, response, time.perf_counter() - started)
+            traffic.ended(call, response.usage.output_tokens, cost)
         return response
 
     def stream(self, request: Request) -> Iterator[Any]:
@@ -262,14 +231,15 @@ class StoredEngine:
         else:
             flight.set_result(None if isinstance(outcome, BaseException) else outcome)
 
-    def _keep(self, key: str, asked: dict[str, Any], rollout: int, response: Response, seconds: float) -> None:
-        store = self.store
-        if store is None:
-            return
+    def _keep(self, key: str, asked: dict[str, Any], rollout: int, response: Response, seconds: float) -> float | None:
+        """Put a reply into the store, and tell what it cost in US dollars, where that is known."""
         cost = None
         usage = response.usage
         if self.price is not None and usage.input_tokens is not None and usage.output_tokens is not None:
             cost = cost_of(self.price, usage.input_tokens, usage.cache_read_tokens or 0, usage.output_tokens)
+        store = self.store
+        if store is None:
+            return cost
         try:
             store.keep_reply(
                 key, role=self.role, station=_booked_under(), model=self.model, request=asked, rollout=rollout,
@@ -278,6 +248,7 @@ class StoredEngine:
         except StoreError as error:
             self._broken = error
             raise
+        return cost
 
 
 def _booked_under() -> str:
@@ -310,10 +281,8 @@ class AsyncStoredEngine:
                 break
             if landed := await asyncio.wrap_future(flight):
                 return landed
-        started = time.perf_counter()
         try:
-            response = self.sync._stored(key) or await self.sync.backend.acomplete(request, rollout)
-            self.sync._keep(key, asked, rollout, response, time.perf_counter() - started)
+            response = self.sync._stored(key) or await self.sync._afetch(key, request, asked, rollout)
         except BaseException as error:
             error.add_note(f"role: {self.sync.role}")
             self.sync._land(key, flight, error)

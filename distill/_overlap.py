@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from dspy.utils.exceptions import LMAuthError, LMBillingError, LMConfigurationError, LMTransportError
 
+from divcon.distill._http import SlowServerError, asks_for_too_long
 from divcon.distill._store import StoreError
 from divcon.distill.vllm._process import ServerError
 from divcon.signatures import DivconError
@@ -31,6 +32,10 @@ def _ends_all(error: BaseException | None) -> DivconError | None:
     return found if isinstance(found, (StoreError, ServerError)) else None
 
 
+def _is_unreached(error: BaseException | None) -> bool:
+    return isinstance(error, LMTransportError) or (isinstance(error, SlowServerError) and error.mute)
+
+
 def error_behind(error: BaseException | None) -> DivconError | None:
     """The error of divcon's own that an LM's error was made from, or None."""
     seen: set[int] = set()
@@ -47,8 +52,9 @@ def overlapped(
 ) -> Iterator[tuple[T, R | None, Exception | None]]:
     """Run `work` on every job, `concurrency` at a time, and yield (job, result, error) as each ends.
 
-    Stops early where going on is hopeless: a refused key, or a server that can't be reached. The error is raised;
-    what was yielded before stands.
+    Stops early where going on is hopeless: a refused key, a server that can't be reached or has never given a token,
+    or one that wants to be left alone for long. The error is raised; what was yielded before stands. A slow or
+    overloaded server stops nothing.
 
     Args:
         work: Called in threads, each in a copy of the caller's context.
@@ -76,11 +82,11 @@ def overlapped(
                 error = future.exception()
                 if error is not None and not isinstance(error, Exception):
                     raise error
-                if isinstance(error, HOPELESS):
+                if error is not None and (isinstance(error, HOPELESS) or asks_for_too_long(error)):
                     raise error
                 if (final := _ends_all(error)) is not None:
                     raise final
-                unreached = unreached + 1 if isinstance(error, LMTransportError) else 0
+                unreached = unreached + 1 if _is_unreached(error) else 0
                 if error is not None and unreached >= _UNREACHED_LIMIT:
                     raise error
                 yield job, None if error is not None else future.result(), error

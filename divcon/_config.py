@@ -75,6 +75,12 @@ class Endpoint(_Strict):
         engine: `auto` (DSPy's native client where it can) or `litellm`.
         price: Where known. An unknown price is reported as unknown, never as zero.
         adapter: `compact`, or `chat` for a model that is used to DSPy's ChatAdapter.
+        retries: How often a request that failed is sent again at most.
+        timeout: Seconds that a server may be silent between two tokens of a reply. However long a reply takes, it is
+            waited for while tokens come.
+        first_token: Seconds until a reply's first token, the time in a busy server's queue included. A server that
+            can't stream has to give the whole reply by then.
+        longest: Seconds that one reply may take in all.
         faults: Of a scripted teacher.
     """
 
@@ -87,6 +93,8 @@ class Endpoint(_Strict):
     max_tokens: int | None = Field(None, ge=1)
     retries: int = Field(4, ge=0)
     timeout: float = Field(120.0, gt=0)
+    first_token: float = Field(600.0, gt=0)
+    longest: float = Field(3600.0, gt=0)
     adapter: Literal["compact", "chat"] = "compact"
     faults: Faults | None = None
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from divcon._config import SINGLE, TRAINED, Experiment, configuration_of
 from divcon._doctor import diagnose
-from divcon._pipeline import Reporter, Run, Silent, Unfit, heed, require_all_answered
+from divcon._pipeline import Run, Unfit, heed, require_all_answered
+from divcon._watch import Reporter, Silent, by_arm, watched
 from divcon.benchmarks import (
     FACTORS,
     Arm,
@@ -282,10 +283,11 @@ class ExperimentRun:
         for batch in self.cells():
             test = batch[0].run.task.test
             self.reporter.station("evaluate", f"{len(batch)} arms on {len(test)} questions")
-            found = evaluate_arms(
-                [cell.arm for cell in batch], test, self.store, concurrency=settings.concurrency,
-                progress=lambda name, done, total: self.reporter.progress("evaluate", done, total, name),
-            )  # fmt: skip
+            with watched(self.reporter, "evaluate", self.store, batch[0].run.prices()) as progress:
+                found = evaluate_arms(
+                    [cell.arm for cell in batch], test, self.store, concurrency=settings.concurrency,
+                    progress=by_arm(progress),
+                )  # fmt: skip
             measured.extend(zip(batch, found, strict=True))
             for run in {id(cell.run): cell.run for cell in batch}.values():
                 run.close()  # a server of its students, whose memory the next training may need

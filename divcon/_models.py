@@ -16,6 +16,7 @@ from divcon.distill import (
     Base,
     EmbeddedModel,
     LMBackend,
+    Patience,
     RunStore,
     ScriptedTeacher,
     StoredEngine,
@@ -94,7 +95,7 @@ class Models:
             backend, model = self._embedded.backend(adapter), f"embedded/{adapter or 'base'}"
             identity = fingerprint(model, self._embedded.base.revision)
         else:
-            options: dict[str, Any] = {"timeout": endpoint.timeout}
+            options: dict[str, Any] = {}
             if endpoint.api_base:
                 options["api_base"] = endpoint.api_base
             if endpoint.api_key_env:
@@ -105,7 +106,8 @@ class Models:
                 model, engine=endpoint.engine, cache=False, num_retries=endpoint.retries,
                 temperature=endpoint.temperature, max_tokens=endpoint.max_tokens, **options,
             )  # fmt: skip
-            backend = LMBackend(inner)
+            patience = Patience(endpoint.timeout, endpoint.first_token, endpoint.longest)
+            backend = LMBackend(inner, patience)
         price = endpoint.price.model_dump(exclude_none=True) if endpoint.price else None
         engine = StoredEngine(backend, role, model, self.store, price, identity)
         return role_lm(engine, temperature=endpoint.temperature, max_tokens=endpoint.max_tokens)

@@ -6,10 +6,11 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import dspy
 from dspy.utils.exceptions import LMError
@@ -17,6 +18,7 @@ from dspy.utils.exceptions import LMError
 from divcon._config import SINGLE, SOLVING, STUDENTS, TRAINED, Endpoint, Pipeline, configuration_of
 from divcon._doctor import Finding, diagnose
 from divcon._models import Models, adapter_of, identity_of, sampling_temperature, wording_of
+from divcon._watch import Progress, Reporter, Silent, by_arm, by_loss, watched
 from divcon.benchmarks import (
     Arm,
     agreement,
@@ -52,6 +54,7 @@ from divcon.distill import (
     screen,
     solve_traces,
     train_adapter,
+    trouble,
     well_formed,
     write_whole,
 )
@@ -103,26 +106,6 @@ class Unfit(DivconError):
 
 class MissingStation(DivconError):
     """A station needs what an earlier one makes."""
-
-
-class Reporter(Protocol):
-    """Who is told how a run goes."""
-
-    def station(self, name: str, text: str) -> None: ...
-
-    def progress(self, name: str, done: int, total: int, note: str = "") -> None: ...
-
-    def finished(self, name: str, text: str) -> None: ...
-
-
-class Silent:
-    """Tells nobody."""
-
-    def station(self, name: str, text: str) -> None: ...
-
-    def progress(self, name: str, done: int, total: int, note: str = "") -> None: ...
-
-    def finished(self, name: str, text: str) -> None: ...
 
 
 def heed(findings: Iterable[Finding], reporter: Reporter) -> None:
@@ -280,7 +263,8 @@ class Run:
     def _collection(self) -> str:
         teacher = self.program(self.teacher, as_teacher=True).decompose
         prompt = teacher.prompt(question="?", context="?")
-        endpoint = self.pipeline.roles.teacher.model_dump(exclude={"price", "retries", "timeout"})
+        waiting = {"retries", "timeout", "first_token", "longest"}  # changes when an answer comes, not which
+        endpoint = self.pipeline.roles.teacher.model_dump(exclude={"price", *waiting})
         settings = self.pipeline.collect.model_dump(exclude={"concurrency", "samples"})
         single = self.pipeline.collect.samples == 1  # a single sample is drawn at the endpoint's own temperature
         return fingerprint(endpoint, prompt, None if single else settings, self.pipeline.task.training_seed)
@@ -413,11 +397,12 @@ class Run:
         teacher = self.pipeline.roles.teacher
         scripted = " (scripted, not a model)" if teacher.scripted else ""
         self.reporter.station("collect", f"{settings.samples} decompositions a question from {teacher.model}{scripted}")
-        found = collect(
-            self.program(self.teacher, as_teacher=True).decompose, self.task.train, self.store, self._collection,
-            samples=settings.samples, temperature=sampling_temperature(self.teacher, settings.temperature),
-            concurrency=settings.concurrency, progress=self._progress("collect"),
-        )  # fmt: skip
+        with self._watched("collect") as progress:
+            found = collect(
+                self.program(self.teacher, as_teacher=True).decompose, self.task.train, self.store, self._collection,
+                samples=settings.samples, temperature=sampling_temperature(self.teacher, settings.temperature),
+                concurrency=settings.concurrency, progress=progress,
+            )  # fmt: skip
         self._require_whole("collect", found.failed, found.asked, found.first_error)
         self.reporter.finished("collect", f"{found.asked} traces")
 
@@ -429,15 +414,15 @@ class Run:
             settings = self.pipeline.screen
             student = STUDENTS[rule]
             self.reporter.station("screen", f"rule {rule} for {student.upper()}, {len(traces)} traces")
-            screened = screen(
-                rule, traces, self.task.train, self.store, self._screening(rule),
-                solve=self.program(self.teacher, solving="single_call").solve, grade=self.is_right,
-                samples=settings.samples,
-                temperature=sampling_temperature(self.solver, settings.temperature),
-                max_subquestions=self.pipeline.program.max_subquestions,
-                keep_whole=settings.keep_whole, concurrency=settings.concurrency,
-                progress=self._progress(f"screen {rule}"),
-            )  # fmt: skip
+            with self._watched(f"screen {rule}") as progress:
+                screened = screen(
+                    rule, traces, self.task.train, self.store, self._screening(rule),
+                    solve=self.program(self.teacher, solving="single_call").solve, grade=self.is_right,
+                    samples=settings.samples,
+                    temperature=sampling_temperature(self.solver, settings.temperature),
+                    max_subquestions=self.pipeline.program.max_subquestions,
+                    keep_whole=settings.keep_whole, concurrency=settings.concurrency, progress=progress,
+                )  # fmt: skip
             self._require_whole("screen", screened.failed, screened.collected, screened.first_error)
             counts = screened.counts()
             write_whole(self.folder / "screening" / f"{student}.json", json.dumps(counts, indent=2) + "\n")
@@ -476,10 +461,11 @@ class Run:
         cap, whole = settings.program.max_subquestions, settings.screen.keep_whole
         traces = [trace for trace in self._traces() if well_formed(trace, cap, whole) is None]
         self.reporter.station("export", f"the solver's replies to {len(traces)} decompositions, for its students")
-        solved = solve_traces(
-            self.program(self.teacher, solving="single_call").solve, traces, self.task.train,
-            concurrency=settings.screen.concurrency, progress=self._progress("export"),
-        )  # fmt: skip
+        with self._watched("export") as progress:
+            solved = solve_traces(
+                self.program(self.teacher, solving="single_call").solve, traces, self.task.train,
+                concurrency=settings.screen.concurrency, progress=progress,
+            )  # fmt: skip
         self._require_whole("export", solved.failed, len(traces), solved.first_error)
         return solved
 
@@ -498,13 +484,14 @@ class Run:
                 self.reporter.finished(f"train {student}", "there already")
                 continue
             self.reporter.station("train", f"{student.upper()} on {rows.name}")
-            manifest = train_adapter(
-                rows, self.base, folder, self.pipeline.train, student=student,
-                role="decomposer" if student in STUDENTS.values() else "solver",
-                screening=json.loads(rows.with_suffix(".manifest.json").read_text(encoding="utf-8"))["screening"],
-                scripted_teacher=self.pipeline.roles.teacher.scripted,
-                progress=self._train_progress(f"train {student}"),
-            )  # fmt: skip
+            with watched(self.reporter, f"train {student}", unit="steps") as progress:
+                manifest = train_adapter(
+                    rows, self.base, folder, self.pipeline.train, student=student,
+                    role="decomposer" if student in STUDENTS.values() else "solver",
+                    screening=json.loads(rows.with_suffix(".manifest.json").read_text(encoding="utf-8"))["screening"],
+                    scripted_teacher=self.pipeline.roles.teacher.scripted,
+                    progress=by_loss(progress),
+                )  # fmt: skip
             result = manifest.result
             self.reporter.finished(
                 f"train {student}",
@@ -609,10 +596,11 @@ class Run:
         arms = self.arms()
         test, settings = self.task.test, self.pipeline.evaluate
         self.reporter.station("evaluate", f"{len(arms)} arms on {len(test)} questions")
-        found = evaluate_arms(
-            arms, test, self.store, concurrency=settings.concurrency,
-            progress=lambda name, done, total: self.reporter.progress("evaluate", done, total, name),
-        )  # fmt: skip
+        with self._watched("evaluate") as progress:
+            found = evaluate_arms(
+                arms, test, self.store, concurrency=settings.concurrency,
+                progress=by_arm(progress),
+            )  # fmt: skip
         records = {arm.name: answers for arm, answers in zip(arms, found, strict=True)}
         for arm in arms:
             right = sum(record["outcome"] == "right" for record in records[arm.name].values())
@@ -781,11 +769,8 @@ class Run:
             and manifest.base["revision"] == self.base.revision
         )
 
-    def _progress(self, name: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.reporter.progress(name, done, total)
-
-    def _train_progress(self, name: str) -> Callable[[int, int, float], None]:
-        return lambda done, total, loss: self.reporter.progress(name, done, total, f"loss {loss:.3f}")
+    def _watched(self, name: str) -> AbstractContextManager[Progress]:
+        return watched(self.reporter, name, self.store, self.prices())
 
     def _require_whole(self, station: str, failed: int, total: int, first_error: str | None) -> None:
         if failed:
@@ -856,7 +841,7 @@ _KEY_OF = {"decomposer": "decomposer.server"}
 
 def explain_lm_error(error: LMError, pipeline: Pipeline) -> DivconError:
     """An LM's error in the words of the pipeline file: which role, which server, what to do."""
-    from dspy.utils.exceptions import LMAuthError, LMNotConfiguredError, LMTransportError
+    from dspy.utils.exceptions import LMAuthError, LMNotConfiguredError, LMTimeoutError
 
     if (ours := error_behind(error)) is not None:
         return ours
@@ -874,9 +859,10 @@ def explain_lm_error(error: LMError, pipeline: Pipeline) -> DivconError:
         return DivconError(
             f"{who}{at} refused the key, or has none.", f"Set the environment variable ({variable}). {kept}"
         )
-    if isinstance(error, LMTransportError):
-        return DivconError(
-            f"{who}{at} can't be reached: {error.message}",
-            f"Start the server, or correct roles.{_KEY_OF.get(role or 'teacher', role)}.api_base. {kept}",
-        )
+    setting = f"roles.{_KEY_OF.get(role or 'teacher', role)}."
+    problem, remedy = trouble(error, setting, "the station's concurrency")
+    if role == "decomposer" and isinstance(error, LMTimeoutError):
+        remedy = "Lower the station's concurrency"  # a student's limits aren't set in the file
+    if remedy:
+        return DivconError(f"{who}{at} {problem}.", f"{remedy}. {kept}")
     return DivconError(f"{who}{at} failed: {type(error).__name__}: {error.message}", f"{kept} Run again to go on.")

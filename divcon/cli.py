@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -64,39 +65,48 @@ def options(
 class Terminal:
     """Reports a run with bars on a terminal, and with a line now and then elsewhere."""
 
-    _EVERY = 10.0  # seconds between lines where there is no terminal
+    # Seconds between lines where there is no terminal. It is told every second, and later on a busy machine; with all
+    # that, lines are ten seconds apart at most.
+    _EVERY = 8.0
 
     def __init__(self, console: Console = out) -> None:
         self._console = console
+        self._lock = threading.RLock()  # a station's progress comes from another thread than what else it has to say
         self._bar: Progress | None = None
         self._task: Any = None
         self._name = ""
         self._last = time.monotonic()
 
     def station(self, name: str, text: str) -> None:
-        self._close()
-        self._console.print(f"[bold]{name}[/bold]: {text}", highlight=False)
+        with self._lock:
+            self._close()
+            self._last = time.monotonic()
+            self._console.print(f"[bold]{name}[/bold]: {text}", highlight=False)
 
     def progress(self, name: str, done: int, total: int, note: str = "") -> None:
-        if not self._console.is_terminal:
-            if time.monotonic() - self._last > self._EVERY:
-                self._last = time.monotonic()
-                self._console.print(f"  {name}: {done}/{total} {note}".rstrip(), highlight=False)
-            return
-        if self._bar is None or self._name != name:
-            self._close()
-            self._name = name
-            self._bar = Progress(
-                TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                TextColumn("{task.fields[note]}"), console=self._console, transient=True,
-            )  # fmt: skip
-            self._bar.start()
-            self._task = self._bar.add_task(name, total=total, note=note)
-        self._bar.update(self._task, completed=done, total=total, note=note)
+        with self._lock:
+            if not self._console.is_terminal:
+                if time.monotonic() - self._last >= self._EVERY:
+                    self._last = time.monotonic()
+                    said = f"  {name}: {done}/{total} {_plain(note)}".rstrip()
+                    self._console.print(said, highlight=False, soft_wrap=True)
+                return
+            if self._bar is None or self._name != name:
+                self._close()
+                self._name = name
+                self._bar = Progress(
+                    TextColumn("  {task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
+                    TextColumn("{task.fields[note]}", markup=False), TimeElapsedColumn(),
+                    console=self._console, transient=True,
+                )  # fmt: skip
+                self._bar.start()
+                self._task = self._bar.add_task(name, total=total, note=note)
+            self._bar.update(self._task, completed=done, total=total, note=note)
 
     def finished(self, name: str, text: str) -> None:
-        self._close()
-        self._console.print(f"  {name}: {text}", highlight=False, soft_wrap=True)
+        with self._lock:
+            self._close()
+            self._console.print(f"  {name}: {text}", highlight=False, soft_wrap=True)
 
     def _close(self) -> None:
         if self._bar is not None:

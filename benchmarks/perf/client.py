@@ -16,7 +16,7 @@ import multiprocessing
 import socket
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +28,54 @@ from divcon.distill import LMBackend, RunStore, StoredEngine, role_lm
 from divcon.programs import DivideAndConquer, Item
 
 CONCURRENCY = 64
+TOKENS = 20  # a reply, each a piece of its own where it is streamed
 REPLIES = {"split": "1. What is first?\n2. What is second?", "solve": "1. one\n2. two\nAnswer: 7"}
 
 
+def streamed(model: str, text: str, usage: dict[str, int]) -> Iterator[bytes]:
+    """The pieces of a streamed reply as they go over the wire."""
+    size = -(-len(text) // TOKENS)
+    deltas: list[tuple[dict[str, str], str | None]] = [
+        ({"content": text[at : at + size]}, None) for at in range(0, len(text), size)
+    ]
+    event = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": model}
+    for delta, finish in [*deltas, ({}, "stop")]:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        yield f"data: {json.dumps({**event, 'choices': [choice]})}\n\n".encode()
+    yield f"data: {json.dumps({**event, 'choices': [], 'usage': usage})}\n\ndata: [DONE]\n\n".encode()
+
+
 def serve(port: int, latency: float) -> None:
-    """An OpenAI server whose every reply takes `latency` seconds, whatever the load."""
+    """An OpenAI server whose every reply takes `latency` seconds, whatever the load; its tokens come evenly."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 length = next(int(x.split(b":")[1]) for x in head.lower().split(b"\r\n") if b"content-length:" in x)
                 body = await reader.readexactly(length)
-                await asyncio.sleep(latency)
                 text = REPLIES["split" if b"Split the question" in body else "solve"]
                 if b"[[ ## answer ## ]]" in body:
                     text = "[[ ## answer ## ]]\n7\n\n[[ ## completed ## ]]"
+                usage = {"prompt_tokens": 100, "completion_tokens": TOKENS, "total_tokens": 100 + TOKENS}
+                asked = json.loads(body)
+                if asked.get("stream"):
+                    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+                    writer.write(head)
+                    pieces = list(streamed(asked["model"], text, usage))
+                    loop = asyncio.get_running_loop()
+                    began = loop.time()
+                    for number, piece in enumerate(pieces, 1):
+                        # By the clock, so that what a timer is late by doesn't add up.
+                        await asyncio.sleep(max(0.0, began + number * latency / len(pieces) - loop.time()))
+                        writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                    writer.write(b"0\r\n\r\n")
+                    await writer.drain()
+                    continue
+                await asyncio.sleep(latency)
                 choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
                 answer = json.dumps({
-                    "id": "x", "object": "chat.completion", "created": 0, "model": json.loads(body)["model"],
-                    "choices": [choice],
-                    "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
+                    "id": "x", "object": "chat.completion", "created": 0, "model": asked["model"],
+                    "choices": [choice], "usage": usage,
                 }).encode()  # fmt: skip
                 head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n\r\n"
                 writer.write(head.encode() + answer)
@@ -81,7 +109,7 @@ def main() -> None:
         return dspy.LM("openai/m", engine=engine, api_base=url, api_key="k", cache=False, num_retries=0)
 
     def ready() -> None:
-        for _ in range(100):
+        for _ in range(600):  # the server imports this file first
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
                 return
@@ -90,6 +118,7 @@ def main() -> None:
 
     ready()
     folder = Path(tempfile.mkdtemp())
+    held = LMBackend(plain_lm())  # as in a run, where what was found out about a server holds for all its calls
     rounds = iter(range(1_000_000))
 
     def evaluation() -> None:
@@ -126,6 +155,7 @@ def main() -> None:
         for name, work in kinds.items():
             found[name].append(timed(work)[1:])
     server.terminate()
+    del held
     calls = 2 * len(items)
     ideal = calls * given.latency / CONCURRENCY
     lines = {

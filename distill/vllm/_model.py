@@ -24,7 +24,7 @@ import dspy
 from dspy.lm15 import Request, Response
 from dspy.utils.exceptions import LMError, LMServerError, LMTransportError
 
-from divcon.distill._engine import LMBackend
+from divcon.distill._http import LMBackend
 from divcon.distill._manifest import ManifestError
 from divcon.distill._probe import read_probe
 from divcon.distill.embedded import Base
@@ -72,7 +72,7 @@ class VLLMModel:
         self.told = told or (lambda text: None)
         self.probed: dict[str, dict[str, float]] = {}
         self._adapters: dict[str, Adapter] = {}
-        self._lms: dict[tuple[str, str, str], dspy.LM] = {}
+        self._askers: dict[tuple[str, str, str], LMBackend] = {}
         self._turn = threading.Condition()
         self._changing = False
         self._calls = 0
@@ -160,18 +160,19 @@ class VLLMModel:
         self.require(name)
         return VLLMBackend(self, name, pattern, engine)
 
-    def lm(self, name: str, server: Server, engine: str = "auto") -> dspy.LM:
-        """A `dspy.LM` over HTTP on a server that `serving` gave."""
+    def asker(self, name: str, server: Server, engine: str = "auto") -> LMBackend:
+        """What asks a server that `serving` gave, over HTTP."""
         key = (server.api_base, name, engine)
-        lm = self._lms.get(key)
-        if lm is None:
+        asker = self._askers.get(key)
+        if asker is None:
             # A server of ours isn't somebody else's busy one, and one that has died is started again by `serving`.
             retries = 0 if isinstance(server, StartedServer) else 3
-            lm = self._lms[key] = dspy.LM(
+            lm = dspy.LM(
                 f"hosted_vllm/{name or server.name}", engine=engine, api_base=server.api_base,
-                api_key=server.client.key, timeout=600.0, cache=False, num_retries=retries,
+                api_key=server.client.key, cache=False, num_retries=retries,
             )  # fmt: skip
-        return lm
+            asker = self._askers[key] = LMBackend(lm)
+        return asker
 
     def server_of(self, name: str) -> str:
         """What tells the server that an adapter needs from others: its own name where it is merged, else nothing."""
@@ -248,7 +249,7 @@ class VLLMModel:
             server, self._server, self._current = self._server, None, None
             self._closings += 1
             self._ready.clear()
-            self._lms.clear()
+            self._askers.clear()
             self._failures.clear()
         if server is not None:
             server.stop()
@@ -325,7 +326,7 @@ class VLLMModel:
                 self._still_open(closings)
                 self._server, self._current = made, key
                 self._ready.clear()
-                self._lms.clear()
+                self._askers.clear()
             started = time.perf_counter()
             try:
                 made.start(self.told)
@@ -402,9 +403,9 @@ class VLLMBackend:
         attempt = 0
         while True:
             with self.model.serving(self.adapter) as server:
-                lm = self.model.lm(self.adapter, server, self.engine)
+                asker = self.model.asker(self.adapter, server, self.engine)
                 try:
-                    return LMBackend(lm).complete(self._asked(request, lm), rollout)
+                    return asker.complete(self._asked(request, asker.lm), rollout)
                 except LMError as error:
                     if not self.model.has_failed(server, error, attempt):
                         raise
@@ -414,9 +415,9 @@ class VLLMBackend:
         attempt = 0
         while True:
             async with self.model.aserving(self.adapter) as server:
-                lm = self.model.lm(self.adapter, server, self.engine)
+                asker = self.model.asker(self.adapter, server, self.engine)
                 try:
-                    return await LMBackend(lm).acomplete(self._asked(request, lm), rollout)
+                    return await asker.acomplete(self._asked(request, asker.lm), rollout)
                 except LMError as error:
                     loop = asyncio.get_running_loop()
                     if not await loop.run_in_executor(_LOOKING, self.model.has_failed, server, error, attempt):

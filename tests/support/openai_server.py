@@ -9,9 +9,41 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 
-Reply = str | tuple[str, str] | int  # text; text and finish reason; or an HTTP status
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An HTTP error, with a `Retry-After` of so many seconds."""
+
+    status: int
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Silence:
+    """So many tokens, then none until the client or the test has had enough.
+
+    Attributes:
+        after: Tokens before.
+        keep_alive: Whether comments are sent meanwhile, as proxies do; nothing at all otherwise.
+    """
+
+    after: int = 0
+    keep_alive: bool = True
+
+
+@dataclass(frozen=True)
+class BrokenOff:
+    """So many tokens, then the connection is closed."""
+
+    after: int
+
+
+# Text; text and finish reason; an HTTP status; or what goes wrong on the way.
+Reply = str | tuple[str, str] | int | Refused | Silence | BrokenOff
 
 
 class _Server(ThreadingHTTPServer):
@@ -20,19 +52,34 @@ class _Server(ThreadingHTTPServer):
 
 @dataclass
 class OpenAIServer:
-    """Answers `POST /v1/chat/completions`; `reply` gets the request's body. `served` is listed at `/v1/models`."""
+    """Answers `POST /v1/chat/completions`; `reply` gets the request's body. `served` is listed at `/v1/models`.
+
+    Attributes:
+        delay: Seconds before each reply.
+        rate: Tokens (three characters here) a second for all requests together; as fast as it can without.
+        stream: What becomes of a request for a stream: it `gives` one, `refuses` with 400, or `ignores` the wish.
+        usage: What each reply says it used; None has a stream say nothing.
+        at: When each request came.
+        busy: Requests that are being answered.
+    """
 
     reply: Callable[[dict[str, Any]], Reply]
     delay: float = 0.0
+    rate: float | None = None
+    stream: Literal["gives", "refuses", "ignores"] = "gives"
+    usage: dict[str, Any] | None = field(default_factory=lambda: dict(USAGE))
+    at: list[float] = field(default_factory=list)
     served: tuple[str, ...] | int = 404
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     busiest: int = 0
+    busy: int = 0
 
     def __enter__(self) -> OpenAIServer:
         server = self
         lock = threading.Lock()
-        running = 0
+        next_token = 0.0
+        over = self._over = threading.Event()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -45,53 +92,103 @@ class OpenAIServer:
                 self._send(200, {"object": "list", "data": cards})
 
             def do_POST(self) -> None:
-                nonlocal running
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with lock:
-                    running += 1
-                    server.busiest = max(server.busiest, running)
+                    server.busy += 1
+                    server.busiest = max(server.busiest, server.busy)
                     server.requests.append(body)
                     server.keys.append(self.headers.get("Authorization", ""))
+                    server.at.append(time.monotonic())
                 time.sleep(server.delay)
+                try:
+                    self._answer(body)
+                except (BrokenPipeError, ConnectionResetError):
+                    self.close_connection = True  # the client had enough
+                finally:
+                    with lock:
+                        server.busy -= 1
+
+            def _answer(self, body: dict[str, Any]) -> None:
                 reply = server.reply(body)
-                with lock:
-                    running -= 1
                 if isinstance(reply, int):
-                    self._send(reply, {"error": {"message": f"status {reply}", "type": "test", "code": str(reply)}})
+                    reply = Refused(reply)
+                elif body.get("stream") and server.stream == "refuses":
+                    reply = Refused(400)
+                if isinstance(reply, Refused):
+                    said = {"message": f"status {reply.status}", "type": "test", "code": str(reply.status)}
+                    self._send(reply.status, {"error": said}, reply.retry_after)
+                    return
+                streams = body.get("stream") and server.stream == "gives"
+                if isinstance(reply, (Silence, BrokenOff)):
+                    if streams:
+                        self._begin_stream()
+                        self._tokens(body["model"], "abc" * reply.after)
+                    self.close_connection = True
+                    while isinstance(reply, Silence) and not over.wait(0.05):
+                        if streams and reply.keep_alive:
+                            self.wfile.write(b": still there\n\n")
+                            self.wfile.flush()
                     return
                 text, reason = reply if isinstance(reply, tuple) else (reply, "stop")
-                if body.get("stream"):
-                    self._stream(body["model"], text, reason)
+                if streams:
+                    self._begin_stream()
+                    self._tokens(body["model"], text, bool(body.get("logprobs")))
+                    self._end_stream(body["model"], reason)
                     return
-                usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+                for _ in range(0, len(text), 3):
+                    self._wait_for_token()
                 choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+                if body.get("logprobs"):
+                    choice["logprobs"] = {"content": [_likelihood(text[i : i + 3]) for i in range(0, len(text), 3)]}
                 answer = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
-                self._send(200, {**answer, "choices": [choice], "usage": usage})
+                self._send(200, {**answer, "choices": [choice], "usage": server.usage})
 
-            def _stream(self, model: str, text: str, reason: str) -> None:
-                """Three characters a chunk, so that labels and line ends are cut in the middle."""
+            def _wait_for_token(self) -> None:
+                nonlocal next_token
+                if server.rate is None:
+                    return
+                with lock:
+                    mine = next_token = max(next_token, time.monotonic()) + 1 / server.rate
+                time.sleep(max(0.0, mine - time.monotonic()))
+
+            def _begin_stream(self) -> None:
                 self.send_response(200)
                 self.send_header("Content-Type", "text/event-stream")
                 self.send_header("Connection", "close")
                 self.end_headers()
-                pieces = [text[i : i + 3] for i in range(0, len(text), 3)]
-                deltas = [({"content": piece}, None) for piece in pieces] + [({}, reason)]
-                for delta, finish in deltas:
-                    choice = {"index": 0, "delta": delta, "finish_reason": finish}
-                    event = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": model}
-                    self._event({**event, "choices": [choice]})
-                usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
-                self._event({**event, "choices": [], "usage": usage})
+                self.wfile.flush()
+
+            def _tokens(self, model: str, text: str, likelihoods: bool = False) -> None:
+                """Three characters a chunk, so that labels and line ends are cut in the middle."""
+                for i in range(0, len(text), 3):
+                    self._wait_for_token()
+                    piece = text[i : i + 3]
+                    more = {"logprobs": {"content": [_likelihood(piece)]}} if likelihoods else {}
+                    self._piece(model, {"content": piece}, None, **more)
+
+            def _end_stream(self, model: str, reason: str) -> None:
+                self._piece(model, {}, reason)
+                if server.usage is not None:
+                    self._event({**self._chunk(model), "choices": [], "usage": server.usage})
                 self.wfile.write(b"data: [DONE]\n\n")
                 self.close_connection = True
+
+            def _chunk(self, model: str) -> dict[str, Any]:
+                return {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": model}
+
+            def _piece(self, model: str, delta: dict[str, str], finish: str | None, **more: Any) -> None:
+                choice = {"index": 0, "delta": delta, "finish_reason": finish, **more}
+                self._event({**self._chunk(model), "choices": [choice]})
 
             def _event(self, event: dict[str, Any]) -> None:
                 self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
                 self.wfile.flush()
 
-            def _send(self, status: int, body: dict[str, Any]) -> None:
+            def _send(self, status: int, body: dict[str, Any], retry_after: float | None = None) -> None:
                 data = json.dumps(body).encode()
                 self.send_response(status)
+                if retry_after is not None:
+                    self.send_header("Retry-After", f"{retry_after:g}")
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
@@ -105,6 +202,7 @@ class OpenAIServer:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._over.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -114,6 +212,10 @@ class OpenAIServer:
 
     def models(self) -> list[str]:
         return [request["model"] for request in self.requests]
+
+
+def _likelihood(token: str) -> dict[str, Any]:
+    return {"token": token, "logprob": -0.5, "bytes": list(token.encode()), "top_logprobs": []}
 
 
 def user_text(body: dict[str, Any]) -> str:

@@ -1,0 +1,107 @@
+import io
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from divcon import _watch
+from divcon._watch import Silent, Watch, by_arm, by_loss, watched
+from divcon.cli import Terminal
+from divcon.distill import RunStore, Traffic
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Noting(Silent):
+    def __init__(self) -> None:
+        self.said: list[tuple[str, int, int, str]] = []
+
+    def progress(self, name: str, done: int, total: int, note: str = "") -> None:
+        self.said.append((name, done, total, note))
+
+
+def test_a_line_says_answers_speed_what_waits_the_end_and_money() -> None:
+    clock = Clock()
+    traffic = Traffic(clock)
+    watch = Watch(traffic, "answers", 0.01, clock)
+    watch.goes_on(0, 60)
+    clock.now += 60
+    watch.goes_on(12, 60)
+    with traffic.call() as one, traffic.call() as other:
+        one.writes(1440)
+        other.waits()
+        traffic.cost, traffic.priced = 0.0023, 1
+        said = "answers, 48 tok/s, 1 being answered, 1 waiting for the server, 46 queued, ~4 min left, $0.0123 so far"
+        assert watch.note() == said
+
+
+def test_the_estimate_runs_on_while_nothing_ends_and_there_is_none_before_anything_has() -> None:
+    clock = Clock()
+    watch = Watch(None, "steps", None, clock)
+    watch.goes_on(20, 60)
+    clock.now += 100
+    assert watch.note() == "steps"
+    watch.goes_on(30, 60, "loss 0.500")
+    assert watch.note() == "steps (loss 0.500), ~5 min left"
+    clock.now += 240
+    assert watch.note() == "steps (loss 0.500), ~60 s left"
+    watch.goes_on(60, 60)
+    assert watch.note() == "steps"
+
+
+def test_nothing_is_said_of_money_where_no_price_is_known(tmp_path: Path) -> None:
+    reporter = Noting()
+    with watched(reporter, "collect", RunStore(tmp_path)) as progress:
+        progress(1, 2)
+    assert reporter.said == [("collect", 1, 2, "answers, 1 queued")]
+
+
+def test_it_is_told_also_while_nothing_ends_and_not_after(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(_watch, "_TICK", 0.01)
+    reporter = Noting()
+    with watched(reporter, "evaluate", RunStore(tmp_path)) as progress:
+        by_arm(progress)("teacher", 0, 3)
+        deadline = time.monotonic() + 20
+        while len(reporter.said) < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    told = len(reporter.said)
+    assert told >= 4
+    assert set(reporter.said) == {("evaluate", 0, 3, "answers (teacher), 3 queued")}
+    time.sleep(0.05)
+    assert len(reporter.said) == told
+
+
+def test_a_training_is_told_with_its_loss_and_an_estimate() -> None:
+    reporter = Noting()
+    with watched(reporter, "train sd-r", unit="steps") as progress:
+        by_loss(progress)(5, 100, 0.25)
+    assert reporter.said == [("train sd-r", 5, 100, "steps (loss 0.250)")]
+
+
+def test_without_a_terminal_it_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    terminal = Terminal(Console(file=written, width=60))
+    terminal.station("collect", "from m")
+    terminal.progress("collect", 1, 60, "answers, [48] tok/s")
+    monkeypatch.setattr(Terminal, "_EVERY", 0.0)
+    terminal.progress("collect", 2, 60, "answers, [48] tok/s, and so much more that it is longer than sixty characters")
+    assert written.getvalue().splitlines() == [
+        "collect: from m",
+        "  collect: 2/60 answers, [48] tok/s, and so much more that it is longer than sixty characters",
+    ]
+
+
+def test_on_a_terminal_it_is_a_bar() -> None:
+    written = io.StringIO()
+    terminal = Terminal(Console(file=written, width=120, force_terminal=True))
+    terminal.progress("collect", 2, 60, "answers, [48] tok/s")
+    terminal.finished("collect", "60 traces")
+    assert "2/60" in written.getvalue()
+    assert "answers, [48] tok/s" in written.getvalue()
