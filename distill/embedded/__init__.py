@@ -11,6 +11,7 @@ from divcon.distill.embedded._base import (
     solver_adapter,
     whole_folder,
 )
+from divcon.distill.embedded._steady import steady_threads
 
 __all__ = [
     "EMBEDDED_BASE_ID",
@@ -21,5 +22,6 @@ __all__ = [
     "embedded_base",
     "local_base",
     "solver_adapter",
+    "steady_threads",
     "whole_folder",
 ]
