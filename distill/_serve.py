@@ -29,7 +29,7 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from dspy.utils.exceptions import ContextWindowExceededError, LMInvalidRequestError
 
 from divcon.distill._manifest import MANIFEST, Manifest, ManifestError, manifest_for, read_manifest
-from divcon.distill.embedded import LOADING, Base, cache_folder, steady_threads
+from divcon.distill.embedded import LOADING, Base, Precision, WantedPrecision, cache_folder, precision, steady_threads
 from divcon.signatures import DivconError
 
 _BUCKET = 64  # prompt lengths are padded to multiples of this many tokens
@@ -67,11 +67,13 @@ class EmbeddedModel:
         base: The base model.
         batch_size: The most rows that are decoded together.
         max_tokens: The limit of a reply where the request gives none.
-        dtype: What it computes in; `float32` takes about twice the time.
+        precision: What it computes in; see `divcon.distill.embedded.precision`.
     """
 
-    def __init__(self, base: Base, *, batch_size: int = 64, max_tokens: int = 256, dtype: str = "bfloat16") -> None:
-        self.dtype = dtype
+    def __init__(
+        self, base: Base, *, batch_size: int = 64, max_tokens: int = 256, precision: WantedPrecision = "auto"
+    ) -> None:
+        self.wanted = precision
         self.base = base
         self.batch_size = batch_size
         self.max_tokens = max_tokens
@@ -158,6 +160,11 @@ class EmbeddedModel:
         config = json.loads((self.base.path / "config.json").read_text(encoding="utf-8"))
         return int(config.get("max_position_embeddings", 2048))
 
+    @functools.cached_property
+    def precision(self) -> Precision:
+        """What it computes in, which decides its replies."""
+        return precision(self.wanted)
+
     def submit(self, job: _Job) -> Future[tuple[list[int], str]]:
         job.done.set_running_or_notify_cancel()  # a caller who gives up leaves the batch to the others
         with self._loading:
@@ -221,7 +228,7 @@ class EmbeddedModel:
                 AttentionInterface.register(_ATTENTION, _grouped_attention)
                 AttentionMaskInterface.register(_ATTENTION, eager_mask)
             self._models[""] = AutoModelForCausalLM.from_pretrained(
-                self.base.path, dtype=getattr(torch, self.dtype), attn_implementation="sdpa" if cuda else _ATTENTION
+                self.base.path, dtype=getattr(torch, self.precision), attn_implementation="sdpa" if cuda else _ATTENTION
             ).to("cuda" if cuda else "cpu").eval()  # fmt: skip
             if not cuda:
                 self._rows = _ROWS if self._steady(self._models[""]) else 1
@@ -382,10 +389,14 @@ def find_finetuned(name: str, add: Callable[[Path], str], folder: Path | None = 
     return False
 
 
+def shared_model(base: Base, wanted: WantedPrecision = "auto") -> EmbeddedModel:
+    """The one engine of this process for a base and a precision: one copy of its weights, one queue, its adapters."""
+    return _engine_of(base, precision(wanted))
+
+
 @functools.cache
-def shared_model(base: Base) -> EmbeddedModel:
-    """The one engine of this process for a base: one copy of its weights, one queue, all its adapters."""
-    return EmbeddedModel(base)
+def _engine_of(base: Base, precision: Precision) -> EmbeddedModel:
+    return EmbeddedModel(base, precision=precision)
 
 
 class EmbeddedBackend:

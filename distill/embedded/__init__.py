@@ -11,6 +11,7 @@ from divcon.distill.embedded._base import (
     solver_adapter,
     whole_folder,
 )
+from divcon.distill.embedded._precision import Precision, WantedPrecision, cpu_has_bfloat16, precision
 from divcon.distill.embedded._steady import steady_threads
 
 __all__ = [
@@ -18,9 +19,13 @@ __all__ = [
     "LOADING",
     "Base",
     "EmbeddedBaseMissing",
+    "Precision",
+    "WantedPrecision",
     "cache_folder",
+    "cpu_has_bfloat16",
     "embedded_base",
     "local_base",
+    "precision",
     "solver_adapter",
     "steady_threads",
     "whole_folder",

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from divcon.distill import Base, embedded_base, local_base, read_manifest
-from divcon.distill.embedded import EmbeddedBaseMissing, solver_adapter
+from divcon.distill.embedded import EmbeddedBaseMissing, cpu_has_bfloat16, precision, solver_adapter
 from divcon.signatures import DivconError
 
 
@@ -42,3 +42,34 @@ def test_a_local_bases_revision_follows_its_weights(tmp_path: Path) -> None:
     first = local_base(str(tmp_path)).revision
     (tmp_path / "model.safetensors").write_bytes(b"b")
     assert local_base(str(tmp_path)).revision != first
+
+
+@pytest.mark.parametrize(
+    ("flags", "cap", "has"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 vaes", "", True),
+        ("flags\t\t: fpu amx_bf16", "", True),
+        ("Features\t: fp asimd bf16", "", True),
+        ("flags\t\t: fpu avx512f avx512_vnni", "", False),
+        ("flags\t\t: fpu avx512_bf16", "AVX512_CORE_VNNI", False),
+        ("flags\t\t: fpu avx512_bf16", "avx512_core_bf16", True),
+        ("", "", False),
+    ],
+)
+def test_a_cpu_has_bfloat16_by_its_instructions_and_what_caps_them(
+    flags: str, cap: str, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{flags}\n")
+    assert cpu_has_bfloat16(tmp_path / "cpuinfo") is has
+    assert not cpu_has_bfloat16(tmp_path / "none")
+
+
+def test_precision_is_what_is_wanted_and_else_what_the_processor_does_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert (precision(), precision("bfloat16"), precision("float32")) == ("float32", "bfloat16", "float32")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert precision() == "bfloat16"

@@ -23,7 +23,7 @@ from divcon.distill import (
     train_adapter,
 )
 from divcon.distill._serve import _choose, _grouped_attention
-from divcon.distill.embedded import solver_adapter
+from divcon.distill.embedded import WantedPrecision, solver_adapter
 from divcon.programs import RolePredict
 from divcon.signatures import Answer, Decompose, Subquestions
 
@@ -82,12 +82,12 @@ def answered(model: EmbeddedModel, requests: list[Request]) -> list[list[int]]:
     return [future.result()[0] for future in [model.submit(job) for job in jobs]]
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 def test_a_reply_depends_on_its_own_request_alone_whatever_the_company(
-    shallow: Base, dtype: str, monkeypatch: pytest.MonkeyPatch
+    shallow: Base, precision: WantedPrecision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The promise behind resuming: other batches, the same logits, bit for bit, so the same replies."""
-    model = EmbeddedModel(shallow, dtype=dtype)
+    model = EmbeddedModel(shallow, precision=precision)
     requests = [
         request(f"Write a word that begins with {n}{' please' * (n % 5)}.", max_tokens=2 + n % 4, temperature=heat)
         for n in range(32)
@@ -138,7 +138,7 @@ def test_greedy_replies_are_those_of_transformers(base: Base) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = EmbeddedModel(base, dtype="float32")
+    model = EmbeddedModel(base, precision="float32")
     reference = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32).eval()
     for prompt in PROMPTS[:8]:
         ids = torch.tensor([model.encode([{"role": "user", "content": prompt}])])
