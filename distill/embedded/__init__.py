@@ -13,6 +13,10 @@ from divcon.distill.embedded._base import (
 )
 from divcon.distill.embedded._precision import Precision, WantedPrecision, cpu_has_bfloat16, precision
 from divcon.distill.embedded._steady import steady_threads
+from divcon.distill.embedded._waiting import inherited, wait_asleep
+
+# Here, because whatever of this package imports torch imports this first.
+wait_asleep()
 
 __all__ = [
     "EMBEDDED_BASE_ID",
@@ -24,6 +28,7 @@ __all__ = [
     "cache_folder",
     "cpu_has_bfloat16",
     "embedded_base",
+    "inherited",
     "local_base",
     "precision",
     "solver_adapter",

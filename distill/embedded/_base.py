@@ -130,14 +130,15 @@ def _convert(gguf: Path, target: Path) -> None:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        quantization_config=GgufConfig(dequantize=True),
-        dtype=torch.bfloat16,
-    )
-    with whole_folder(target) as building:
+    with _quiet():
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
+    with _quiet(), whole_folder(target) as building:
         try:
             tokenizer.save_pretrained(building)
             model.save_pretrained(building)
@@ -146,6 +147,25 @@ def _convert(gguf: Path, target: Path) -> None:
                 f"The embedded base can't be written to {target.parent}: {error}.",
                 "Make room (300 MB), or name another folder in DIVCON_CACHE.",
             ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' bars and warnings off the terminal while it converts."""
+    from transformers import modeling_gguf_pytorch_utils as converting
+    from transformers.utils import logging
+
+    bar, level, bars = converting.tqdm, logging.get_verbosity(), logging.is_progress_bar_enabled()
+    converting.tqdm = functools.partial(bar, disable=True)  # it takes tqdm's own, which no setting of theirs reaches
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        converting.tqdm = bar
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 @contextlib.contextmanager

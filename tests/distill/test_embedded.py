@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -24,6 +27,16 @@ def test_a_shipped_solver_fits_the_base_and_has_a_manifest(base: Base, name: str
     assert manifest.role == "solver"
     assert (manifest.base["id"], manifest.base["revision"]) == (base.id, base.revision)
     assert sum(file.stat().st_size for file in solver_adapter(name).iterdir()) < 8_000_000
+
+
+@pytest.mark.model
+def test_the_base_is_converted_in_silence(tmp_path: Path) -> None:
+    code = "from divcon.distill import embedded_base; print(embedded_base().path.name[:7])"
+    noisy = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**noisy, "DIVCON_CACHE": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("smollm2\n", "")
 
 
 def test_folders_that_are_no_base_are_refused(tmp_path: Path) -> None:
