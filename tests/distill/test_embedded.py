@@ -31,12 +31,15 @@ def test_a_shipped_solver_fits_the_base_and_has_a_manifest(base: Base, name: str
 
 @pytest.mark.model
 def test_the_base_is_converted_in_silence(tmp_path: Path) -> None:
-    code = "from divcon.distill import embedded_base; print(embedded_base().path.name[:7])"
+    code = """
+from divcon.distill.embedded import embedded_base, is_converted
+print(is_converted(), embedded_base().path.name[:7], is_converted())
+"""
     noisy = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}
     done = subprocess.run(
         [sys.executable, "-c", code], env={**noisy, "DIVCON_CACHE": str(tmp_path)}, capture_output=True, text=True
     )
-    assert (done.stdout, done.stderr) == ("smollm2\n", "")
+    assert (done.stdout, done.stderr) == ("False smollm2 True\n", "")
 
 
 def test_folders_that_are_no_base_are_refused(tmp_path: Path) -> None:
