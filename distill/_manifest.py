@@ -12,7 +12,7 @@ from typing import Any
 from dspy.adapters.utils import get_annotation_name
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from divcon.distill.embedded import Base
+from divcon.distill.embedded import Base, Precision
 from divcon.signatures import DivconError
 
 MANIFEST = "manifest.json"
@@ -37,6 +37,7 @@ class Manifest(BaseModel):
         rows: Rows trained on.
         screening: Collected, kept and lost by reason, as the screen counted them.
         settings: The training settings.
+        precision: What the training computed in.
         result: Steps, losses, seconds and tokens of the training.
         scripted_teacher: Whether the training data came from a script rather than from a model.
         versions: The packages that trained it.
@@ -55,6 +56,7 @@ class Manifest(BaseModel):
     rows: int
     screening: dict[str, Any] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
+    precision: Precision = "bfloat16"
     result: dict[str, Any] = Field(default_factory=dict)
     scripted_teacher: bool = False
     versions: dict[str, str] = Field(default_factory=dict)

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from divcon.distill._manifest import ManifestError
+from divcon.distill.embedded import Precision
 
 PROBE = "probe.json"
 PROBE_CANDIDATES = 8  # rows among which the one that training changed most is taken
@@ -59,26 +60,29 @@ def read_probe(folder: Path) -> ProbeRow | None:
         raise ManifestError(f"{file} can't be read: {error}", "Train the adapter again, or remove it.") from error
 
 
-def choose_probe(model: Any, rows: Sequence[tuple[dict[str, Any], list[int], list[int]]]) -> ProbeRow:
+def choose_probe(
+    model: Any, rows: Sequence[tuple[dict[str, Any], list[int], list[int]]], precision: Precision
+) -> ProbeRow:
     """Of some rows, the one that training has made likelier most.
 
     Args:
         model: A trained PEFT model.
         rows: A training row, its prompt's token ids and its reply's, each.
+        precision: What it was trained in.
     """
     found = []
     was_training = model.training
     model.eval()
     for row, prompt, reply in rows:
         with model.disable_adapter():
-            before = _logprob(model, prompt, reply)
+            before = _logprob(model, prompt, reply, precision)
         found.append(
             ProbeRow(
                 messages=row["prompt"],
                 completion=row["completion"][0]["content"],
                 prompt_ids=prompt,
                 completion_ids=reply,
-                adapter_logprob=round(_logprob(model, prompt, reply), 4),
+                adapter_logprob=round(_logprob(model, prompt, reply, precision), 4),
                 base_logprob=round(before, 4),
             )
         )
@@ -86,11 +90,12 @@ def choose_probe(model: Any, rows: Sequence[tuple[dict[str, Any], list[int], lis
     return max(found, key=lambda row: row.adapter_logprob - row.base_logprob)
 
 
-def _logprob(model: Any, prompt: list[int], reply: list[int]) -> float:
+def _logprob(model: Any, prompt: list[int], reply: list[int], precision: Precision) -> float:
     import torch
 
     ids = torch.tensor([prompt + reply], device=model.device)
-    with torch.inference_mode(), torch.autocast(model.device.type, dtype=torch.bfloat16):
+    mixed = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    with torch.inference_mode(), mixed:
         logits = model(input_ids=ids, logits_to_keep=len(reply) + 1).logits[0, :-1]
     chosen = torch.tensor(reply, device=model.device)[:, None]
     return float(torch.log_softmax(logits.float(), -1).gather(1, chosen).sum())

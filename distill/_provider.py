@@ -282,7 +282,7 @@ class LoRAProvider(Provider):
         self.check(settings)
         base = local_base(self.base)
         text = render_lines([_row(number, data) for number, data in enumerate(train_data, 1)])
-        named = fingerprint(hashlib.sha256(text.encode()).hexdigest(), settings.model_dump(), base.revision)
+        named = fingerprint(hashlib.sha256(text.encode()).hexdigest(), settings.deciding(), base.revision)
         root = self.folder or finetuned_folder()
         rows, output = root / f"{named}.jsonl", root / named
 

@@ -1,10 +1,9 @@
 """Serve: the embedded engine, one base and its adapters in this process, behind `dspy.LM`.
 
-Concurrent calls are batched. A reply depends on its own request alone: requests of one batch share a length bucket
-and no batch is smaller than `_SMALLEST`, under which the matrix products of a CPU take another path; so a run that
-was killed and goes on in other batches gives the same bytes. (Tried in bfloat16 on x86: equal logits, bit for bit,
-for any company of 5 rows or more.) That, and letting finished rows leave the batch, is why `generate()` of
-transformers isn't used here.
+Concurrent calls are batched. A reply depends on its own request alone, so a run that was killed and goes on in other
+batches gives the same bytes: requests of one batch share a length bucket, a batch always has a multiple of `_ROWS`
+rows, and as many threads compute as was found to give a row the same bits in all those batches (`steady_threads`).
+That, and letting finished rows leave the batch, is why `generate()` of transformers isn't used here.
 """
 
 from __future__ import annotations
@@ -30,12 +29,13 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from dspy.utils.exceptions import ContextWindowExceededError, LMInvalidRequestError
 
 from divcon.distill._manifest import MANIFEST, Manifest, ManifestError, manifest_for, read_manifest
-from divcon.distill.embedded import LOADING, Base, cache_folder
+from divcon.distill.embedded import LOADING, Base, Precision, WantedPrecision, cache_folder, precision, steady_threads
 from divcon.signatures import DivconError
 
 _BUCKET = 64  # prompt lengths are padded to multiples of this many tokens
-_SMALLEST = 8  # rows; smaller batches are filled up with copies
-_PREFILL = 8  # rows that are read at once; more of them fall out of a CPU's caches, at half the tokens a second
+# A batch has a multiple of so many rows, filled up with copies, and so many are read at once: more of them fall out of
+# a CPU's caches, at half the tokens a second.
+_ROWS = 8
 _ATTENTION = "divcon_grouped"
 _IDLE = 2.0  # seconds without work after which the worker thread ends, and its OpenMP threads with it
 _GATHER = 0.02  # seconds without a new arrival after which a batch that isn't full starts
@@ -67,17 +67,20 @@ class EmbeddedModel:
         base: The base model.
         batch_size: The most rows that are decoded together.
         max_tokens: The limit of a reply where the request gives none.
-        dtype: What it computes in; `float32` takes about twice the time.
+        precision: What it computes in; see `divcon.distill.embedded.precision`.
     """
 
-    def __init__(self, base: Base, *, batch_size: int = 64, max_tokens: int = 256, dtype: str = "bfloat16") -> None:
-        self.dtype = dtype
+    def __init__(
+        self, base: Base, *, batch_size: int = 64, max_tokens: int = 256, precision: WantedPrecision = "auto"
+    ) -> None:
+        self.wanted = precision
         self.base = base
         self.batch_size = batch_size
         self.max_tokens = max_tokens
         self._folders: dict[str, Path] = {}
         self._models: dict[str, Any] = {}
         self._tokenizer: Any = None
+        self._rows = _ROWS  # a batch has a multiple of so many
         self._loading = threading.Lock()
         self._changing = threading.RLock()
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
@@ -157,6 +160,11 @@ class EmbeddedModel:
         config = json.loads((self.base.path / "config.json").read_text(encoding="utf-8"))
         return int(config.get("max_position_embeddings", 2048))
 
+    @functools.cached_property
+    def precision(self) -> Precision:
+        """What it computes in, which decides its replies."""
+        return precision(self.wanted)
+
     def submit(self, job: _Job) -> Future[tuple[list[int], str]]:
         job.done.set_running_or_notify_cancel()  # a caller who gives up leaves the batch to the others
         with self._loading:
@@ -190,7 +198,8 @@ class EmbeddedModel:
             try:
                 with self._changing:
                     model = self._model(batch[0].adapter)
-                self._decode(model, batch)
+                for jobs in [batch] if self._rows > 1 else [[job] for job in batch]:
+                    self._decode(model, jobs)
             except BaseException as error:  # noqa: BLE001 - handed to the callers, who raise it
                 for job in batch:
                     if not job.done.done():
@@ -214,14 +223,15 @@ class EmbeddedModel:
 
         if "" not in self._models:
             transformers_logging.disable_progress_bar()
-            torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
             cuda = torch.cuda.is_available()
             if not cuda:
                 AttentionInterface.register(_ATTENTION, _grouped_attention)
                 AttentionMaskInterface.register(_ATTENTION, eager_mask)
             self._models[""] = AutoModelForCausalLM.from_pretrained(
-                self.base.path, dtype=getattr(torch, self.dtype), attn_implementation="sdpa" if cuda else _ATTENTION
+                self.base.path, dtype=getattr(torch, self.precision), attn_implementation="sdpa" if cuda else _ATTENTION
             ).to("cuda" if cuda else "cpu").eval()  # fmt: skip
+            if not cuda:
+                self._rows = _ROWS if self._steady(self._models[""]) else 1
         if adapter not in self._models:
             from peft import PeftModel
 
@@ -237,11 +247,17 @@ class EmbeddedModel:
             self._models[adapter] = model.merge_and_unload().eval()
         return self._models[adapter]
 
+    def _steady(self, model: Any) -> bool:
+        """Whether rows may be computed together; sets the threads with which they may."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        sizes = range(_ROWS, -(-self.batch_size // _ROWS) * _ROWS + 1, _ROWS)
+        return steady_threads(model, sizes, [_BUCKET, 2 * _BUCKET, 3 * _BUCKET], cores, _grouped_attention) > 0
+
     def _decode(self, model: Any, batch: list[_Job]) -> None:
         import torch
 
         rows = list(batch)
-        rows += [_filler(rows[0]) for _ in range(-len(rows) % _PREFILL)]
+        rows += [_filler(rows[0]) for _ in range(-len(rows) % self._rows)]
         width = batch[0].bucket
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         ids = torch.tensor([[pad] * (width - len(job.ids)) + job.ids for job in rows], device=model.device)
@@ -249,7 +265,7 @@ class EmbeddedModel:
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         end = self.tokenizer.eos_token_id
         with torch.inference_mode():
-            logits, cache = _read_prompts(model, ids, mask, positions)
+            logits, cache = _read_prompts(model, ids, mask, positions, self._rows)
             while True:
                 chosen = _choose(logits, rows)
                 going: list[int] = []
@@ -267,7 +283,7 @@ class EmbeddedModel:
                 unfinished = [i for i in going if not rows[i].done.done()]
                 if not unfinished:
                     return
-                company = [i for i in range(len(rows)) if i not in unfinished][: max(0, _SMALLEST - len(unfinished))]
+                company = [i for i in range(len(rows)) if i not in unfinished][: -len(unfinished) % self._rows]
                 keep = sorted(unfinished + company)
                 if len(keep) < len(rows):
                     index = torch.tensor(keep, device=model.device)
@@ -283,14 +299,14 @@ class EmbeddedModel:
                 ).logits[:, -1]  # fmt: skip
 
 
-def _read_prompts(model: Any, ids: Any, mask: Any, positions: Any) -> tuple[Any, Any]:
-    """The logits after each prompt, and one cache for all of them; read a few rows at a time."""
+def _read_prompts(model: Any, ids: Any, mask: Any, positions: Any, at_once: int) -> tuple[Any, Any]:
+    """The logits after each prompt, and one cache for all of them; read `at_once` rows at a time."""
     import torch
     from transformers import DynamicCache
 
     logits, parts = [], []
-    for start in range(0, len(ids), _PREFILL):
-        some = slice(start, start + _PREFILL)
+    for start in range(0, len(ids), at_once):
+        some = slice(start, start + at_once)
         parts.append(DynamicCache(config=model.config))
         out = model(
             input_ids=ids[some], attention_mask=mask[some], position_ids=positions[some], past_key_values=parts[-1],
@@ -373,10 +389,14 @@ def find_finetuned(name: str, add: Callable[[Path], str], folder: Path | None = 
     return False
 
 
+def shared_model(base: Base, wanted: WantedPrecision = "auto") -> EmbeddedModel:
+    """The one engine of this process for a base and a precision: one copy of its weights, one queue, its adapters."""
+    return _engine_of(base, precision(wanted))
+
+
 @functools.cache
-def shared_model(base: Base) -> EmbeddedModel:
-    """The one engine of this process for a base: one copy of its weights, one queue, all its adapters."""
-    return EmbeddedModel(base)
+def _engine_of(base: Base, precision: Precision) -> EmbeddedModel:
+    return EmbeddedModel(base, precision=precision)
 
 
 class EmbeddedBackend:

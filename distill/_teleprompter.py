@@ -292,7 +292,7 @@ class DistillDecomposer(Teleprompter):
         template = shared_model(base).tokenizer.chat_template
         # Named after what it is made of: a program compiled earlier goes on with the adapter that it has.
         made_of = fingerprint(
-            unique, self.settings.model_dump(), base.id, base.revision, template, prompt_parts(role), self.predictor
+            unique, self.settings.deciding(), base.id, base.revision, template, prompt_parts(role), self.predictor
         )[:8]
         file = self.folder / "exports" / f"{name}-{made_of}.jsonl"
         folder = self.folder / "adapters" / f"{name}-{made_of}"

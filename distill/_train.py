@@ -36,7 +36,7 @@ from divcon.distill._manifest import (
     text_hash,
 )
 from divcon.distill._probe import PROBE_CANDIDATES, choose_probe
-from divcon.distill.embedded import LOADING, Base
+from divcon.distill.embedded import LOADING, Base, WantedPrecision, precision
 from divcon.signatures import DivconError
 
 IGNORED = -100  # the label that cross-entropy skips
@@ -65,6 +65,7 @@ class TrainSettings(BaseModel):
         over_length: What happens to longer rows: `drop` (counted) or `raise`; never cut.
         save_every: Steps between checkpoints.
         seed: Of the adapter's first weights and the order of rows.
+        precision: What is computed in; `auto` is bfloat16 where the processor is fast in it, else float32.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -79,6 +80,11 @@ class TrainSettings(BaseModel):
     over_length: Literal["drop", "raise"] = "drop"
     save_every: int = Field(10, ge=1)
     seed: int = 0
+    precision: WantedPrecision = "auto"
+
+    def deciding(self) -> dict[str, Any]:
+        """What of them decides the adapter, for a key; without a precision that wasn't chosen."""
+        return self.model_dump(exclude={"precision"} if self.precision == "auto" else None)
 
 
 @dataclass(frozen=True)
@@ -300,8 +306,10 @@ def _train(
     data_hash = hashlib.sha256(rows_file.read_bytes()).hexdigest()
     cuda = torch.cuda.is_available()
     # Weights of the base stay in float32 on a CPU: under autocast that is faster there than bfloat16 weights.
+    computed_in = precision(settings.precision)
+    stored = torch.bfloat16 if cuda and computed_in == "bfloat16" else torch.float32
     with LOADING:
-        model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16 if cuda else torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(base.path, dtype=stored)
     lora: Any = None
     if start is not None:
         with LOADING:
@@ -317,9 +325,10 @@ def _train(
     stamp = checkpoints / "made-from.json"
     template_hash = text_hash(tokenizer.chat_template)
     made_from = {
-        "data": data_hash, "settings": settings.model_dump(), "base": [base.id, base.revision],
+        "data": data_hash, "settings": settings.deciding(), "base": [base.id, base.revision],
         "template": template_hash,
         **({"start": before_it.content_hash} if before_it else {}),
+        **({"precision": computed_in} if computed_in != "bfloat16" else {}),
     }  # fmt: skip
     if checkpoints.exists() and (not stamp.is_file() or json.loads(stamp.read_text()) != made_from):
         shutil.rmtree(checkpoints)  # checkpoints of other rows or settings
@@ -333,7 +342,7 @@ def _train(
         learning_rate=settings.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=steps // 20,  # the first step of a warm-up has no learning rate; a single step needs one
-        bf16=True,
+        bf16=computed_in == "bfloat16",
         use_cpu=not cuda,
         dataloader_pin_memory=cuda,
         # On two cores the backward pass is what costs; recomputing the forward one to save memory doubles it.
@@ -397,6 +406,7 @@ def _train(
         rows=len(ready.rows),
         screening=screening or {},
         settings=settings.model_dump(),
+        precision=computed_in,
         result={
             "steps": trainer.state.global_step,
             "first_loss": round(logged[0], 4),
@@ -413,7 +423,8 @@ def _train(
     )
     manifest.write(building)
     with LOADING:
-        choose_probe(trainer.model, _short_rows(rows, tokenizer, settings.max_length)).write(building)
+        short = _short_rows(rows, tokenizer, settings.max_length)
+        choose_probe(trainer.model, short, computed_in).write(building)
     shutil.rmtree(output, ignore_errors=True)
     building.rename(output)
     shutil.rmtree(checkpoints)
@@ -471,7 +482,7 @@ def _trainer(
             if torch.cuda.is_available() or return_outputs:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             # Accelerate wraps autocast around `model.forward`, which is not what is called here.
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
                 return completion_loss(model, inputs, num_items_in_batch)
 
     class Watch(TrainerCallback):

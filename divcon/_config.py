@@ -20,6 +20,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from divcon.benchmarks.tasks import FAMILIES
 from divcon.distill import SOLVER_STUDENTS, TrainSettings
+from divcon.distill.embedded import WantedPrecision
 from divcon.distill.vllm import AdapterMode, ServerSettings
 from divcon.programs import Solving
 from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS, DivconError
@@ -163,9 +164,24 @@ class Student(_Strict):
 
 
 class Roles(_Strict):
+    """Who does what.
+
+    Attributes:
+        precision: What models on this machine compute in: the embedded engine, and a vLLM server that is started.
+            `auto` is bfloat16 where the processor is fast in it, else float32. It decides replies.
+    """
+
     teacher: Endpoint
     decomposer: Student = Student()
     solver: Endpoint
+    precision: WantedPrecision = "auto"
+
+    @model_validator(mode="after")
+    def _one_precision(self) -> Roles:
+        server = self.decomposer.server
+        if self.precision != "auto" and server is not None and "dtype" in server.arguments:
+            raise ValueError("precision is given, and decomposer.server.arguments has dtype; write one of them")
+        return self
 
     @field_validator("solver")
     @classmethod

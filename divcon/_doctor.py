@@ -18,7 +18,7 @@ from packaging.version import Version
 
 from divcon._config import Endpoint, Pipeline
 from divcon.distill import ManifestError, is_trained, local_base, optimizer_name, read_manifest
-from divcon.distill.embedded import cache_folder
+from divcon.distill.embedded import cache_folder, precision
 from divcon.distill.vllm import ServerClient, ServerSettings, find_installation, read_adapter
 from divcon.signatures import DivconError
 
@@ -110,7 +110,12 @@ def _device(pipeline: Pipeline) -> Finding:
         return Finding(
             "warning", "device", f"no GPU that torch sees; training runs on {cores} CPU cores", "Expect hours."
         )
-    return Finding("ok", "device", f"no GPU; training and the embedded engine run on {cores} CPU cores")
+    served = precision(pipeline.roles.precision)
+    return Finding(
+        "ok",
+        "device",
+        f"no GPU; training and the embedded engine run on {cores} CPU cores; the engine computes in {served}",
+    )
 
 
 def _disk(folder: Path) -> Iterator[Finding]:

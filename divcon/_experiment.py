@@ -18,7 +18,7 @@ from typing import Any
 
 from divcon._config import SINGLE, TRAINED, Experiment, configuration_of
 from divcon._doctor import diagnose
-from divcon._pipeline import Run, Unfit, heed, require_all_answered
+from divcon._pipeline import Run, Unfit, announce_conversion, heed, require_all_answered
 from divcon._watch import Reporter, Silent, by_arm, watched
 from divcon.benchmarks import (
     FACTORS,
@@ -268,6 +268,7 @@ class ExperimentRun:
         first, task = design.seeds[0], next(iter(design.tasks))
         with_solvers = [self.run_of(task, first, **change) for change in design.solver_changes.values()]
         for run in [*runs[:1], *with_solvers]:
+            announce_conversion(run.pipeline, self.reporter)
             heed(diagnose(run.pipeline, self.folder), self.reporter)
 
     def run(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from divcon.distill import (
     role_lm,
     shared_model,
 )
-from divcon.distill.embedded import embedded_base, solver_adapter, solver_wording
+from divcon.distill.embedded import Precision, WantedPrecision, embedded_base, solver_adapter, solver_wording
 from divcon.distill.vllm import VLLMModel
 from divcon.programs import ChatAdapter, CompactAdapter, Item, Wording
 from divcon.signatures import list_pattern
@@ -58,13 +58,21 @@ class Models:
         """What serves the students: one base with its adapters."""
         student = self.pipeline.roles.decomposer
         if student.serve == "vllm":
-            return VLLMModel(self.base, student.server, adapter=student.adapter, log=self.log, told=self.told)
+            return VLLMModel(
+                self.base, student.server, adapter=student.adapter, precision=self._precision, log=self.log,
+                told=self.told,
+            )  # fmt: skip
         # One engine, and so one copy of the weights and one queue, where student and solver share the base.
-        return self._embedded if self.base.revision == embedded_base().revision else shared_model(self.base)
+        same = self.base.revision == embedded_base().revision
+        return self._embedded if same else shared_model(self.base, self._precision)
 
     @cached_property
     def _embedded(self) -> EmbeddedModel:
-        return shared_model(embedded_base())
+        return shared_model(embedded_base(), self._precision)
+
+    @property
+    def _precision(self) -> WantedPrecision:
+        return self.pipeline.roles.precision
 
     @cached_property
     def teacher(self) -> dspy.LM:
@@ -93,7 +101,7 @@ class Models:
             name = model.partition("/")[2]
             adapter = self._embedded.add(solver_adapter(name)) if name != "base" else ""
             backend, model = self._embedded.backend(adapter), f"embedded/{adapter or 'base'}"
-            identity = fingerprint(model, self._embedded.base.revision)
+            identity = fingerprint(model, self._embedded.base.revision, *_named(self._embedded.precision))
         else:
             options: dict[str, Any] = {}
             if endpoint.api_base:
@@ -134,11 +142,13 @@ class Models:
             # Not the address of a server of ours, which is another one each time.
             served = model.served_as_known(name)
             deciding = model.settings.deciding()
-            identity = fingerprint(shown, self.base.revision, "vllm", served, deciding, cap if guided else None)
+            identity = fingerprint(
+                shown, self.base.revision, "vllm", served, deciding, cap if guided else None, *_named(model.precision)
+            )
         else:
             backend = model.backend(name)
             shown = f"embedded/{name or 'base'}"
-            identity = fingerprint(shown, self.base.revision)
+            identity = fingerprint(shown, self.base.revision, *_named(model.precision))
         engine = StoredEngine(backend, role, shown, self.store, price, identity)
         solver = self.pipeline.roles.solver
         longest = student.max_tokens if decomposes else (solver.max_tokens or 4 * student.max_tokens)
@@ -149,6 +159,11 @@ class Models:
         student = self.__dict__.get("student_model")
         if isinstance(student, VLLMModel):
             student.close()
+
+
+def _named(precision: Precision | None) -> list[str]:
+    """A precision as a part of a key; bfloat16 is none, so that keys made before there was a choice hold."""
+    return [precision] if precision not in (None, "bfloat16") else []
 
 
 def adapter_of(endpoint: Endpoint) -> dspy.Adapter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -58,6 +59,7 @@ from divcon.distill import (
     well_formed,
     write_whole,
 )
+from divcon.distill.embedded import EmbeddedBaseMissing, is_converted
 from divcon.programs import (
     LEARNT,
     ChainOfThought,
@@ -106,6 +108,13 @@ class Unfit(DivconError):
 
 class MissingStation(DivconError):
     """A station needs what an earlier one makes."""
+
+
+def announce_conversion(pipeline: Pipeline, reporter: Reporter) -> None:
+    """Say that the embedded base is dequantized, where that comes next: nothing else is heard of it."""
+    with contextlib.suppress(EmbeddedBaseMissing):  # the doctor says what to install
+        if pipeline.roles.decomposer.base == "embedded" and not is_converted():
+            reporter.station("base", "dequantizing the embedded base, once; 20 seconds or so")
 
 
 def heed(findings: Iterable[Finding], reporter: Reporter) -> None:
@@ -362,6 +371,7 @@ class Run:
             asks += ["solver", *(["decomposer"] if any(map(_is_served, self.pipeline.arms)) else [])]
         if not asks:
             return
+        announce_conversion(self.pipeline, self.reporter)
         heed(diagnose(self.pipeline, self.folder, asks=tuple(asks)), self.reporter)
 
     def compile(self) -> None:

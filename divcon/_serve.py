@@ -67,8 +67,9 @@ def serve_students(
     wanted = run.students(student)
     told = lambda text: run.reporter.finished("serve", text)  # noqa: E731
     with VLLMModel(
-        run.base, settings, adapter=cast(AdapterMode, mode), log=run.folder / "vllm.log", told=told
-    ) as model:
+        run.base, settings, adapter=cast(AdapterMode, mode), precision=run.pipeline.roles.precision,
+        log=run.folder / "vllm.log", told=told,
+    ) as model:  # fmt: skip
         names = [model.add(folder) if folder else "" for _, folder in wanted]
         if len({model.server_of(name) for name in names}) > 1:
             names = names[:1]  # a merged copy takes a server of its own

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +28,38 @@ from divcon.programs import Item
 
 dspy_settings = sys.modules["dspy.dsp.utils.settings"]  # the name in its package is the settings object
 ROOT = Path(__file__).parent.parent
+
+
+_TERMINAL = pytest.StashKey[int]()
+_SECONDS = 10  # between two words about a test that takes long
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_TERMINAL] = os.dup(sys.__stderr__.fileno())  # what a test writes is captured; this isn't
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    os.close(config.stash[_TERMINAL])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Say now and then which test is running, so that a long one can be told from one that hangs."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        for number in itertools.count(1):
+            if ended.wait(_SECONDS):
+                return
+            os.write(item.config.stash[_TERMINAL], f"\n{item.nodeid}: {number * _SECONDS} s\n".encode())
+
+    teller = threading.Thread(target=tell, name="what-runs", daemon=True)
+    teller.start()
+    try:
+        return (yield)
+    finally:
+        ended.set()
+        teller.join()
 
 
 @pytest.fixture(autouse=True)

@@ -34,9 +34,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--questions", type=int, default=100, help="of each family")
     parser.add_argument("--adapter", type=Path, default=solver_adapter())
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    model = EmbeddedModel(embedded_base())
+    model = EmbeddedModel(embedded_base(), precision=options.precision)
     name = model.add(options.adapter)
     items = [item for family in FAMILIES for item in offline_items(family, "test", options.questions)]
     with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +64,12 @@ def main() -> None:
         store.close()
     if options.output:
         manifest = read_manifest(options.adapter)
-        record = {"adapter": manifest.content_hash, "questions": options.questions, "arms": found}
+        record = {
+            "adapter": manifest.content_hash,
+            "questions": options.questions,
+            "precision": model.precision,
+            "arms": found,
+        }
         options.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

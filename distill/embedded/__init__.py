@@ -6,11 +6,18 @@ from divcon.distill.embedded._base import (
     EmbeddedBaseMissing,
     cache_folder,
     embedded_base,
+    is_converted,
     local_base,
     solver_adapter,
     solver_wording,
 )
+from divcon.distill.embedded._precision import Precision, WantedPrecision, cpu_has_bfloat16, precision
+from divcon.distill.embedded._steady import steady_threads
+from divcon.distill.embedded._waiting import inherited, wait_asleep
 from divcon.distill.embedded._weights import LOADING, GGUFError, convert_gguf, whole_folder
+
+# Here, because whatever of this package imports torch imports this first.
+wait_asleep()
 
 __all__ = [
     "EMBEDDED_BASE_ID",
@@ -18,11 +25,18 @@ __all__ = [
     "Base",
     "EmbeddedBaseMissing",
     "GGUFError",
+    "Precision",
+    "WantedPrecision",
     "cache_folder",
     "convert_gguf",
+    "cpu_has_bfloat16",
     "embedded_base",
+    "inherited",
+    "is_converted",
     "local_base",
+    "precision",
     "solver_adapter",
     "solver_wording",
+    "steady_threads",
     "whole_folder",
 ]

@@ -57,11 +57,23 @@ def embedded_base() -> Base:
         EmbeddedBaseMissing: The wheel isn't installed.
     """
     gguf = _gguf_file()
-    digest = _gguf_hash(gguf)
-    target = cache_folder() / f"smollm2-135m-instruct-{digest[:12]}"
+    target = _converted(gguf)
     if not (target / "model.safetensors").is_file():
         convert_gguf(gguf, target)
-    return Base(path=target, id=EMBEDDED_BASE_ID, revision=f"gguf-sha256:{digest}", dtype="bfloat16")
+    return Base(path=target, id=EMBEDDED_BASE_ID, revision=f"gguf-sha256:{_gguf_hash(gguf)}", dtype="bfloat16")
+
+
+def is_converted() -> bool:
+    """Whether the embedded base has been used here before, and so is there at once.
+
+    Raises:
+        EmbeddedBaseMissing: The wheel isn't installed.
+    """
+    return (_converted(_gguf_file()) / "model.safetensors").is_file()
+
+
+def _converted(gguf: Path) -> Path:
+    return cache_folder() / f"smollm2-135m-instruct-{_gguf_hash(gguf)[:12]}"
 
 
 def local_base(name: str) -> Base:

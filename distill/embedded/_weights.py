@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import struct
 import tempfile
@@ -44,7 +45,7 @@ def convert_gguf(file: Path, folder: Path, *, dtype: str = "bfloat16") -> Path:
             raise GGUFError(f"{file} is no GGUF file.", "Give a file that begins with the letters GGUF.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise GGUFError(f"{folder} is there already.", "Name a folder that doesn't exist.")
-    with LOADING:
+    with LOADING, _quiet():
         import torch
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -70,6 +71,25 @@ def convert_gguf(file: Path, folder: Path, *, dtype: str = "bfloat16") -> Path:
                 f"Make room ({room:,.0f} MB), or name another folder.",
             ) from error
     return folder
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' bars and warnings off the terminal while it converts."""
+    from transformers import modeling_gguf_pytorch_utils as converting
+    from transformers.utils import logging
+
+    bar, level, bars = converting.tqdm, logging.get_verbosity(), logging.is_progress_bar_enabled()
+    converting.tqdm = functools.partial(bar, disable=True)  # it takes tqdm's own, which no setting of theirs reaches
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        converting.tqdm = bar
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 @contextlib.contextmanager

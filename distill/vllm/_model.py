@@ -27,7 +27,7 @@ from dspy.utils.exceptions import LMError, LMServerError, LMTransportError
 from divcon.distill._http import LMBackend
 from divcon.distill._manifest import ManifestError
 from divcon.distill._probe import read_probe
-from divcon.distill.embedded import Base
+from divcon.distill.embedded import Base, Precision, WantedPrecision, cpu_has_bfloat16
 from divcon.distill.vllm._adapters import Adapter, merged_copy, read_adapter
 from divcon.distill.vllm._client import probe
 from divcon.distill.vllm._process import ServerError
@@ -49,6 +49,8 @@ class VLLMModel:
         settings: The server to start, or the running one to use.
         adapter: `lora` serves adapters unmerged, all on one server; `merged` serves a merged copy each; `auto` is
             `merged` on a CPU and where vLLM can't take an adapter unmerged, else `lora`.
+        precision: What a server of ours computes in; `auto` leaves that to vLLM, but for a CPU that is slow in
+            bfloat16, which computes in float32. `settings.arguments` may say `dtype` instead.
         log: Where a server's output goes; a file in the temporary folder by default.
         told: Told in one line what happens.
 
@@ -62,12 +64,14 @@ class VLLMModel:
         settings: ServerSettings | None = None,
         *,
         adapter: AdapterMode = "auto",
+        precision: WantedPrecision = "auto",
         log: Path | None = None,
         told: Callable[[str], None] | None = None,
     ) -> None:
         self.base = base
         self.settings = settings or ServerSettings()
         self.mode = adapter
+        self.wanted = precision
         self.log = log or Path(tempfile.gettempdir()) / f"divcon-vllm-{id(self):x}.log"
         self.told = told or (lambda text: None)
         self.probed: dict[str, dict[str, float]] = {}
@@ -95,6 +99,15 @@ class VLLMModel:
     def installation(self) -> Installation | None:
         """The vLLM that runs here; None where a running server is used."""
         return None if self.settings.api_base else find_installation(self.settings)
+
+    @functools.cached_property
+    def precision(self) -> Precision | None:
+        """What a server of ours is told to compute in; None where vLLM, or whoever runs it, has chosen."""
+        if self.installation is None or "dtype" in self.settings.arguments:
+            return None
+        if self.wanted != "auto":
+            return self.wanted
+        return "float32" if self.installation.on_cpu and not cpu_has_bfloat16() else None
 
     @functools.cached_property
     def tokenizer(self) -> Any:
@@ -360,12 +373,13 @@ class VLLMModel:
             adapter = self._adapters[key]
             self.told(f"merging {key} into its base")
             weights = merged_copy(adapter, self.base)
-            return StartedServer(self.installation, self.settings, weights, key, {}, None, self.log)
+            return StartedServer(self.installation, self.settings, weights, key, {}, None, self.log, self.precision)
         unmerged = {n: a for n, a in self._adapters.items() if self.served_as(a) == "lora"}
         return StartedServer(
             self.installation, self.settings, self.base.path, self.base.id,
             {name: adapter.folder for name, adapter in unmerged.items()},
             max((adapter.server_rank for adapter in unmerged.values()), default=None), self.log,
+            self.precision,
         )  # fmt: skip
 
     def _check(self, server: Server, adapter: Adapter, merged: bool) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 
+from divcon.distill.embedded import inherited
 from divcon.signatures import DivconError
 
 HOST = "127.0.0.1"  # nothing here listens anywhere else
@@ -104,7 +105,7 @@ class ServerProcess:
                 self._watchdog = subprocess.Popen(
                     [sys.executable, "-I", str(Path(__file__).with_name("_watchdog.py")), str(grace), *command],
                     stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-                    env={**os.environ, **environment},
+                    env={**inherited(), **environment},
                 )  # fmt: skip
             except OSError as error:
                 raise ServerError(f"{name} can't be started: {error.strerror}.", "Check its Python.") from error

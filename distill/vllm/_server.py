@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from divcon.distill.embedded import Precision
 from divcon.distill.vllm._client import ServerClient, client_of, is_loopback
 from divcon.distill.vllm._process import HOST, ServerDied, ServerError, ServerProcess, free_port
 from divcon.distill.vllm._settings import Installation, ServerSettings
@@ -30,6 +31,7 @@ class StartedServer:
         adapters: LoRA adapters to load with it, by the name to serve each under.
         lora_rank: The largest rank it is to take; None for a server without LoRA.
         log: Where its output goes.
+        precision: What it computes in; vLLM's own choice by default.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class StartedServer:
         adapters: Mapping[str, Path],
         lora_rank: int | None,
         log: Path,
+        precision: Precision | None = None,
     ) -> None:
+        self.precision = precision
         self.installation = installation
         self.settings = settings
         self.weights = weights
@@ -128,6 +132,8 @@ class StartedServer:
         if "generation-config" not in self.settings.arguments:
             # A base's own defaults (a penalty on repetition, say) would change greedy replies too, and only here.
             words += ["--generation-config", "vllm"]
+        if self.precision is not None:
+            words += ["--dtype", self.precision]
         if self.lora_rank is not None:
             given = self.settings.arguments
             words.append("--enable-lora")

@@ -1,8 +1,10 @@
 import asyncio
+import hashlib
+import random
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import dspy
@@ -20,7 +22,8 @@ from divcon.distill import (
     role_lm,
     train_adapter,
 )
-from divcon.distill.embedded import solver_adapter
+from divcon.distill._serve import _choose, _grouped_attention
+from divcon.distill.embedded import WantedPrecision, solver_adapter
 from divcon.programs import RolePredict
 from divcon.signatures import Answer, Decompose, Subquestions
 
@@ -47,6 +50,22 @@ def adapter(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "zebra"
 
 
+@pytest.fixture(scope="module")
+def shallow(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """The embedded base's first three layers: products of the same shapes, in a tenth of the time."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("shallow")
+    model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16)
+    model.model.layers = model.model.layers[:3]
+    model.config.num_hidden_layers = 3
+    model.config.layer_types = None
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base.path).save_pretrained(folder)
+    return replace(base, path=folder, id="tests/shallow")
+
+
 def request(text: str, **config) -> Request:
     return Request(model="embedded/base", messages=(Message.user(text),), config=Config(**{"max_tokens": 12, **config}))
 
@@ -56,22 +75,62 @@ PROMPTS = [
 ]
 
 
-def test_a_reply_depends_on_its_own_request_alone_whatever_the_company(model: EmbeddedModel) -> None:
-    """The promise behind resuming: other batches, the same bytes."""
+def answered(model: EmbeddedModel, requests: list[Request]) -> list[list[int]]:
+    """The token ids that the engine writes to requests which arrive together, in this order."""
     backend = model.backend()
+    jobs = [backend._job(asked, 3) for asked in requests]
+    return [future.result()[0] for future in [model.submit(job) for job in jobs]]
 
-    def ask(prompt: str, temperature: float) -> str:
-        return backend.complete(request(prompt, temperature=temperature), 3).message.text
 
-    for temperature in (0.0, 0.9):
-        asking = partial(ask, temperature=temperature)
-        with ThreadPoolExecutor(len(PROMPTS)) as pool:
-            together = list(pool.map(asking, PROMPTS))
-        alone = [asking(prompt) for prompt in PROMPTS[:4]]
-        with ThreadPoolExecutor(3) as pool:
-            few = list(pool.map(asking, PROMPTS[4:10]))
-        assert alone == together[:4]
-        assert few == together[4:10]
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_a_reply_depends_on_its_own_request_alone_whatever_the_company(
+    shallow: Base, precision: WantedPrecision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The promise behind resuming: other batches, the same logits, bit for bit, so the same replies."""
+    model = EmbeddedModel(shallow, precision=precision)
+    requests = [
+        request(f"Write a word that begins with {n}{' please' * (n % 5)}.", max_tokens=2 + n % 4, temperature=heat)
+        for n in range(32)
+        for heat in (0.0, 0.9)
+    ]
+    seen: dict[tuple, set[str]] = defaultdict(set)
+
+    def watched(logits, rows):
+        for row, job in zip(logits, rows, strict=True):
+            asked = (tuple(job.ids), job.temperature, tuple(job.written))
+            if not job.done.done():
+                seen[asked].add(hashlib.sha256(row.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest())
+        return _choose(logits, rows)
+
+    import torch
+
+    monkeypatch.setattr("divcon.distill._serve._choose", watched)
+    together = answered(model, requests)
+    shuffled = random.Random(0)
+    for count in (64, 1, 2, 7, 9, 13, 27, 50):
+        some = shuffled.sample(range(64), count)
+        assert answered(model, [requests[i] for i in some]) == [together[i] for i in some], f"in a company of {count}"
+    assert all(len(bits) == 1 for bits in seen.values())
+
+
+def test_rows_that_no_number_of_threads_keeps_apart_are_computed_alone(
+    tiny_base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a processor whose products depend on the batch, the engine is slow and keeps its promise."""
+    import torch
+
+    before = torch.get_num_threads()
+
+    def of_the_batch(module, query, key, value, attention_mask, scaling, **kwargs):
+        mixed, weights = _grouped_attention(module, query, key, value, attention_mask, scaling, **kwargs)
+        return mixed + len(query), weights
+
+    monkeypatch.setattr("divcon.distill._serve._grouped_attention", of_the_batch)
+    engine = EmbeddedModel(tiny_base)
+    requests = [request(f"What is {n}?", max_tokens=5) for n in range(9)]
+    together = answered(engine, requests)
+    assert [answered(engine, [asked])[0] for asked in requests] == together
+    torch.set_num_threads(before)
 
 
 def test_greedy_replies_are_those_of_transformers(base: Base) -> None:
@@ -79,7 +138,7 @@ def test_greedy_replies_are_those_of_transformers(base: Base) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = EmbeddedModel(base, dtype="float32")
+    model = EmbeddedModel(base, precision="float32")
     reference = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32).eval()
     for prompt in PROMPTS[:8]:
         ids = torch.tensor([model.encode([{"role": "user", "content": prompt}])])

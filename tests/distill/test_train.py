@@ -15,6 +15,7 @@ from divcon.distill import (
     render_lines,
     train_adapter,
 )
+from divcon.distill._probe import read_probe
 from divcon.distill._train import IGNORED, completion_loss, preflight, read_rows
 from divcon.programs import RolePredict
 from divcon.signatures import Decompose, Subquestions
@@ -203,6 +204,27 @@ def test_training_changes_the_adapter_and_nothing_else_and_writes_a_whole_manife
     assert not list(tmp_path.glob("adapter.*"))
     for file in (tmp_path / "adapter").iterdir():  # no path of this machine in it
         assert str(tiny_base.path).encode() not in file.read_bytes()
+
+
+def test_precision_is_recorded_and_used_and_an_old_manifest_is_bfloat16(
+    tiny_base: Base, rows_file: Path, tmp_path: Path
+) -> None:
+    made = {
+        chosen: train_adapter(
+            rows_file, tiny_base, tmp_path / chosen, TrainSettings(epochs=1, batch_size=6, precision=chosen)
+        )
+        for chosen in ("float32", "bfloat16")
+    }
+    assert {chosen: manifest.precision for chosen, manifest in made.items()} == {chosen: chosen for chosen in made}
+    assert made["float32"].content_hash != made["bfloat16"].content_hash
+    probes = [read_probe(tmp_path / chosen) for chosen in made]
+    assert probes[0].base_logprob != probes[1].base_logprob
+    assert probes[0].base_logprob == pytest.approx(probes[1].base_logprob, abs=0.5)
+    file = tmp_path / "float32" / "manifest.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "precision"}))
+    assert read_manifest(tmp_path / "float32").precision == "bfloat16"
+    assert TrainSettings().deciding() == TrainSettings().model_dump(exclude={"precision"})
+    assert TrainSettings(precision="float32").deciding()["precision"] == "float32"
 
 
 def test_a_stopped_training_goes_on_from_its_checkpoint(tiny_base: Base, rows_file: Path, tmp_path: Path) -> None:

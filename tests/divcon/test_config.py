@@ -30,6 +30,13 @@ def test_a_small_file_gets_sensible_defaults(tmp_path: Path) -> None:
     assert pipeline.roles.decomposer.base == "embedded"
 
 
+def test_a_precision_is_given_once(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD, "roles.precision=float32", "train.precision=bfloat16").roles.precision == "float32"
+    twice = "{serve: vllm, server: {arguments: {dtype: bfloat16}}}"
+    with pytest.raises(ConfigError, match="write one of them"):
+        load(tmp_path, GOOD, f"roles.decomposer={twice}", "roles.precision=float32")
+
+
 def test_a_value_is_overridden_on_the_command_line(tmp_path: Path) -> None:
     pipeline = load(
         tmp_path, GOOD, "roles.solver.model=openai/gpt-5-mini", "train.epochs=3", "screen.rule=oracle",

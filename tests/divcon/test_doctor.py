@@ -12,6 +12,7 @@ from support.openai_server import OpenAIServer, user_text
 
 from divcon import load_pipeline
 from divcon._doctor import Finding, diagnose
+from divcon._pipeline import Silent, announce_conversion
 from divcon.distill.vllm import PYTHON_VARIABLE
 
 DIVCON = Path(sys.executable).with_name("divcon")
@@ -31,6 +32,21 @@ def found(file: Path, folder: Path) -> dict[str, list[Finding]]:
     for finding in diagnose(load_pipeline(file), folder):
         by_name.setdefault(finding.what, []).append(finding)
     return by_name
+
+
+def test_a_base_that_has_to_be_converted_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    class Told(Silent):
+        def station(self, name: str, text: str) -> None:
+            told.append(f"{name}: {text}")
+
+    monkeypatch.setenv("DIVCON_CACHE", str(tmp_path))
+    other = tmp_path / "other"
+    for decomposer in ("{base: embedded}", f"{{base: {other}}}"):
+        file = pipeline(tmp_path, "{model: scripted/references}", "{model: embedded/solver}", decomposer)
+        announce_conversion(load_pipeline(file), Told())
+    assert told == ["base: dequantizing the embedded base, once; 20 seconds or so"]
 
 
 def test_the_demo_is_found_healthy(root: Path, tmp_path: Path) -> None:

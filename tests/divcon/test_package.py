@@ -1,5 +1,6 @@
 """The package as a user installs it."""
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -22,6 +23,24 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
 def test_importing_divcon_alone_does_not_even_load_dspy() -> None:
     code = "import sys, divcon; print('dspy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, "PASSIVE None"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE ACTIVE"), ({"GOMP_SPINCOUNT": "9"}, "None None")],
+)
+def test_threads_wait_asleep_where_the_user_chose_nothing_and_other_programs_as_they_did(
+    given: dict[str, str], found: str
+) -> None:
+    code = """
+import os, divcon.distill.embedded as embedded
+print(os.environ.get("OMP_WAIT_POLICY"), embedded.inherited().get("OMP_WAIT_POLICY"))
+"""
+    clean = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**clean, **given}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == found
 
 
 def test_every_public_name_is_there() -> None:

@@ -135,6 +135,20 @@ def test_auto_merges_on_a_cpu(adapter: Path, tiny_base: Base) -> None:
     assert model(tiny_base).served_as(read_adapter(adapter, tiny_base)) == "merged"
 
 
+def test_a_cpu_without_bfloat16_serves_float32_unless_told_otherwise(
+    tiny_base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert model(tiny_base).precision == "float32"
+    assert "--dtype float32" in " ".join(model(tiny_base)._made("").command())  # type: ignore[union-attr]
+    assert model(tiny_base, cpu=False).precision is None
+    assert model(tiny_base, arguments={"dtype": "bfloat16"}).precision is None
+    chosen = VLLMModel(tiny_base, precision="bfloat16")
+    chosen.__dict__["installation"] = model(tiny_base).installation
+    assert chosen.precision == "bfloat16"
+    assert VLLMModel(tiny_base, ServerSettings(api_base="http://127.0.0.1:1/v1")).precision is None
+
+
 def test_a_rank_over_what_the_server_takes_is_refused_before_it_starts(adapter: Path, tiny_base: Base) -> None:
     strict = {"arguments": {"max-lora-rank": 1}}
     with pytest.raises(ServerError, match="rank 4, and the server is to take 1"):

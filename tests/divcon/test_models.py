@@ -1,0 +1,27 @@
+from pathlib import Path
+
+import pytest
+
+from divcon import load_pipeline
+from divcon._models import Models
+from divcon.distill import Base, RunStore, fingerprint
+
+pytestmark = pytest.mark.model
+
+PIPELINE = """\
+task: {name: offline, train: 10, test: 5}
+roles: {teacher: {model: scripted/references}, solver: {model: embedded/base}}
+"""
+
+
+def test_a_precision_decides_replies_and_bfloat16_keeps_the_keys_it_had(tmp_path: Path, base: Base) -> None:
+    (tmp_path / "p.yaml").write_text(PIPELINE)
+    identities = {}
+    for chosen in ("bfloat16", "float32"):
+        pipeline = load_pipeline(tmp_path / "p.yaml", [f"roles.precision={chosen}"])
+        models = Models(pipeline, RunStore(tmp_path / chosen), list, tmp_path / "log", lambda text: None)
+        assert models.student_model.precision == chosen
+        identities[chosen] = (models.solver.engine.identity, models.student(None).engine.identity)
+    before = fingerprint("embedded/base", base.revision)
+    assert identities["bfloat16"] == (before, before)
+    assert before not in identities["float32"]
