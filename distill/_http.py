@@ -100,7 +100,7 @@ class LMBackend:
     """A `dspy.LM` over HTTP, on DSPy's native client or LiteLLM.
 
     Replies are streamed where the native client is used and the server can, and come out whole; a server that refuses
-    is asked for whole ones from then on. LiteLLM's streams aren't used: where a server doesn't tell what a reply used
+    is asked for whole ones from then on, and so is one that is quick, while it is: a stream costs a millisecond. LiteLLM's streams aren't used: where a server doesn't tell what a reply used
     it makes that up, and an answer that is no stream comes out empty. All calls to one server share a pace, and a call
     is repeated `lm.num_retries` times at most.
 
@@ -200,6 +200,7 @@ class LMBackend:
 
     async def _asked(self, request: Request, rollout: int, call: Call, turn: Turn) -> Response:
         """One request, with what its outcome says about the pace."""
+        started = asyncio.get_running_loop().time()
         try:
             response = await self._streamed_or_whole(request, rollout, call)
         except LMError as error:
@@ -210,13 +211,14 @@ class LMBackend:
                 turn.too_much("a time-out")
             raise
         turn.answered()
+        self.pace.took(asyncio.get_running_loop().time() - started)
         self.pace.heard = True
         return response
 
     async def _streamed_or_whole(self, request: Request, rollout: int, call: Call) -> Response:
         pace = self.pace
         call.waits()
-        if pace.streams is False or not self._may_stream(request):
+        if pace.streams is False or pace.quick or not self._may_stream(request):
             return await self._heard(request, rollout, call, None)
         listener = _Listener(self, call)
         try:

@@ -18,6 +18,9 @@ from divcon.distill._traffic import Call
 
 # DSPy's native client opens no more connections to a server; what is beyond waits here, where it is seen.
 MOST = 100
+# Replies that come within so many seconds, on average, show a quick server.
+_QUICK = 5.0
+_SHOWN = 16  # replies after which that is believed
 
 
 class Pace:
@@ -36,6 +39,8 @@ class Pace:
         streams: Whether the server streams; None while nobody has found out.
         finding_out: Done when the request that finds that out has.
         heard: Whether a token has ever come from there.
+        quick: Whether its replies come so soon that nobody has to watch them grow. It isn't for a server that has
+            slowed down: the next replies are watched again.
     """
 
     def __init__(self, most: int = MOST, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,6 +50,9 @@ class Pace:
         self.streams: bool | None = None
         self.finding_out: asyncio.Future[None] | None = None
         self.heard = False
+        self.quick = False
+        self._replies = 0
+        self._usual = 0.0  # seconds a reply, the last ones weighing most
         self._most = float(most)
         self._clock = clock
         self._held_until = float("-inf")
@@ -87,6 +95,12 @@ class Pace:
             self.limit = min(self._most, self.limit + 1 / self.limit)
         if self.limit >= self._most:
             self.why = ""
+
+    def took(self, seconds: float) -> None:
+        """A whole reply took so long."""
+        self._replies += 1
+        self._usual += (seconds - self._usual) / min(self._replies, _SHOWN)
+        self.quick = self._replies >= _SHOWN and self._usual < _QUICK
 
     def too_much(self, sent: float, why: str, wait: float | None = None) -> None:
         """The server had too much: half as many at a time. Nothing that runs is ended.

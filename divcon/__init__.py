@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from divcon.distill.vllm import ServerSettings, VLLMProvider, vllm_lm
     from divcon.programs import (
+        LEARNT,
         ChainOfThought,
         ChatAdapter,
         CompactAdapter,
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
         OneRole,
         RolePredict,
         SelfAsk,
+        Wording,
         as_tool,
         bind,
     )
-    from divcon.signatures import Decompose, DivconError, Solve, SolveStep, Subquestions
+    from divcon.signatures import Decompose, DivconError, Solve, SolveStep, Subquestions, read_answer
 
 __version__ = "0.1.0"
 
@@ -58,6 +60,8 @@ _WHERE = {
     "ServerSettings": "distill.vllm",
     "VLLMProvider": "distill.vllm",
     "vllm_lm": "distill.vllm",
+    "LEARNT": "programs",
+    "Wording": "programs",
     "ChainOfThought": "programs",
     "ChatAdapter": "programs",
     "CompactAdapter": "programs",
@@ -76,8 +80,10 @@ _WHERE = {
     "Solve": "signatures",
     "SolveStep": "signatures",
     "Subquestions": "signatures",
+    "read_answer": "signatures",
 }
 __all__ = [
+    "LEARNT",
     "ChainOfThought",
     "ChatAdapter",
     "CompactAdapter",
@@ -102,12 +108,14 @@ __all__ = [
     "Subquestions",
     "TrainSettings",
     "VLLMProvider",
+    "Wording",
     "__version__",
     "as_tool",
     "bind",
     "bind_adapter",
     "embedded_lm",
     "load_pipeline",
+    "read_answer",
     "vllm_lm",
 ]
 

@@ -168,7 +168,7 @@ def _named(precision: Precision | None) -> list[str]:
 
 def adapter_of(endpoint: Endpoint) -> dspy.Adapter:
     """The adapter (the DSPy kind) that an endpoint's predictors pin."""
-    return ChatAdapter() if endpoint.adapter == "chat" else CompactAdapter()
+    return ChatAdapter() if endpoint.adapter == "chat" else CompactAdapter(wording_of(endpoint).labels)
 
 
 def wording_of(endpoint: Endpoint) -> Wording:

@@ -9,10 +9,12 @@ import os
 
 import dspy
 
-from divcon import DivideAndConquer, Ledger, as_tool, embedded_lm
+from divcon import LEARNT, DivideAndConquer, Ledger, as_tool, embedded_lm
 
 large = dspy.LM(os.environ.get("LARGE", "openai/gpt-5-mini"), api_base=os.environ.get("LARGE_BASE"))
-program = DivideAndConquer(decomposer=embedded_lm(adapter=os.environ.get("DECOMPOSER")), solver=large)
+trained = os.environ.get("DECOMPOSER")  # asked what it learnt, where there is one
+wording = LEARNT if trained else None
+program = DivideAndConquer(embedded_lm(adapter=trained), large, decomposer_wording=wording)
 
 
 def today() -> str:

@@ -26,7 +26,7 @@ from divcon.signatures import (
 )
 
 LABELS = {
-    "context": "Passage", "sub_answers": "Steps", "reasoning": "Steps", "sub_answer": "Final answer",
+    "context": "Passage", "subquestions": "Hints", "sub_answers": "Steps", "reasoning": "Steps", "sub_answer": "Final answer",
     "answer": "Final answer",
 }  # fmt: skip
 

@@ -26,7 +26,8 @@ def solver_role(
 ) -> RolePredict:
     """A solver's predictor: asked in its wording, and once more for the last line of a reply that can't be read."""
     return RolePredict(
-        wording.of(signature), "solver", lm=lm, adapter=adapter, demos=wording.shown(signature), reask=1
+        wording.of(signature), "solver", lm=lm, adapter=adapter or CompactAdapter(wording.labels),
+        demos=wording.shown(signature), reask=1,
     )  # fmt: skip
 
 

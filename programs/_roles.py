@@ -58,10 +58,12 @@ class Wording:
     Attributes:
         instructions: Instructions by the name of a signature; its own where there is none.
         demonstrate: Whether the demonstrations that ship with a signature are shown.
+        labels: What fields are called in a compact prompt, where it isn't as `CompactAdapter` has it.
     """
 
     instructions: Mapping[str, str] = field(default_factory=dict)
     demonstrate: bool = True
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, signature: type[dspy.Signature]) -> type[dspy.Signature]:
         """The signature as this wording has it."""

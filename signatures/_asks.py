@@ -1,8 +1,8 @@
 """What a model is asked: one signature for each kind of call a program makes.
 
 The instructions were chosen on models that were trained on none of them (benchmarks/results/perf-real.json). A solver
-that asks for steps reasons as it does by itself: demonstrations that shorten its reasoning cost it accuracy. A planner
-and a direct answer are shown demonstrations, without which a small model solves the question instead.
+that asks for steps reasons as it does by itself: demonstrations that shorten its reasoning cost it accuracy, and so does
+an instruction to answer the subquestions one by one, which are shown to it as hints. A planner and a direct answer are shown demonstrations, without which a small model solves the question instead.
 
 No two signatures are equal: optimizers
 that tell predictors apart by signature (GEPA, GRPO) would otherwise take one for the other.
@@ -35,7 +35,7 @@ class Decompose(dspy.Signature):
 
 
 class Solve(dspy.Signature):
-    __doc__ = f"Reason step by step. The subquestions show a way. {_ENDS_WITH_ANSWER}"
+    __doc__ = f"Please reason step by step. {_ENDS_WITH_ANSWER}"
 
     context: str | None = dspy.InputField(default=None, desc="what the question is about")
     question: str = dspy.InputField(desc="the question to answer in the end")
@@ -87,7 +87,7 @@ class Answer(dspy.Signature):
 
 
 class Reason(dspy.Signature):
-    __doc__ = f"Reason step by step. {_ENDS_WITH_ANSWER}"
+    __doc__ = f"Please reason step by step. {_ENDS_WITH_ANSWER}"
 
     context: str | None = dspy.InputField(default=None, desc="what the question is about")
     question: str = dspy.InputField(desc="the question to answer")

@@ -24,9 +24,9 @@ from dspy.utils.exceptions import AdapterParseError
 
 from divcon import Run, load_pipeline
 from divcon.distill import RunStore, StoredEngine, role_lm
-from divcon.distill.embedded import solver_adapter
+from divcon.distill.embedded import solver_adapter, solver_wording
 from divcon.distill.vllm import ServerSettings, VLLMModel
-from divcon.programs import DivideAndConquer, Item
+from divcon.programs import LEARNT, DivideAndConquer, Item
 
 CONCURRENCY = 64
 LENGTH = 32  # tokens of a reply where all are to be equally long
@@ -131,7 +131,9 @@ def main() -> None:
                     role_lm(StoredEngine(backend, role, "hosted_vllm/x", store), temperature=0.0, max_tokens=96)
                     for role in ("decomposer", "solver")
                 ]
-                program = DivideAndConquer(*lms, max_subquestions=4)
+                program = DivideAndConquer(
+                    *lms, max_subquestions=4, decomposer_wording=LEARNT, solver_wording=solver_wording()
+                )
                 answer = functools.partial(_answer, program)
                 _, wall, _ = timed(functools.partial(at_once, answer, items, CONCURRENCY))
                 written, _, raw_wall, _ = raw(server.api_base, name, backend.requests)

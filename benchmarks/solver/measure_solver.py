@@ -17,17 +17,8 @@ from statistics import mean
 from divcon.benchmarks import Arm, accuracy_interval, evaluate_arm
 from divcon.benchmarks.tasks import FAMILIES, offline_items
 from divcon.distill import EmbeddedModel, RunStore, ScriptedTeacher, StoredEngine, embedded_base, read_manifest, role_lm
-from divcon.distill.embedded import solver_adapter
+from divcon.distill.embedded import solver_adapter, solver_wording
 from divcon.programs import ChainOfThought, Direct, DivideAndConquer
-
-
-class Whole(DivideAndConquer):
-    """The program with a decomposer that never splits."""
-
-    def forward(self, question: str, context: str | None = None) -> object:
-        solved = self.solve(question=question, context=context)
-        solved.status, solved.reason, solved.subquestions, solved.usage = "whole", None, [], {}
-        return solved
 
 
 def main() -> None:
@@ -39,6 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     model = EmbeddedModel(embedded_base(), precision=options.precision)
     name = model.add(options.adapter)
+    wording = solver_wording()
     items = [item for family in FAMILIES for item in offline_items(family, "test", options.questions)]
     with tempfile.TemporaryDirectory() as folder:
         store = RunStore(Path(folder))
@@ -47,10 +39,9 @@ def main() -> None:
         script = StoredEngine(ScriptedTeacher(items, {}, 4), "teacher", "scripted/references", store)
         references = role_lm(script, temperature=None, max_tokens=None)
         programs = {
-            "references": DivideAndConquer(references, solver, max_subquestions=4),
-            "whole": Whole(references, solver),
-            "cot": ChainOfThought(solver),
-            "direct": Direct(solver),
+            "references": DivideAndConquer(references, solver, max_subquestions=4, solver_wording=wording),
+            "cot": ChainOfThought(solver, wording=wording),
+            "direct": Direct(solver, wording=wording),
         }
         found: dict[str, dict[str, dict[str, object]]] = {}
         for arm, program in programs.items():

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from divcon.benchmarks.tasks import OFFLINE, offline_items
 from divcon.distill import TrainSettings, content_hash, embedded_base, read_manifest, train_adapter
-from divcon.distill.embedded import solver_adapter
+from divcon.distill.embedded import solver_adapter, solver_wording
 from divcon.programs import CompactAdapter, Item
 from divcon.signatures import Answer, Reason, Solve, SolveStep, Subquestions
 
@@ -41,7 +41,8 @@ WIDE_FAMILIES = {
 
 
 def training_row(item: Item, call: str, rng: random.Random) -> dict[str, object]:
-    adapter = CompactAdapter()
+    wording = solver_wording()
+    adapter = CompactAdapter(wording.labels)
     done = [f"{i}. {answer}" for i, answer in enumerate(item.sub_answers, 1)]
     given: dict[str, object] = {"question": item.question, "context": item.context}
     if call == "answer":
@@ -59,7 +60,7 @@ def training_row(item: Item, call: str, rng: random.Random) -> dict[str, object]
         signature, outputs = Solve, {"sub_answers": "\n".join(done), "answer": item.answer}
         if call == "solve":
             given["subquestions"] = Subquestions(item.subquestions)
-    messages = adapter.format_finetune_data(signature, [], given, outputs)["messages"]
+    messages = adapter.format_finetune_data(wording.of(signature), [], given, outputs)["messages"]
     return {"prompt": messages[:-1], "completion": messages[-1:]}
 
 

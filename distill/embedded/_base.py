@@ -144,5 +144,5 @@ def solver_wording(name: str = "solver") -> Wording:
     Args:
         name: See `solver_adapter`.
     """
-    file = solver_adapter(name) / "prompts.json"
-    return Wording(json.loads(file.read_text(encoding="utf-8")), demonstrate=False)
+    learnt = json.loads((solver_adapter(name) / "prompts.json").read_text(encoding="utf-8"))
+    return Wording(learnt["instructions"], demonstrate=False, labels=learnt["labels"])

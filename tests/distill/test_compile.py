@@ -37,7 +37,7 @@ def items() -> list[Item]:
 def reply(body: dict) -> str:
     text = user_text(body)
     if text.startswith("Question: "):
-        if "Subquestions:" in text:
+        if "Hints:" in text:
             return f"1. one\n2. two\nAnswer: {4 if 'Q1?' in text or 'Q5?' in text else 3}"
         return "1. What is one?\n2. What is two?"
     says = "Split the question otherwise."
@@ -61,16 +61,16 @@ def right(item: Item, answer: str) -> bool:
 def test_it_changes_the_decomposer_alone_and_every_call_is_its_own_roles(optimizer: str) -> None:
     with OpenAIServer(reply) as server:
         program = program_on(server)
-        before = program.solve.signature.instructions
+        before, shown = program.solve.signature.instructions, list(program.decompose.demos)
         compiled = compile_program(program, optimizer, items(), right, ARGUMENTS[optimizer])
         assert compiled.solve.signature.instructions == before
         assert compiled.solve.demos == []
         assert all("subquestions" in demo for demo in compiled.decompose.demos)
-        assert program.decompose.demos == []
+        assert program.decompose.demos == shown
         assert compiled(question="Q0?").answer == "3"
         for body in server.requests:
             text = user_text(body)
-            solves = text.startswith("Question: ") and "Subquestions:" in text
+            solves = text.startswith("Question: ") and "Hints:" in text
             assert body["model"] == ("solver" if solves else "teacher")
 
 

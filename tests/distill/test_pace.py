@@ -157,3 +157,14 @@ def test_all_who_ask_an_endpoint_share_its_pace() -> None:
     del one
     gc.collect()
     assert pace_of("http://127.0.0.1:1/v1").limit == MOST, "nobody holds it, so it is forgotten"
+
+
+def test_a_quick_server_is_known_after_some_replies_and_a_slow_one_at_once(clock: Clock) -> None:
+    pace = Pace(clock=clock)
+    for _ in range(15):
+        pace.took(0.2)
+    assert not pace.quick
+    pace.took(0.2)
+    assert pace.quick
+    pace.took(120.0)
+    assert not pace.quick

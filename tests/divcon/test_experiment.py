@@ -22,13 +22,17 @@ GOLD: dict[str, str] = {}
 def answer(body: dict) -> str:
     """A solver that is right where it was given subquestions, and on every other question without."""
     text = user_text(body)
-    question = re.split(r"\n(?:Subquestions|Steps|Subquestion):", text.split("Question:")[1])[0].strip()
+    question = re.split(r"\n(?:Hints|Steps|Subquestion):", text.split("Question:")[1])[0].strip()
     gold = GOLD[question]
-    helped = "Subquestion" in text or "Steps:" in text or len(question) % 2
+    helped = "Hints:" in text or "Subquestion:" in text or "Steps:" in text or len(question) % 2
     told = body["messages"][0]["content"]
     if "Answer the subquestion" in told:
         return gold if "Steps:" in text else "7"
-    return f"1. x\n2. y\nAnswer: {gold if helped else '-1'}" if "End with" in told else (gold if helped else "-1")
+    return (
+        f"1. x\n2. y\nAnswer: {gold if helped else '-1'}"
+        if "reason step by step" in told
+        else (gold if helped else "-1")
+    )
 
 
 def write(folder: Path, url: str, tiny: Base, kind: str, more: str = "", tasks: str = "") -> Path:

@@ -29,13 +29,13 @@ DIVCON = Path(sys.executable).with_name("divcon")
 def answer(body: dict) -> str:
     """A teacher that splits well two times in three, and a solver that is right where the split was good."""
     text = user_text(body)
-    question = text.split("Question:")[1].split("Subquestions:")[0].strip()
+    question = text.split("Question:")[1].split("Hints:")[0].strip()
     digest = int(hashlib.sha256(question.encode()).hexdigest(), 16)
     if "Split the question" in body["messages"][0]["content"]:
         good = digest % 3 > 0
         return f"1. What is the {'first' if good else 'wrong'} amount in {digest % 997}?\n2. What follows from that?"
     gold = GOLD[question] if "wrong amount" not in text else "0"
-    return f"1. x\n2. y\nAnswer: {gold}" if "End with" in body["messages"][0]["content"] else gold
+    return f"1. x\n2. y\nAnswer: {gold}" if "reason step by step" in body["messages"][0]["content"] else gold
 
 
 GOLD: dict[str, str] = {}

@@ -54,6 +54,50 @@ def test_python_blocks_run(root: Path, page: str, monkeypatch: pytest.MonkeyPatc
     assert server.requests
 
 
+def test_python_blocks_of_the_page_on_prompts_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = root / "docs" / "prompts.md"
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        exec(compile(block, str(page), "exec"), names)
+    told = capsys.readouterr().out
+    assert "Split the question" in told
+    assert "\n3 0\n" in told, "demonstrations for an untrained model, and for a student"
+    assert "text='10'" in told
+
+
+def test_the_figures_of_the_page_on_prompts_are_the_recorded_ones(root: Path) -> None:
+    recorded = json.loads((root / "benchmarks" / "results" / "perf-real.json").read_text())
+    page = (root / "docs" / "prompts.md").read_text(encoding="utf-8")
+    for found, title in ((recorded, "now"), (recorded["before"], "before")):
+        for name in ("gsm8k", "svamp"):
+            for arm in found[name]["arms"]:
+                low, high = arm["ci95"]
+                tokens = sum(spent["output_tokens"] for spent in arm["tokens_a_question"].values())
+                cells = [
+                    title, name, arm["label"], f"{100 * arm['accuracy']:.1f} %", f"{100 * low:.0f} to {100 * high:.0f}",
+                    str(arm["unreadable"]), f"{100 * arm['plans_used']:.0f} %" if arm["name"] in ("own", "recorded",
+                    "people") else "–", f"{tokens:.0f}",
+                ]  # fmt: skip
+                assert f"| {' | '.join(cells)} |" in page, cells
+    for found in recorded["published"]["answers"].values():
+        assert abs(found["final_line"] - found["program"]) <= 0.005
+    for student, found in recorded["published"]["lists"].items():
+        used, agreed = (
+            [f"{100 * found[how]['used']:.0f} %", f"{found[how]['rouge_l']:.2f}", f"{found[how]['count_error']:.2f}"]
+            for how in ("refused", "salvaged")
+        )
+        assert f"| {student} | {' | '.join(used)} | {' | '.join(agreed)} |" in page, student
+    # What was to be reached.
+    for name in ("gsm8k", "svamp"):
+        arms = {arm["name"]: arm for arm in recorded[name]["arms"]}
+        asked = [arm for arm in arms.values() if arm["name"] != "plain"]
+        assert all(arm["unreadable"] <= 0.03 * recorded["questions"] for arm in asked)
+        assert arms["own"]["plans_used"] >= 0.85
+        assert arms["direct"]["tokens_a_question"]["solver"]["output_tokens"] <= 20
+        whole = recorded[name]["whole"]
+        assert whole["questions"] == whole["same_as_chain_of_thought"]
+
+
 def commands(root: Path) -> list[list[str]]:
     lines = [line for block in blocks(root, "bash") for line in block.replace("\\\n", " ").splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.strip() and not line.startswith("#")]

@@ -81,9 +81,9 @@ def teacher_of_word_problems():
     def reply(body: dict) -> str:
         text = user_text(body)
         if text.startswith("Question: "):
-            question = text.removeprefix("Question: ").split("\nSubquestions:")[0]
+            question = text.removeprefix("Question: ").split("\nHints:")[0]
             item = items[question]
-            if "Subquestions:" in text:
+            if "Hints:" in text:
                 lines = "\n".join(f"{i}. {answer}" for i, answer in enumerate(item.sub_answers, 1))
                 return f"{lines}\nAnswer: {item.answer}"
             return "\n".join(f"{i}. {asked}" for i, asked in enumerate(item.subquestions, 1))

@@ -28,7 +28,7 @@ def kind(body: dict) -> str:
     text = user_text(body)
     if not text.startswith("Question: "):
         return "meta"
-    return "solve" if "Subquestions:" in text else "decompose"
+    return "solve" if "Hints:" in text else "decompose"
 
 
 def reply(body: dict) -> str:
