@@ -100,9 +100,10 @@ class LMBackend:
     """A `dspy.LM` over HTTP, on DSPy's native client or LiteLLM.
 
     Replies are streamed where the native client is used and the server can, and come out whole; a server that refuses
-    is asked for whole ones from then on, and so is one that is quick, while it is: a stream costs a millisecond. LiteLLM's streams aren't used: where a server doesn't tell what a reply used
-    it makes that up, and an answer that is no stream comes out empty. All calls to one server share a pace, and a call
-    is repeated `lm.num_retries` times at most.
+    is asked for whole ones from then on, and so is one that is quick, while it is: a stream costs a millisecond.
+    LiteLLM's streams aren't used: where a server doesn't tell what a reply used it makes that up, and an answer that is
+    no stream comes out empty. All calls to one server share a pace, and a call is repeated `lm.num_retries` times at
+    most.
 
     Args:
         lm: The LM; its own cache is off, since the run store is the cache. One with an engine of its own, or of a

@@ -26,8 +26,8 @@ from divcon.signatures import (
 )
 
 LABELS = {
-    "context": "Passage", "subquestions": "Hints", "sub_answers": "Steps", "reasoning": "Steps", "sub_answer": "Final answer",
-    "answer": "Final answer",
+    "context": "Passage", "subquestions": "Hints", "sub_answers": "Steps", "reasoning": "Steps",
+    "sub_answer": "Final answer", "answer": "Final answer",
 }  # fmt: skip
 
 

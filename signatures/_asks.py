@@ -1,11 +1,12 @@
 """What a model is asked: one signature for each kind of call a program makes.
 
-The instructions were chosen on models that were trained on none of them (benchmarks/results/perf-real.json). A solver
-that asks for steps reasons as it does by itself: demonstrations that shorten its reasoning cost it accuracy, and so does
-an instruction to answer the subquestions one by one, which are shown to it as hints. A planner and a direct answer are shown demonstrations, without which a small model solves the question instead.
+The instructions were chosen on a model that was trained on none of them (benchmarks/results/perf-real.json). A solver
+that is asked for steps reasons as it does by itself: demonstrations that shorten its reasoning cost it accuracy, and so
+does an instruction to answer the subquestions one by one. They are shown to it as hints. A planner and a direct answer
+are shown demonstrations, without which a small model solves the question instead.
 
-No two signatures are equal: optimizers
-that tell predictors apart by signature (GEPA, GRPO) would otherwise take one for the other.
+No two signatures are equal: optimizers that tell predictors apart by signature (GEPA, GRPO) would otherwise take one
+for the other.
 """
 
 from __future__ import annotations
