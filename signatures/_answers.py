@@ -38,7 +38,7 @@ READER = 2
 MARKED = ("hashes", "final_answer", "boxed", "answer_line", "answer_is")
 
 _LEAD = r"[ \t]*(?:[-*+•>]\s+|\#{1,6}[ \t]+)?[*_]{0,3}"
-_SEPARATOR = r"[*_]{0,3}[ \t]*(?:[:：=]|[-–—](?=\s)|\bis\b[:：]?|\bare\b[:：]?)[ \t]*[*_]{0,3}[ \t]*"
+_SEPARATOR = r"[*_]{0,3}[ \t]*(?:[:：=]|[-–—](?=\s)|\bis\b[:：]?|\bare\b[:：]?)(?:[*_]{1,3}(?=\s|$))?[ \t]*"
 _HASHES = re.compile(r"(?m)^[^\n#]*\#\#\#\#[ \t]*(?=[-+−$€£¥(\\*]*[.\d])(?!\d+[.)][ \t]+[A-Za-z])(?P<value>[^\n]*)")
 _FINAL = re.compile(
     rf"(?im)(?P<start>^{_LEAD}|[.!?:;,]\s+|\b(?:the|my|our|so|thus|therefore|hence),?\s+)"

@@ -53,12 +53,16 @@ def test_rate_limits_are_failures_and_never_wrong_answers(tmp_path: Path, items:
 
 def test_an_unreadable_solver_reply_is_wrong_by_its_own_rule(tmp_path: Path, items: list[Item]) -> None:
     store = RunStore(tmp_path)
-    with OpenAIServer(lambda body: "No decomposition.") as server:
+    unreadable = "There is more than one way to look at this.\nIt may be this, that, or something else, who can tell."
+    with OpenAIServer(lambda body: unreadable) as server:
         program = DivideAndConquer(lm(server, store, "decomposer"), lm(server, store))
         records = evaluate_arm(Arm("sd-t", program, "f", "x"), items[:2], store)
     assert {(r["outcome"], r["rule"]) for r in records.values()} == {("wrong", "unreadable")}
     line = summarize_arm("sd-t", "x", [records], 200)
-    assert line["usage"]["solver"]["calls"] == line["usage"]["decomposer"]["calls"] == 2  # paid for all the same
+    # Paid for all the same, and asked for the last line once.
+    assert (line["usage"]["decomposer"]["calls"], line["usage"]["solver"]["calls"]) == (2, 4)
+    assert (line["unreadable"], line["fell_back_rate"]) == (2, 0.0)
+    assert line["first_unreadable"].endswith("who can tell.")
 
 
 def test_an_arm_that_warms_up_asks_one_question_alone_and_doesnt_count_its_time(

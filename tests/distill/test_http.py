@@ -43,7 +43,7 @@ def stored(server: OpenAIServer, folder: Path) -> dict:
     """The one reply as the run store has it, but for when it was made."""
     made = StoredEngine(backend(server), "solver", "openai/m", RunStore(folder), identity="m")
     lm = role_lm(made, temperature=None, max_tokens=None)
-    RolePredict(Answer, "solver", lm=lm)(question="Q?")
+    RolePredict("question -> text", "solver", lm=lm)(question="Q?")
     columns = "key, role, request, rollout, response, input_tokens, output_tokens, cached_tokens, cost"
     (row,) = sqlite3.connect(folder / "run.sqlite").execute(f"SELECT {columns} FROM calls").fetchall()
     return dict(zip(columns.split(", "), row, strict=True))

@@ -36,7 +36,7 @@ def wrong_on_odd(body: dict) -> str:
     """Right on even questions; question 3 gets a reply without an answer."""
     number = number_of(body)
     if number == 3:
-        return "I can't say."
+        return "1. I can't say."
     return f"1. 0\n2. {number}\nAnswer: {number if number % 2 == 0 else 99}"
 
 
@@ -73,9 +73,9 @@ def test_se_t_learns_what_the_solver_said_and_se_a_the_gold_answer_after_it(tmp_
             found[student] = completions(file)
             prompt = json.loads(file.read_text().splitlines()[0])["prompt"]
             assert items[0].subquestions[0] in prompt[-1]["content"]
-    assert found["se-t"][1] == "1. 0\n2. 1\nAnswer: 99"
-    assert found["se-a"][1] == "1. 0\n2. 1\nAnswer: 1"
-    assert found["se-t"][0] == found["se-a"][0] == "1. 0\n2. 0\nAnswer: 0"
+    assert found["se-t"][1] == "1. 0\n2. 1\nFinal answer: 99"
+    assert found["se-a"][1] == "1. 0\n2. 1\nFinal answer: 1"
+    assert found["se-t"][0] == found["se-a"][0] == "1. 0\n2. 0\nFinal answer: 0"
     assert (found["se-t-direct"][1], found["se-a-direct"][1]) == ("99", "1")
     counts = json.loads((tmp_path / "se-t.manifest.json").read_text())["screening"]
     assert counts == {"collected": 20, "kept": 19, "lost": {"unreadable": 1}, "failed": 0}

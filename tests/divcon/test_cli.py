@@ -198,10 +198,10 @@ def test_ask_answers_one_question_for_people_and_for_machines(tmp_path: Path) ->
 
 def test_grade_shows_verdict_value_and_rule(tmp_path: Path) -> None:
     done = divcon("grade", "gsm8k", "--gold", "12600", "--reply", "The total comes to $12,600.", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "right: read '12600', rule only_number, score 1\n")
+    assert (done.returncode, done.stdout) == (0, "right: read '12600', rule only_line, score 1\n")
     done = divcon("grade", "drop", "--gold", "Ada; Grace", "--reply", "Ada", "--json", cwd=tmp_path)
     assert done.returncode == 2
-    assert json.loads(done.stdout) == {"right": False, "extracted": "Ada", "rule": "first_line", "score": 0.5}
+    assert json.loads(done.stdout) == {"right": False, "extracted": "Ada", "rule": "only_line", "score": 0.5}
     share = divcon("grade", "jsonl", "--gold", "0.05", "--reply", "5 %", "--percent", cwd=tmp_path)
     assert share.returncode == 0
     lenient = divcon("grade", "gsm8k", "--gold", "7", "--reply", "3 or 7", "--grader", "paper", cwd=tmp_path)

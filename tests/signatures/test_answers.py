@@ -27,6 +27,7 @@ STEPS = "There are 3 bags of 4 plums each.\n3 * 4 = 12, less 2 is 10.\n"
         (STEPS + r"\[ \boxed{10} \]", ("10", "boxed")),
         (STEPS + "Answer: 10", ("10", "answer_line")),
         (STEPS + "**Answer**: $10$", ("10", "answer_line")),
+        (STEPS + "The answer is **10** plums.", ("10 plums", "answer_line")),
         (STEPS + "- Answer: 10", ("10", "answer_line")),
         (STEPS + "The correct answer is 10 plums.", ("10 plums", "answer_line")),
         (STEPS + "So we can say: Answer: 10", ("10", "answer_is")),
