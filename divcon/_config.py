@@ -255,12 +255,14 @@ class Program(_Strict):
             of every question.
         salvage: Use what stands whole of a list that repeats itself or is cut off, rather than ask the question whole.
             Training rows are never made of such lists.
+        reask: How often the solver is asked for the last line of a reply whose answer can't be read, paid and counted.
     """
 
     solving: Solving = "single_call"
     max_subquestions: int = Field(DEFAULT_MAX_SUBQUESTIONS, ge=1)
     allow_whole: bool = False
     salvage: bool = True
+    reask: int = Field(1, ge=0, le=1)
 
 
 class Compile(_Strict):

@@ -218,7 +218,7 @@ class Run:
         roles, settings = self.pipeline.roles, self.pipeline.program
         program = DivideAndConquer(
             decomposer, self.solver, solving=solving or settings.solving, max_subquestions=settings.max_subquestions,
-            allow_whole=settings.allow_whole, salvage=settings.salvage,
+            allow_whole=settings.allow_whole, salvage=settings.salvage, reask=settings.reask,
             decomposer_wording=Wording() if untrained or as_teacher else LEARNT,
             solver_wording=wording_of(roles.solver),
         )  # fmt: skip
@@ -246,7 +246,9 @@ class Run:
         direct = name.endswith("-direct")
         program = self.program(self.teacher, as_teacher=True, solving="direct" if direct else "single_call")
         wording = Wording() if name == "se-untuned" else LEARNT
-        program.solve = solver_role(SolveDirect if direct else Solve, self.solver, CompactAdapter(), wording)
+        program.solve = solver_role(
+            SolveDirect if direct else Solve, self.solver, CompactAdapter(), wording, self.pipeline.program.reask
+        )
         program.solver_wording = wording
         if folder is not None:
             lm = self.models.student(folder, "solver")
@@ -529,22 +531,23 @@ class Run:
         base, _, way = name.partition("/")
         solving = cast("Solving | None", way or None)
         endpoint, solver = self.pipeline.roles.solver, identity_of(self.solver)
+        reask = self.pipeline.program.reask
         trained = base in TRAINED
         folder = (adapter or self._adapter(base)) if trained else None
         built: Any
         decomposer: Any
         if base == "direct":
-            built = Direct(self.solver, adapter=adapter_of(endpoint), wording=wording_of(endpoint))
+            built = Direct(self.solver, adapter=adapter_of(endpoint), wording=wording_of(endpoint), reask=reask)
             decomposer = None
         elif base == "cot":
-            built = ChainOfThought(self.solver, adapter=adapter_of(endpoint), wording=wording_of(endpoint))
+            built = ChainOfThought(self.solver, adapter=adapter_of(endpoint), wording=wording_of(endpoint), reask=reask)
             decomposer = None
         elif base == "self-ask":
             # Reasoning models take no stop strings; self-ask cuts their replies itself.
             stop = "max_completion_tokens" not in self.teacher.kwargs
             built = SelfAsk(
                 self.teacher, self.solver, max_steps=self.pipeline.program.max_subquestions, stop=stop,
-                solver_wording=wording_of(endpoint), adapter=adapter_of(endpoint),
+                solver_wording=wording_of(endpoint), reask=reask, adapter=adapter_of(endpoint),
             )  # fmt: skip
             built.decompose.adapter = adapter_of(self.pipeline.roles.teacher)
             decomposer = [identity_of(self.teacher), built.decompose.prompt(question="?", context="?")]

@@ -22,12 +22,16 @@ DIRECT_TOKENS = 32
 
 
 def solver_role(
-    signature: type[dspy.Signature], lm: dspy.BaseLM | None, adapter: dspy.Adapter | None, wording: Wording
+    signature: type[dspy.Signature],
+    lm: dspy.BaseLM | None,
+    adapter: dspy.Adapter | None,
+    wording: Wording,
+    reask: int = 1,
 ) -> RolePredict:
     """A solver's predictor: asked in its wording, and once more for the last line of a reply that can't be read."""
     return RolePredict(
         wording.of(signature), "solver", lm=lm, adapter=adapter or CompactAdapter(wording.labels),
-        demos=wording.shown(signature), reask=1,
+        demos=wording.shown(signature), reask=reask,
     )  # fmt: skip
 
 
@@ -40,10 +44,11 @@ class _SingleStage(dspy.Module):
         *,
         adapter: dspy.Adapter | None = None,
         wording: Wording | None = None,
+        reask: int = 1,
     ) -> None:
         super().__init__()
         self.wording = wording or Wording()
-        self.solve = solver_role(self._asks, solver, adapter, self.wording)
+        self.solve = solver_role(self._asks, solver, adapter, self.wording, reask)
 
     def forward(self, question: str, context: str | None = None) -> dspy.Prediction:
         """Answer one question; see the class."""

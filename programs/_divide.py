@@ -51,6 +51,7 @@ class DivideAndConquer(dspy.Module):
             ignores the cap shouldn't cost more than one that keeps it.
         allow_whole: Offer the decomposer to write that no split helps. Small models take that way out always.
         salvage: Use what stands whole of a list that repeats itself or is cut off.
+        reask: How often the solver is asked for the last line of a reply whose answer can't be read: 0 or 1.
         decomposer_wording: How the decomposer is asked, where it isn't an untrained model: `LEARNT`, or a `Wording`.
         solver_wording: The same for the solver.
         adapter: The adapter both predictors pin; `CompactAdapter` by default.
@@ -70,6 +71,7 @@ class DivideAndConquer(dspy.Module):
         max_subquestions: int = DEFAULT_MAX_SUBQUESTIONS,
         allow_whole: bool = False,
         salvage: bool = True,
+        reask: int = 1,
         decomposer_wording: Wording | None = None,
         solver_wording: Wording | None = None,
         adapter: dspy.Adapter | None = None,
@@ -86,7 +88,7 @@ class DivideAndConquer(dspy.Module):
             asked, "decomposer", lm=decomposer, adapter=adapter, refuse_cut_off=True,
             demos=(decomposer_wording or Wording()).shown(asked),
         )  # fmt: skip
-        self.solve = solver_role(_ASKS[solving], solver, adapter, self.solver_wording)
+        self.solve = solver_role(_ASKS[solving], solver, adapter, self.solver_wording, reask)
 
     @property
     def _stepwise(self) -> bool:

@@ -39,6 +39,7 @@ class SelfAsk(dspy.Module):
         stop: Have the server end the planner's reply at its first line, where the adapter writes the reply alone. A
             reply that this leaves nothing of (a model may begin with a blank line, or think first) is asked for again
             without it. Some models (OpenAI's reasoning ones) take no stop strings; the reply is cut there in any case.
+        reask: How often the solver is asked for the last line of a reply whose answer can't be read: 0 or 1.
         decomposer_wording: How the decomposer is asked, where it isn't an untrained model.
         solver_wording: The same for the solver.
         adapter: The adapter both predictors pin; `CompactAdapter` by default.
@@ -51,6 +52,7 @@ class SelfAsk(dspy.Module):
         *,
         max_steps: int = DEFAULT_MAX_SUBQUESTIONS,
         stop: bool = True,
+        reask: int = 1,
         decomposer_wording: Wording | None = None,
         solver_wording: Wording | None = None,
         adapter: dspy.Adapter | None = None,
@@ -62,7 +64,7 @@ class SelfAsk(dspy.Module):
         self.stop = stop
         shown = (decomposer_wording or Wording()).shown(FollowUp)
         self.decompose = RolePredict(FollowUp, "decomposer", lm=decomposer, adapter=adapter, demos=shown)
-        self.solve = solver_role(SolveStep, solver, adapter, solver_wording or Wording())
+        self.solve = solver_role(SolveStep, solver, adapter, solver_wording or Wording(), reask)
 
     def forward(self, question: str, context: str | None = None) -> dspy.Prediction:
         """Answer one question.

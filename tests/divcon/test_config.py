@@ -37,6 +37,14 @@ def test_a_precision_is_given_once(tmp_path: Path) -> None:
         load(tmp_path, GOOD, f"roles.decomposer={twice}", "roles.precision=float32")
 
 
+def test_what_is_never_offered_is_not_kept(tmp_path: Path) -> None:
+    program = load(tmp_path, GOOD).program
+    assert (program.allow_whole, program.salvage, program.reask) == (False, True, 1)
+    with pytest.raises(ConfigError, match=r"only offered with program\.allow_whole"):
+        load(tmp_path, GOOD, "screen.keep_whole=true")
+    assert load(tmp_path, GOOD, "screen.keep_whole=true", "program.allow_whole=true").screen.keep_whole
+
+
 def test_a_value_is_overridden_on_the_command_line(tmp_path: Path) -> None:
     pipeline = load(
         tmp_path, GOOD, "roles.solver.model=openai/gpt-5-mini", "train.epochs=3", "screen.rule=oracle",

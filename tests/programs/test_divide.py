@@ -171,6 +171,9 @@ def test_an_unreadable_reply_is_asked_for_its_last_line_once_and_both_calls_are_
         with pytest.raises(AdapterParseError):
             ChainOfThought(lm(server, "large"))(question="How many?")
         assert len(server.requests) == 2
+        with pytest.raises(AdapterParseError):
+            ChainOfThought(lm(server, "large"), reask=0)(question="How many plums?")
+        assert len(server.requests) == 3
 
 
 def test_an_answer_counts_in_a_reply_that_was_cut_off_behind_it_and_half_a_line_does_not() -> None:
