@@ -387,7 +387,8 @@ def _mark(line: str) -> _Mark | None:
         if found := marker.match(text):
             token = next((group for group in found.groups() if group), "")
             rest = text[found.end() :]
-            if (again := marker.match(rest)) and again.group().strip() == found.group().strip():  # "Q1: Q1: How many?"
+            again = marker.match(rest) if kind == "label" else None  # "Q1: Q1: How many?"
+            if again and again.group().strip() == found.group().strip():
                 rest = rest[again.end() :]
             if found.group().count("**") % 2:  # `**1. Bags:** How many?` opens before its number
                 rest = rest.replace("**", "", 1)

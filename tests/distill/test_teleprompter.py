@@ -365,10 +365,8 @@ def test_what_is_in_flight_when_the_key_is_refused_is_kept(tiny_base: Base, tmp_
     refusing = {"on": True}
 
     def slow(body: dict):
-        if refusing["on"] and number_in(body) == 0:
-            return 401
-        time.sleep(0.5)
-        return reply(body)
+        time.sleep(0.5)  # so that the others are in flight when the first is refused
+        return 401 if refusing["on"] and number_in(body) == 0 else reply(body)
 
     with OpenAIServer(slow) as server:
         program = errand(server)

@@ -62,7 +62,7 @@ def test_python_blocks_of_the_page_on_prompts_run(root: Path, capsys: pytest.Cap
     told = capsys.readouterr().out
     assert "Split the question" in told
     assert "\n3 0\n" in told, "demonstrations for an untrained model, and for a student"
-    assert "text='10'" in told
+    assert "text='10 plums', rule='answer_is'" in told
 
 
 def test_the_figures_of_the_page_on_prompts_are_the_recorded_ones(root: Path) -> None:
