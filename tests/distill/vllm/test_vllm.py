@@ -36,7 +36,7 @@ from divcon.distill.vllm import (
     probe,
 )
 from divcon.distill.vllm._provider import VLLMProvider, vllm_lm
-from divcon.programs import DivideAndConquer
+from divcon.programs import LEARNT, DivideAndConquer
 from divcon.signatures import Subquestions, list_pattern
 
 pytestmark = pytest.mark.vllm
@@ -268,7 +268,7 @@ def test_names_that_arent_there_and_addresses_that_arent_one(unmerged: VLLMModel
 
 def test_calls_on_one_passage_share_their_prefix(unmerged: VLLMModel) -> None:
     passage = " ".join(f"In {1900 + i} the club won {i} of its games at home and {i + 3} abroad." for i in range(30))
-    decompose = DivideAndConquer().decompose
+    decompose = DivideAndConquer(decomposer_wording=LEARNT).decompose
     with unmerged.serving() as server:
 
         def cached() -> tuple[float, float]:
