@@ -181,12 +181,7 @@ class RolePredict(dspy.Predict):
                 try:
                     return self._read(super().forward(**kwargs), kwargs, probe)
                 except AdapterParseError as error:
-                    refused = self._refused(error, probe)
-                    asked = self._asked_again(kwargs, refused)
-                    if asked is None:
-                        if refused is error:
-                            raise
-                        raise refused from error
+                    refused, asked = self._asked_again(error, kwargs, probe)
                     return self._concluded(self.adapter(**asked), kwargs, refused)
             finally:
                 self._record(probe, started)
@@ -199,12 +194,7 @@ class RolePredict(dspy.Predict):
                 try:
                     return self._read(await super().aforward(**kwargs), kwargs, probe)
                 except AdapterParseError as error:
-                    refused = self._refused(error, probe)
-                    asked = self._asked_again(kwargs, refused)
-                    if asked is None:
-                        if refused is error:
-                            raise
-                        raise refused from error
+                    refused, asked = self._asked_again(error, kwargs, probe)
                     return self._concluded(await self.adapter.acall(**asked), kwargs, refused)
             finally:
                 self._record(probe, started)
@@ -277,14 +267,23 @@ class RolePredict(dspy.Predict):
         cut.items = items
         return cut
 
-    def _asked_again(self, kwargs: dict[str, Any], refused: AdapterParseError) -> dict[str, Any] | None:
-        """The call that asks for the last line of a reply that couldn't be read, as the adapter takes it."""
+    def _asked_again(
+        self, error: AdapterParseError, kwargs: dict[str, Any], probe: _CallProbe
+    ) -> tuple[AdapterParseError, dict[str, Any]]:
+        """Why a reply was refused, and the call that asks for its last line, as the adapter takes it.
+
+        Raises:
+            AdapterParseError: That reason, where nothing is asked again.
+        """
+        refused = self._refused(error, probe)
         reply = refused.lm_response
         if not self.reask or not ends_in_answer(self._signature_of(kwargs)) or not str(reply or "").strip():
-            return None
+            if refused is error:
+                raise error  # not from itself: whoever follows the causes would never end
+            raise refused from error
         config = {**self.config, **(kwargs.get("config") or {})}
         config = {key: value for key, value in config.items() if key in ("rollout_id", "temperature")}
-        return {
+        return refused, {
             "lm": kwargs.get("lm") or self.lm, "lm_kwargs": config, "signature": Conclude, "demos": [],
             "inputs": {"question": kwargs.get("subquestion") or kwargs.get("question"), "reply": str(reply).strip()},
         }  # fmt: skip
