@@ -31,7 +31,29 @@ LABELS = {
 }  # fmt: skip
 
 
-class CompactAdapter(dspy.ChatAdapter):
+class _Adapter(dspy.ChatAdapter):
+    """What both adapters change of DSPy's: no second call in JSON, and demonstrations without what they don't need."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("use_json_adapter_fallback", False)
+        super().__init__(**kwargs)
+
+    def format_demos(self, signature: type[dspy.Signature], demos: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The demonstrations as turns. One that has everything but optional inputs is a whole one.
+
+        DSPy introduces it with "some input or output fields are not supplied", which is a riddle to who reads it.
+        """
+        messages: list[dict[str, Any]] = []
+        for demo in demos:
+            shown = signature
+            for name, field in signature.input_fields.items():
+                if demo.get(name) is None and not field.is_required():
+                    shown = shown.delete(name)
+            messages += super().format_demos(shown, [demo])
+        return messages
+
+
+class CompactAdapter(_Adapter):
     """Renders a call in as few tokens as it can, and reads the reply back.
 
     It is a ChatAdapter because that is how DSPy tells that training rows are chats (`infer_data_format`).
@@ -55,7 +77,6 @@ class CompactAdapter(dspy.ChatAdapter):
     ) -> None:
         if instruction not in ("first", "last"):
             raise ValueError(f"instruction is {instruction!r}; it must be 'first' or 'last'.")
-        kwargs.setdefault("use_json_adapter_fallback", False)
         super().__init__(**kwargs)
         self.labels = {**LABELS, **(labels or {})}
         self.instruction = instruction
@@ -187,7 +208,7 @@ class CompactAdapter(dspy.ChatAdapter):
         return {"messages": [*prompt, {"role": "assistant", "content": reply}]}
 
 
-class ChatAdapter(dspy.ChatAdapter):
+class ChatAdapter(_Adapter):
     """DSPy's ChatAdapter, for models that are used to it, with five traps closed.
 
     Subquestions are read from the raw text rather than from repaired JSON, and the model is shown no JSON Schema for
@@ -195,15 +216,11 @@ class ChatAdapter(dspy.ChatAdapter):
     raises instead of costing a second call in JSON. An answer is read as models give it, with markers or without.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("use_json_adapter_fallback", False)
-        super().__init__(**kwargs)
-
     def format(
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
     ) -> list[dict[str, Any]]:
-        shown = [{name: _text(value) for name, value in dict(demo).items()} for demo in demos]
-        messages: list[dict[str, Any]] = super().format(_as_text(signature), shown, inputs)
+        *shown, given = [{name: _text(value) for name, value in dict(one).items()} for one in (*demos, inputs)]
+        messages: list[dict[str, Any]] = super().format(_as_text(signature), shown, given)
         return messages
 
     def format_user_message_content(
@@ -241,9 +258,11 @@ class ChatAdapter(dspy.ChatAdapter):
 
 def _as_text(signature: type[dspy.Signature]) -> type[dspy.Signature]:
     """The signature with text where it has subquestions."""
-    for name, field in signature.output_fields.items():
+    for name, field in signature.fields.items():
         if field.annotation is Subquestions:
             signature = signature.with_updated_fields(name, type_=str)
+        elif field.annotation == Subquestions | None:
+            signature = signature.with_updated_fields(name, type_=str | None)
     return signature
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,6 +15,8 @@ import openai
 
 from divcon.distill._probe import ProbeRow
 from divcon.distill.vllm._process import ServerError
+
+_SCORED = 8  # tokens of a reply that a probe asks for, each in a request
 
 
 class ProbeError(ServerError):
@@ -107,14 +110,35 @@ class ServerClient:
         return ids
 
     def logprob(self, model: str, prompt: list[int], reply: list[int]) -> float:
-        """The natural log of a reply's probability after a prompt, both as token ids."""
-        with self._explained("score a reply"):
+        """The natural log of a reply's probability after a prompt, both as token ids.
+
+        Each token of the reply is asked for by itself, and the server may choose no other. One request for
+        `prompt_logprobs` would do, but ends vLLM 0.32 on a CPU where an adapter is loaded and another request runs.
+
+        Raises:
+            ServerError: It can't be asked, or tells likelihoods after the choice was narrowed.
+        """
+
+        def one(at: int) -> float:
             answer = self._openai.completions.create(
-                model=model, prompt=prompt + reply, max_tokens=1, temperature=0.0, extra_body={"prompt_logprobs": 0}
+                model=model, prompt=prompt + reply[:at], max_tokens=1, temperature=0.0, logprobs=0,
+                extra_body={"allowed_token_ids": [reply[at]]},
+            )  # fmt: skip
+            told = answer.choices[0].logprobs
+            if told is None or not told.token_logprobs or told.token_logprobs[0] is None:
+                raise ServerError(f"The server at {self.api_base} tells no likelihoods.", "Use a vLLM server.")
+            return told.token_logprobs[0]
+
+        # The first goes ahead, so that the others find the prompt in the server's prefix cache.
+        with self._explained("score a reply"), ThreadPoolExecutor(_SCORED) as pool:
+            found = [one(0), *pool.map(one, range(1, len(reply)))]
+        if not any(found):
+            raise ServerError(
+                f"The server at {self.api_base} says that every token it was told to write was certain: it tells "
+                "likelihoods after the choice was narrowed.",
+                "Start it with --logprobs-mode raw_logprobs, which is vLLM's default.",
             )
-        scores = answer.choices[0].model_extra["prompt_logprobs"]  # type: ignore[index]
-        pairs = zip(reply, scores[len(prompt) :], strict=True)
-        return float(sum(position[str(token)]["logprob"] for token, position in pairs))
+        return sum(found)
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -167,7 +191,7 @@ def probe(client: ServerClient, name: str, row: ProbeRow, base: str, ids: list[i
             training by default.
 
     Returns:
-        `adapter_logprob` and `base_logprob` of the row's reply.
+        `adapter_logprob` and `base_logprob` of the row's reply; of its first 8 tokens where the base is served too.
 
     Raises:
         ProbeError: The name isn't served, the prompt comes out as other tokens, or the adapter isn't applied.
@@ -187,8 +211,11 @@ def probe(client: ServerClient, name: str, row: ProbeRow, base: str, ids: list[i
             f"{len(wanted)}, different from token {at} on): its tokenizer or chat template is another one.",
             "Serve the base that the adapter was trained on, without --chat-template.",
         )
-    adapter = client.logprob(name, row.prompt_ids, row.completion_ids)
-    plain = client.logprob(base, row.prompt_ids, row.completion_ids) if base in served else row.base_logprob
+    if base in served:
+        reply = row.completion_ids[:_SCORED]
+        adapter, plain = (client.logprob(model, row.prompt_ids, reply) for model in (name, base))
+    else:
+        adapter, plain = client.logprob(name, row.prompt_ids, row.completion_ids), row.base_logprob
     if not adapter > plain:
         raise ProbeError(
             f"The adapter '{name}' is listed at {client.api_base} and changes nothing for the better: a reply it has "
@@ -196,3 +223,34 @@ def probe(client: ServerClient, name: str, row: ProbeRow, base: str, ids: list[i
             "The server doesn't apply the adapter (look at its log), or the adapter has learnt nothing.",
         )
     return {"adapter_logprob": round(adapter, 4), "base_logprob": round(plain, 4)}
+
+
+def require_apart(client: ServerClient, name: str, row: ProbeRow, base: str) -> None:
+    """Check that a server keeps the base's replies apart from those of an adapter that it answers at the same time.
+
+    vLLM 0.32 on a CPU doesn't, where adapters fill all slots: the base's requests are computed with the last of them.
+
+    Args:
+        client: Of the server.
+        name: The adapter's name there.
+        row: A training row of the adapter.
+        base: The base's name there; nothing is checked where it isn't served.
+
+    Raises:
+        ProbeError: It doesn't.
+        ServerError: The server can't be asked.
+    """
+    if base not in client.names():
+        return
+    reply = row.completion_ids[:_SCORED]
+    with ThreadPoolExecutor(2) as pool:
+        together = pool.map(lambda model: client.logprob(model, row.prompt_ids, reply), (name, base))
+        adapter, beside = together
+    alone = client.logprob(base, row.prompt_ids, reply)
+    if beside - alone > (adapter - alone) / 4:
+        raise ProbeError(
+            f"The server at {client.api_base} computes requests to '{base}' with an adapter, where it answers one to "
+            f"'{name}' at the same time: a reply the adapter has learnt has log-probability {beside:.2f} then, "
+            f"{alone:.2f} by the base alone, and {adapter:.2f} by the adapter.",
+            "Start it with a --max-loras that is higher by one than the number of its adapters.",
+        )

@@ -29,7 +29,7 @@ from divcon.distill._manifest import ManifestError
 from divcon.distill._probe import read_probe
 from divcon.distill.embedded import Base, Precision, WantedPrecision, cpu_has_bfloat16
 from divcon.distill.vllm._adapters import Adapter, merged_copy, read_adapter
-from divcon.distill.vllm._client import probe
+from divcon.distill.vllm._client import probe, require_apart
 from divcon.distill.vllm._process import ServerError
 from divcon.distill.vllm._server import AttachedServer, Server, StartedServer
 from divcon.distill.vllm._settings import AdapterMode, Installation, ServerSettings, find_installation
@@ -83,7 +83,7 @@ class VLLMModel:
         self._closings = 0
         self._current: str | None = None  # the adapter that is served merged; empty for the base's own server
         self._server: Server | None = None
-        self._ready: set[str] = set()  # adapters loaded and probed on the server that runs
+        self._ready: dict[str, float] = {}  # when each adapter was loaded and probed on the server that runs
         self._failures: dict[str, DivconError] = {}  # what couldn't be served; it isn't tried again by every caller
 
     def __deepcopy__(self, memo: dict[int, Any]) -> VLLMModel:
@@ -231,14 +231,14 @@ class VLLMModel:
         finally:
             self._leave()
 
-    def has_failed(self, server: Server, error: LMError, attempt: int) -> bool:
+    def has_failed(self, server: Server, error: LMError, attempt: int, began: float) -> bool:
         """Whether a call failed because the server it went to is gone, so that it should be asked again of the next.
 
         A dying server of ours answers 500 for a while, closes its sockets, and is gone some seconds later. A server of
         somebody else's that was started anew has lost the adapters that were loaded into it.
         """
         if isinstance(server, AttachedServer):
-            return attempt == 0 and self._has_lost(server, error)
+            return attempt == 0 and self._has_lost(server, error, began)
         if not isinstance(error, (LMTransportError, LMServerError)):
             return False
         deadline = time.monotonic() + _DYING
@@ -248,12 +248,13 @@ class VLLMModel:
             time.sleep(0.2)
         return self._server is server
 
-    def _has_lost(self, server: AttachedServer, error: LMError) -> bool:
+    def _has_lost(self, server: AttachedServer, error: LMError, began: float) -> bool:
         name = _NOT_SERVED.search(str(error))
         with self._turn:
             if name is None or name[1] not in self._adapters or self._server is not server:
                 return False
-            self._ready.discard(name[1])  # the first caller's find; the others find it gone already
+            if self._ready.get(name[1], 0.0) < began:  # else another caller found it, and it was loaded since
+                self._ready.pop(name[1], None)
             return True
 
     def close(self) -> None:
@@ -277,8 +278,8 @@ class VLLMModel:
         server, adapter = self._server, self._adapters.get(name)
         if server is None or not server.running or self._current != self.server_of(name):
             return True
-        unmerged = adapter is not None and not self.server_of(name) and isinstance(server, StartedServer)
-        return unmerged and (server.lora_rank or 0) < adapter.server_rank  # type: ignore[union-attr]
+        unmerged = adapter is not None and not self.server_of(name)
+        return unmerged and isinstance(server, StartedServer) and not server.takes(adapter)  # type: ignore[arg-type]
 
     def _enter_at_once(self, name: str) -> Server | None:
         with self._turn:
@@ -357,7 +358,7 @@ class VLLMModel:
             server.require_base()
         if adapter is not None and name not in self._ready:
             self._check(server, adapter, merged=bool(key))
-            self._ready.add(name)
+            self._ready[name] = time.monotonic()
         return server
 
     def _still_open(self, closings: int) -> None:
@@ -390,7 +391,10 @@ class VLLMModel:
             self.told(f"{adapter.name} comes without a probe: that it is applied was not checked")
             return
         ids = self.tokenizer.apply_chat_template(row.messages, add_generation_prompt=True)["input_ids"]
-        found = probe(server.client, adapter.name, row, self.base.id if merged else server.name, ids)
+        client, base = server.client, self.base.id if merged else server.name
+        found = probe(client, adapter.name, row, base, ids)
+        if isinstance(server, AttachedServer):
+            require_apart(client, adapter.name, row, base)
         self.probed[adapter.name] = found
         self.told(
             f"probe of {adapter.name}: a reply it has learnt has log-probability {found['adapter_logprob']:.2f}, "
@@ -417,11 +421,12 @@ class VLLMBackend:
         attempt = 0
         while True:
             with self.model.serving(self.adapter) as server:
+                began = time.monotonic()
                 asker = self.model.asker(self.adapter, server, self.engine)
                 try:
                     return asker.complete(self._asked(request, asker.lm), rollout)
                 except LMError as error:
-                    if not self.model.has_failed(server, error, attempt):
+                    if not self.model.has_failed(server, error, attempt, began):
                         raise
             attempt += 1
 
@@ -429,12 +434,13 @@ class VLLMBackend:
         attempt = 0
         while True:
             async with self.model.aserving(self.adapter) as server:
+                began = time.monotonic()
                 asker = self.model.asker(self.adapter, server, self.engine)
                 try:
                     return await asker.acomplete(self._asked(request, asker.lm), rollout)
                 except LMError as error:
                     loop = asyncio.get_running_loop()
-                    if not await loop.run_in_executor(_LOOKING, self.model.has_failed, server, error, attempt):
+                    if not await loop.run_in_executor(_LOOKING, self.model.has_failed, server, error, attempt, began):
                         raise
             attempt += 1
 

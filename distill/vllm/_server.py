@@ -12,12 +12,14 @@ from pathlib import Path
 import httpx
 
 from divcon.distill.embedded import Precision
+from divcon.distill.vllm._adapters import Adapter
 from divcon.distill.vllm._client import ServerClient, client_of, is_loopback
 from divcon.distill.vllm._process import HOST, ServerDied, ServerError, ServerProcess, free_port
 from divcon.distill.vllm._settings import Installation, ServerSettings
 
 Told = Callable[[str], None]
 _PORTS = 3  # attempts to get a port
+_SLOTS = 4  # adapters that a server computes with at a time; on a GPU each takes memory
 
 
 class StartedServer:
@@ -32,6 +34,9 @@ class StartedServer:
         lora_rank: The largest rank it is to take; None for a server without LoRA.
         log: Where its output goes.
         precision: What it computes in; vLLM's own choice by default.
+
+    Raises:
+        ServerError: `max-loras` in the settings leaves the base no slot of its own, on a CPU.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class StartedServer:
         self.name = name
         self.adapters = dict(adapters)
         self.lora_rank = lora_rank
+        self.slots = self._slots()
         self.log = log
         self.died_before = 0
         self._cancelled = threading.Event()
@@ -69,6 +75,30 @@ class StartedServer:
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.running
+
+    def takes(self, adapter: Adapter) -> bool:
+        """Whether an adapter can be served unmerged without starting it anew."""
+        if adapter.server_rank > (self.lora_rank or 0):
+            return False
+        return not self.installation.on_cpu or adapter.name in self.adapters or len(self.adapters) + 1 < self.slots
+
+    def _slots(self) -> int:
+        """How many adapters it computes with at a time.
+
+        vLLM 0.32 on a CPU computes a request to the base with whatever stands in the last slot, where it shares a
+        batch with a request to an adapter. So one more slot than there are adapters stays empty there.
+        """
+        needed = len(self.adapters) + 1
+        given = self.settings.arguments.get("max-loras")
+        if not self.installation.on_cpu:
+            return int(given) if given else max(1, min(len(self.adapters), _SLOTS))
+        if self.lora_rank is not None and given and int(given) < needed:
+            raise ServerError(
+                f"max-loras is {given}, and {len(self.adapters)} adapters on a CPU take {needed}: vLLM would answer "
+                "requests to the base with the adapter in the last slot.",
+                "Leave max-loras out, or serve the adapters merged.",
+            )
+        return int(given) if given else max(needed, _SLOTS)
 
     def healthy(self) -> bool:
         """Whether it says that it is well; a server whose engine has died doesn't."""
@@ -139,8 +169,8 @@ class StartedServer:
             words.append("--enable-lora")
             if "max-lora-rank" not in given:
                 words += ["--max-lora-rank", str(self.lora_rank)]
-            if "max-loras" not in given and len(self.adapters) > 1:
-                words += ["--max-loras", str(min(len(self.adapters), 4))]
+            if "max-loras" not in given:
+                words += ["--max-loras", str(self.slots)]
             if self.adapters:
                 words += ["--lora-modules", *(f"{name}={folder.resolve()}" for name, folder in self.adapters.items())]
         if self.installation.on_cpu and "enforce-eager" not in self.settings.arguments:

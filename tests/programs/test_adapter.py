@@ -58,6 +58,26 @@ def test_demos_are_rendered_as_turns() -> None:
     assert messages[2]["content"] == "1. B is what?"
 
 
+@pytest.mark.parametrize("adapter", [CompactAdapter(), ChatAdapter()])
+def test_a_demo_without_optional_inputs_is_whole_and_one_without_its_question_is_not(adapter: dspy.Adapter) -> None:
+    demos = [{"question": "A?", "subquestions": Subquestions(["B is what?"])}, {"context": PASSAGE, "answer": "B"}]
+    for context in (None, PASSAGE):
+        whole = adapter.format(Decompose, demos[:1], {"question": QUESTION, "context": context})
+        assert "not supplied" not in str(whole)
+        assert "context" not in whole[1]["content"]
+        assert "A?" in whole[1]["content"]
+    lacking = adapter.format(Reason, demos[1:], {"question": QUESTION})
+    assert lacking[1]["content"].startswith("This is an example of the task, though some input or output fields")
+
+
+def test_the_chat_form_shows_subquestions_as_text_wherever_they_stand() -> None:
+    asked = Subquestions(["How many?", "And then?"])
+    system, user = ChatAdapter().format(Solve, [], {"question": QUESTION, "subquestions": asked})
+    assert "Subquestions" not in system["content"]
+    assert "No decomposition" not in system["content"]
+    assert "[[ ## subquestions ## ]]\n1. How many?\n2. And then?\n" in user["content"]
+
+
 @pytest.mark.parametrize(
     "reply",
     [

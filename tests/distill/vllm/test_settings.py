@@ -149,6 +149,25 @@ def test_a_cpu_without_bfloat16_serves_float32_unless_told_otherwise(
     assert VLLMModel(tiny_base, ServerSettings(api_base="http://127.0.0.1:1/v1")).precision is None
 
 
+def test_the_base_has_a_slot_of_its_own_on_a_cpu(adapter: Path, tiny_base: Base, tmp_path: Path) -> None:
+    """vLLM computes the base's requests with the adapter in the last slot there, where both share a batch."""
+    others = [altered(adapter, tmp_path / str(i), lora_alpha=i + 1) for i in range(5)]
+    for count, slots in ((1, 4), (3, 4), (4, 5), (5, 6)):
+        served = model(tiny_base, "lora")
+        names = [served.add(other) for other in others[:count]]
+        server = served._made("")
+        assert f"--max-loras {slots}" in " ".join(server.command())  # type: ignore[union-attr]
+        more = read_adapter(others[4], tiny_base)
+        assert server.takes(more) == (count < 3 or more.name in names)  # type: ignore[union-attr]
+    few = model(tiny_base, "lora", arguments={"max-loras": 1})
+    few.add(others[0])
+    with pytest.raises(ServerError, match="max-loras is 1, and 1 adapters on a CPU take 2"):
+        few._made("")
+    on_gpu = model(tiny_base, "lora", cpu=False, arguments={"max-loras": 1})
+    on_gpu.add(others[0])
+    assert on_gpu._made("").takes(read_adapter(others[1], tiny_base))  # type: ignore[union-attr]
+
+
 def test_a_rank_over_what_the_server_takes_is_refused_before_it_starts(adapter: Path, tiny_base: Base) -> None:
     strict = {"arguments": {"max-lora-rank": 1}}
     with pytest.raises(ServerError, match="rank 4, and the server is to take 1"):

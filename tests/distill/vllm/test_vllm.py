@@ -35,6 +35,7 @@ from divcon.distill.vllm import (
     VLLMModel,
     probe,
 )
+from divcon.distill.vllm._client import require_apart
 from divcon.distill.vllm._provider import VLLMProvider, vllm_lm
 from divcon.programs import LEARNT, DivideAndConquer
 from divcon.signatures import Subquestions, list_pattern
@@ -230,6 +231,23 @@ def test_every_failure_of_the_probe_has_its_own_message(unmerged: VLLMModel, stu
             probe(client, server.name, row, server.name)
 
 
+def test_adapters_are_probed_and_kept_apart_while_their_server_answers_others(
+    unmerged: VLLMModel, student: Path
+) -> None:
+    """vLLM's CPU build dies of a request for `prompt_logprobs` that meets another one, where an adapter is loaded."""
+    name, row = unmerged.add(student), read_probe(student)
+    assert row is not None
+    with unmerged.serving(name) as server, ThreadPoolExecutor(2) as pool:
+        asked = [request(f"Tell a long story of town {i}.", max_tokens=60) for i in range(2)]
+        replies = [pool.submit(unmerged.backend(name).complete, one, 0) for one in asked]
+        found = probe(server.client, name, row, server.name)
+        require_apart(server.client, name, row, server.name)
+        assert all(reply.result().message.text for reply in replies)
+        assert server.running and server.healthy() and server.died_before == 0
+        alone = probe(server.client, name, row, server.name)
+    assert alone == pytest.approx(found, abs=0.5)
+
+
 def test_a_rank_that_a_running_server_doesnt_take_is_named(planner: Run, unmerged: VLLMModel, student: Path) -> None:
     with unmerged.serving() as server:
         attached = VLLMModel(planner.base, ServerSettings(api_base=server.api_base))
@@ -282,6 +300,18 @@ def test_calls_on_one_passage_share_their_prefix(unmerged: VLLMModel) -> None:
             unmerged.backend().complete(request(messages, max_tokens=4), 0)
         more_hits, more_queries = cached()
     assert (more_hits - hits) / (more_queries - queries) > 0.4  # the second of two prompts, nearly whole
+
+
+def test_a_server_that_mixes_base_and_adapters_is_refused(planner: Run, unmerged: VLLMModel, student: Path) -> None:
+    """The last test of this server: vLLM doesn't empty a slot again whose adapter is unloaded."""
+    with unmerged.serving() as server:
+        attached = VLLMModel(planner.base, ServerSettings(api_base=server.api_base))
+        last = attached.add(retrained(student, "last"))
+        while len(names := server.client.names()) <= server.slots:
+            server.client.load_adapter(f"more-{len(names)}", student)
+        with pytest.raises(ProbeError, match=r"computes requests to '.*SmolLM2.*' with an adapter") as caught:
+            attached.start(last)
+        assert "--max-loras" in caught.value.remedy
 
 
 # ---- servers that don't come up
