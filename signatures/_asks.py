@@ -40,8 +40,10 @@ class Solve(dspy.Signature):
 
     context: str | None = dspy.InputField(default=None, desc="what the question is about")
     question: str = dspy.InputField(desc="the question to answer in the end")
-    subquestions: Subquestions | None = dspy.InputField(default=None, desc="to answer on the way")
-    sub_answers: str = dspy.OutputField(desc="the steps, a numbered one for each subquestion")
+    subquestions: Subquestions | None = dspy.InputField(default=None, desc="hints to the steps")
+    sub_answers: str = dspy.OutputField(
+        desc="the steps that lead to the answer, as many and as long as they need to be"
+    )
     answer: str = dspy.OutputField(desc="the final answer alone")
 
 

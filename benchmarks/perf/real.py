@@ -29,7 +29,7 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from divcon.benchmarks import Arm, agreement, differences, evaluate_arms, grade_number, summarize_arm
 from divcon.benchmarks.tasks import gsm8k_items, public_items
 from divcon.distill import LMBackend, RunStore, StoredEngine, fingerprint, role_lm
-from divcon.programs import ChainOfThought, CompactAdapter, Direct, DivideAndConquer, Item, RolePredict
+from divcon.programs import ChainOfThought, ChatAdapter, CompactAdapter, Direct, DivideAndConquer, Item, RolePredict
 from divcon.signatures import Reason, Subquestions, SubquestionsError, read_answer
 
 PLAINLY = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -156,6 +156,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["gsm8k", "svamp"])
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--dtype", default="unknown", help="what the server computes in; written into the results")
+    parser.add_argument("--adapter", choices=("compact", "chat"), default="compact", help="the form of the prompts")
     parser.add_argument("--store", type=Path, default=Path("runs") / "real")
     parser.add_argument("--before", type=Path)
     parser.add_argument("--output", type=Path)
@@ -169,23 +170,35 @@ def main() -> None:
         engine = StoredEngine(LMBackend(inner), role, inner.model, store, identity=given.model)
         return role_lm(engine, temperature=0.0, max_tokens=max_tokens)
 
+    form = ChatAdapter() if given.adapter == "chat" else CompactAdapter()
     solver, planner = lm("solver", 512), lm("decomposer", 160)
-    found: dict[str, Any] = {"model": given.model, "dtype": given.dtype, "questions": given.questions, "seed": SEED}
+    found: dict[str, Any] = {
+        "model": given.model,
+        "dtype": given.dtype,
+        "adapter": given.adapter,
+        "questions": given.questions,
+        "seed": SEED,
+    }
     for name in given.sets:
         items, plans = questions(name, given.data, given.questions)
         programs: dict[str, tuple[str, dspy.Module]] = {
             "plain": ("Asked plainly, for steps and a boxed answer", Plain(solver)),
-            "direct": ("Direct", Direct(solver)),
-            "cot": ("Chain of thought", ChainOfThought(solver)),
-            "own": ("Two-stage, the model's own plans", DivideAndConquer(planner, solver)),
+            "direct": ("Direct", Direct(solver, adapter=form)),
+            "cot": ("Chain of thought", ChainOfThought(solver, adapter=form)),
+            "own": ("Two-stage, the model's own plans", DivideAndConquer(planner, solver, adapter=form)),
         }
-        for whose, known in plans.items():
+        for whose, known in plans.items() if given.adapter == "compact" else ():  # recorded as plain lists
             engine = StoredEngine(Plans(known), "decomposer", whose, None)
             written = role_lm(engine, temperature=0.0, max_tokens=160)
             label = f"Two-stage, {'ChatGPT' if whose == 'recorded' else 'people'}'s plans"
-            programs[whose] = (label, DivideAndConquer(written, solver, max_subquestions=8))
+            programs[whose] = (label, DivideAndConquer(written, solver, max_subquestions=8, adapter=form))
         arms = [
-            Arm(arm, program, fingerprint(name, arm, program.solve.prompt(question="?")), label)
+            Arm(
+                arm,
+                program,
+                fingerprint(name, arm, *(role.prompt(question="?") for role in program.predictors())),
+                label,
+            )
             for arm, (label, program) in programs.items()
         ]
         answers = evaluate_arms(
@@ -222,7 +235,8 @@ def main() -> None:
             "salvaged": salvaged_questions(records["own"], records["cot"]),
             "whole": {"questions": len(alike), "same_as_chain_of_thought": same},
         }
-    found["published"] = published(given.data)
+    if given.adapter == "compact":
+        found["published"] = published(given.data)
     if given.before:
         found["before"] = json.loads(given.before.read_text(encoding="utf-8"))
     write(given.output, found)

@@ -87,6 +87,13 @@ def test_the_figures_of_the_page_on_prompts_are_the_recorded_ones(root: Path) ->
             for how in ("refused", "salvaged")
         )
         assert f"| {student} | {' | '.join(used)} | {' | '.join(agreed)} |" in page, student
+    chat = json.loads((root / "benchmarks" / "results" / "perf-real-chat.json").read_text())
+    arms = {arm["name"]: arm for arm in chat["gsm8k"]["arms"]}
+    shown = [f"{100 * arms[name]['accuracy']:.1f} %" for name in ("cot", "own", "plain")]
+    assert "chain of thought {}, two-stage with its own plans {}, asked plainly {}.".format(*shown) in page
+    assert "the model writes 93\ntokens behind a plan and 179 without one" in page
+    assert (arms["cot"]["unreadable"], arms["own"]["unreadable"], chat["questions"]) == (0, 0, 60)
+    assert [round(arms[name]["tokens_a_question"]["solver"]["output_tokens"]) for name in ("own", "cot")] == [93, 179]
     # What was to be reached.
     for name in ("gsm8k", "svamp"):
         arms = {arm["name"]: arm for arm in recorded[name]["arms"]}
@@ -96,6 +103,25 @@ def test_the_figures_of_the_page_on_prompts_are_the_recorded_ones(root: Path) ->
         assert arms["direct"]["tokens_a_question"]["solver"]["output_tokens"] <= 20
         whole = recorded[name]["whole"]
         assert whole["questions"] == whole["same_as_chain_of_thought"]
+
+
+def test_what_the_readme_says_of_an_untrained_model_was_recorded(root: Path) -> None:
+    recorded = json.loads((root / "benchmarks" / "results" / "perf-real.json").read_text())
+    said = " ".join((root / "README.md").read_text(encoding="utf-8").split())
+    used, direct, minus = [], [], []
+    for name in ("gsm8k", "svamp"):
+        arms = {arm["name"]: arm for arm in recorded[name]["arms"]}
+        used.append(f"{100 * arms['own']['plans_used']:.0f}")
+        direct.append(f"{arms['direct']['tokens_a_question']['solver']['output_tokens']:.0f}")
+        [found] = [row for row in recorded[name]["differences"] if (row["a"], row["b"]) == ("own", "cot")]
+        low, high = found["ci95"]
+        minus.append((100 * found["difference"], 100 * low, 100 * high))
+        asked = [arm["unreadable"] for key, arm in arms.items() if key != "plain"]
+        assert max(asked) <= 1
+    assert f"could be used in {used[0]} and {used[1]} % of the questions" in said
+    assert f"the direct answer took {direct[0]} and {direct[1]} tokens" in said
+    (one, low, high), (other, below, above) = minus
+    assert f"was {one:+.1f} points ({low:+.1f} to {high:+.1f}) and {other:+.1f} ({below:+.1f} to {above:+.1f})" in said
 
 
 def commands(root: Path) -> list[list[str]]:
