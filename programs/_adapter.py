@@ -7,6 +7,7 @@ the first output's text followed by one labelled line for each further output.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -45,11 +46,9 @@ class _Adapter(dspy.ChatAdapter):
         """
         messages: list[dict[str, Any]] = []
         for demo in demos:
-            shown = signature
-            for name, field in signature.input_fields.items():
-                if demo.get(name) is None and not field.is_required():
-                    shown = shown.delete(name)
-            messages += super().format_demos(shown, [demo])
+            fields = signature.input_fields.items()
+            lacking = tuple(name for name, field in fields if demo.get(name) is None and not field.is_required())
+            messages += super().format_demos(_without(signature, lacking), [demo])
         return messages
 
 
@@ -256,6 +255,15 @@ class ChatAdapter(_Adapter):
         return values
 
 
+@functools.lru_cache(maxsize=256)  # making a signature takes longer than all the rest of a prompt
+def _without(signature: type[dspy.Signature], names: tuple[str, ...]) -> type[dspy.Signature]:
+    """The signature without these fields."""
+    for name in names:
+        signature = signature.delete(name)
+    return signature
+
+
+@functools.lru_cache(maxsize=256)
 def _as_text(signature: type[dspy.Signature]) -> type[dspy.Signature]:
     """The signature with text where it has subquestions."""
     for name, field in signature.fields.items():

@@ -1,4 +1,4 @@
-"""What a CPU does fast: float32 against bfloat16, and threads that spin against threads that sleep.
+"""What a CPU does fast: float32 against bfloat16, and threads that spin long, briefly or not at all while they wait.
 
 Usage: python benchmarks/perf/cpu.py [--rounds N] [--output FILE]
 
@@ -23,13 +23,15 @@ from typing import Any
 
 from _common import timed, write
 
+from divcon.distill.embedded._waiting import BRIEFLY
+
 ROWS, TOKENS = 4, 160  # of a training step
 READ_ROWS, READ_TOKENS = 8, 128
 DECODED_ROWS, CACHED = 32, 128
 STEPS = 5  # of training or decoding, which are timed one by one
 CAP = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}
-# libgomp spins 300,000 times where nothing is said; divcon says it, so here it is said again.
-WAITS = {"spinning": {"GOMP_SPINCOUNT": "300000"}, "asleep": {"OMP_WAIT_POLICY": "PASSIVE"}}
+# libgomp spins 300,000 times where nothing is said.
+WAITS = {"spinning": {"GOMP_SPINCOUNT": "300000"}, "briefly": BRIEFLY, "asleep": {"OMP_WAIT_POLICY": "PASSIVE"}}
 
 
 def works(precision: str) -> dict[str, Callable[[], None]]:
@@ -145,7 +147,7 @@ def waits(rounds: int) -> dict[str, Any]:
     medians = {
         kind: {name: statistics.median(run[name] for run in runs) for name in runs[0]} for kind, runs in seconds.items()
     }
-    alone = medians[1, "asleep", False]
+    alone = medians[1, "briefly", False]
     return {
         f"{'beside a busy core' if busy else 'alone'}, {threads} thread{'s' * (threads > 1)}, {wait}": {
             name: {"seconds": round(took, 4), "over_one_thread_alone": round(took / alone[name], 2)}

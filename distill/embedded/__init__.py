@@ -13,11 +13,11 @@ from divcon.distill.embedded._base import (
 )
 from divcon.distill.embedded._precision import Precision, WantedPrecision, cpu_has_bfloat16, precision
 from divcon.distill.embedded._steady import steady_threads
-from divcon.distill.embedded._waiting import inherited, wait_asleep
+from divcon.distill.embedded._waiting import inherited, wait_briefly
 from divcon.distill.embedded._weights import LOADING, GGUFError, convert_gguf, whole_folder
 
 # Here, because whatever of this package imports torch imports this first.
-wait_asleep()
+wait_briefly()
 
 __all__ = [
     "EMBEDDED_BASE_ID",

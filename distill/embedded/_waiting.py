@@ -1,7 +1,9 @@
-"""Waiting: OpenMP's threads sleep between two operations instead of spinning.
+"""Waiting: OpenMP's threads spin briefly between two operations, and then sleep.
 
-libgomp has them spin for what comes next, on cores that somebody else may need: with two threads and one busy core a
-training step took six times what one thread took. It reads its settings once, when torch loads it.
+libgomp has them spin long for what comes next, on cores that somebody else may need. Beside one busy core, two threads
+took more than twice as long for a training step as one thread did. Threads that sleep at once took a quarter longer
+alone. To spin a thousand times costs little of either (benchmarks/results/perf-cpu.json). libgomp reads this once, when
+torch loads it.
 """
 
 from __future__ import annotations
@@ -9,16 +11,17 @@ from __future__ import annotations
 import os
 
 _CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+BRIEFLY = {"GOMP_SPINCOUNT": "1000"}
 _OURS: dict[str, str] = {}
 
 
-def wait_asleep() -> None:
-    """Have the threads of this process sleep while they wait, where its environment doesn't say how they are to.
+def wait_briefly() -> None:
+    """Have the threads of this process spin briefly while they wait, where its environment doesn't say how long.
 
     To be called before torch is first imported; afterwards it changes nothing.
     """
     if not any(name in os.environ for name in _CHOICES):
-        _OURS["OMP_WAIT_POLICY"] = "PASSIVE"
+        _OURS.update(BRIEFLY)
         os.environ.update(_OURS)
 
 

@@ -27,14 +27,14 @@ def test_importing_divcon_alone_does_not_even_load_dspy() -> None:
 
 @pytest.mark.parametrize(
     ("given", "found"),
-    [({}, "PASSIVE None"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE ACTIVE"), ({"GOMP_SPINCOUNT": "9"}, "None None")],
+    [({}, "1000 None"), ({"GOMP_SPINCOUNT": "9"}, "9 9"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None None")],
 )
-def test_threads_wait_asleep_where_the_user_chose_nothing_and_other_programs_as_they_did(
+def test_threads_spin_briefly_where_the_user_chose_nothing_and_other_programs_as_they_did(
     given: dict[str, str], found: str
 ) -> None:
     code = """
 import os, divcon.distill.embedded as embedded
-print(os.environ.get("OMP_WAIT_POLICY"), embedded.inherited().get("OMP_WAIT_POLICY"))
+print(os.environ.get("GOMP_SPINCOUNT"), embedded.inherited().get("GOMP_SPINCOUNT"))
 """
     clean = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")}
     done = subprocess.run(

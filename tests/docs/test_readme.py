@@ -285,3 +285,17 @@ def test_the_figures_of_the_vllm_page_are_the_recorded_ones(root: Path) -> None:
     assert served["program_against_raw_http"]["share"] >= 0.9
     assert client["kinds"]["evaluation"]["busy"] >= 0.9
     assert client["added_ms_a_call"]["evaluation"] <= 2
+
+
+def test_what_is_done_on_a_cpu_is_what_was_measured_to_be_fast(root: Path) -> None:
+    recorded = json.loads((root / "benchmarks" / "results" / "perf-cpu.json").read_text())
+    for work in ("train", "read"):
+        assert recorded["precision"][work]["bfloat16_over_float32"] < 1
+        assert recorded["precision_without_instructions"][work]["bfloat16_over_float32"] > 1
+    steps = {kind: found["train"]["over_one_thread_alone"] for kind, found in recorded["waiting"].items()}
+    briefly, spinning, asleep = (
+        {where: steps[f"{where}, 2 threads, {how}"] for where in ("alone", "beside a busy core")}
+        for how in ("briefly", "spinning", "asleep")
+    )
+    assert briefly["alone"] < asleep["alone"]
+    assert briefly["beside a busy core"] < spinning["beside a busy core"]
