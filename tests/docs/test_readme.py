@@ -180,6 +180,17 @@ def test_the_table_is_the_recorded_run(root: Path) -> None:
         if arm["name"] not in ("direct", "cot"):
             rates = (f"{100 * arm[name]:.0f} %" for name in ("whole_rate", "salvaged_rate", "fell_back_rate"))
             assert f"| {' | '.join(rates)} |" in line
+    said = " ".join(readme.split())
+    for other, words in (("untuned", "the untuned student by"), ("sd-t", "SD-T by"), ("cot", "chain of thought by")):
+        [found] = [row for row in recorded["differences"] if {row["a"], row["b"]} == {"sd-r", other}]
+        # The row is the first minus the second.
+        low, high = sorted((100 * found["ci95"][0], 100 * found["ci95"][1]))
+        shown = (
+            (100 * found["difference"], low, high)
+            if found["a"] == "sd-r"
+            else (-100 * found["difference"], -high, -low)
+        )
+        assert "{} {:+.1f} points ({:+.1f} to {:+.1f})".format(words, *shown) in said
 
 
 def test_the_gsm8k_table_is_the_recorded_run(root: Path) -> None:
