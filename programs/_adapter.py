@@ -48,7 +48,7 @@ class _Adapter(dspy.ChatAdapter):
         for demo in demos:
             fields = signature.input_fields.items()
             lacking = tuple(name for name, field in fields if demo.get(name) is None and not field.is_required())
-            messages += super().format_demos(_without(signature, lacking), [demo])
+            messages += super().format_demos(_without(signature, lacking), [demo])  # type: ignore[arg-type]
         return messages
 
 
@@ -219,7 +219,7 @@ class ChatAdapter(_Adapter):
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
     ) -> list[dict[str, Any]]:
         *shown, given = [{name: _text(value) for name, value in dict(one).items()} for one in (*demos, inputs)]
-        messages: list[dict[str, Any]] = super().format(_as_text(signature), shown, given)
+        messages: list[dict[str, Any]] = super().format(_as_text(signature), shown, given)  # type: ignore[arg-type]
         return messages
 
     def format_user_message_content(
@@ -235,7 +235,7 @@ class ChatAdapter(_Adapter):
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         answered = ends_in_answer(signature)
-        raw = _as_text(signature)
+        raw = _as_text(signature)  # type: ignore[arg-type]
         try:
             values = super().parse(raw, completion)
         except AdapterParseError:
