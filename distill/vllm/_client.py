@@ -16,6 +16,7 @@ import openai
 from divcon.distill._probe import ProbeRow
 from divcon.distill.vllm._process import ServerError
 
+_BESIDE = 64  # tokens that an adapter writes while the base is asked beside it
 _SCORED = 8  # tokens of a reply that a probe asks for, each in a request
 
 
@@ -140,6 +141,13 @@ class ServerClient:
             )
         return sum(found)
 
+    def write(self, model: str, prompt: list[int], tokens: int) -> None:
+        """Have so many tokens written after a prompt, and drop them."""
+        with self._explained("write"):
+            self._openai.completions.create(
+                model=model, prompt=prompt, max_tokens=tokens, temperature=0.0, extra_body={"ignore_eos": True}
+            )
+
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
         try:
@@ -243,10 +251,12 @@ def require_apart(client: ServerClient, name: str, row: ProbeRow, base: str) -> 
     if base not in client.names():
         return
     reply = row.completion_ids[:_SCORED]
-    with ThreadPoolExecutor(2) as pool:
-        together = pool.map(lambda model: client.logprob(model, row.prompt_ids, reply), (name, base))
-        adapter, beside = together
-    alone = client.logprob(base, row.prompt_ids, reply)
+    with ThreadPoolExecutor(1) as pool:
+        # It writes for longer than the base is asked, so that they share batches.
+        writing = pool.submit(client.write, name, row.prompt_ids, _BESIDE)
+        beside = client.logprob(base, row.prompt_ids, reply)
+        writing.result()
+    alone, adapter = (client.logprob(model, row.prompt_ids, reply) for model in (base, name))
     if beside - alone > (adapter - alone) / 4:
         raise ProbeError(
             f"The server at {client.api_base} computes requests to '{base}' with an adapter, where it answers one to "
