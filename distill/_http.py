@@ -229,6 +229,8 @@ class LMBackend:
             return await self._heard(request, rollout, call, None)
         except LMStreamAssemblyError as error:
             if pace.streams or listener.tokens:
+                if not listener.tokens:
+                    pace.streams = None  # perhaps another server has its address now: found out again
                 raise LMTransportError(f"the reply broke off: {error.message}", model=self.lm.model) from error
         except LMInvalidRequestError as error:
             about_it = isinstance(error, (ContextWindowExceededError, LMUnsupportedModelError))

@@ -182,3 +182,8 @@ def pace_of(endpoint: str) -> Pace:
     if pace is None:
         pace = _paces[endpoint] = Pace()
     return pace
+
+
+def forget_pace(endpoint: str) -> None:
+    """Forget what is known of an endpoint: another server has started at its address."""
+    _paces.pop(endpoint, None)

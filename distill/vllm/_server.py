@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from divcon.distill._pace import forget_pace
 from divcon.distill.embedded import Precision
 from divcon.distill.vllm._adapters import Adapter
 from divcon.distill.vllm._client import ServerClient, client_of, is_loopback
@@ -135,6 +136,7 @@ class StartedServer:
 
     def _start_once(self, told: Told | None) -> None:
         self._port = free_port(self.settings.port)
+        forget_pace(self.api_base)
         self._process = ServerProcess(self.command(), self.environment(), self.log, f"vLLM with {self.name}")
         next_word = 10.0
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from divcon.distill._pace import MOST, Pace, pace_of
+from divcon.distill._pace import MOST, Pace, forget_pace, pace_of
 from divcon.distill._traffic import Call
 
 
@@ -157,6 +157,12 @@ def test_all_who_ask_an_endpoint_share_its_pace() -> None:
     del one
     gc.collect()
     assert pace_of("http://127.0.0.1:1/v1").limit == MOST, "nobody holds it, so it is forgotten"
+
+
+def test_nothing_is_known_of_a_server_that_has_started_at_the_address_of_another() -> None:
+    one = pace_of("http://127.0.0.1:1/v1")
+    forget_pace("http://127.0.0.1:1/v1")
+    assert pace_of("http://127.0.0.1:1/v1") is not one
 
 
 def test_a_quick_server_is_known_after_some_replies_and_a_slow_one_at_once(clock: Clock) -> None:

@@ -12,8 +12,10 @@ import dspy
 import pytest
 
 from divcon.distill import Base
+from divcon.distill._pace import pace_of
 from divcon.distill.vllm import Installation, ServerDied, ServerError, ServerSettings, VLLMModel
 from divcon.distill.vllm._client import is_loopback
+from divcon.distill.vllm._process import free_port
 
 STAND_IN = Path(__file__).parents[2] / "support" / "vllm_stand_in.py"
 
@@ -63,6 +65,13 @@ def test_a_server_starts_with_the_first_call_and_serves_the_others(make: Callabl
     model.close()
     assert backend.complete(request("x"), 0).message.text
     assert len(starts()) == 2
+
+
+def test_a_server_is_not_taken_for_the_one_that_had_its_address_before(make: Callable) -> None:
+    port = free_port(None)
+    before = pace_of(f"http://127.0.0.1:{port}/v1")
+    before.streams = True
+    assert make("ok", port=port).backend().complete(request("1?"), 0).message.text == "tests/tiny-llama says so"
 
 
 @pytest.mark.parametrize("what", ["dies:20", "engine-dies:20"])
