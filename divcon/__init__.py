@@ -6,7 +6,6 @@ Names are loaded on first use, so that `import divcon` costs nothing: neither DS
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,11 +40,6 @@ if TYPE_CHECKING:
     from divcon.signatures import Decompose, DivconError, Solve, SolveStep, Subquestions, read_answer
 
 __version__ = "0.1.0"
-
-# Python started in the repository's root finds this folder before the installed package; the rooms stand beside it.
-_checkout = Path(__file__).parent.parent
-if (_checkout / "pyproject.toml").is_file():
-    __path__.append(str(_checkout))
 
 _WHERE = {
     "Pipeline": "_config",

@@ -17,7 +17,7 @@ from divcon.signatures._asks import (
     list_pattern,
 )
 from divcon.signatures._demonstrations import demonstrations
-from divcon.signatures._errors import DivconError, SubquestionsError, refusal
+from divcon.signatures._errors import DivconError, FatalError, SubquestionsError, refusal
 from divcon.signatures._framing import thinks_still, without_thinking
 from divcon.signatures._subquestions import NO_DECOMPOSITION, Subquestions
 
@@ -31,6 +31,7 @@ __all__ = [
     "Conclude",
     "Decompose",
     "DivconError",
+    "FatalError",
     "FollowUp",
     "Reading",
     "Reason",

@@ -5,7 +5,9 @@ It lives in the lowest room because every room above raises its own kinds.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pydantic import ValidationError
 
@@ -16,12 +18,32 @@ class DivconError(Exception):
     Args:
         problem: What is wrong and where.
         remedy: What the reader can do about it.
+
+    Attributes:
+        code: Names the kind of error for programs: the class's name in lower case with hyphens, without `Error`. It
+            stays the same where the words of a message change.
+
+    Examples:
+        >>> SubquestionsError("empty", "The reply is empty.").code
+        'subquestions'
     """
+
+    code: ClassVar[str] = "divcon"
+
+    def __init_subclass__(cls, **more: object) -> None:
+        super().__init_subclass__(**more)
+        if "code" not in vars(cls):
+            words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z]+", cls.__name__.removesuffix("Error"))
+            cls.code = "-".join(words).lower()
 
     def __init__(self, problem: str, remedy: str = "") -> None:
         self.problem = problem
         self.remedy = remedy
         super().__init__(f"{problem} {remedy}".strip())
+
+
+class FatalError(DivconError):
+    """An error after which a run can't go on: every further call would fail in the same way, or couldn't be kept."""
 
 
 def refusal(error: ValidationError) -> str:

@@ -17,14 +17,14 @@ from pathlib import Path
 import httpx
 
 from divcon.distill.embedded import inherited
-from divcon.signatures import DivconError
+from divcon.signatures import FatalError
 
 HOST = "127.0.0.1"  # nothing here listens anywhere else
 _TAIL = 15  # lines of the log that an error shows
 _POLL = 0.2  # seconds between two looks at a server that is starting
 
 
-class ServerError(DivconError):
+class ServerError(FatalError):
     """A model server that can't be started, reached or used."""
 
 

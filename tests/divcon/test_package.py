@@ -51,13 +51,26 @@ def test_every_public_name_is_there() -> None:
         divcon.nothing  # noqa: B018
 
 
+def test_the_rooms_are_importable_under_one_name_alone(root: Path) -> None:
+    """Also where Python starts in the repository, whose folders stand beside the package."""
+    code = """
+import importlib.util as u, divcon
+print(*(name for name in ("tests", "examples", "divcon", "docs") if u.find_spec(f"divcon.{name}")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+    assert len(divcon.__path__) == 1
+
+
 def test_the_wheel_holds_one_package_its_data_and_nothing_else_at_top_level(root: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
     source = tmp_path / "source"
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=root, capture_output=True, text=True)
     for name in listed.stdout.splitlines():
-        if (root / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        if (root / name).is_symlink():
+            (source / name).symlink_to((root / name).readlink())
+        elif (root / name).is_file():
             (source / name).write_bytes((root / name).read_bytes())
     subprocess.run([*command, str(source)], check=True)
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()

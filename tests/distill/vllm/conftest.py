@@ -43,8 +43,8 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def unmerged(planner: Run, student: Path, vllm_python: Path, logs: Path) -> Iterator[VLLMModel]:
-    """A server of base and student, unmerged."""
-    settings = ServerSettings(python=vllm_python, arguments={"max-model-len": 1024})
+    """A server of base and student, unmerged, with room for the adapters that tests load into it."""
+    settings = ServerSettings(python=vllm_python, arguments={"max-model-len": 1024, "max-loras": 8})
     with VLLMModel(planner.base, settings, adapter="lora", log=logs / "unmerged") as model:
         model.start(model.add(student))
         yield model

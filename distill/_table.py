@@ -1,0 +1,101 @@
+"""Tables: what there is of one kind by name, ours and what installed packages add through an entry point."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar, cast
+
+from divcon.signatures import DivconError
+
+T = TypeVar("T")
+
+
+class UnknownName(DivconError, KeyError):
+    """A name that isn't in a table."""
+
+    __str__ = DivconError.__str__
+
+
+class PluginError(DivconError):
+    """An entry point whose object can't be imported, or whose name is taken."""
+
+
+class Table(Mapping[str, T], Generic[T]):
+    """Objects of one kind by name.
+
+    An object of ours may stand as `module:attribute`. Neither such an object nor one of another package is imported
+    before it is used: their names come from the packages' metadata.
+
+    Args:
+        kind: What one of them is, as messages say it: `screening rule`.
+        group: The entry-point group that other packages add to: `divcon.rules`.
+        ours: What divcon has.
+
+    Raises:
+        PluginError: A package adds a name that divcon has.
+
+    Examples:
+        >>> sizes = Table("size", "divcon.sizes", {"small": 1, "large": 2})
+        >>> sizes["small"]
+        1
+        >>> sizes["smal"]
+        Traceback (most recent call last):
+        divcon.distill._table.UnknownName: There is no size 'smal'. Did you mean small?
+    """
+
+    def __init__(self, kind: str, group: str, ours: Mapping[str, T | str]) -> None:
+        self.kind = kind
+        self.group = group
+        self._ours = dict(ours)
+        self._loaded: dict[str, T] = {}
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._ours
+        yield from self._theirs
+
+    def __len__(self) -> int:
+        return len(self._ours) + len(self._theirs)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._ours or name in self._theirs
+
+    @cached_property
+    def _theirs(self) -> dict[str, EntryPoint]:
+        found = {entry.name: entry for entry in entry_points(group=self.group)}
+        if taken := sorted(set(found) & set(self._ours)):
+            raise PluginError(
+                f"{found[taken[0]].value} adds a {self.kind} called {taken[0]}, and divcon has one of that name.",
+                f"Give it another name under {self.group}, or uninstall the package.",
+            )
+        return found
+
+    def _load(self, name: str) -> T:
+        ours = self._ours.get(name)
+        if isinstance(ours, str):
+            module, _, attribute = ours.partition(":")
+            return cast(T, getattr(importlib.import_module(module), attribute))
+        if ours is not None:
+            return ours
+        if name not in self._theirs:
+            near = difflib.get_close_matches(name, self, 1)
+            raise UnknownName(
+                f"There is no {self.kind} '{name}'.",
+                f"Did you mean {near[0]}?" if near else f"There are {', '.join(self)}.",
+            )
+        entry = self._theirs[name]
+        try:
+            return cast(T, entry.load())
+        except (ImportError, AttributeError) as error:
+            raise PluginError(
+                f"The {self.kind} {name} ({entry.value}) can't be imported: {error}.",
+                "Correct or uninstall the package that adds it.",
+            ) from error
