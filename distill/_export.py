@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from divcon.distill._manifest import prompt_hash, prompt_parts
-from divcon.distill._screen import Screened
 from divcon.distill._store import render_lines, write_whole
+from divcon.distill.screening import Screened
 from divcon.programs import Item, RolePredict
 from divcon.signatures import DivconError, Subquestions
 

@@ -29,8 +29,8 @@ from divcon.distill._bind import bind_adapter
 from divcon.distill._engine import StoredEngine, at_station, role_lm
 from divcon.distill._export import write_rows
 from divcon.distill._http import LMBackend
+from divcon.distill._jobs import overlapped
 from divcon.distill._manifest import prompt_parts, read_manifest
-from divcon.distill._overlap import overlapped
 from divcon.distill._provider import EmbeddedEngine, embedded_lm
 from divcon.distill._serve import shared_model
 from divcon.distill._store import RunStore, fingerprint

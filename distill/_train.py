@@ -82,6 +82,11 @@ class TrainSettings(BaseModel):
     seed: int = 0
     precision: WantedPrecision = "auto"
 
+    @property
+    def methods(self) -> list[str]:
+        """The methods."""
+        return [self.method]
+
     def deciding(self) -> dict[str, Any]:
         """What of them decides the adapter, for a key; without a precision that wasn't chosen."""
         return self.model_dump(exclude={"precision"} if self.precision == "auto" else None)
@@ -568,3 +573,17 @@ def _quiet() -> Iterator[None]:
 def is_trained(folder: Path) -> bool:
     """Whether `folder` holds a whole adapter."""
     return (folder / MANIFEST).is_file()
+
+
+def trained_on(folder: Path, rows: Path, settings: TrainSettings, base: Base) -> bool:
+    """Whether `folder` holds an adapter that was trained on these rows, with these settings, on this base."""
+    from divcon.distill._manifest import read_manifest
+
+    if not (is_trained(folder) and rows.is_file()):
+        return False
+    manifest = read_manifest(folder)
+    return (
+        manifest.data_hash == hashlib.sha256(rows.read_bytes()).hexdigest()
+        and TrainSettings.model_validate(manifest.settings) == settings
+        and manifest.base["revision"] == base.revision
+    )
