@@ -76,7 +76,7 @@ def _literal(text: str) -> Any:
     try:
         value = ast.literal_eval(text)
         return ast.literal_eval(f"[{text[1:-1]}]") if isinstance(value, set) else value  # a set has lost the order
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # all that literal_eval raises
         return None
 
 
