@@ -23,13 +23,14 @@ NO_DECOMPOSITION = "No decomposition."
 class Subquestions(dspy.Type):
     """An ordered list of subquestions; empty means that the question goes to the solver whole.
 
-    It renders as numbered lines, the form a small model is trained to write. Items are single lines of text.
+    It renders as numbered lines, the form that a small model is trained to write. Items are single lines of text.
 
-    Questions that end in a question mark read back from that form as they were, where they differ by more than case
-    and closing marks and hold nothing that belongs to a reply's form: Markdown bold, a chat model's control tokens or
-    think tags, invisible characters, runs of spaces, an item's number after a question mark ("How? 2. When?").
-    A question has a letter or a digit. A rendered list that is cut off anywhere is refused or read up to a whole item,
-    as long as each question is one sentence.
+    A rendered list reads back unchanged under three conditions. Every item has a letter or a digit and ends in a
+    question mark. No two items differ only by case and closing marks. No item holds what belongs to a reply's form:
+    Markdown bold, a chat model's control tokens or think tags, invisible characters, runs of spaces, or an item's
+    number after a question mark ("How? 2. When?").
+
+    A rendered list that is cut off anywhere is refused, or read up to a whole item, if each item is one sentence.
 
     Examples:
         >>> list(Subquestions.read("1. How many bags?\\n2. How many in all?"))
@@ -51,7 +52,7 @@ class Subquestions(dspy.Type):
         if isinstance(value, str):
             return {"items": read_subquestions(value)}
         if isinstance(value, dict) and isinstance(value.get("items"), tuple):
-            # From Python code; what a JSON repair left comes as a list, and only that may be shards.
+            # Python code passes a tuple. A repair of JSON leaves a list, which may hold shards of questions.
             return {"items": distinct(value["items"]) if value["items"] else ()}
         if isinstance(value, (dict, list, tuple)):
             return {"items": subquestions_in(value)}
@@ -64,16 +65,16 @@ class Subquestions(dspy.Type):
         """Read a model's reply.
 
         Raises:
-            SubquestionsError: The reply is empty, cut off, repeats itself or holds something else than subquestions.
+            SubquestionsError: The reply is empty, is cut off, repeats itself, or holds anything but subquestions.
         """
         return cls.model_construct(items=read_subquestions(reply))
 
     def render(self) -> str:
-        """Numbered lines, one a subquestion; a fixed sentence when there are none."""
+        """One numbered line for each subquestion, or `NO_DECOMPOSITION` where there are none."""
         return "\n".join(f"{i}. {item}" for i, item in enumerate(self.items, 1)) or NO_DECOMPOSITION
 
     def format(self) -> str:
-        """DSPy's hook: how the value stands in a prompt."""
+        """DSPy's hook: the value as a prompt shows it."""
         return self.render()
 
     @classmethod
