@@ -85,7 +85,7 @@ def read_answer(reply: str, *, steps: bool = False) -> Reading | None:
         '12 apples'
         >>> read_answer("#### 96\\n\\nWhat is 3 + 4?\\n#### 7").text
         '96'
-        >>> read_answer("There are 3 bags.\\nThey hold 4 each.") is None
+        >>> read_answer("First I count the bags on the table.\\nThen I count the apples in each of them.") is None
         True
     """
     try:
