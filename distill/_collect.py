@@ -11,8 +11,7 @@ from dspy.utils.exceptions import AdapterParseError
 from divcon.distill._engine import at_station
 from divcon.distill._jobs import Job, Place, Progress, Tally, here, run_jobs
 from divcon.distill._store import RunStore, Trace
-from divcon.programs import Item, ReplyCutOff, RolePredict
-from divcon.programs._divide import why_refused
+from divcon.programs import Item, ReplyCutOff, RolePredict, why_refused
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,7 @@ from divcon.distill._serve import shared_model
 from divcon.distill._store import RunStore, fingerprint
 from divcon.distill._train import TrainSettings, is_trained, train_adapter
 from divcon.distill.embedded import local_base
-from divcon.programs import ChatAdapter, CompactAdapter, ReplyCutOff, RolePredict
-from divcon.programs._divide import why_refused
+from divcon.programs import ChatAdapter, CompactAdapter, ReplyCutOff, RolePredict, why_refused
 from divcon.signatures import DivconError, Subquestions
 
 Progress = Callable[[str, int, int], None]
