@@ -11,7 +11,7 @@ from dspy.utils.exceptions import AdapterParseError
 from divcon.distill._engine import at_station
 from divcon.distill._jobs import Job, Place, Progress, Tally, here, run_jobs
 from divcon.distill._store import RunStore, Trace
-from divcon.programs import Item, ReplyCutOff, RolePredict, why_refused
+from divcon.programs import Item, RolePredict, why_refused
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ def collecting(decompose: RolePredict, samples: int, temperature: float | None) 
         try:
             prediction = decompose(question=item.question, context=item.context, config=config)
         except AdapterParseError as error:
-            reason = "cut_off" if isinstance(error, ReplyCutOff) else why_refused(error)
-            return Trace(item.id, job.sample, None, lost=reason, detail=str(error)[:500], reply=error.lm_response)
+            return Trace(
+                item.id, job.sample, None, lost=why_refused(error), detail=str(error)[:500], reply=error.lm_response
+            )
         asked = tuple(prediction.subquestions)
         return Trace(item.id, job.sample, asked, reply=prediction.subquestions.render())
 

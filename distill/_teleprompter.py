@@ -36,7 +36,7 @@ from divcon.distill._serve import shared_model
 from divcon.distill._store import RunStore, fingerprint
 from divcon.distill._train import TrainSettings, is_trained, train_adapter
 from divcon.distill.embedded import local_base
-from divcon.programs import ChatAdapter, CompactAdapter, ReplyCutOff, RolePredict, why_refused
+from divcon.programs import ChatAdapter, CompactAdapter, RolePredict, why_refused
 from divcon.signatures import DivconError, Subquestions
 
 Progress = Callable[[str, int, int], None]
@@ -237,7 +237,7 @@ class DistillDecomposer(Teleprompter):
                 try:
                     prediction = _run(program, example)
                 except AdapterParseError as error:
-                    return "cut_off" if isinstance(error, ReplyCutOff) else why_refused(error)
+                    return why_refused(error)
                 trace = list(dspy.settings.trace)
             # Attempts that the program threw away (BestOfN) are in no trace.
             counted = {id(prediction) for _, _, prediction in trace}
