@@ -252,7 +252,13 @@ class StoredEngine:
 
 
 def _booked_under() -> str:
-    return f"{_station.get()}@{_cell.get()}" if _cell.get() else _station.get()
+    station, cell = booking()
+    return f"{station}@{cell}" if cell else station
+
+
+def booking() -> tuple[str, str]:
+    """The station and the cell that calls are booked under here."""
+    return _station.get(), _cell.get()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

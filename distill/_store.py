@@ -42,11 +42,11 @@ CREATE TABLE IF NOT EXISTS outcomes (
     arm TEXT NOT NULL, fingerprint TEXT NOT NULL, item TEXT NOT NULL, position INTEGER NOT NULL, record TEXT NOT NULL,
     PRIMARY KEY (arm, fingerprint, item)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS stations (
-    name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, summary TEXT NOT NULL, finished_at REAL NOT NULL
-) WITHOUT ROWID;
 """
 _VERSION = 1
+# What a row does where one with its key is there: a reply that is paid for stays, anything else is made anew.
+_INSERT = {"items": "IGNORE", "calls": "IGNORE", "traces": "REPLACE", "verdicts": "REPLACE", "outcomes": "REPLACE"}
+_KEYS = {"traces": "collection", "verdicts": "screening", "outcomes": "fingerprint"}
 
 
 class StoreError(FatalError):
@@ -154,6 +154,21 @@ class RunStore:
                     "Check the disk, or choose another --run.",
                 ) from error
 
+    # -- rows ------------------------------------------------------------------------------------------------------
+
+    def write_row(self, table: str, row: Sequence[Any]) -> None:
+        """Commit a row to disk. Everything but the items is written here. Returns when it is there."""
+        marks = ",".join("?" * len(row))
+        with self._writing() as db:
+            db.execute(f"INSERT OR {_INSERT[table]} INTO {table} VALUES ({marks})", row)
+
+    def rows(self, table: str, key: str) -> list[tuple[Any, ...]]:
+        """The rows of `traces`, `verdicts` or `outcomes` that stand under a key, as they are stored."""
+        return self._all(f"SELECT * FROM {table} WHERE {_KEYS[table]} = ?", key)
+
+    def _before_reading(self, table: str, key: str) -> None:
+        """A hook for a store that fetches what it is asked for."""
+
     def know_items(self, contents: dict[str, str]) -> None:
         """Remember what each item's id stands for in this folder.
 
@@ -198,15 +213,11 @@ class RunStore:
     ) -> None:
         """Commit a reply to disk. Returns when it is there."""
         usage = response.get("usage") or {}
-        with self._writing() as db:
-            db.execute(
-                "INSERT OR IGNORE INTO calls VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    key, role, station, model, json.dumps(request), rollout, json.dumps(response),
-                    usage.get("input_tokens"), usage.get("output_tokens"), usage.get("cache_read_tokens"),
-                    seconds, cost, time.time(),
-                ),
-            )  # fmt: skip
+        tokens = [usage.get(name) for name in ("input_tokens", "output_tokens", "cache_read_tokens")]
+        asked, answered = json.dumps(request), json.dumps(response)
+        self.write_row(
+            "calls", [key, role, station, model, asked, rollout, answered, *tokens, seconds, cost, time.time()]
+        )
 
     def paid(
         self,
@@ -248,26 +259,15 @@ class RunStore:
 
     def keep_trace(self, collection: str, position: int, trace: Trace) -> None:
         asked = None if trace.subquestions is None else json.dumps(trace.subquestions)
-        with self._writing() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO traces VALUES (?,?,?,?,?,?,?,?)",
-                (
-                    collection,
-                    trace.item,
-                    trace.sample,
-                    position,
-                    asked,
-                    trace.lost,
-                    _storable(trace.detail),
-                    _storable(trace.reply),
-                ),
-            )
+        said = [trace.lost, _storable(trace.detail), _storable(trace.reply)]
+        self.write_row("traces", [collection, trace.item, trace.sample, position, asked, *said])
 
     def traces(self, collection: str) -> Iterator[Trace]:
         """The traces of a collection as they stand now, in the order of items and samples, read as they are asked for.
 
         They are read over a connection of their own, so that others may write meanwhile.
         """
+        self._before_reading("traces", collection)
         query = (
             "SELECT item, sample, subquestions, lost, detail, reply FROM traces WHERE collection = ? "
             "ORDER BY position, sample"
@@ -286,49 +286,31 @@ class RunStore:
 
     def trace_keys(self, collection: str) -> set[tuple[str, int]]:
         """(item, sample) of the traces of a collection."""
+        self._before_reading("traces", collection)
         rows = self._all("SELECT item, sample FROM traces WHERE collection = ?", collection)
         return {(item, sample) for item, sample in rows}
 
     def keep_verdict(self, screening: str, trace: Trace, kept: bool, reason: str, detail: str | None = None) -> None:
-        with self._writing() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO verdicts VALUES (?,?,?,?,?,?)",
-                (screening, trace.item, trace.sample, int(kept), reason, detail),
-            )
+        self.write_row("verdicts", [screening, trace.item, trace.sample, int(kept), reason, detail])
 
     def verdicts(self, screening: str) -> dict[tuple[str, int], tuple[bool, str]]:
         """(kept, reason) by item and sample."""
+        self._before_reading("verdicts", screening)
         rows = self._all("SELECT item, sample, kept, reason FROM verdicts WHERE screening = ?", screening)
         return {(item, sample): (bool(kept), reason) for item, sample, kept, reason in rows}
 
     # -- outcomes of an evaluation ---------------------------------------------------------------------------------
 
-    def keep_outcome(self, arm: str, stamp: str, position: int, item: str, record: dict[str, Any]) -> None:
-        with self._writing() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO outcomes VALUES (?,?,?,?,?)", (arm, stamp, item, position, json.dumps(record))
-            )
+    def keep_outcome(self, arm: str, key: str, position: int, item: str, record: dict[str, Any]) -> None:
+        self.write_row("outcomes", [arm, key, item, position, json.dumps(record)])
 
-    def outcomes(self, arm: str, stamp: str) -> dict[str, dict[str, Any]]:
+    def outcomes(self, arm: str, key: str) -> dict[str, dict[str, Any]]:
         """Records by item, in the order of the test set."""
+        self._before_reading("outcomes", key)
         rows = self._all(
-            "SELECT item, record FROM outcomes WHERE arm = ? AND fingerprint = ? ORDER BY position", arm, stamp
+            "SELECT item, record FROM outcomes WHERE arm = ? AND fingerprint = ? ORDER BY position", arm, key
         )
         return {item: json.loads(record) for item, record in rows}
-
-    # -- stations --------------------------------------------------------------------------------------------------
-
-    def finished(self, station: str, stamp: str) -> dict[str, Any] | None:
-        """The summary that a station left when it finished on the same inputs, or None."""
-        rows = self._all("SELECT summary FROM stations WHERE name = ? AND fingerprint = ?", station, stamp)
-        return json.loads(rows[0][0]) if rows else None
-
-    def finish(self, station: str, stamp: str, summary: dict[str, Any]) -> dict[str, Any]:
-        with self._writing() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO stations VALUES (?,?,?,?)", (station, stamp, json.dumps(summary), time.time())
-            )
-        return summary
 
 
 def _storable(text: str | None) -> str | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import ClassVar
 
 from pydantic import ValidationError
 
@@ -28,7 +27,7 @@ class DivconError(Exception):
         'subquestions'
     """
 
-    code: ClassVar[str] = "divcon"
+    code: str = "divcon"
 
     def __init_subclass__(cls, **more: object) -> None:
         super().__init_subclass__(**more)

@@ -24,7 +24,7 @@ class ConfigError(DivconError):
 
 def configuration_of(file: Pipeline | Experiment) -> dict[str, Any]:
     """What a report shows of a file: all but the questions' source, which it names elsewhere, and where servers run."""
-    hidden: Any = {"task": True, "experiment": True, "tracking": True, "roles": {"decomposer": {"server"}}}
+    hidden: Any = {"run": True, "task": True, "experiment": True, "tracking": True, "roles": {"decomposer": {"server"}}}
     return file.model_dump(mode="json", exclude_none=True, exclude=hidden)
 
 

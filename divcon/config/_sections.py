@@ -14,6 +14,7 @@ from divcon.benchmarks.arms import CHAIN_OF_THOUGHT, DIRECT, TEACHER, UNTUNED, r
 from divcon.benchmarks.tasks import Task
 from divcon.config._roles import Roles, Section
 from divcon.distill import RULES, SOLVER_STUDENTS, Student, TrainSettings, UnknownName, students_of
+from divcon.distill.executors import Execution
 from divcon.programs import Solving
 from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS
 
@@ -159,6 +160,7 @@ class Sections(Section):
     train: TrainSettings = TrainSettings()
     evaluate: Evaluate = Evaluate()
     costs: Costs = Costs()
+    run: Execution = Execution()
     tracking: Tracking | None = None
 
 

@@ -15,7 +15,8 @@ from divcon.benchmarks.arms import read_arm
 from divcon.benchmarks.tasks import LoadedTask, Task, load_task
 from divcon.config import Design, Experiment
 from divcon.distill import NothingToLearn, RunStore, booked_to
-from divcon.pipeline import Run, adapter_folder
+from divcon.distill.executors import EXECUTORS, Executor
+from divcon.pipeline import Run, adapter_folder, recipe_of, worker_context
 from divcon.programs import Item
 
 _ALL = "_all"  # no task may be called so
@@ -59,6 +60,10 @@ class Runs:
     def store(self) -> RunStore:
         return RunStore(self.folder)
 
+    @cached_property
+    def executor(self) -> Executor:
+        return EXECUTORS[self.experiment.run.executor](self.experiment.run)
+
     @property
     def design(self) -> Design:
         return self.experiment.experiment
@@ -77,7 +82,8 @@ class Runs:
         shown = {key.rpartition("__")[2]: value for key, value in changes.items() if not isinstance(value, dict)}
         cell = ",".join([f"seed-{seed}", *(f"{key}-{value}" for key, value in shown.items())])
         loaded = self._loaded(task, pipeline.task.training_seed, pipeline.task.train)
-        return Run(pipeline, self.folder / "cells" / task / cell, self.reporter, self.store, loaded)
+        folder = self.folder / "cells" / task / cell
+        return Run(pipeline, folder, self.reporter, self.store, loaded, self.executor)
 
     def together(self, runs: dict[str, Run], seed: int) -> Run:
         """The run that trains on the questions of all tasks."""
@@ -86,7 +92,8 @@ class Runs:
             [item for run in runs.values() for item in run.task.test],
         )
         first = next(iter(runs.values()))
-        return Run(first.pipeline, self.folder / "cells" / _ALL / f"seed-{seed}", self.reporter, self.store, union)
+        folder = self.folder / "cells" / _ALL / f"seed-{seed}"
+        return Run(first.pipeline, folder, self.reporter, self.store, union, self.executor)
 
     def _loaded(self, task: str, seed: int, train: int) -> LoadedTask:
         """A task's questions; their ids carry its name, since all tasks share the store."""
@@ -120,9 +127,25 @@ class Runs:
         """The name of a run's cell, under which its calls are booked."""
         return str(run.folder.relative_to(self.folder / "cells"))
 
+    def train_elsewhere(self) -> None:
+        """Have the executor train the students of all cells that it can take, before they are measured.
+
+        Raises:
+            DivconError: A cell failed. One in which nothing is left to learn from is left to its turn.
+        """
+        cells = [run for run in planned_runs(self) if any(map(needs_training, run.pipeline.arms))]
+        recipes = [
+            recipe_of(run.context, "divcon.experiments._cells:make_cell", cell=self.cell_of(run)) for run in cells
+        ]
+        for error in self.executor.do_cells(recipes, self.store):
+            if error is not None and getattr(error, "code", "") != NothingToLearn.code:
+                raise error
+
     def close(self) -> None:
         for run in self.trained:
             run.close()
+        if "executor" in self.__dict__:
+            self.__dict__.pop("executor").close()
         if "store" in self.__dict__:
             self.__dict__.pop("store").close()
 
@@ -137,6 +160,29 @@ def train_students(run: Run) -> bool:
     run.export(run.screen())
     run.train()
     return True
+
+
+def make_cell(arguments: dict[str, Any], store: RunStore) -> Callable[[None], None]:
+    """What trains the students of a cell, in a worker."""
+    context = worker_context(arguments, store)
+    run = Run(context.pipeline, context.folder, None, store, context.loaded)
+
+    def train(job: None) -> None:
+        train_students(run)
+
+    return train
+
+
+def planned_runs(all_runs: Runs) -> Iterator[Run]:
+    """The runs that an experiment takes, but for those that need others to be there."""
+    design = all_runs.design
+    for seed, task in product(design.seeds, design.tasks):
+        changes: list[dict[str, Any]] = [
+            *({"task__train": size} for size in design.questions or []),
+            *({"program__max_subquestions": cap} for cap in design.caps or []),
+        ]
+        for change in changes or [{}]:
+            yield all_runs.of(task, seed, **change)
 
 
 def needs_training(arm: str) -> bool:

@@ -99,6 +99,7 @@ class ExperimentRun:
         """
         started = time.perf_counter()
         self.check()
+        self.runs.train_elsewhere()
         measured: list[tuple[Cell, Records]] = []
         for batch in cells_of(self.runs):
             measured.extend(zip(batch, self._answers(batch), strict=True))
@@ -122,7 +123,7 @@ class ExperimentRun:
                 self.store,
                 concurrency=self.experiment.evaluate.concurrency,
                 progress=progress,
-                place=context.placing(context),
+                place=batch[0].run.place,
             )
 
     def close(self) -> None:

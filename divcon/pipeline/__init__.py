@@ -5,6 +5,7 @@ from divcon.pipeline._errors import Incomplete, MissingStation, Unfit, explain_l
 from divcon.pipeline._results import SCHEMA_VERSION, require_all_answered, results_files, student_upfront
 from divcon.pipeline._run import Run
 from divcon.pipeline._stations import adapter_folder
+from divcon.pipeline._works import recipe_of, worker_context
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -16,8 +17,10 @@ __all__ = [
     "adapter_folder",
     "announce_conversion",
     "explain_lm_error",
+    "recipe_of",
     "require_all_answered",
     "results_files",
     "stop_at_failures",
     "student_upfront",
+    "worker_context",
 ]

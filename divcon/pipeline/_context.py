@@ -13,9 +13,9 @@ from divcon._watch import Reporter, Silent, watched
 from divcon.benchmarks import grade, grade_as_paper
 from divcon.benchmarks.tasks import LoadedTask, load_task
 from divcon.config import Pipeline
-from divcon.distill import Progress, RunStore, here
+from divcon.distill import Progress, RunStore
 from divcon.distill.embedded import EmbeddedBaseMissing, is_converted
-from divcon.executors import Placing
+from divcon.distill.executors import EXECUTORS, Executor
 from divcon.programs import Item
 
 Prices = dict[str, dict[str, float]]
@@ -31,7 +31,7 @@ class Context:
         reporter: Who is told.
         shared: A store that several runs keep their replies in; by default the run has its own.
         loaded: The task, where it isn't the one that the file names.
-        placing: Where a station's jobs are done; in this process by default.
+        given_executor: Where jobs are done, where it is shared with other runs.
     """
 
     pipeline: Pipeline
@@ -39,11 +39,16 @@ class Context:
     reporter: Reporter = field(default_factory=Silent)
     shared: RunStore | None = None
     loaded: LoadedTask | None = None
-    placing: Placing = field(default=lambda context: here)
+    given_executor: Executor | None = None
 
     @cached_property
     def store(self) -> RunStore:
         return self.shared or RunStore(self.folder)
+
+    @cached_property
+    def executor(self) -> Executor:
+        execution = self.pipeline.run
+        return self.given_executor or EXECUTORS[execution.executor](execution)
 
     @cached_property
     def task(self) -> LoadedTask:
@@ -81,7 +86,12 @@ class Context:
         return watched(self.reporter, name, self.store, self.prices())
 
     def close(self) -> None:
-        """End the server of the student, where one was started, and close the store."""
+        """End the server of the student, where one was started, let go of workers, and close the store."""
+        if "executor" in self.__dict__:
+            executor = self.__dict__.pop("executor")
+            executor.release(self.store)
+            if self.given_executor is None:
+                executor.close()
         if "models" in self.__dict__:
             self.models.close()
         if "store" in self.__dict__ and self.shared is None:

@@ -15,20 +15,6 @@ from divcon.signatures import READER, Subquestions
 _WAITING = {"retries", "timeout", "first_token", "longest"}
 
 
-def compile_key(context: Context) -> Key:
-    """Of the optimized prompt. The solver isn't part of it: swapping it mustn't pay for another collection."""
-    pipeline = context.pipeline
-    return Key(
-        {
-            "compile": pipeline.compile.model_dump(),
-            "teacher": identity_of(context.models.teacher),
-            "program": pipeline.program.model_dump(),
-            "questions": [item.id for item in context.task.train[: pipeline.compile.examples]],
-            **context.graders,
-        }
-    )
-
-
 class Keys:
     """The keys of what comes after compiling.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import dspy
 
-from divcon._models import adapter_of, wording_of
+from divcon._models import adapter_of, identity_of, wording_of
 from divcon.distill import Key, Student, bind_adapter, write_whole
 from divcon.pipeline._context import Context
 from divcon.programs import (
@@ -68,6 +68,27 @@ class Compiled:
             ],
         }
         write_whole(folder / "program.json", json.dumps(state, indent=2, ensure_ascii=False) + "\n")
+
+
+def compiled_prompt(context: Context) -> Compiled | None:
+    """The prompt that a run's pipeline compiles, where it is there."""
+    if context.pipeline.compile.optimizer == "none":
+        return None
+    return Compiled.read(context.folder, compile_key(context))
+
+
+def compile_key(context: Context) -> Key:
+    """Of the optimized prompt. The solver isn't part of it: swapping it mustn't pay for another collection."""
+    pipeline = context.pipeline
+    return Key(
+        {
+            "compile": pipeline.compile.model_dump(),
+            "teacher": identity_of(context.models.teacher),
+            "program": pipeline.program.model_dump(),
+            "questions": [item.id for item in context.task.train[: pipeline.compile.examples]],
+            **context.graders,
+        }
+    )
 
 
 class Programs:

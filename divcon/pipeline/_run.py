@@ -11,21 +11,22 @@ from typing import Any
 import dspy
 
 from divcon._models import Models
-from divcon._watch import Reporter
+from divcon._watch import Reporter, Silent
 from divcon.benchmarks import Arm, as_csv, evaluate_arms, log_to_mlflow, write_report
 from divcon.benchmarks.tasks import LoadedTask
 from divcon.config import Pipeline
-from divcon.distill import Export, RunStore, Screened, write_whole
-from divcon.executors import placing_of
+from divcon.distill import Export, Place, RunStore, Screened, write_whole
+from divcon.distill.executors import Executor
 from divcon.pipeline import _preflight
 from divcon.pipeline._arms import bound_arm
 from divcon.pipeline._context import Context
-from divcon.pipeline._keys import Keys, compile_key
-from divcon.pipeline._programs import Compiled, Programs
+from divcon.pipeline._keys import Keys
+from divcon.pipeline._programs import Compiled, Programs, compiled_prompt
 from divcon.pipeline._record import record_key
 from divcon.pipeline._results import require_all_answered, results_files, run_results
 from divcon.pipeline._saved import SavedRun
 from divcon.pipeline._stations import Stations, compile_prompt
+from divcon.pipeline._works import recipe_of
 from divcon.programs import DivideAndConquer
 
 
@@ -38,6 +39,7 @@ class Run:
         reporter: Who is told; nobody by default.
         shared: A store that several runs keep their replies in; by default the run has its own.
         loaded: The task, where it isn't the one that the file names.
+        executor: Where jobs are done; as the file says by default.
     """
 
     def __init__(
@@ -47,9 +49,9 @@ class Run:
         reporter: Reporter | None = None,
         shared: RunStore | None = None,
         loaded: LoadedTask | None = None,
+        executor: Executor | None = None,
     ) -> None:
-        more: dict[str, Any] = {} if reporter is None else {"reporter": reporter}
-        self.context = Context(pipeline, folder, shared=shared, loaded=loaded, placing=placing_of(pipeline), **more)
+        self.context = Context(pipeline, folder, reporter or Silent(), shared, loaded, executor)
 
     # -- what the stations share -----------------------------------------------------------------------------------
 
@@ -80,9 +82,7 @@ class Run:
     @property
     def compiled(self) -> Compiled | None:
         """The prompt that this pipeline compiles, where it is there."""
-        if self.pipeline.compile.optimizer == "none":
-            return None
-        return Compiled.read(self.folder, compile_key(self.context))
+        return compiled_prompt(self.context)
 
     @property
     def programs(self) -> Programs:
@@ -97,7 +97,12 @@ class Run:
     @property
     def stations(self) -> Stations:
         """The stations after compiling, with the prompt that is compiled now."""
-        return Stations(self.context, self.programs)
+        return Stations(self.context, self.programs, self.place)
+
+    @property
+    def place(self) -> Place:
+        """Where the jobs of stations are done."""
+        return self.context.executor.place(lambda: recipe_of(self.context), self.store)
 
     def close(self) -> None:
         """End the server of the student, where one was started, and close the store."""
@@ -190,7 +195,7 @@ class Run:
                 context.store,
                 concurrency=self.pipeline.evaluate.concurrency,
                 progress=progress,
-                place=context.placing(context),
+                place=self.place,
             )
         return {arm.name: records for arm, records in zip(arms, found, strict=True)}
 

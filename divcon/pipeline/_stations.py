@@ -12,6 +12,7 @@ from divcon.distill import (
     RULES,
     Export,
     Key,
+    Place,
     Screened,
     Solver,
     Student,
@@ -20,6 +21,7 @@ from divcon.distill import (
     compile_program,
     export,
     export_targets,
+    here,
     screen,
     solve_traces,
     train_adapter,
@@ -29,8 +31,8 @@ from divcon.distill import (
 )
 from divcon.pipeline._context import Context
 from divcon.pipeline._errors import MissingStation, require_all
-from divcon.pipeline._keys import Keys, compile_key
-from divcon.pipeline._programs import Compiled, Programs
+from divcon.pipeline._keys import Keys
+from divcon.pipeline._programs import Compiled, Programs, compile_key
 from divcon.pipeline._record import record_key
 
 
@@ -66,10 +68,12 @@ class Stations:
     Attributes:
         context: What they work with.
         programs: The run's programs, with the prompt that was compiled.
+        place: Where jobs are done.
     """
 
     context: Context
     programs: Programs
+    place: Place = here
 
     @property
     def keys(self) -> Keys:
@@ -99,7 +103,7 @@ class Stations:
                 temperature=sampling_temperature(context.models.teacher, settings.temperature),
                 concurrency=settings.concurrency,
                 progress=progress,
-                place=context.placing(context),
+                place=self.place,
             )
         require_all("collect", found.failed, found.asked, found.first_error)
         record_key(context.folder, "collect", key)
@@ -151,7 +155,7 @@ class Stations:
                     keep_whole=settings.keep_whole,
                     concurrency=settings.concurrency,
                     progress=progress,
-                    place=context.placing(context),
+                    place=self.place,
                 )
             require_all("screen", screened.failed, screened.collected, screened.first_error)
             record_key(context.folder, f"screen {rule}", key)
@@ -207,7 +211,7 @@ class Stations:
                 context.task.train,
                 concurrency=context.pipeline.screen.concurrency,
                 progress=progress,
-                place=context.placing(context),
+                place=self.place,
             )
         require_all("export", solved.failed, len(traces), solved.first_error)
         for student in wanted:

@@ -1,0 +1,19 @@
+"""Where jobs are done: in this process, or on workers elsewhere. `divcon.executors` takes those of others."""
+
+from divcon.distill.executors._driver import WorkerLost, WorkersLost, done_elsewhere
+from divcon.distill.executors._executor import EXECUTORS, Execution, Executor, Recipe
+from divcon.distill.executors._worker import ForwardingStore, Lookup, StoreLookup, Worker
+
+__all__ = [
+    "EXECUTORS",
+    "Execution",
+    "Executor",
+    "ForwardingStore",
+    "Lookup",
+    "Recipe",
+    "StoreLookup",
+    "Worker",
+    "WorkerLost",
+    "WorkersLost",
+    "done_elsewhere",
+]

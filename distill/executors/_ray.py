@@ -1,0 +1,221 @@
+"""The executor `ray`: jobs on the workers of a Ray cluster, and the cells of an experiment as Ray tasks.
+
+The workers send back every reply as it comes, and the driver alone writes the store. Ray's own transport carries JSON
+text, which is all that divcon puts into it. The run folder has to be on storage that all nodes see, since adapters are
+read and written there; the store in it is opened on the driver's node alone.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from divcon.distill._jobs import Job, Place
+from divcon.distill._store import RunStore
+from divcon.distill.executors._driver import WorkerLost, done_elsewhere
+from divcon.distill.executors._executor import Execution, Recipe
+from divcon.distill.executors._worker import StoreLookup, Worker
+from divcon.signatures import FatalError
+
+R = TypeVar("R")
+_AT_ONCE = 256  # jobs that one worker does at a time at most; they wait for servers
+
+
+class RayError(FatalError):
+    """Ray isn't installed, or there is no cluster."""
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise RayError("The executor ray needs its package.", "pip install 'divcon[ray]'") from error
+    return ray
+
+
+class _Lookup:
+    """The lookup of a worker: a Ray actor on the driver's node."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def reply(self, key: str) -> str | None:
+        found: str | None = _ray().get(self._actor.reply.remote(key))
+        return found
+
+    def rows(self, table: str, key: str) -> str:
+        found: str = _ray().get(self._actor.rows.remote(table, key))
+        return found
+
+
+class _LookupActor(StoreLookup):
+    def __init__(self, folder: str) -> None:
+        super().__init__(Path(folder))
+
+
+class _WorkerActor(Worker):
+    def __init__(self, recipe: dict[str, Any], lookup: Any) -> None:
+        super().__init__(Recipe(**recipe), _Lookup(lookup))
+
+
+class _Pool:
+    """The workers of one recipe. A question's jobs go to one worker, so that equal calls are one call there."""
+
+    def __init__(self, ray: Any, recipe: Recipe, lookup: Any, execution: Execution, size: int) -> None:
+        self._ray = ray
+        self._recipe = asdict(recipe)
+        self._lookup = lookup
+        options = {"num_cpus": execution.worker_cpus, "num_gpus": execution.worker_gpus}
+        self._actor = ray.remote(_WorkerActor).options(**options, max_concurrency=_AT_ONCE, max_restarts=0)
+        self._workers: list[Any] = [None] * size
+        self._lock = threading.Lock()
+
+    def send(self, job: Job, packed: str | None, station: str, cell: str) -> Iterator[tuple[str, str]]:
+        """Send a job to the worker of its question; see `done_elsewhere`."""
+        at = hash(job.item.id) % len(self._workers)
+        with self._lock:
+            if self._workers[at] is None:
+                self._workers[at] = self._actor.remote(self._recipe, self._lookup)
+            worker = self._workers[at]
+        try:
+            yield from _stream(self._ray, worker.do.options(num_returns="streaming").remote(packed, station, cell))
+        except WorkerLost:
+            with self._lock:
+                if self._workers[at] is worker:
+                    self._workers[at] = None
+            raise
+
+    def close(self) -> None:
+        with self._lock:
+            for worker in self._workers:
+                if worker is not None:
+                    self._ray.kill(worker)
+            self._workers = [None] * len(self._workers)
+
+
+def _stream(ray: Any, pieces: Any) -> Iterator[tuple[str, str]]:
+    """What a worker sends, piece by piece.
+
+    Raises:
+        WorkerLost: It ended before it was done.
+    """
+    lost = (
+        ray.exceptions.RayActorError,
+        ray.exceptions.WorkerCrashedError,
+        ray.exceptions.NodeDiedError,
+        ray.exceptions.ObjectLostError,
+    )
+    try:
+        for piece in pieces:
+            yield ray.get(piece)
+    except lost as error:
+        raise WorkerLost from error
+
+
+def _cell(recipe: dict[str, Any], lookup: Any, station: str, cell: str) -> Iterator[tuple[str, str]]:
+    yield from Worker(Recipe(**recipe), _Lookup(lookup)).do(None, station, cell)
+
+
+class RayExecutor:
+    """See `Executor`."""
+
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+        self._pools: dict[tuple[Path, str], _Pool] = {}
+        self._lookups: dict[Path, Any] = {}
+        self._lock = threading.Lock()
+        self._started = False
+
+    def place(self, recipe: Callable[[], Recipe], store: RunStore) -> Place:
+        """See `Executor.place`."""
+
+        def placed(work: Callable[[Job], R]) -> Callable[[Job], R]:
+            pool = self._pool(recipe(), store)
+            return lambda job: done_elsewhere(job, store, lambda *sent: pool.send(job, *sent))
+
+        return placed
+
+    def do_cells(self, cells: Sequence[Recipe], store: RunStore) -> list[Exception | None]:
+        """See `Executor.do_cells`. Each is a Ray task with the CPUs and GPUs that the file declares."""
+        ray, lookup = self._connected(), self._lookup(store)
+        execution = self.execution
+        options = {"num_cpus": execution.cell_cpus, "num_gpus": execution.cell_gpus}
+        task = ray.remote(_cell).options(**options, num_returns="streaming", max_retries=0)
+
+        def do(recipe: Recipe) -> None:
+            name = str(recipe.arguments.get("cell", ""))
+            done_elsewhere(
+                None, store, lambda packed, station, cell: _stream(ray, task.remote(asdict(recipe), lookup, "", name))
+            )
+
+        with ThreadPoolExecutor(max(1, len(cells)), thread_name_prefix="divcon-cell") as pool:
+            doing = [pool.submit(contextvars.copy_context().run, do, recipe) for recipe in cells]
+            errors = [future.exception() for future in doing]
+        return [error if isinstance(error, Exception) else None for error in errors]
+
+    def release(self, store: RunStore) -> None:
+        """See `Executor.release`."""
+        with self._lock:
+            gone = [self._pools.pop(key) for key in list(self._pools) if key[0] == store.folder]
+        for pool in gone:
+            pool.close()
+
+    def close(self) -> None:
+        """See `Executor.close`. A cluster that was started here ends."""
+        with self._lock:
+            pools, self._pools = list(self._pools.values()), {}
+            lookups, self._lookups = list(self._lookups.values()), {}
+        for pool in pools:
+            pool.close()
+        for lookup in lookups:
+            _ray().kill(lookup)
+        if self._started:
+            self._started = False
+            _ray().shutdown()
+
+    def _connected(self) -> Any:
+        ray = _ray()
+        if not ray.is_initialized():
+            try:
+                ray.init(
+                    address=self.execution.address,
+                    namespace="divcon",
+                    include_dashboard=False if self.execution.address == "local" else None,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    **({"_node_ip_address": "127.0.0.1"} if self.execution.address == "local" else {}),
+                )
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise RayError(
+                    f"There is no Ray cluster at run.address {self.execution.address}: {error}.",
+                    "Start one with 'ray start --head', or write address: local.",
+                ) from error
+            self._started = True
+        return ray
+
+    def _lookup(self, store: RunStore) -> Any:
+        ray = self._connected()
+        with self._lock:
+            if store.folder not in self._lookups:
+                from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+                here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+                actor = ray.remote(_LookupActor).options(num_cpus=0, max_concurrency=16, scheduling_strategy=here)
+                self._lookups[store.folder] = actor.remote(str(store.folder.absolute()))
+            return self._lookups[store.folder]
+
+    def _pool(self, recipe: Recipe, store: RunStore) -> _Pool:
+        ray, lookup = self._connected(), self._lookup(store)
+        with self._lock:
+            key = (store.folder, repr(recipe))
+            if key not in self._pools:
+                size = self.execution.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+                self._pools[key] = _Pool(ray, recipe, lookup, self.execution, size)
+            return self._pools[key]

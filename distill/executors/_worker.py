@@ -1,0 +1,150 @@
+"""A worker's side: it is made from a recipe, does jobs, and hands on what it would write; it writes no run's store."""
+
+from __future__ import annotations
+
+import contextvars
+import importlib
+import json
+import queue
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from divcon.distill._engine import at_station, booked_to
+from divcon.distill._jobs import Job
+from divcon.distill._store import RunStore, StoredCall
+from divcon.distill.executors._executor import Recipe
+from divcon.distill.executors._wire import pack_error, pack_result, unpack_job
+
+_outbox: contextvars.ContextVar[queue.SimpleQueue[tuple[str, str]] | None] = contextvars.ContextVar(
+    "divcon_outbox", default=None
+)
+
+
+class Lookup(Protocol):
+    """Reads the run's store for a worker."""
+
+    def reply(self, key: str) -> str | None:
+        """A stored reply as JSON: response, seconds and cost."""
+
+    def rows(self, table: str, key: str) -> str:
+        """The rows of a table that stand under a key, as a JSON list."""
+
+
+class StoreLookup:
+    """A lookup in a store on this machine.
+
+    Args:
+        folder: The store's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._store = RunStore(folder)
+
+    def reply(self, key: str) -> str | None:
+        """See `Lookup.reply`."""
+        stored = self._store.reply(key)
+        return None if stored is None else json.dumps([stored.response, stored.seconds, stored.cost])
+
+    def rows(self, table: str, key: str) -> str:
+        """See `Lookup.rows`."""
+        return json.dumps(self._store.rows(table, key))
+
+
+class ForwardingStore(RunStore):
+    """A worker's store: it finds what the run's store holds, and hands on to the driver what is to be written.
+
+    What was written here is also kept in a folder that goes with the worker, so that it is found at once.
+
+    Args:
+        folder: That folder.
+        lookup: Reads the run's store.
+    """
+
+    def __init__(self, folder: Path, lookup: Lookup) -> None:
+        super().__init__(folder)
+        self._lookup = lookup
+        self._fetched: set[tuple[str, str]] = set()
+        self._fetching = threading.Lock()
+
+    def reply(self, key: str) -> StoredCall | None:
+        """See `RunStore.reply`."""
+        if (found := super().reply(key)) is not None:
+            return found
+        text = self._lookup.reply(key)
+        return None if text is None else StoredCall(*json.loads(text))
+
+    def know_items(self, contents: dict[str, str]) -> None:
+        """The driver knows them."""
+
+    def write_row(self, table: str, row: Sequence[Any]) -> None:
+        """See `RunStore.write_row`."""
+        super().write_row(table, row)
+        outbox = _outbox.get()
+        assert outbox is not None, "a row is written outside of a job"
+        outbox.put(("row", json.dumps([table, list(row)])))
+
+    def _before_reading(self, table: str, key: str) -> None:
+        with self._fetching:
+            if (table, key) not in self._fetched:
+                for row in json.loads(self._lookup.rows(table, key)):
+                    super().write_row(table, row)
+                self._fetched.add((table, key))
+
+
+class Worker:
+    """Does jobs in another process than the driver's.
+
+    Args:
+        recipe: How it makes what does them.
+        lookup: Reads the run's store.
+    """
+
+    def __init__(self, recipe: Recipe, lookup: Lookup) -> None:
+        module, _, function = recipe.maker.partition(":")
+        self._folder = tempfile.TemporaryDirectory(prefix="divcon-worker-")
+        self._store = ForwardingStore(Path(self._folder.name), lookup)
+        self._make: Callable[..., Callable[[Job | None], Any]] = getattr(importlib.import_module(module), function)
+        self._arguments = recipe.arguments
+        self._made: Callable[[Job | None], Any] | None = None
+        self._making = threading.Lock()
+
+    def do(self, packed: str | None, station: str, cell: str) -> Iterator[tuple[str, str]]:
+        """Do a job and give, as they come, the rows to write, then its result or its error.
+
+        Args:
+            packed: The job; None for a cell.
+            station: What its calls are booked under.
+            cell: The cell of an experiment that they are booked to.
+
+        Yields:
+            `row`, `result` or `error`, and what it is as JSON.
+        """
+        outbox: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        job = None if packed is None else unpack_job(packed)
+
+        def work() -> None:
+            token = _outbox.set(outbox)
+            try:
+                with at_station(station), booked_to(cell):
+                    result = self._work()(job)
+                outbox.put(("result", "" if job is None else pack_result(job, result)))
+            except BaseException as error:  # noqa: BLE001 - handed to the driver, who raises it
+                outbox.put(("error", pack_error(error)))
+            finally:
+                _outbox.reset(token)
+
+        threading.Thread(target=work, name="divcon-job", daemon=True).start()
+        while True:
+            kind, text = outbox.get()
+            yield kind, text
+            if kind != "row":
+                return
+
+    def _work(self) -> Callable[[Job | None], Any]:
+        with self._making:
+            if self._made is None:
+                self._made = self._make(self._arguments, self._store)
+            return self._made

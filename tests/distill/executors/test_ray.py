@@ -1,0 +1,206 @@
+"""Jobs on a local Ray cluster of two nodes: the rows of threads, and nothing lost with a worker, a node or a driver."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from support.openai_server import OpenAIServer, user_text
+
+from divcon import DivconError, Run, load_pipeline
+
+pytest.importorskip("ray", reason="Ray isn't installed; it is an extra")
+import ray
+from ray.cluster_utils import Cluster
+
+DIVCON = Path(sys.executable).with_name("divcon")
+HERE = {"node_ip_address": "127.0.0.1"}
+FILE = """\
+task: {{name: word-problems, train: 12, test: 8}}
+roles:
+  teacher:
+    {{model: openai/teacher, api_base: '{url}', api_key_env: TEACHER_KEY, retries: 0, price: {{input: 1, output: 2}}}}
+  decomposer: {{base: embedded}}
+  solver: {{model: openai/solver, api_base: '{url}', retries: 0}}
+collect: {{samples: 2, concurrency: 6}}
+screen: {{rule: oracle, samples: 2, concurrency: 6}}
+evaluate: {{arms: [direct, cot, teacher], resamples: 100, concurrency: 6}}
+"""
+
+
+def answer(body: dict) -> str:
+    text = user_text(body)
+    digest = sum(text.encode())
+    if "Split the question" in body["messages"][0]["content"]:
+        return f"1. What is the amount number {digest % 97}?\n2. What follows from that?"
+    return f"1. x\n2. y\nAnswer: {digest % 3}"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head node, where drivers are, and a node with two CPUs."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["TEACHER_KEY"] = os.environ["OPENAI_API_KEY"] = "secret-of-the-teacher"
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **HERE})
+    made.add_node(num_cpus=2, **HERE)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+    for name in ("TEACHER_KEY", "OPENAI_API_KEY"):
+        os.environ.pop(name, None)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "line.yaml"
+
+
+def stations(run: Run) -> None:
+    run.check()
+    run.collect()
+    run.screen()
+    run.answers(run.arms())
+
+
+def rows(folder: Path) -> dict[str, list]:
+    """All that is stored, but for when and how long."""
+    db = sqlite3.connect(folder / "run.sqlite")
+    found = {
+        "calls": db.execute("SELECT key, role, station, model, request, rollout, cost FROM calls ORDER BY key"),
+        "traces": db.execute("SELECT * FROM traces ORDER BY item, sample"),
+        "verdicts": db.execute("SELECT * FROM verdicts ORDER BY item, sample"),
+    }
+    kept: dict[str, list] = {table: cursor.fetchall() for table, cursor in found.items()}
+    outcomes = db.execute("SELECT arm, fingerprint, item, record FROM outcomes ORDER BY arm, item").fetchall()
+    timed = ("started", "seconds", "usage")
+    kept["outcomes"] = [
+        (*row, {key: value for key, value in json.loads(record).items() if key not in timed})
+        for *row, record in outcomes
+    ]
+    return kept
+
+
+def asked(server: OpenAIServer) -> Counter[str]:
+    """What was asked how often, streamed or whole."""
+    how = ("stream", "stream_options")
+    bodies = ({key: value for key, value in body.items() if key not in how} for body in server.requests)
+    return Counter(json.dumps(body, sort_keys=True) for body in bodies)
+
+
+def reference(file: Path, folder: Path, server: OpenAIServer) -> tuple[dict[str, list], Counter[str]]:
+    """The rows that threads leave, and what they ask."""
+    file.write_text(FILE.format(url=server.url))
+    run = Run(load_pipeline(file), folder)
+    stations(run)
+    found = rows(folder), asked(server)
+    run.close()
+    server.requests.clear()
+    return found
+
+
+def on_cluster(file: Path, folder: Path, cluster: Cluster, *more: str) -> Run:
+    return Run(load_pipeline(file, ["run.executor=ray", f"run.address={cluster.address}", *more]), folder)
+
+
+def workers() -> list[psutil.Process]:
+    """The worker processes of the cluster that this process has started."""
+    below = psutil.Process().children(recursive=True)
+    return [process for process in below if "_WorkerActor" in " ".join(process.cmdline())]
+
+
+def after(server: OpenAIServer, requests: int, do: Callable[[], None]) -> threading.Thread:
+    """Do something once so many requests have come."""
+
+    def wait() -> None:
+        while len(server.requests) < requests:
+            time.sleep(0.01)
+        do()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_workers_leave_the_rows_that_threads_leave(cluster: Cluster, file: Path, tmp_path: Path) -> None:
+    with OpenAIServer(answer) as server:
+        in_threads, once = reference(file, tmp_path / "threads", server)
+        run = on_cluster(file, tmp_path / "ray", cluster)
+        stations(run)
+        assert rows(run.folder) == in_threads
+        assert asked(server) == once
+        assert set(server.keys) == {"Bearer secret-of-the-teacher"}, "workers have it in their environment"
+        stations(run)  # everything is there
+        assert asked(server) == once
+        run.close()
+
+
+def test_what_was_in_flight_on_a_worker_that_was_killed_is_asked_again_and_nothing_else(
+    cluster: Cluster, file: Path, tmp_path: Path
+) -> None:
+    with OpenAIServer(answer, delay=0.15) as server:
+        in_threads, once = reference(file, tmp_path / "threads", server)
+        run = on_cluster(file, tmp_path / "ray", cluster, "run.workers=2")
+
+        def kill() -> None:
+            workers()[0].kill()
+
+        killing = after(server, 20, kill)
+        stations(run)
+        killing.join()
+        assert rows(run.folder) == in_threads
+        assert sum((asked(server) - once).values()) <= 6, "no more than what was in flight"
+        run.close()
+
+
+def test_a_node_that_is_lost_takes_nothing_with_it(cluster: Cluster, file: Path, tmp_path: Path) -> None:
+    node = cluster.add_node(num_cpus=3, **HERE)
+    cluster.wait_for_nodes()
+    with OpenAIServer(answer, delay=0.15) as server:
+        in_threads, once = reference(file, tmp_path / "threads", server)
+        run = on_cluster(file, tmp_path / "ray", cluster, "run.workers=5")  # more than the other nodes have room for
+        losing = after(server, 20, lambda: cluster.remove_node(node, allow_graceful=False))
+        stations(run)
+        losing.join()
+        assert rows(run.folder) == in_threads
+        assert sum((asked(server) - once).values()) <= 6
+        run.close()
+
+
+def test_a_driver_that_was_killed_goes_on_where_it_was(cluster: Cluster, file: Path, tmp_path: Path) -> None:
+    with OpenAIServer(answer, delay=0.15) as server:
+        in_threads, once = reference(file, tmp_path / "threads", server)
+        command = [str(DIVCON), "collect", str(file), "--run", str(tmp_path / "ray")]
+        command += ["--set", "run.executor=ray", "--set", f"run.address={cluster.address}"]
+        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        killing = after(server, 10, lambda: driver.send_signal(signal.SIGKILL))
+        driver.wait()
+        killing.join()
+        assert driver.returncode == -signal.SIGKILL
+        run = on_cluster(file, tmp_path / "ray", cluster)
+        stations(run)
+        assert rows(run.folder) == in_threads
+        assert sum((asked(server) - once).values()) <= 6
+        run.close()
+
+
+def test_a_key_that_a_worker_lacks_is_named(file: Path, tmp_path: Path, cluster: Cluster) -> None:
+    with OpenAIServer(answer) as server:
+        file.write_text(FILE.format(url=server.url).replace("TEACHER_KEY", "ANOTHER_KEY"))
+        os.environ["ANOTHER_KEY"] = "k"  # here, and not where the cluster was started
+        try:
+            run = on_cluster(file, tmp_path / "ray", cluster)
+            run.check()
+            with pytest.raises(DivconError, match="ANOTHER_KEY is not set for a worker"):
+                run.collect()
+            run.close()
+        finally:
+            del os.environ["ANOTHER_KEY"]
