@@ -6,8 +6,9 @@ Importing this package loads neither torch nor transformers; the stations that n
 from divcon.distill._bind import bind_adapter
 from divcon.distill._collect import Collected, collect
 from divcon.distill._compile import CompileError, compile_program, optimizer_name
+from divcon.distill._contamination import OverlapError, overlapping, refuse_overlap
 from divcon.distill._engine import StoredEngine, at_station, booked_to, role_lm
-from divcon.distill._export import Export, NothingToLearn, OverlapError, export, overlapping, refuse_overlap
+from divcon.distill._export import Export, NothingToLearn, export
 from divcon.distill._http import LMBackend, Patience, SlowServerError, trouble
 from divcon.distill._manifest import (
     Manifest,
