@@ -8,7 +8,7 @@ from divcon.distill._collect import Collected, collect
 from divcon.distill._compile import CompileError, compile_program, optimizer_name
 from divcon.distill._contamination import OverlapError, overlapping, refuse_overlap
 from divcon.distill._engine import StoredEngine, at_station, booked_to, role_lm
-from divcon.distill._export import Export, NothingToLearn, export
+from divcon.distill._export import NothingToLearn, export
 from divcon.distill._http import LMBackend, Patience, SlowServerError, trouble
 from divcon.distill._manifest import (
     Manifest,
@@ -29,8 +29,20 @@ from divcon.distill._targets import SOLVER_STUDENTS, SolvedTraces, export_target
 from divcon.distill._teacher import SCRIPTED_MODEL, ScriptedTeacher, ScriptedTeacherError
 from divcon.distill._teleprompter import DistillationError, DistillDecomposer
 from divcon.distill._traffic import Traffic, watching
-from divcon.distill._train import TrainingError, TrainingStopped, TrainSettings, is_trained, train_adapter
 from divcon.distill.embedded import Base, EmbeddedBaseMissing, embedded_base, local_base
+from divcon.distill.training import (
+    Destination,
+    Export,
+    Provenance,
+    Training,
+    TrainingError,
+    TrainingStopped,
+    TrainSettings,
+    already_trained,
+    is_trained,
+    read_export,
+    train_adapter,
+)
 
 __all__ = [
     "SCRIPTED_MODEL",
@@ -39,6 +51,7 @@ __all__ = [
     "Collected",
     "CompileError",
     "DecompositionMetric",
+    "Destination",
     "DistillDecomposer",
     "DistillationError",
     "EmbeddedBaseMissing",
@@ -54,6 +67,7 @@ __all__ = [
     "OverlapError",
     "Patience",
     "PromptDrift",
+    "Provenance",
     "RunStore",
     "Screened",
     "ScriptedTeacher",
@@ -65,8 +79,10 @@ __all__ = [
     "Trace",
     "Traffic",
     "TrainSettings",
+    "Training",
     "TrainingError",
     "TrainingStopped",
+    "already_trained",
     "at_station",
     "bind_adapter",
     "booked_to",
@@ -86,6 +102,7 @@ __all__ = [
     "overlapping",
     "package_versions",
     "prompt_hash",
+    "read_export",
     "read_manifest",
     "refuse_overlap",
     "render_lines",

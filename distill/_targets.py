@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import dspy
@@ -17,9 +16,10 @@ from dspy.utils.exceptions import AdapterParseError
 
 from divcon.distill._collect import Progress
 from divcon.distill._engine import at_station
-from divcon.distill._export import Export, NothingToLearn, write_rows
+from divcon.distill._export import NothingToLearn
 from divcon.distill._overlap import overlapped
 from divcon.distill._store import Trace
+from divcon.distill.training import Destination, Export, write_rows
 from divcon.programs import Item, RolePredict
 from divcon.signatures import Subquestions
 
@@ -93,23 +93,20 @@ def solve_traces(
     return SolvedTraces(solved, dict(lost), failed, first_error)
 
 
-def export_targets(
-    student: str, solve: RolePredict, solved: SolvedTraces, items: Sequence[Item], file: Path, stamp: str = ""
-) -> Export:
+def export_targets(solve: RolePredict, solved: SolvedTraces, items: Sequence[Item], to: Destination) -> Export:
     """Write the training rows of a solver's student, and a manifest beside them.
 
     Args:
-        student: One of `SOLVER_STUDENTS`.
         solve: The predictor the student will answer for: of `Solve`, or of `SolveDirect` for a direct form.
         solved: What the solver made of the traces.
         items: The items they belong to.
-        file: Where to; see `export`.
-        stamp: See `export`.
+        to: Where to, for which of `SOLVER_STUDENTS`.
 
     Raises:
         NothingToLearn: The solver answered nothing.
         ValueError: There is no such student.
     """
+    student = to.student
     if student not in SOLVER_STUDENTS:
         raise ValueError(f"student is {student!r}; it must be one of {', '.join(SOLVER_STUDENTS)}.")
     if not solved.solved:
@@ -130,4 +127,4 @@ def export_targets(
         rows.append(solve.training_row(inputs, outputs))
     lost = dict(sorted(solved.lost.items()))
     counts = {"collected": len(rows) + sum(lost.values()), "kept": len(rows), "lost": lost, "failed": solved.failed}
-    return write_rows(rows, solve, file, student, counts, stamp)
+    return write_rows(rows, solve, to, counts)

@@ -37,11 +37,14 @@ from divcon.benchmarks import (
 from divcon.benchmarks.tasks import LONGEST_QUESTION, LoadedTask, load_task
 from divcon.distill import (
     Base,
+    Destination,
     Export,
+    Provenance,
     RunStore,
     Screened,
     SolvedTraces,
     Trace,
+    Training,
     TrainSettings,
     bind_adapter,
     collect,
@@ -51,6 +54,7 @@ from divcon.distill import (
     export_targets,
     fingerprint,
     is_trained,
+    read_export,
     read_manifest,
     screen,
     solve_traces,
@@ -449,8 +453,8 @@ class Run:
         for student, kept in (screened or self.screen()).items():
             rule = next(rule for rule, name in STUDENTS.items() if name == student)
             rows = export(
-                self.program(self.teacher).decompose, kept, self.task.train, self._rows(student), student,
-                self._export_stamp(rule),
+                self.program(self.teacher).decompose, kept, self.task.train,
+                Destination(self._rows(student), student, self._export_stamp(rule)),
             )  # fmt: skip
             self.reporter.finished(f"export {student}", f"{rows.rows} rows in {rows.file}")
             exports[student] = rows
@@ -461,8 +465,9 @@ class Run:
         for student in wanted:
             solve = self._solver_student_program(student, None).solve
             rows = export_targets(
-                student, solve, solved, self.task.train, self._rows(student), self._target_stamp(student)
-            )
+                solve, solved, self.task.train,
+                Destination(self._rows(student), student, self._target_stamp(student)),
+            )  # fmt: skip
             self.reporter.finished(f"export {student}", f"{rows.rows} rows in {rows.file}")
             exports[student] = rows
         return exports
@@ -498,10 +503,11 @@ class Run:
             self.reporter.station("train", f"{student.upper()} on {rows.name}")
             with watched(self.reporter, f"train {student}", unit="steps") as progress:
                 manifest = train_adapter(
-                    rows, self.base, folder, self.pipeline.train, student=student,
-                    role="decomposer" if student in STUDENTS.values() else "solver",
-                    screening=json.loads(rows.with_suffix(".manifest.json").read_text(encoding="utf-8"))["screening"],
-                    scripted_teacher=self.pipeline.roles.teacher.scripted,
+                    Training(rows, self.base, folder, self.pipeline.train),
+                    Provenance(
+                        "decomposer" if student in STUDENTS.values() else "solver", student,
+                        scripted_teacher=self.pipeline.roles.teacher.scripted,
+                    ),
                     progress=by_loss(progress),
                 )  # fmt: skip
             result = manifest.result
@@ -766,11 +772,8 @@ class Run:
 
     @staticmethod
     def _stamp_of(rows: Path) -> str | None:
-        manifest = rows.with_suffix(".manifest.json")
-        if not (rows.is_file() and manifest.is_file()):
-            return None
-        stamp: str | None = json.loads(manifest.read_text(encoding="utf-8")).get("stamp")
-        return stamp
+        exported = read_export(rows)
+        return exported.key if exported else None
 
     def _is_current(self, folder: Path, rows: Path) -> bool:
         if not (is_trained(folder) and rows.is_file()):

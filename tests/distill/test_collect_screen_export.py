@@ -8,6 +8,7 @@ from support.openai_server import OpenAIServer, user_text
 from divcon.benchmarks import is_right
 from divcon.distill import (
     CompileError,
+    Destination,
     LMBackend,
     NothingToLearn,
     RunStore,
@@ -178,7 +179,7 @@ def test_export_is_chat_json_lines_with_one_row_a_decomposition(tmp_path: Path, 
     ]
     screened = screen("none", traces, items, store, "s")
     decompose = RolePredict(Decompose, "decomposer")
-    made = export(decompose, screened, items, tmp_path / "sd-t.jsonl", "sd-t")
+    made = export(decompose, screened, items, Destination(tmp_path / "sd-t.jsonl", "sd-t"))
     rows = [json.loads(line) for line in made.file.read_text().splitlines()]
     assert made.rows == len(rows) == 2
     assert rows[0]["prompt"] == decompose.prompt(question=items[0].question)
@@ -186,13 +187,13 @@ def test_export_is_chat_json_lines_with_one_row_a_decomposition(tmp_path: Path, 
     manifest = json.loads((tmp_path / "sd-t.manifest.json").read_text())
     assert manifest["screening"] == {"collected": 4, "kept": 3, "lost": {"empty": 1}, "failed": 0, "disputed": 0}
     before = made.file.read_bytes()
-    assert export(decompose, screened, items, made.file, "sd-t").file.read_bytes() == before
+    assert export(decompose, screened, items, Destination(made.file, "sd-t")).file.read_bytes() == before
 
 
 def test_nothing_kept_says_what_was_lost(tmp_path: Path, items: list[Item]) -> None:
     screened = screen("none", [Trace("i1", 0, None, lost="empty")], items, RunStore(tmp_path), "s")
     with pytest.raises(NothingToLearn, match="1 empty"):
-        export(RolePredict(Decompose, "decomposer"), screened, items, tmp_path / "x.jsonl", "sd-t")
+        export(RolePredict(Decompose, "decomposer"), screened, items, Destination(tmp_path / "x.jsonl", "sd-t"))
 
 
 def test_an_outage_during_compilation_is_raised_and_not_compiled_in(tmp_path: Path, items: list[Item]) -> None:
@@ -235,4 +236,6 @@ def test_subquestions_that_end_in_a_quote_pass_every_station(tmp_path: Path, ite
         solver = served(server, store, Solve, "solver")
         found = screen("oracle", list(store.traces("c")), items, store, "s", solve=solver, grade=is_right)
     assert [trace.subquestions for trace in found.kept] == [asked]
-    assert export(RolePredict(Decompose, "decomposer"), found, items, tmp_path / "x.jsonl", "sd-r").rows == 1
+    assert (
+        export(RolePredict(Decompose, "decomposer"), found, items, Destination(tmp_path / "x.jsonl", "sd-r")).rows == 1
+    )

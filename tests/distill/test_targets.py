@@ -7,6 +7,7 @@ from support.openai_server import OpenAIServer, user_text
 
 from divcon.distill import (
     SOLVER_STUDENTS,
+    Destination,
     LMBackend,
     NothingToLearn,
     RunStore,
@@ -68,7 +69,7 @@ def test_se_t_learns_what_the_solver_said_and_se_a_the_gold_answer_after_it(tmp_
         for student in SOLVER_STUDENTS:
             signature = SolveDirect if student.endswith("-direct") else Solve
             file = tmp_path / f"{student}.jsonl"
-            rows = export_targets(student, solver(server, store, signature), solved, items, file)
+            rows = export_targets(solver(server, store, signature), solved, items, Destination(file, student))
             assert rows.rows == 19
             found[student] = completions(file)
             prompt = json.loads(file.read_text().splitlines()[0])["prompt"]
@@ -91,6 +92,6 @@ def test_failed_calls_are_counted_and_no_targets(tmp_path: Path, items: list[Ite
 def test_nothing_to_learn_and_unknown_students_are_refused(tmp_path: Path, items: list[Item]) -> None:
     ask = RolePredict(Solve, "solver")
     with pytest.raises(NothingToLearn, match="left nothing for SE-A"):
-        export_targets("se-a", ask, SolvedTraces([]), items, tmp_path / "x.jsonl")
+        export_targets(ask, SolvedTraces([]), items, Destination(tmp_path / "x.jsonl", "se-a"))
     with pytest.raises(ValueError, match="must be one of se-t"):
-        export_targets("se-x", ask, SolvedTraces([]), items, tmp_path / "x.jsonl")
+        export_targets(ask, SolvedTraces([]), items, Destination(tmp_path / "x.jsonl", "se-x"))
