@@ -3,7 +3,7 @@
 from divcon.distill.training._errors import TrainingError, TrainingStopped
 from divcon.distill.training._lifecycle import train_adapter
 from divcon.distill.training._methods import METHODS, Method, TrainerParts
-from divcon.distill.training._preflight import Preflight, preflight, require_usable, tokenized
+from divcon.distill.training._preflight import Preflight, preflight, require_usable, tokenized, within_length
 from divcon.distill.training._rows import (
     Destination,
     Export,
@@ -36,5 +36,6 @@ __all__ = [
     "require_usable",
     "tokenized",
     "train_adapter",
+    "within_length",
     "write_rows",
 ]

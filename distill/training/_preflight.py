@@ -48,31 +48,44 @@ def preflight(rows: Sequence[dict[str, Any]], tokenizer: Any, settings: TrainSet
             too long; or nothing is left.
     """
     require_usable(tokenizer)
-    kept: list[dict[str, list[int]]] = []
-    dropped = 0
+    made: list[dict[str, list[int]]] = []
     for number, row in enumerate(rows, 1):
-        prompt, labels = tokenized(row, tokenizer, number)
-        ids = [*prompt, *labels]
-        if len(ids) > settings.max_length:
-            if settings.over_length == "raise":
-                raise TrainingError(
-                    f"Training row {number} has {len(ids)} tokens, over max_length {settings.max_length}.",
-                    f"Raise {in_file('max_length')}, or set {in_file('over_length')} to drop.",
-                )
-            dropped += 1
-            continue
-        kept.append({"input_ids": ids, "labels": [IGNORED] * len(prompt) + labels})
-    if not kept:
-        raise TrainingError(
-            f"All {dropped} training rows are longer than max_length {settings.max_length}.",
-            f"Raise {in_file('max_length')}.",
-        )
+        prompt, reply = tokenized(row, tokenizer, number)
+        made.append({"input_ids": prompt + reply, "labels": [IGNORED] * len(prompt) + reply})
+    kept = within_length(made, [len(row["input_ids"]) for row in made], settings)
     return Preflight(
         rows=kept,
-        dropped_over_length=dropped,
+        dropped_over_length=len(made) - len(kept),
         tokens=sum(len(row["input_ids"]) for row in kept),
         label_tokens=sum(label != IGNORED for row in kept for label in row["labels"]),
     )
+
+
+def within_length(
+    rows: Sequence[dict[str, list[int]]], lengths: Sequence[int], settings: TrainSettings
+) -> list[dict[str, list[int]]]:
+    """The rows that are no longer than the settings allow.
+
+    Args:
+        rows: Tokenized.
+        lengths: The tokens of each; of the longest sequence where a row holds several.
+        settings: Say what happens to longer ones.
+
+    Raises:
+        TrainingError: A row is too long (with `over_length: raise`), or all are.
+    """
+    limit = settings.max_length
+    over = [number for number, length in enumerate(lengths, 1) if length > limit]
+    if over and settings.over_length == "raise":
+        raise TrainingError(
+            f"Training row {over[0]} has {lengths[over[0] - 1]} tokens, over max_length {limit}.",
+            f"Raise {in_file('max_length')}, or set {in_file('over_length')} to drop.",
+        )
+    if len(over) == len(rows):
+        raise TrainingError(
+            f"All {len(rows)} training rows are longer than max_length {limit}.", f"Raise {in_file('max_length')}."
+        )
+    return [row for row, length in zip(rows, lengths, strict=True) if length <= limit]
 
 
 def require_usable(tokenizer: Any) -> None:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import dspy
 import pytest
@@ -21,6 +22,7 @@ from divcon.distill import (
     role_lm,
     screen,
 )
+from divcon.distill.training import METHODS
 from divcon.programs import DivideAndConquer, Item, RolePredict, SelfAsk
 from divcon.signatures import Decompose, Solve, Subquestions, demonstrations
 
@@ -194,6 +196,14 @@ def test_nothing_kept_says_what_was_lost(tmp_path: Path, items: list[Item]) -> N
     screened = screen("none", [Trace("i1", 0, None, lost="empty")], items, RunStore(tmp_path), "s")
     with pytest.raises(NothingToLearn, match="1 empty"):
         export(RolePredict(Decompose, "decomposer"), screened, items, Destination(tmp_path / "x.jsonl", "sd-t"))
+
+
+def test_a_method_without_a_row_says_so(tmp_path: Path, items: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS._ours, "picky", SimpleNamespace(rows=lambda role, screened, items: []))
+    screened = screen("none", [Trace("i1", 0, ("What is it?",))], items, RunStore(tmp_path), "s")
+    to = Destination(tmp_path / "x.jsonl", "sd-t", method="picky")
+    with pytest.raises(NothingToLearn, match="picky finds nothing to learn in 1 traces"):
+        export(RolePredict(Decompose, "decomposer"), screened, items, to)
 
 
 def test_an_outage_during_compilation_is_raised_and_not_compiled_in(tmp_path: Path, items: list[Item]) -> None:
