@@ -10,7 +10,7 @@ from divcon.benchmarks._costs import (
     solver_share,
     upfront,
 )
-from divcon.benchmarks._evaluate import Arm, evaluate_arm, evaluate_arms
+from divcon.benchmarks._evaluate import Arm, answered_by, evaluate_arm, evaluate_arms
 from divcon.benchmarks._graders import Verdict, grade, grade_as_paper, grade_number, grade_text, is_right, item_of
 from divcon.benchmarks._mlflow import TrackingError, log_to_mlflow
 from divcon.benchmarks._report import (
@@ -22,7 +22,7 @@ from divcon.benchmarks._report import (
     write_experiment_report,
     write_report,
 )
-from divcon.benchmarks._statistics import accuracy_interval, difference_interval, holm, mean_interval, paired_p_value
+from divcon.benchmarks._statistics import accuracy_interval, holm, mean_interval, paired_p_value
 from divcon.benchmarks._tables import FACTORS, agreement, answers_of, as_csv, differences, summarize_arm
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "accuracy_interval",
     "advise",
     "agreement",
+    "answered_by",
     "answers_of",
     "arm_label",
     "as_csv",
@@ -42,7 +43,6 @@ __all__ = [
     "break_even",
     "choose",
     "compare_costs",
-    "difference_interval",
     "differences",
     "evaluate_arm",
     "evaluate_arms",

@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from divcon.benchmarks.arms import TEACHER
+
 MARGIN = 0.02  # accuracy that is given up for a cheaper program: two points, what the paper's own tables can't tell
 DOMINATED = 0.5  # share of the bill from which the solver is said to dominate it
 
@@ -153,14 +155,14 @@ def compare_costs(lines: Sequence[Mapping[str, Any]], before: Mapping[str, Mappi
         lines: Lines of arms, as `summarize_arm` makes them.
         before: What each student cost before its first answer, as `upfront` gives it.
     """
-    usable = [line for line in lines if line["accuracy"] is not None and not line["name"].startswith("references")]
+    usable = [line for line in lines if line["accuracy"] is not None and line["choosable"]]
     in_money = bool(usable) and all(line["bill"]["cost"] is not None for line in usable)
     unit = "cost" if in_money else "large_tokens"
     points = {line["name"]: (line["accuracy"], line["bill"][unit]) for line in usable}
-    teacher = next((line for line in usable if line["name"] == "teacher"), None)
+    teacher = next((line for line in usable if line["name"] == TEACHER.name), None)
     against = {}
     for line in usable:
-        cost = before.get(line["name"].partition("/")[0])
+        cost = before.get(line["student"] or "")
         if teacher is None or cost is None:
             continue
         mine, theirs = line["bill"][unit], teacher["bill"][unit]

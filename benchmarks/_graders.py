@@ -304,27 +304,21 @@ def grade(item: Item, reply: str) -> Verdict:
     return grade_text(golds, reply)
 
 
-# What each task's answers are; tasks that aren't here are graded by the form of the gold answer.
-GRADERS = {
-    "gsm8k": "number", "svamp": "number", "multiarith": "number", "word-problems": "number", "drop": "drop",
-    "strategyqa": "yes_no", "bamboogle": "text", "musique": "text", "hotpotqa": "",
-}  # fmt: skip
-
-
-def item_of(task: str, golds: Sequence[str], question: str = "") -> Item:
+def item_of(kind: str, golds: Sequence[str], question: str = "", family: str = "") -> Item:
     """An item to grade a reply with, from gold answers alone.
 
     Args:
-        task: A task's name.
+        kind: What the answers are, one of `KINDS`; empty where their form says it.
         golds: Accepted answers; for DROP the spans of one are separated by semicolons.
         question: Needed where the answer is one of its options.
+        family: The task's name.
     """
     form = kind_of(golds[0])
-    kind = form if form in ("choice", "yes_no") else GRADERS.get(task, "")
+    kind = form if form in ("choice", "yes_no") else kind
     references = tuple(tuple(span.strip() for span in gold.split(";")) for gold in golds) if kind == "drop" else ()
     return Item(
         id="", question=question, answer=golds[0].strip(), aliases=tuple(gold.strip() for gold in golds[1:]),
-        references=references, grader=kind, family=task,
+        references=references, grader=kind, family=family,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from divcon.benchmarks._tables import FACTORS
+from divcon.benchmarks.arms import TEACHER
 from divcon.distill import write_whole
 from divcon.programs import Item
 from divcon.signatures import DivconError
@@ -157,11 +158,14 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
         task: The task's name.
         lines: Its lines.
         costs: As `compare_costs` gives them.
+
+    Returns:
+        `task`, `headline`, `sentences`, and those of them that are `warnings`.
     """
     by_name = {line["name"]: line for line in lines}
     chosen = by_name.get(costs["choice"] or "")
     if chosen is None:
-        return {"task": task, "headline": "Nothing was measured.", "sentences": []}
+        return {"task": task, "headline": "Nothing was measured.", "sentences": [], "warnings": []}
     best = max(
         (by_name[name] for name in costs["points"]), key=lambda line: (line["accuracy"], line["name"] == chosen["name"])
     )
@@ -174,30 +178,36 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
     amount = costs["points"][chosen["name"]][1]
     spent = f"{amount:.6f} US dollars" if costs["in_money"] else f"{amount:,.0f} tokens of models other than students"
     sentences.append(f"A question costs {spent}.")
-    theirs = costs["points"].get("teacher", [None, 0])[1]
-    if chosen["name"] != "teacher" and theirs:
+    theirs = costs["points"].get(TEACHER.name, [None, 0])[1]
+    if chosen["name"] != TEACHER.name and theirs:
         saved = 1 - amount / theirs
         much = f"saves {percent(saved)}" if saved >= 0 else f"costs {percent(-saved)} more"
         sentences.append(
-            f"With the teacher as planner {percent(by_name['teacher']['accuracy'], 1)} are right; against it this "
+            f"With the teacher as planner {percent(by_name[TEACHER.name]['accuracy'], 1)} are right; against it this "
             f"{much}."
         )
     if chosen["name"] in costs["against_teacher"]:
-        sentences.append(_pays(costs, chosen["name"]))
-    if chosen["name"] in ("direct", "cot"):
+        sentences.append(_pays(costs, chosen["name"], chosen["student"]))
+    if not chosen["splits"]:
         sentences.append("Don't decompose here: the solver alone does as well.")
+    warnings = []
     if costs["solver_dominates"]:
         share = costs["solver_share"]
-        sentences.append(
+        warnings.append(
             f"The solver makes {percent(share)} of the two-stage bill: moving the planner saves {percent(1 - share)} "
             "of it at most."
         )
-    return {"task": task, "headline": f"Choose {chosen['label']}", "sentences": sentences}
+    return {
+        "task": task,
+        "headline": f"Choose {chosen['label']}",
+        "sentences": [*sentences, *warnings],
+        "warnings": warnings,
+    }
 
 
-def _pays(costs: Mapping[str, Any], name: str) -> str:
+def _pays(costs: Mapping[str, Any], name: str, student: str) -> str:
     """When a student has paid for itself, in a sentence."""
-    against, before = costs["against_teacher"][name], costs["upfront"][name.partition("/")[0]]
+    against, before = costs["against_teacher"][name], costs["upfront"][student]
     free = " (its own serving counted as free)" if against["student_free"] else ""
     if against["break_even"] is not None:
         return f"The student has paid for itself after {against['break_even']:,} questions{free}."

@@ -26,21 +26,6 @@ def accuracy_interval(right: Sequence[bool], resamples: int = 10_000, seed: int 
     return _interval(np.asarray(right, dtype=float), resamples, seed)
 
 
-def difference_interval(a: Sequence[bool], b: Sequence[bool], resamples: int = 10_000, seed: int = 0) -> Interval:
-    """95 % percentile bootstrap interval of accuracy(a) - accuracy(b), resampling questions, so that it is paired.
-
-    Args:
-        a: One truth value a question.
-        b: The same questions in the same order.
-
-    Raises:
-        ValueError: The lengths differ.
-    """
-    if len(a) != len(b):
-        raise ValueError(f"{len(a)} and {len(b)} answers can't be paired")
-    return _interval(np.asarray(a, dtype=float) - np.asarray(b, dtype=float), resamples, seed)
-
-
 def mean_interval(answers: np.ndarray, resamples: int = 10_000, seed: int = 0) -> Interval:
     """95 % percentile bootstrap interval of a mean over seeds and questions, resampling both.
 

@@ -14,6 +14,7 @@ import numpy as np
 from rouge_score import rouge_scorer
 
 from divcon.benchmarks._costs import bill
+from divcon.benchmarks._evaluate import Arm
 from divcon.benchmarks._statistics import holm, mean_interval, paired_p_value
 from divcon.programs import Item, Usage, cost_of
 
@@ -35,24 +36,13 @@ def answers_of(seeds: Sequence[Records]) -> np.ndarray:
 _QUOTED = 160  # characters of a reply that is quoted; its end, where the answer should stand
 
 
-def summarize_arm(
-    name: str,
-    label: str,
-    seeds: Sequence[Records],
-    resamples: int,
-    local: Sequence[str] = (),
-    prices: Mapping[str, Mapping[str, float]] | None = None,
-) -> dict[str, Any]:
+def summarize_arm(arm: Arm, seeds: Sequence[Records], resamples: int) -> dict[str, Any]:
     """An arm's line of `results.json`; accuracy is over the answers that didn't fail.
 
     Args:
-        name: The arm's name.
-        label: As people read it.
+        arm: The arm. Without a price for a role, a call costs what was noted when it was made.
         seeds: Outcomes by item id, one a seed.
         resamples: Of the bootstrap.
-        local: Roles that a student answers; see `bill`.
-        prices: US dollars per million tokens by role, as they are known now; without one, a call costs what was noted
-            when it was made.
     """
     everything = [record for records in seeds for record in records.values()]
     counts = Counter(record["outcome"] for record in everything)
@@ -60,11 +50,14 @@ def summarize_arm(
     statuses = Counter(record.get("status", "") for record in answered)
     errors = Counter(record["error"] for record in everything if record["outcome"] == "failed")
     matrix = answers_of(seeds)
-    usage = _usage(answered, prices or {})
+    usage = _usage(answered, arm.prices)
     scores = [record["score"] for record in answered if "score" in record]
     return {
-        "name": name,
-        "label": label,
+        "name": arm.name,
+        "label": arm.label,
+        "splits": arm.splits,
+        "choosable": arm.choosable,
+        "student": arm.student,
         "right": counts["right"],
         "wrong": counts["wrong"],
         "failed": counts["failed"],
@@ -79,7 +72,7 @@ def summarize_arm(
         "unreadable": statuses["unreadable"],
         **({"first_unreadable": first} if (first := _first_unreadable(answered)) else {}),
         "usage": usage,
-        "bill": bill(usage, len(answered), local) if answered else None,
+        "bill": bill(usage, len(answered), arm.local) if answered else None,
         "seconds": round(sum(wall_seconds(records) for records in seeds), 1),
         "errors": dict(errors.most_common(3)),
     }

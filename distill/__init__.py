@@ -4,12 +4,14 @@ Importing this package loads neither torch nor transformers; the stations that n
 """
 
 from divcon.distill._bind import bind_adapter
-from divcon.distill._collect import Collected, collect
+from divcon.distill._collect import Collected, collect, collecting
 from divcon.distill._compile import CompileError, compile_program, optimizer_name
 from divcon.distill._contamination import OverlapError, overlapping, refuse_overlap
 from divcon.distill._engine import StoredEngine, at_station, booked_to, role_lm
 from divcon.distill._export import NothingToLearn, export
 from divcon.distill._http import LMBackend, Patience, SlowServerError, trouble
+from divcon.distill._jobs import Job, Place, Progress, Tally, cause_of_ours, here, overlapped, run_jobs
+from divcon.distill._key import Key
 from divcon.distill._manifest import (
     Manifest,
     ManifestError,
@@ -20,16 +22,25 @@ from divcon.distill._manifest import (
     text_hash,
 )
 from divcon.distill._metric import DecompositionMetric
-from divcon.distill._overlap import error_behind, overlapped
 from divcon.distill._provider import EmbeddedEngine, EmbeddedProvider, LoRAJob, PromptDrift, embedded_lm
-from divcon.distill._screen import Screened, screen, well_formed
 from divcon.distill._serve import EmbeddedModel, shared_model
 from divcon.distill._store import RunStore, StoreError, Trace, fingerprint, render_lines, write_whole
-from divcon.distill._targets import SOLVER_STUDENTS, SolvedTraces, export_targets, solve_traces
+from divcon.distill._students import (
+    SOLVER_STUDENTS,
+    Student,
+    Target,
+    decomposer_student,
+    find_student,
+    student_names,
+    students_of,
+)
+from divcon.distill._table import PluginError, Table, UnknownName
+from divcon.distill._targets import Solved, SolvedTraces, export_targets, solve_traces, solving
 from divcon.distill._teacher import SCRIPTED_MODEL, ScriptedTeacher, ScriptedTeacherError
 from divcon.distill._teleprompter import DistillationError, DistillDecomposer
 from divcon.distill._traffic import Traffic, watching
 from divcon.distill.embedded import Base, EmbeddedBaseMissing, embedded_base, local_base
+from divcon.distill.screening import RULES, Judgement, Rule, Screened, Solver, judging, screen, well_formed
 from divcon.distill.training import (
     Destination,
     Export,
@@ -45,6 +56,7 @@ from divcon.distill.training import (
 )
 
 __all__ = [
+    "RULES",
     "SCRIPTED_MODEL",
     "SOLVER_STUDENTS",
     "Base",
@@ -59,6 +71,9 @@ __all__ = [
     "EmbeddedModel",
     "EmbeddedProvider",
     "Export",
+    "Job",
+    "Judgement",
+    "Key",
     "LMBackend",
     "LoRAJob",
     "Manifest",
@@ -66,36 +81,52 @@ __all__ = [
     "NothingToLearn",
     "OverlapError",
     "Patience",
+    "Place",
+    "PluginError",
+    "Progress",
     "PromptDrift",
     "Provenance",
+    "Rule",
     "RunStore",
     "Screened",
     "ScriptedTeacher",
     "ScriptedTeacherError",
     "SlowServerError",
+    "Solved",
     "SolvedTraces",
+    "Solver",
     "StoreError",
     "StoredEngine",
+    "Student",
+    "Table",
+    "Tally",
+    "Target",
     "Trace",
     "Traffic",
     "TrainSettings",
     "Training",
     "TrainingError",
     "TrainingStopped",
+    "UnknownName",
     "already_trained",
     "at_station",
     "bind_adapter",
     "booked_to",
+    "cause_of_ours",
     "collect",
+    "collecting",
     "compile_program",
     "content_hash",
+    "decomposer_student",
     "embedded_base",
     "embedded_lm",
-    "error_behind",
     "export",
     "export_targets",
+    "find_student",
     "fingerprint",
+    "here",
     "is_trained",
+    "judging",
     "local_base",
     "optimizer_name",
     "overlapped",
@@ -107,9 +138,13 @@ __all__ = [
     "refuse_overlap",
     "render_lines",
     "role_lm",
+    "run_jobs",
     "screen",
     "shared_model",
     "solve_traces",
+    "solving",
+    "student_names",
+    "students_of",
     "text_hash",
     "train_adapter",
     "trouble",

@@ -9,12 +9,9 @@ from typing import Any
 from dspy.utils.exceptions import AdapterParseError
 
 from divcon.distill._engine import at_station
-from divcon.distill._overlap import overlapped
+from divcon.distill._jobs import Job, Place, Progress, Tally, here, run_jobs
 from divcon.distill._store import RunStore, Trace
-from divcon.programs import Item, ReplyCutOff, RolePredict
-from divcon.programs._divide import why_refused
-
-Progress = Callable[[int, int], None]
+from divcon.programs import Item, RolePredict, why_refused
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,8 @@ class Collected:
 
     Attributes:
         asked: Samples asked for, in this run or an earlier one.
-        failed: Samples that got no reply, with the first error's text; they are asked again next time.
+        failed: Samples that got no reply; they are asked again next time.
+        first_error: The first failure, in words.
     """
 
     asked: int
@@ -31,16 +29,37 @@ class Collected:
     first_error: str | None = None
 
 
+def collecting(decompose: RolePredict, samples: int, temperature: float | None) -> Callable[[Job], Trace]:
+    """The work of one collection job: a trace of its item and sample."""
+
+    def ask(job: Job) -> Trace:
+        item = job.item
+        config: dict[str, Any] = {"rollout_id": job.sample} if samples > 1 else {}
+        if samples > 1 and temperature is not None:
+            config["temperature"] = temperature
+        try:
+            prediction = decompose(question=item.question, context=item.context, config=config)
+        except AdapterParseError as error:
+            return Trace(
+                item.id, job.sample, None, lost=why_refused(error), detail=str(error)[:500], reply=error.lm_response
+            )
+        asked = tuple(prediction.subquestions)
+        return Trace(item.id, job.sample, asked, reply=prediction.subquestions.render())
+
+    return ask
+
+
 def collect(
     decompose: RolePredict,
     items: Sequence[Item],
     store: RunStore,
-    collection: str,
+    key: str,
     *,
     samples: int = 1,
     temperature: float | None = 0.7,
     concurrency: int = 16,
     progress: Progress | None = None,
+    place: Place = here,
 ) -> Collected:
     """Ask for `samples` decompositions of every item, and store each as a trace.
 
@@ -51,43 +70,27 @@ def collect(
         decompose: The teacher's predictor, bound to the teacher's LM.
         items: The training questions.
         store: Where traces go.
-        collection: The name traces are stored under; another teacher or prompt needs another name.
+        key: The name traces are stored under; another teacher or prompt needs another name.
         samples: Decompositions an item.
         temperature: Where there are several samples; None leaves it to the LM.
         concurrency: Calls at a time.
-        progress: Called with (done, in all).
+        progress: Told how many are there.
+        place: Where jobs are done.
 
     Raises:
         dspy.LMError: The teacher refuses the key or can't be reached.
     """
-    there = store.trace_keys(collection)
-    wanted = [(position, item, sample) for position, item in enumerate(items) for sample in range(samples)]
-    missing = [job for job in wanted if (job[1].id, job[2]) not in there]
-    done, failed, first_error = len(wanted) - len(missing), 0, None
+    there = store.trace_keys(key)
+    wanted = [Job("collect", item, n, position=at) for at, item in enumerate(items) for n in range(samples)]
+    jobs = [job for job in wanted if (job.item.id, job.sample) not in there]
+    tally: Tally = Tally(len(wanted), done=len(wanted) - len(jobs))
     if progress:
-        progress(done, len(wanted))
+        progress(tally.done, tally.total)
 
-    def ask(job: tuple[int, Item, int]) -> Trace:
-        _, item, sample = job
-        config: dict[str, Any] = {"rollout_id": sample} if samples > 1 else {}
-        if samples > 1 and temperature is not None:
-            config["temperature"] = temperature
-        try:
-            prediction = decompose(question=item.question, context=item.context, config=config)
-        except AdapterParseError as error:
-            reason = "cut_off" if isinstance(error, ReplyCutOff) else why_refused(error)
-            return Trace(item.id, sample, None, lost=reason, detail=str(error)[:500], reply=error.lm_response)
-        asked = tuple(prediction.subquestions)
-        return Trace(item.id, sample, asked, reply=prediction.subquestions.render())
+    def keep(job: Job, trace: Trace) -> None:
+        store.keep_trace(key, job.position, trace)
 
     with at_station("collect"):
-        for (position, _, _), trace, error in overlapped(ask, missing, concurrency):
-            if trace is None:
-                failed += 1
-                first_error = first_error or f"{type(error).__name__}: {error}"
-            else:
-                store.keep_trace(collection, position, trace)
-            done += 1
-            if progress:
-                progress(done, len(wanted))
-    return Collected(asked=len(wanted), failed=failed, first_error=first_error)
+        ask = place(collecting(decompose, samples, temperature))
+        run_jobs(ask, jobs, concurrency, keep, tally=tally, progress=progress)
+    return Collected(asked=len(wanted), failed=tally.failed, first_error=tally.said)

@@ -53,7 +53,7 @@ def optimizer_name(optimizer: str) -> str:
     if name in _ELSEWHERE:
         raise CompileError(f"{name} can't be a pipeline's optimizer: {_ELSEWHERE[name]}.", f"Take {_listed()}.")
     if name not in OPTIMIZERS:
-        raise CompileError(f"There is no optimizer '{optimizer}'.", f"Take none, {_listed()}.")
+        raise CompileError(f"There is no optimizer '{optimizer}'.", f"Take {_listed()}, or none in a pipeline file.")
     return name
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from divcon.distill._screen import Screened
+from divcon.distill.screening import Screened
 from divcon.distill.training import METHODS, Destination, Export, write_rows
 from divcon.programs import Item, RolePredict
 from divcon.signatures import DivconError

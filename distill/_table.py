@@ -19,6 +19,12 @@ class UnknownName(DivconError, KeyError):
 
     __str__ = DivconError.__str__
 
+    @property
+    def brief(self) -> str:
+        """Problem and remedy as a part of a longer sentence."""
+        problem, remedy = self.problem.rstrip("."), self.remedy.rstrip(".?")
+        return f"{problem[0].lower()}{problem[1:]}; {remedy[0].lower()}{remedy[1:]}"
+
 
 class PluginError(DivconError):
     """An entry point whose object can't be imported, or whose name is taken."""
@@ -68,6 +74,16 @@ class Table(Mapping[str, T], Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self._ours or name in self._theirs
 
+    def known(self, name: str) -> str:
+        """The name, where it is in the table; for pydantic, which takes a `ValueError`.
+
+        Raises:
+            ValueError: It isn't.
+        """
+        if name in self:
+            return name
+        raise ValueError(self._unknown(name).brief)
+
     @cached_property
     def _theirs(self) -> dict[str, EntryPoint]:
         found = {entry.name: entry for entry in entry_points(group=self.group)}
@@ -86,11 +102,7 @@ class Table(Mapping[str, T], Generic[T]):
         if ours is not None:
             return ours
         if name not in self._theirs:
-            near = difflib.get_close_matches(name, self, 1)
-            raise UnknownName(
-                f"There is no {self.kind} '{name}'.",
-                f"Did you mean {near[0]}?" if near else f"There are {', '.join(self)}.",
-            )
+            raise self._unknown(name)
         entry = self._theirs[name]
         try:
             return cast(T, entry.load())
@@ -99,3 +111,10 @@ class Table(Mapping[str, T], Generic[T]):
                 f"The {self.kind} {name} ({entry.value}) can't be imported: {error}.",
                 "Correct or uninstall the package that adds it.",
             ) from error
+
+    def _unknown(self, name: str) -> UnknownName:
+        near = difflib.get_close_matches(name, self, 1)
+        return UnknownName(
+            f"There is no {self.kind} '{name}'.",
+            f"Did you mean {near[0]}?" if near else f"There are {', '.join(self)}.",
+        )

@@ -7,24 +7,26 @@ the end. Their direct forms learn the answer alone. All rows give the teacher's 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
 
-import dspy
-from dspy.utils.exceptions import AdapterParseError
-
-from divcon.distill._collect import Progress
 from divcon.distill._engine import at_station
 from divcon.distill._export import NothingToLearn
-from divcon.distill._overlap import overlapped
+from divcon.distill._jobs import Job, Place, Progress, here, run_jobs
 from divcon.distill._store import Trace
+from divcon.distill._students import Student
+from divcon.distill.screening._solver import solve_trace
 from divcon.distill.training import Destination, Export, write_rows
 from divcon.programs import Item, RolePredict
 from divcon.signatures import Subquestions
 
-SolverStudent = Literal["se-t", "se-a", "se-t-direct", "se-a-direct"]
-SOLVER_STUDENTS: tuple[str, ...] = get_args(SolverStudent)
+
+@dataclass(frozen=True)
+class Solved:
+    """What the solver wrote for a trace."""
+
+    sub_answers: str
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,25 @@ class SolvedTraces:
     """What the solver made of some traces.
 
     Attributes:
-        solved: Trace and prediction, in the order of the traces; replies that couldn't be read are left out.
+        solved: Trace and reply, in the order of the traces; replies that couldn't be read are left out.
         lost: Counts of what was left out, by reason.
         failed: Traces the solver failed on; they are asked again next time.
     """
 
-    solved: list[tuple[Trace, dspy.Prediction]]
+    solved: list[tuple[Trace, Solved]]
     lost: dict[str, int] = field(default_factory=dict)
     failed: int = 0
     first_error: str | None = None
+
+
+def solving(solve: RolePredict) -> Callable[[Job], Solved | None]:
+    """The work of one job: what the solver makes of its trace; None where its reply can't be read."""
+
+    def ask(job: Job) -> Solved | None:
+        found = solve_trace(solve, job.item, job.traces[0])
+        return None if found is None else Solved(str(found.sub_answers), str(found.answer))
+
+    return ask
 
 
 def solve_traces(
@@ -50,6 +62,7 @@ def solve_traces(
     *,
     concurrency: int = 64,
     progress: Progress | None = None,
+    place: Place = here,
 ) -> SolvedTraces:
     """Have the solver answer every well-formed trace's question with its subquestions, once.
 
@@ -60,66 +73,57 @@ def solve_traces(
         traces: Well-formed traces; two with the same list are asked as one.
         items: The items they belong to.
         concurrency: Calls at a time.
-        progress: Called with (done, in all).
+        progress: Told how many are there.
+        place: Where jobs are done.
     """
     by_id = {item.id: item for item in items}
     distinct = list({(trace.item, trace.subquestions): trace for trace in traces}.values())
-
-    def ask(trace: Trace) -> dspy.Prediction | None:
-        item = by_id[trace.item]
-        try:
-            return solve(
-                question=item.question, context=item.context, subquestions=Subquestions(trace.subquestions or ()),
-                config={},
-            )  # fmt: skip
-        except AdapterParseError:
-            return None
-
-    found: dict[tuple[str, Any], dspy.Prediction] = {}
+    jobs = [Job("solve", by_id[trace.item], trace.sample, traces=(trace,)) for trace in distinct]
+    found: dict[Trace, Solved] = {}
     lost: Counter[str] = Counter()
-    failed, first_error = 0, None
+
+    def keep(job: Job, solved: Solved | None) -> None:
+        if solved is None:
+            lost["unreadable"] += 1
+        else:
+            found[job.traces[0]] = solved
+
     with at_station("screen"):
-        for done, (trace, prediction, error) in enumerate(overlapped(ask, distinct, concurrency), 1):
-            if error is not None:
-                failed += 1
-                first_error = first_error or f"{type(error).__name__}: {error}"
-            elif prediction is None:
-                lost["unreadable"] += 1
-            else:
-                found[trace.item, trace.subquestions] = prediction
-            if progress:
-                progress(done, len(distinct))
-    solved = [(t, found[t.item, t.subquestions]) for t in distinct if (t.item, t.subquestions) in found]
-    return SolvedTraces(solved, dict(lost), failed, first_error)
+        tally = run_jobs(place(solving(solve)), jobs, concurrency, keep, progress=progress)
+    solved = [(trace, found[trace]) for trace in distinct if trace in found]
+    return SolvedTraces(solved, dict(lost), tally.failed, tally.said)
 
 
-def export_targets(solve: RolePredict, solved: SolvedTraces, items: Sequence[Item], to: Destination) -> Export:
+def export_targets(
+    student: Student, solve: RolePredict, solved: SolvedTraces, items: Sequence[Item], to: Destination
+) -> Export:
     """Write the training rows of a solver's student, and a manifest beside them.
 
     Args:
+        student: A student of the solver.
         solve: The predictor the student will answer for: of `Solve`, or of `SolveDirect` for a direct form.
         solved: What the solver made of the traces.
         items: The items they belong to.
-        to: Where to, for which of `SOLVER_STUDENTS`.
+        to: Where to.
 
     Raises:
         NothingToLearn: The solver answered nothing.
-        ValueError: There is no such student.
+        ValueError: It is no student of the solver.
     """
-    student = to.student
-    if student not in SOLVER_STUDENTS:
-        raise ValueError(f"student is {student!r}; it must be one of {', '.join(SOLVER_STUDENTS)}.")
+    target = student.target
+    if target is None:
+        raise ValueError(f"{student.name} is no student of the solver: it has no target")
     if not solved.solved:
         raise NothingToLearn(
-            f"The solver left nothing for {student.upper()} to learn from.", "Collect more, or look at its replies."
+            f"The solver left nothing for {student.label} to learn from.", "Collect more, or look at its replies."
         )
     by_id = {item.id: item for item in items}
     rows = []
     for trace, prediction in solved.solved:
         item = by_id[trace.item]
-        answer = item.answer if student.startswith("se-a") else prediction.answer
+        answer = item.answer if target.gold else prediction.answer
         outputs = {"answer": answer}
-        if not student.endswith("-direct"):
+        if not target.direct:
             outputs["sub_answers"] = prediction.sub_answers
         inputs = {
             "question": item.question, "context": item.context, "subquestions": Subquestions(trace.subquestions or ()),

@@ -109,7 +109,8 @@ class ScriptedTeacher:
             if question in text:
                 return item
         raise LMInvalidRequestError(
-            "The scripted teacher knows only the task's own questions. Take a model as the teacher (roles.teacher in a pipeline file).",
+            "The scripted teacher knows only the task's own questions. Take a model as the teacher (roles.teacher in a "
+            "pipeline file).",
             model=model,
         )
 

@@ -28,8 +28,8 @@ from filelock import FileLock, Timeout
 from divcon.distill._bind import bind_adapter
 from divcon.distill._engine import StoredEngine, at_station, role_lm
 from divcon.distill._http import LMBackend
+from divcon.distill._jobs import overlapped
 from divcon.distill._manifest import prompt_parts, read_manifest
-from divcon.distill._overlap import overlapped
 from divcon.distill._provider import EmbeddedEngine, embedded_lm
 from divcon.distill._serve import shared_model
 from divcon.distill._store import RunStore, fingerprint
@@ -43,8 +43,7 @@ from divcon.distill.training import (
     train_adapter,
     write_rows,
 )
-from divcon.programs import ChatAdapter, CompactAdapter, ReplyCutOff, RolePredict
-from divcon.programs._divide import why_refused
+from divcon.programs import ChatAdapter, CompactAdapter, RolePredict, why_refused
 from divcon.signatures import DivconError, Subquestions
 
 Progress = Callable[[str, int, int], None]
@@ -245,7 +244,7 @@ class DistillDecomposer(Teleprompter):
                 try:
                     prediction = _run(program, example)
                 except AdapterParseError as error:
-                    return "cut_off" if isinstance(error, ReplyCutOff) else why_refused(error)
+                    return why_refused(error)
                 trace = list(dspy.settings.trace)
             # Attempts that the program threw away (BestOfN) are in no trace.
             counted = {id(prediction) for _, _, prediction in trace}

@@ -9,8 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from divcon._config import Pipeline, load_pipeline
-    from divcon._pipeline import Run
+    from divcon.config import Pipeline, load_pipeline
     from divcon.distill import (
         DecompositionMetric,
         DistillDecomposer,
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
         embedded_lm,
     )
     from divcon.distill.vllm import ServerSettings, VLLMProvider, vllm_lm
+    from divcon.pipeline import Run
     from divcon.programs import (
         LEARNT,
         ChainOfThought,
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Pipeline": "_config",
-    "load_pipeline": "_config",
-    "Run": "_pipeline",
+    "Pipeline": "config",
+    "load_pipeline": "config",
+    "Run": "pipeline",
     "DecompositionMetric": "distill",
     "DistillDecomposer": "distill",
     "EmbeddedProvider": "distill",

@@ -16,7 +16,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from divcon._config import Endpoint, Pipeline
+from divcon.config import Endpoint, Pipeline
 from divcon.distill import ManifestError, is_trained, local_base, optimizer_name, read_manifest
 from divcon.distill.embedded import cache_folder, precision
 from divcon.distill.vllm import ServerClient, ServerSettings, find_installation, read_adapter

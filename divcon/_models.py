@@ -11,7 +11,7 @@ from typing import Any
 
 import dspy
 
-from divcon._config import Endpoint, Pipeline
+from divcon.config import Endpoint, Pipeline
 from divcon.distill import (
     Base,
     EmbeddedModel,
@@ -69,6 +69,11 @@ class Models:
     @cached_property
     def _embedded(self) -> EmbeddedModel:
         return shared_model(embedded_base(), self._precision)
+
+    @property
+    def warms_up(self) -> bool:
+        """Whether a server is loaded with a student's first call."""
+        return self.pipeline.roles.decomposer.serve == "vllm"
 
     @property
     def _precision(self) -> WantedPrecision:

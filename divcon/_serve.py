@@ -9,8 +9,8 @@ from typing import Any, cast, get_args
 
 from pydantic import ValidationError
 
-from divcon._pipeline import Run
 from divcon.distill.vllm import AdapterMode, ServerSettings, VLLMModel
+from divcon.pipeline import Run
 from divcon.signatures import DivconError, refusal
 
 
@@ -42,7 +42,7 @@ def serve_students(
 
     Args:
         run: The run folder.
-        student: `sd-r`, `sd-t` or `untuned`; None for all that one server can serve, or else the best.
+        student: A trained student's name, or `untuned`; None for all that one server can serve, or else the best.
         adapter: How adapters are served; None for what the run says.
         changed: Fields of `ServerSettings` that differ from the run's.
         show: Prints a line.
@@ -64,10 +64,10 @@ def serve_students(
         settings = ServerSettings(**{**before, **changed})
     except ValidationError as error:
         raise DivconError(f"serve: {refusal(error)}.", "Correct it.") from error
-    wanted = run.students(student)
+    wanted = run.saved.students(student)
     told = lambda text: run.reporter.finished("serve", text)  # noqa: E731
     with VLLMModel(
-        run.base, settings, adapter=cast(AdapterMode, mode), precision=run.pipeline.roles.precision,
+        run.models.base, settings, adapter=cast(AdapterMode, mode), precision=run.pipeline.roles.precision,
         log=run.folder / "vllm.log", told=told,
     ) as model:  # fmt: skip
         names = [model.add(folder) if folder else "" for _, folder in wanted]
@@ -79,7 +79,7 @@ def serve_students(
         variable = settings.api_key_env or "VLLM_API_KEY"
         key = f'os.environ["{variable}"]' if os.environ.get(variable) else '"none"'
         for name in names:
-            shown = name or run.base.id
+            shown = name or run.models.base.id
             show(f"model    {shown}")
             show(f'python   dspy.LM("hosted_vllm/{shown}", api_base="{address}", api_key={key}, cache=False)')
         if settings.api_base:

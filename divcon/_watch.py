@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
-from divcon.distill import RunStore, Traffic, watching
+from divcon.distill import Progress, RunStore, Traffic, watching
 
 _TICK = 1.0  # seconds
 
@@ -41,12 +41,6 @@ class Silent:
     def progress(self, name: str, done: int, total: int, note: str = "") -> None: ...
 
     def finished(self, name: str, text: str) -> None: ...
-
-
-class Progress(Protocol):
-    """Takes how far a station is: how much, of how much, and a remark."""
-
-    def __call__(self, done: int, total: int, remark: str = "") -> None: ...
 
 
 class Watch:
@@ -154,11 +148,6 @@ def watched(
             over.set()
             with telling:
                 pass  # a line that is being told is told whole, and none after it
-
-
-def by_arm(progress: Progress) -> Callable[[str, int, int], None]:
-    """Progress as an evaluation tells it: the arm that was answered last, how many are answered, of how many."""
-    return lambda arm, done, total: progress(done, total, arm)
 
 
 def by_loss(progress: Progress) -> Callable[[int, int, float], None]:

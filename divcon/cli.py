@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import os
@@ -43,6 +42,8 @@ RunFolder = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; may be repeated.")
 ]
+
+_STUDENT = "A trained student, such as sd-r, or untuned; by default the best trained."
 
 
 def _version(wanted: bool) -> None:
@@ -115,8 +116,8 @@ class Terminal:
 
 
 def _run_of(file: Path, run: Path | None, overrides: list[str] | None) -> Any:
-    from divcon._config import load_pipeline
-    from divcon._pipeline import Run
+    from divcon.config import load_pipeline
+    from divcon.pipeline import Run
 
     pipeline = load_pipeline(file, overrides or [])
     folder = run or Path("runs") / file.stem
@@ -143,7 +144,7 @@ def _guarded(pipeline: Callable[[], Any], work: Callable[[], Any]) -> Any:
     try:
         return work()
     except LMError as error:
-        from divcon._pipeline import explain_lm_error
+        from divcon.pipeline import explain_lm_error
 
         _fail(explain_lm_error(error, pipeline()))
     except AdapterParseError as error:
@@ -186,7 +187,7 @@ def _station(name: str, text: str, does: Callable[[Any], Any]) -> None:
             return does(made[0])
 
         def shown_work() -> Any:
-            from divcon._pipeline import Incomplete
+            from divcon.pipeline import Incomplete
 
             try:
                 return work()
@@ -233,9 +234,9 @@ def experiment(
     made: list[Any] = []
 
     def work() -> Any:
-        from divcon._config import load_experiment
-        from divcon._experiment import ExperimentRun
-        from divcon._pipeline import Incomplete
+        from divcon.config import load_experiment
+        from divcon.experiments import ExperimentRun
+        from divcon.pipeline import Incomplete
 
         made.append(ExperimentRun(load_experiment(file, overrides or []), folder, Terminal()))
         made[0].store  # noqa: B018 - made on first use, and with it the folder
@@ -255,15 +256,15 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     run: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="A run folder.")],
     context: Annotated[str | None, typer.Option(help="A passage the question is about.")] = None,
-    student: Annotated[str | None, typer.Option(help="sd-r, sd-t or untuned; by default the best trained.")] = None,
+    student: Annotated[str | None, typer.Option(help=_STUDENT)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Answer one question with the program of a run folder."""
     made: list[Any] = []
 
     def work() -> Any:
-        from divcon._config import load_saved_pipeline
-        from divcon._pipeline import Run
+        from divcon.config import load_saved_pipeline
+        from divcon.pipeline import Run
 
         made.append(Run(load_saved_pipeline(run), run, Terminal(err)))
         return made[0].ask(question, context, student)
@@ -306,8 +307,8 @@ def doctor(file: PipelineFile, run: RunFolder = None, overrides: Overrides = Non
     found = []
 
     def work() -> None:
-        from divcon._config import declared_pipelines
         from divcon._doctor import diagnose
+        from divcon.config import declared_pipelines
 
         folder = run or Path("runs") / file.stem
         for finding in (
@@ -328,7 +329,8 @@ def doctor(file: PipelineFile, run: RunFolder = None, overrides: Overrides = Non
 def serve(
     run: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="A run folder.")],
     student: Annotated[
-        str | None, typer.Option(help="sd-r, sd-t or untuned; by default all that one server can serve, or the best.")
+        str | None,
+        typer.Option(help="As in ask; by default all that one server can serve, or the best."),
     ] = None,
     adapter: Annotated[str | None, typer.Option(help="lora, merged or auto; by default as the run has it.")] = None,
     python: Annotated[
@@ -342,9 +344,9 @@ def serve(
     """Serve the students of a run folder with vLLM on loopback, probed, until Ctrl-C."""
 
     def work() -> None:
-        from divcon._config import load_saved_pipeline
-        from divcon._pipeline import Run
         from divcon._serve import read_arguments, serve_students
+        from divcon.config import load_saved_pipeline
+        from divcon.pipeline import Run
 
         options = {"python": python, "api_base": url, "port": port, "deadline": deadline}
         changed: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -377,14 +379,7 @@ def grade(
         from divcon.benchmarks import grade_as_paper, item_of
         from divcon.benchmarks.tasks import TASKS, as_share, read_pairs
 
-        if task not in TASKS:
-            near = difflib.get_close_matches(task, TASKS, 1)
-            raise DivconError(
-                f"There is no task '{task}'.",
-                f"Did you mean {near[0]}?"
-                if near
-                else f"There are {', '.join(TASKS)}; jsonl grades by the gold's form.",
-            )
+        kind = TASKS[task].grader
         graders = {"strict": strict, "paper": grade_as_paper}
         if grader not in graders:
             raise DivconError(f"There is no grader '{grader}'.", "Write strict or paper.")
@@ -393,7 +388,7 @@ def grade(
         pairs = read_pairs(file) if file is not None else [(0, gold or [], reply or "", question)]
         found = []
         for number, golds, said, asked in pairs:
-            item = item_of(task, golds, asked)
+            item = item_of(kind, golds, asked, task)
             try:
                 found.append(graders[grader](as_share(item) if percent else item, said))
             except ValueError as error:
@@ -441,15 +436,15 @@ def base(
 @app.command()
 def mcp(
     run: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="A run folder.")],
-    student: Annotated[str | None, typer.Option(help="sd-r, sd-t or untuned; by default the best trained.")] = None,
+    student: Annotated[str | None, typer.Option(help=_STUDENT)] = None,
 ) -> None:
     """Offer the program of a run folder to agents, as an MCP tool on standard input and output."""
     made: list[Any] = []
 
     def work() -> Any:
-        from divcon._config import load_saved_pipeline
         from divcon._mcp import serve_mcp
-        from divcon._pipeline import Run
+        from divcon.config import load_saved_pipeline
+        from divcon.pipeline import Run
 
         made.append(Run(load_saved_pipeline(run), run, Terminal(err)))
         serve_mcp(made[0].answering_program(student)[0])
@@ -493,7 +488,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
 def _share(line: dict[str, Any], rate: str) -> str:
     """A rate in per cent; a dash where the program doesn't split."""
     value = line.get(rate)
-    return "–" if value is None or line["name"] in ("direct", "cot") else f"{100 * value:.0f} %"
+    return "–" if value is None or not line["splits"] else f"{100 * value:.0f} %"
 
 
 def print_unreadable(lines: list[dict[str, Any]]) -> None:
@@ -512,8 +507,9 @@ def print_advice(results: dict[str, Any]) -> None:
     from divcon.benchmarks import advise
 
     for card in advise(results):
-        warned = [sentence for sentence in card["sentences"] if "two-stage bill" in sentence]
-        out.print(f"{card['task']}: {' '.join([card['headline'] + '.', *warned])}", highlight=False, soft_wrap=True)
+        out.print(
+            f"{card['task']}: {' '.join([card['headline'] + '.', *card['warnings']])}", highlight=False, soft_wrap=True
+        )
 
 
 def print_rows(results: dict[str, Any], folder: Path) -> None:

@@ -11,10 +11,10 @@ import dspy
 
 from divcon import DecompositionMetric, DistillDecomposer, DivideAndConquer, OneRole, TrainSettings
 from divcon.benchmarks import is_right
-from divcon.benchmarks.tasks import load_task
+from divcon.benchmarks.tasks import Task, load_task
 
 large = dspy.LM(os.environ.get("LARGE", "openai/gpt-5-mini"), api_base=os.environ.get("LARGE_BASE"))
-items = load_task("word-problems", train=24, test=1).train
+items = load_task(Task(name="word-problems", train=24, test=1)).train
 by_question = {item.question: item for item in items}
 examples = [item.example() for item in items]
 metric = DecompositionMetric(lambda example, answer: is_right(by_question[example.question], answer))

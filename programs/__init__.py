@@ -1,8 +1,8 @@
-"""How the asks become an answer: the two-stage program, its baselines, and what every role of them shares."""
+"""The two-stage program and its baselines, with the adapters, roles and ledger that they share."""
 
 from divcon.programs._adapter import ChatAdapter, CompactAdapter
 from divcon.programs._baselines import ChainOfThought, Direct, solver_role
-from divcon.programs._divide import DivideAndConquer, Solving
+from divcon.programs._divide import DivideAndConquer, Solving, why_refused
 from divcon.programs._item import Item
 from divcon.programs._ledger import Ledger, Usage, cost_of
 from divcon.programs._one_role import OneRole
@@ -45,4 +45,5 @@ __all__ = [
     "bind",
     "cost_of",
     "solver_role",
+    "why_refused",
 ]

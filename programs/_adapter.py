@@ -26,23 +26,23 @@ from divcon.signatures import (
     without_thinking,
 )
 
-LABELS = {
+_LABELS = {
     "context": "Passage", "subquestions": "Hints", "sub_answers": "Steps", "reasoning": "Steps",
     "sub_answer": "Final answer", "answer": "Final answer",
 }  # fmt: skip
 
 
 class _Adapter(dspy.ChatAdapter):
-    """What both adapters change of DSPy's: no second call in JSON, and demonstrations without what they don't need."""
+    """DSPy's ChatAdapter without its second call in JSON, and with demonstrations that need no optional inputs."""
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("use_json_adapter_fallback", False)
         super().__init__(**kwargs)
 
     def format_demos(self, signature: type[dspy.Signature], demos: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The demonstrations as turns. One that has everything but optional inputs is a whole one.
+        """The demonstrations as turns. A demonstration that lacks only optional inputs is complete.
 
-        DSPy introduces it with "some input or output fields are not supplied", which is a riddle to who reads it.
+        DSPy would introduce it with "some input or output fields are not supplied", although none is missing.
         """
         messages: list[dict[str, Any]] = []
         for demo in demos:
@@ -77,7 +77,7 @@ class CompactAdapter(_Adapter):
         if instruction not in ("first", "last"):
             raise ValueError(f"instruction is {instruction!r}; it must be 'first' or 'last'.")
         super().__init__(**kwargs)
-        self.labels = {**LABELS, **(labels or {})}
+        self.labels = {**_LABELS, **(labels or {})}
         self.instruction = instruction
 
     def format(
@@ -99,12 +99,12 @@ class CompactAdapter(_Adapter):
         return self.labels.get(name, name.replace("_", " ").capitalize()) + ":"
 
     def _label_line(self, name: str) -> re.Pattern[str]:
-        """Where a line begins with one of a field's labels, in bold or a heading or plain."""
+        """A pattern of one of a field's labels at a line's beginning: plain, in bold or as a heading."""
         labels = "|".join(re.escape(label[:-1]) for label in self._labels(name))
         return re.compile(rf"(?im)^[ \t*#]*(?:{labels})[ \t*]*:[ \t*]*")
 
     def _labels(self, name: str) -> tuple[str, ...]:
-        """A field's label, and "Answer:" where models write that instead."""
+        """A field's label, with "Answer:" as another for "Final answer:", since models write either."""
         label = self.label(name)
         return (label, "Answer:") if label == "Final answer:" else (label,)
 
@@ -150,13 +150,13 @@ class CompactAdapter(_Adapter):
             if not hits:
                 continue
             found[name], text = text[hits[-1].end() :].strip(), text[: hits[-1].start()].strip()
-        # A model may write the first label although nothing asks for it.
+        # A model may write the first label although the prompt asks for none.
         begun = self._label_line(names[0]).match(text)
         found[names[0]] = text[begun.end() :].lstrip() if begun else text
         values = {}
         for name, raw in found.items():
             try:
-                values[name] = read_field(signature.output_fields[name].annotation, raw)
+                values[name] = _read_field(signature.output_fields[name].annotation, raw)
             except (ValueError, SubquestionsError) as error:
                 raise _unreadable(self, signature, completion, f"{name}: {error}") from error
         values = apply_output_field_defaults(signature, values)
@@ -167,10 +167,10 @@ class CompactAdapter(_Adapter):
         return values
 
     def partial(self, signature: type[dspy.Signature], text: str, field: str) -> tuple[str, bool]:
-        """What a reply that is still being written says for a field, and whether the field is at its end.
+        """A field's text in a reply that is still being written, and whether the field is complete.
 
-        What may yet turn out to be the next field's label is held back, and so is a think block that the reply opens.
-        A label that comes twice ends the field here at its first place, where `parse` goes by its last.
+        Text that may become the next field's label is held back, and so is an open think block. Where a label comes
+        twice, the field ends at the first one here, and at the last one in `parse`.
         """
         if thinks_still(text):
             return "", False
@@ -208,11 +208,13 @@ class CompactAdapter(_Adapter):
 
 
 class ChatAdapter(_Adapter):
-    """DSPy's ChatAdapter, for models that are used to it, with five traps closed.
+    """DSPy's ChatAdapter with five changes, for models that are used to its format.
 
-    Subquestions are read from the raw text rather than from repaired JSON, and the model is shown no JSON Schema for
-    them, which small ones copy. A missing input is left out rather than sent as "None". A reply that can't be read
-    raises instead of costing a second call in JSON. An answer is read as models give it, with markers or without.
+    - Subquestions are read from the raw text, not from repaired JSON.
+    - Subquestions have no JSON Schema in the prompt, since small models copy it.
+    - A missing input is left out, not sent as "None".
+    - A reply that can't be read raises `AdapterParseError`; no second call in JSON is made.
+    - An answer is read with DSPy's markers or without them.
     """
 
     def format(
@@ -241,7 +243,7 @@ class ChatAdapter(_Adapter):
         except AdapterParseError:
             if not answered:
                 raise
-            return _answered(self, signature, completion)  # without the markers
+            return _answered(self, signature, completion)  # a reply without the markers
         if answered:
             *_, last = signature.output_fields
             found = read_answer(values[last])
@@ -283,15 +285,15 @@ def _answered(adapter: dspy.Adapter, signature: type[dspy.Signature], completion
     *steps, last = signature.output_fields
     found = read_answer(completion, steps=bool(steps))
     if found is None:
-        raise _unreadable(adapter, signature, completion, "The reply gives its answer in no form that can be told.")
+        raise _unreadable(adapter, signature, completion, "The reply gives no answer in a known form.")
     label = adapter._label_line(steps[0]) if steps and isinstance(adapter, CompactAdapter) else None
-    # A model may write the first label although nothing asks for it.
+    # A model may write the first label although the prompt asks for none.
     before = found.before[begun.end() :].lstrip() if label and (begun := label.match(found.before)) else found.before
     return {**dict.fromkeys(steps, before), last: found.text}
 
 
-def read_field(annotation: Any, raw: str) -> Any:
-    """A field's value from its text; lists of subquestions never go through JSON repair."""
+def _read_field(annotation: Any, raw: str) -> Any:
+    """Parse a field's text into its value; subquestions never go through JSON repair."""
     return Subquestions.read(raw) if annotation is Subquestions else parse_value(raw, annotation)
 
 

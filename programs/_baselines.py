@@ -1,7 +1,7 @@
-"""What a decomposition has to beat: the same solver asked once, without and with room to reason.
+"""The baselines: the same solver asked once, for the answer alone or for reasoning and the answer.
 
-The paper's single-stage prompt forbids reasoning, so most of its gain may be the permission to reason. Both
-baselines here take the program's inputs and give `answer`, `status`, `read_by` and `usage` in the program's form.
+The paper's single-stage prompt forbids reasoning, so most of its gain may come from the permission to reason. Both
+baselines have the inputs of `DivideAndConquer`, and its prediction's fields.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 import dspy
 
 from divcon.programs._adapter import CompactAdapter
+from divcon.programs._calls import none_if_blank
 from divcon.programs._ledger import Ledger
 from divcon.programs._roles import RolePredict, Wording
-from divcon.programs._talk import given
 from divcon.signatures import Answer, Reason, Subquestions
 
-# Tokens that an answer alone takes at most. A model that reasons all the same is stopped there, and so its row shows
-# what it costs and gives to answer at once.
+# An answer alone takes at most so many tokens. A model that reasons all the same is stopped there, so that its figures
+# are those of a direct answer.
 DIRECT_TOKENS = 32
 
 
@@ -28,7 +28,7 @@ def solver_role(
     wording: Wording,
     reask: int = 1,
 ) -> RolePredict:
-    """A solver's predictor: asked in its wording, and once more for the last line of a reply that can't be read."""
+    """A predictor for the solver, worded by `wording`; `reask` is `RolePredict`'s."""
     return RolePredict(
         wording.of(signature), "solver", lm=lm, adapter=adapter or CompactAdapter(wording.labels),
         demos=wording.shown(signature), reask=reask,
@@ -61,7 +61,7 @@ class _SingleStage(dspy.Module):
             return self._prediction(await self.solve.acall(**self._inputs(question, context)), ledger)
 
     def _inputs(self, question: str, context: str | None) -> dict[str, Any]:
-        return {"question": question, "context": given(context)}
+        return {"question": question, "context": none_if_blank(context)}
 
     @staticmethod
     def _prediction(solved: dspy.Prediction, ledger: Ledger) -> dspy.Prediction:
@@ -77,11 +77,11 @@ class _SingleStage(dspy.Module):
 
 
 class Direct(_SingleStage):
-    """The solver answers at once.
+    """The solver answers without reasoning.
 
-    It is held to that: it is shown answers alone, and its reply ends at the end of its first line, where the adapter
-    writes the reply alone, and after `DIRECT_TOKENS` tokens. A model that takes no such limits (OpenAI's reasoning
-    ones) is left to think, and its tokens show it.
+    Its demonstrations show answers alone. Its reply ends after `DIRECT_TOKENS` tokens, and with `CompactAdapter` after
+    its first line. A model that takes no such limits (OpenAI's reasoning ones) reasons all the same; its usage shows
+    the tokens.
     """
 
     _asks = Answer

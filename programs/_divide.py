@@ -1,4 +1,4 @@
-"""Divide and conquer: decompose a question, then solve it with the subquestions (arXiv 2402.15000, section 2)."""
+"""The two-stage program: decompose a question, then solve it with the subquestions (arXiv 2402.15000, section 2)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args
 import dspy
 
 from divcon.programs._baselines import solver_role
+from divcon.programs._calls import UNREADABLE, Calls, arun_calls, none_if_blank, run_calls
 from divcon.programs._ledger import Ledger
 from divcon.programs._roles import ReplyCutOff, RolePredict, Wording, items_in
-from divcon.programs._talk import UNREADABLE, Talk, ahold, given, hold
 from divcon.signatures import (
     DEFAULT_MAX_SUBQUESTIONS,
     Reason,
@@ -25,33 +25,41 @@ from divcon.signatures import (
 
 Solving = Literal["single_call", "direct", "stepwise", "dag"]
 _ASKS = {"single_call": Solve, "direct": SolveDirect, "stepwise": SolveStep, "dag": SolveStep}
-SALVAGED = ("duplicate", "cut_off")  # reasons for which the rest of a list is still good to use
-_REFERENCE = re.compile(r"#(\d+)")
+_SALVAGED = ("duplicate", "cut_off")  # reasons of refusal that leave whole subquestions to use
+_REFERENCE = re.compile(r"#(\d+)")  # "How old is #1?"
 
 
 class DivideAndConquer(dspy.Module):
     """Two predictors, `decompose` and `solve`, each with an LM of its own.
 
-    The prediction carries `answer`, `sub_answers` (text, the steps), `subquestions`, `status`, `reason`, `read_by` (the
-    rule by which the answer was read, see `divcon.signatures.Reading`, or `reask` where its last line was asked for),
-    and `usage` by role. `status` is `decomposed`; `salvaged`, where the decomposer's list repeats itself or was cut off
-    and the subquestions that stand whole in it were used; `whole`, where the decomposer said that no split helps; or
-    `fell_back`, where its reply couldn't be used. `reason` says why it was salvaged or fell back. A question without
-    subquestions is asked of the solver exactly as `ChainOfThought` asks it.
+    The prediction's fields:
+
+    - `answer`, and `read_by`: the rule that found it (see `divcon.signatures.Reading`), or `reask` where the solver was
+      asked again for its answer alone.
+    - `subquestions`, and `sub_answers`: the solver's steps, as text.
+    - `status`: `decomposed`; `salvaged` (the decomposer's list repeats itself or was cut off, and its whole
+      subquestions were used); `whole` (the decomposer said that no split helps); or `fell_back` (the decomposer's reply
+      couldn't be used).
+    - `reason`: why the list was salvaged, or why the program fell back.
+    - `usage`, by role.
+
+    A question without subquestions is asked of the solver exactly as `ChainOfThought` asks it.
 
     Args:
         decomposer: The LM that splits; may be set later as `program.decompose.lm`.
         solver: The LM that answers.
-        solving: `single_call` (the paper: one call answers all subquestions and the question), `direct` (one call is
-            given the subquestions and writes the answer alone), `stepwise` (a call
-            a subquestion, with the earlier answers, and one for the question) or `dag` (as stepwise, but a subquestion
-            waits for those alone that it refers to as `#k`, whose answers stand in for the reference; what doesn't wait
-            is asked at once. A list without references is solved stepwise).
-        max_subquestions: The cap that the decomposer is told. Longer lists are cut to it, since a decomposer that
-            ignores the cap shouldn't cost more than one that keeps it.
-        allow_whole: Offer the decomposer to write that no split helps. Small models take that way out always.
-        salvage: Use what stands whole of a list that repeats itself or is cut off.
-        reask: How often the solver is asked for the last line of a reply whose answer can't be read: 0 or 1.
+        solving: How the solver is called.
+            `single_call`: one call answers all subquestions and the question, as in the paper.
+            `direct`: one call is given the subquestions and writes the answer alone.
+            `stepwise`: each subquestion is a call, which is given the earlier answers; the question is the last call.
+            `dag`: as `stepwise`, but a subquestion waits only for those that it refers to as `#k`. Their answers
+            replace the references, and subquestions that wait for nothing are asked together. A list without references
+            is solved stepwise.
+        max_subquestions: The cap in the decomposer's instruction. Longer lists are cut to it, so that a decomposer that
+            ignores the cap costs no more than one that keeps it.
+        allow_whole: Let the decomposer write that no split helps. Small models then write it of every question.
+        salvage: Use the whole subquestions of a list that repeats itself or is cut off.
+        reask: How often the solver is asked again, for the answer alone, where its reply can't be read: 0 or 1.
         decomposer_wording: How the decomposer is asked, where it isn't an untrained model: `LEARNT`, or a `Wording`.
         solver_wording: The same for the solver.
         adapter: The adapter both predictors pin; `CompactAdapter` by default.
@@ -108,20 +116,20 @@ class DivideAndConquer(dspy.Module):
                 (`AdapterParseError`).
         """
         with Ledger() as ledger:
-            return hold(self._talk(question, given(context), ledger))
+            return run_calls(self._calls(question, none_if_blank(context), ledger))
 
     async def aforward(self, question: str, context: str | None = None) -> dspy.Prediction:
         """`forward`, awaited."""
         with Ledger() as ledger:
-            return await ahold(self._talk(question, given(context), ledger))
+            return await arun_calls(self._calls(question, none_if_blank(context), ledger))
 
-    def _talk(self, question: str, context: str | None, ledger: Ledger) -> Talk:
+    def _calls(self, question: str, context: str | None, ledger: Ledger) -> Calls:
         try:
             [split] = yield [(self.decompose, {"question": question, "context": context})]
             subquestions, status, reason = self._accept(split.subquestions)
         except UNREADABLE as error:
             reason = why_refused(error)
-            subquestions = self._cut(items_in(error)) if self.salvage and reason in SALVAGED else Subquestions()
+            subquestions = self._cut(items_in(error)) if self.salvage and reason in _SALVAGED else Subquestions()
             status = "salvaged" if subquestions.items else "fell_back"
         if not subquestions.items and self.solving != "direct":
             [solved] = yield [(self.solve, self._as_chain_of_thought(question, context))]
@@ -146,7 +154,7 @@ class DivideAndConquer(dspy.Module):
         return Subquestions(items[: self.max_subquestions])
 
     def _as_chain_of_thought(self, question: str, context: str | None) -> dict[str, Any]:
-        """The call that `ChainOfThought` makes, which a run store answers with the same reply."""
+        """The inputs of `ChainOfThought`'s call, so that a run store has its reply already."""
         signature = self.solver_wording.of(Reason)
         return {
             "question": question, "context": context,
@@ -175,7 +183,7 @@ class DivideAndConquer(dspy.Module):
 
 
 class _Plan:
-    """Which subquestions can be asked now, and what has been answered.
+    """The order of a stepwise solution: which subquestions can be asked now, and what has been answered.
 
     Args:
         question: The question.
@@ -229,7 +237,7 @@ class _Plan:
 
 
 def _waits(asked: Sequence[str], solving: Solving) -> list[list[int]]:
-    """For each subquestion the numbers of those it waits for; a reference to itself or a later one is none."""
+    """For each subquestion, the numbers of those it waits for; references to itself or to later ones don't count."""
     referred = [
         sorted({int(ref) for ref in _REFERENCE.findall(text) if 0 < int(ref) < number})
         for number, text in enumerate(asked, 1)
@@ -240,7 +248,11 @@ def _waits(asked: Sequence[str], solving: Solving) -> list[list[int]]:
 
 
 def why_refused(error: Exception) -> str:
-    """The name under which a refused decomposition is counted."""
+    """The reason under which a refused decomposition is counted: `SubquestionsError.reason`'s names.
+
+    Args:
+        error: What a decomposer's call raised: an `AdapterParseError`, or a `SubquestionsError`.
+    """
     if isinstance(error, ReplyCutOff):
         return "cut_off"
     cause: BaseException | None = error

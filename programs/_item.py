@@ -1,4 +1,4 @@
-"""One question with what is known about it: the unit every station passes on."""
+"""`Item`: a question of a task with its references, as every station takes and passes it on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Item:
             `choice`; by the form of `answer` where it is empty.
         references: DROP's gold answers, each of one or more spans; where it is empty, `answer` and `aliases` are.
         licence: Of the data the item comes from.
-        extra: What else its data says.
+        extra: Other fields of the task's data.
     """
 
     id: str

@@ -1,8 +1,8 @@
 """The ledger: what each role of a program has used, in calls, tokens, seconds and money.
 
-DSPy keys usage by model name, so two roles on one model come out as one; and it counts nothing for work under
-`dspy.Parallel` inside a module. The ledger is carried in DSPy's own settings context, which its worker threads and
-async tasks inherit, and is filled by role.
+DSPy keys usage by model name, so that two roles on one model are counted as one, and counts nothing that runs under
+`dspy.Parallel` inside a module. The ledger counts by role. It stands in DSPy's settings context, which DSPy's worker
+threads and async tasks inherit.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Usage:
 
     Attributes:
         calls: Requests answered; `cached_calls` of them came from DSPy's cache and cost nothing.
-        input_tokens: As the server counted them, `cached_tokens` of which it had cached itself.
+        input_tokens: As the server counted them; `cached_tokens` of them came from the server's own cache.
         output_tokens: As the server counted them.
         seconds: Time spent waiting, summed over calls that may have overlapped.
-        cost: US dollars; of the priced calls alone.
-        unpriced_calls: Calls whose price nobody knows; unknown is not free.
+        cost: US dollars, of the priced calls alone.
+        unpriced_calls: Calls without a known price; they are not counted as free.
     """
 
     calls: int = 0
@@ -56,13 +56,13 @@ def cost_of(price: Mapping[str, float], read: int, cached: int, written: int) ->
     """US dollars for a call.
 
     Args:
-        price: Per million tokens: `input`, `output`, and `cached` where input that was cached costs something else.
-        read: Input tokens, `cached` of which the server had cached.
-        cached: See there.
+        price: US dollars per million tokens: `input`, `output`, and `cached` where cached input has its own price.
+        read: Input tokens, those from the server's cache included.
+        cached: Input tokens from the server's cache.
         written: Output tokens.
     """
-    again = price.get("cached", price["input"])
-    return (max(0, read - cached) * price["input"] + cached * again + written * price["output"]) / 1e6
+    cached_price = price.get("cached", price["input"])
+    return (max(0, read - cached) * price["input"] + cached * cached_price + written * price["output"]) / 1e6
 
 
 class Ledger:
@@ -110,17 +110,18 @@ def _active() -> tuple[Ledger, ...]:
     return dspy.settings.get(_SETTING) or ()
 
 
-class _CallProbe:
-    """Receives the history entries of the calls made inside one predictor, and of no other.
+class CallRecorder:
+    """Records the LM calls that one predictor makes, with their replies, finish reasons, usage and cost.
 
-    DSPy appends each call to the `history` of every module in `caller_modules`; a probe put there sees finish
-    reasons, usage and cost of any LM on any engine without touching the LM.
+    DSPy appends each call to the `history` of every module in `caller_modules`. A recorder stands there beside them, so
+    that it works with any LM and changes none.
     """
 
     def __init__(self) -> None:
         self.history: list[dict[str, Any]] = []
 
     def usage(self, price: dict[str, float] | None = None) -> Usage:
+        """The sum over the calls; at `price` (see `cost_of`) where it is given, else at the cost that LiteLLM knows."""
         total = Usage()
         for entry in self.history:
             tokens = entry.get("usage") or {}
@@ -142,7 +143,7 @@ class _CallProbe:
         return total
 
     def text(self) -> str:
-        """The last reply as it came."""
+        """The last reply as the model wrote it; empty where there is none."""
         outputs = self.history[-1].get("outputs") if self.history else None
         first = outputs[0] if outputs else ""
         return str(first.get("text") or "") if isinstance(first, dict) else str(first or "")
@@ -163,16 +164,16 @@ def _finish_reason(response: Any) -> str | None:
 
 
 @contextmanager
-def probing() -> Iterator[_CallProbe]:
-    """Watch the LM calls made inside the block, in this thread or task."""
-    probe = _CallProbe()
-    # Where the host has switched histories off, a probe would see nothing: no usage, and no reply that was cut off.
-    kept = {"disable_history": False, "max_history_size": max(1, dspy.settings.max_history_size)}
-    with dspy.context(caller_modules=[*(dspy.settings.caller_modules or []), probe], **kept):
-        yield probe
+def recording_calls() -> Iterator[CallRecorder]:
+    """Record the LM calls made inside the block, in this thread or task."""
+    recorder = CallRecorder()
+    # DSPy appends nothing where the host has switched histories off.
+    history = {"disable_history": False, "max_history_size": max(1, dspy.settings.max_history_size)}
+    with dspy.context(caller_modules=[*(dspy.settings.caller_modules or []), recorder], **history):
+        yield recorder
 
 
-def record(role: str, usage: Usage) -> None:
+def record_usage(role: str, usage: Usage) -> None:
     """Add `usage` to every ledger open here."""
     for ledger in _active():
         ledger.record(role, usage)

@@ -1,4 +1,4 @@
-"""One role at a time: what SIMBA, BestOfN and Refine need, which refuse a program of two LMs."""
+"""`OneRole`: shows an optimizer one predictor of a program; SIMBA, BestOfN and Refine refuse a program of two LMs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import dspy
 
 
 class OneRole(dspy.Module):
-    """A program seen through one of its predictors; the others answer, but nobody can change or move them.
+    """A program that shows one of its predictors; the others run too, but an optimizer can't change them.
 
     Examples:
         >>> from divcon.programs import DivideAndConquer
@@ -17,7 +17,7 @@ class OneRole(dspy.Module):
 
     Args:
         program: The whole program; it is what runs.
-        predictor: The name of the predictor that shows, as `named_predictors()` has it.
+        predictor: The name of the predictor that is shown, as `named_predictors()` has it.
 
     Raises:
         ValueError: The program has no such predictor.
@@ -32,7 +32,7 @@ class OneRole(dspy.Module):
         self.predictor = predictor
 
     def named_parameters(self) -> list[tuple[str, Any]]:
-        """DSPy's hook: only the predictor that shows."""
+        """DSPy's hook: only the predictor that is shown."""
         return [
             (f"program.{name}", parameter)
             for name, parameter in self.program.named_parameters()
@@ -56,7 +56,7 @@ class OneRole(dspy.Module):
         return len(dspy.settings.trace or [])
 
     def _hide(self, before: int) -> None:
-        # Optimizers look every predictor of a trace up among those that show.
+        # Optimizers look up every predictor of a trace among those that are shown.
         trace = dspy.settings.trace
         if trace:
             shown = {id(parameter) for _, parameter in self.named_parameters()}

@@ -1,4 +1,4 @@
-"""Roles: a predictor that keeps the LM and the adapter of its role, whatever optimizer or host it runs in."""
+"""`RolePredict`: a predictor that keeps its role's LM and adapter under any optimizer and in any host program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from divcon.programs._adapter import CompactAdapter
-from divcon.programs._ledger import _CallProbe, probing, record
+from divcon.programs._ledger import CallRecorder, record_usage, recording_calls
 from divcon.signatures import (
     MARKED,
     Conclude,
@@ -35,14 +35,14 @@ class ForeignEndpoint(DivconError):
 
 
 class NotPickled(DivconError, TypeError):
-    """A program was to be pickled."""
+    """A program was pickled, which would write its LMs' keys into the pickle."""
 
 
 class ReplyCutOff(AdapterParseError):
-    """A reply that ended because it ran out of tokens, and so isn't what the model meant to say.
+    """A reply was cut off because it ran out of tokens.
 
     Attributes:
-        items: The subquestions that stand whole in it.
+        items: The whole subquestions in it.
     """
 
     items: tuple[str, ...] = ()
@@ -50,15 +50,15 @@ class ReplyCutOff(AdapterParseError):
 
 @dataclass(frozen=True)
 class Wording:
-    """How a role is asked: its instructions, and whether demonstrations are shown.
+    """How a role is prompted: its instructions, demonstrations and labels.
 
-    Without arguments it is the one for a model that was trained on no prompt of ours. A trained model is asked what it
-    has learnt: the same instructions without demonstrations, or those that are kept beside its adapter.
+    The default is for an untrained model. A trained model is prompted as in its training: with the same instructions
+    and no demonstrations (`LEARNT`), or with the wording that is stored beside its weights.
 
     Attributes:
-        instructions: Instructions by the name of a signature; its own where there is none.
+        instructions: Instructions by a signature's name; a signature that isn't named keeps its own.
         demonstrate: Whether the demonstrations that ship with a signature are shown.
-        labels: What fields are called in a compact prompt, where it isn't as `CompactAdapter` has it.
+        labels: Labels by a field's name, for fields that `CompactAdapter` would label otherwise.
     """
 
     instructions: Mapping[str, str] = field(default_factory=dict)
@@ -66,12 +66,12 @@ class Wording:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, signature: type[dspy.Signature]) -> type[dspy.Signature]:
-        """The signature as this wording has it."""
+        """The signature with this wording's instructions."""
         own = self.instructions.get(signature.__name__)
         return signature.with_instructions(own) if own is not None else signature
 
     def shown(self, signature: type[dspy.Signature]) -> list[dspy.Example]:
-        """The demonstrations for it."""
+        """The demonstrations for the signature."""
         return demonstrations(signature) if self.demonstrate else []
 
 
@@ -81,24 +81,29 @@ LEARNT = Wording(demonstrate=False)
 class RolePredict(dspy.Predict):
     """`dspy.Predict` for one role of a program.
 
-    It differs in seven ways: `reset()` keeps the LM, so that teleprompters which reset a student don't move the role
-    to the global LM, and the demonstrations it began with; it asks once more for an answer that can't be read, where
-    `reask` says so; it never falls back to the global LM; it renders and reads with its own adapter, so that a host
-    program's adapter doesn't change the prompt a student was trained on; it reports usage under its role; and its
-    saved state names no endpoint, so that a file can neither leak one nor bring one in.
+    It differs in seven ways:
 
-    Copies share the LM. Pickling is refused: a pickle would hold the key, and loading one runs code.
+    - It never falls back to the global LM.
+    - `reset()` keeps the LM, so that teleprompters which reset a student don't move the role to the global LM.
+    - `reset()` keeps the demonstrations that the predictor began with.
+    - It formats and parses with its own adapter. A host program's adapter can't change the prompt that a student was
+      trained on.
+    - It asks again for an answer that can't be read, where `reask` says so.
+    - It records usage under its role.
+    - Its saved state names no endpoint, so that a file can neither leak one nor bring one in.
+
+    Copies share the LM. Pickling is refused: a pickle would hold the LM's key, and loading one runs code.
 
     Args:
-        signature: What is asked.
-        role: The role it plays.
+        signature: The signature, as for `dspy.Predict`.
+        role: The role's name: `decomposer`, `solver`.
         lm: The role's LM; may be set later.
         adapter: The pinned adapter; `CompactAdapter` by default.
-        refuse_cut_off: Raise `ReplyCutOff` where a reply ran out of tokens. An answer in a reply that ran out of tokens
-            behind it counts in any case, and a last line that ends in the middle doesn't.
+        refuse_cut_off: Raise `ReplyCutOff` where a reply ran out of tokens. Signatures that end in an answer always do,
+            unless the answer is marked as one (`divcon.signatures.MARKED`) and so stands complete in the reply.
         demos: Demonstrations to begin with.
-        reask: How often a model is asked for the last line of a reply whose answer can't be read: 0 or 1. The reply is
-            given to it, and the call is counted like any other.
+        reask: How often the model is asked again where its answer can't be read: 0 or 1. That call gives the model its
+            reply, asks for the answer alone (`divcon.signatures.Conclude`), and counts in the usage.
         config: Passed to the LM with every call.
     """
 
@@ -147,14 +152,14 @@ class RolePredict(dspy.Predict):
         )
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-        """DSPy's hook: everything but the LM, with the name of what was served where the role is a trained one."""
+        """DSPy's hook: the state without the LM; a trained role's names the model that it was trained as."""
         bare = copy.deepcopy(self)
         bare.lm = None
         state: dict[str, Any] = super(RolePredict, bare).dump_state(json_mode=json_mode)
         return {**state, "role": self.role, "trained": self.trained}
 
     def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> RolePredict:
-        """DSPy's hook: restores prompt and demos; the LM in place stays, and none is ever taken from the file.
+        """DSPy's hook: restores prompt and demonstrations, and keeps the LM in place; none comes from the file.
 
         Raises:
             ForeignEndpoint: The state is a trained role's, and the LM in place serves something else.
@@ -176,34 +181,34 @@ class RolePredict(dspy.Predict):
     def forward(self, **kwargs: Any) -> dspy.Prediction:
         self._require_endpoint(kwargs)
         started = time.perf_counter()
-        with probing() as probe, dspy.context(adapter=self.adapter):
+        with recording_calls() as calls, dspy.context(adapter=self.adapter):
             try:
                 try:
-                    return self._read(super().forward(**kwargs), kwargs, probe)
+                    return self._read(super().forward(**kwargs), kwargs, calls)
                 except AdapterParseError as error:
-                    refused, asked = self._asked_again(error, kwargs, probe)
+                    refused, asked = self._asked_again(error, kwargs, calls)
                     return self._concluded(self.adapter(**asked), kwargs, refused)
             finally:
-                self._record(probe, started)
+                self._record_usage(calls, started)
 
     async def aforward(self, **kwargs: Any) -> dspy.Prediction:
         self._require_endpoint(kwargs)
         started = time.perf_counter()
-        with probing() as probe, dspy.context(adapter=self.adapter):
+        with recording_calls() as calls, dspy.context(adapter=self.adapter):
             try:
                 try:
-                    return self._read(await super().aforward(**kwargs), kwargs, probe)
+                    return self._read(await super().aforward(**kwargs), kwargs, calls)
                 except AdapterParseError as error:
-                    refused, asked = self._asked_again(error, kwargs, probe)
+                    refused, asked = self._asked_again(error, kwargs, calls)
                     return self._concluded(await self.adapter.acall(**asked), kwargs, refused)
             finally:
-                self._record(probe, started)
+                self._record_usage(calls, started)
 
     @contextmanager
     def as_learnt(self) -> Iterator[None]:
-        """Without the demonstrations that ship for untrained models, for good unless the block raises.
+        """Drop the demonstrations that ship for untrained models, and restore them if the block raises.
 
-        Demonstrations that an optimizer or a user has put there stay.
+        Demonstrations that an optimizer or a user has set stay.
         """
         before = (self._first_demos, self.demos)
         if self.demos == self._first_demos:
@@ -216,12 +221,12 @@ class RolePredict(dspy.Predict):
             raise
 
     def prompt(self, **inputs: Any) -> list[dict[str, Any]]:
-        """The messages that `inputs` would be sent as."""
+        """The messages that a call with `inputs` sends."""
         messages: list[dict[str, Any]] = self.adapter.format(self.signature, self.demos, inputs)
         return messages
 
     def training_row(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
-        """A row for supervised fine-tuning: the prompt that `inputs` would be sent as, and the reply to learn."""
+        """A row for supervised fine-tuning: the prompt for `inputs`, and the completion that renders `outputs`."""
         messages = self.adapter.format_finetune_data(
             signature=self.signature, demos=self.demos, inputs=inputs, outputs=outputs
         )["messages"]
@@ -234,52 +239,56 @@ class RolePredict(dspy.Predict):
         if self.trained:
             _require_served(self.role, self.trained, lm)
 
-    def _read(self, prediction: dspy.Prediction, kwargs: dict[str, Any], probe: _CallProbe) -> dspy.Prediction:
-        """The prediction, with the rule that its answer was read by, unless its reply ended in the middle."""
+    def _read(self, prediction: dspy.Prediction, kwargs: dict[str, Any], calls: CallRecorder) -> dspy.Prediction:
+        """Add to a prediction the rule that found its answer.
+
+        Raises:
+            ReplyCutOff: The reply ran out of tokens.
+        """
         signature = self._signature_of(kwargs)
-        cut = probe.cut_off()
+        cut = calls.cut_off()
         if ends_in_answer(signature):
-            text = probe.text()
+            text = calls.text()
             found = None if "[[ ## " in text else read_answer(text, steps=len(signature.output_fields) > 1)
-            prediction.read_by = found.rule if found else "field"  # by DSPy's own markers
+            prediction.read_by = found.rule if found else "field"  # a field between DSPy's own markers
             cut = cut and prediction.read_by not in MARKED
         elif not self.refuse_cut_off:
             cut = False
         if cut:
-            raise self._cut(probe, _whole_items(prediction))
+            raise self._cut(calls, _whole_items(prediction))
         return prediction
 
-    def _refused(self, error: AdapterParseError, probe: _CallProbe) -> AdapterParseError:
-        """The error for a reply that can't be read; it says so where it ran out of tokens."""
-        if isinstance(error, ReplyCutOff) or not probe.cut_off():
+    def _refused(self, error: AdapterParseError, calls: CallRecorder) -> AdapterParseError:
+        """The error for a reply that can't be read: a `ReplyCutOff` where it ran out of tokens."""
+        if isinstance(error, ReplyCutOff) or not calls.cut_off():
             return error
         if not (self.refuse_cut_off or ends_in_answer(error.signature)):
             return error
-        return self._cut(probe, items_in(error))
+        return self._cut(calls, items_in(error))
 
-    def _cut(self, probe: _CallProbe, items: tuple[str, ...]) -> ReplyCutOff:
+    def _cut(self, calls: CallRecorder, items: tuple[str, ...]) -> ReplyCutOff:
         cut = ReplyCutOff(
             adapter_name=type(self.adapter).__name__,
             signature=self.signature,
-            lm_response=probe.text(),
+            lm_response=calls.text(),
             message="The reply ran out of tokens; raise max_tokens of the role.",
         )
         cut.items = items
         return cut
 
     def _asked_again(
-        self, error: AdapterParseError, kwargs: dict[str, Any], probe: _CallProbe
+        self, error: AdapterParseError, kwargs: dict[str, Any], calls: CallRecorder
     ) -> tuple[AdapterParseError, dict[str, Any]]:
-        """Why a reply was refused, and the call that asks for its last line, as the adapter takes it.
+        """The error for a reply without an answer, and the arguments of the adapter's call that asks for it again.
 
         Raises:
-            AdapterParseError: That reason, where nothing is asked again.
+            AdapterParseError: The same error, where the model isn't asked again.
         """
-        refused = self._refused(error, probe)
+        refused = self._refused(error, calls)
         reply = refused.lm_response
         if not self.reask or not ends_in_answer(self._signature_of(kwargs)) or not str(reply or "").strip():
             if refused is error:
-                raise error  # not from itself: whoever follows the causes would never end
+                raise error  # not from itself, which would make a cycle of causes
             raise refused from error
         config = {**self.config, **(kwargs.get("config") or {})}
         config = {key: value for key, value in config.items() if key in ("rollout_id", "temperature")}
@@ -291,7 +300,7 @@ class RolePredict(dspy.Predict):
     def _concluded(
         self, completions: list[dict[str, Any]], kwargs: dict[str, Any], refused: AdapterParseError
     ) -> dspy.Prediction:
-        """The prediction of a reply whose last line was asked for: its steps are the reply."""
+        """The prediction where the answer was asked for again: the first reply is its steps."""
         signature = self._signature_of(kwargs)
         *steps, last = signature.output_fields
         values = {**dict.fromkeys(steps, str(refused.lm_response).strip()), last: completions[0]["answer"]}
@@ -303,16 +312,16 @@ class RolePredict(dspy.Predict):
     def _signature_of(self, kwargs: Mapping[str, Any]) -> Any:
         return kwargs.get("signature") or self.signature
 
-    def _record(self, probe: _CallProbe, started: float) -> None:
+    def _record_usage(self, calls: CallRecorder, started: float) -> None:
         price = getattr(self.lm, "divcon_price", None)
-        usage = probe.usage(price)
+        usage = calls.usage(price)
         if usage.calls:
             usage.seconds = time.perf_counter() - started
-            record(self.role, usage)
+            record_usage(self.role, usage)
 
 
 def items_in(error: BaseException | None) -> tuple[str, ...]:
-    """The subquestions that stand whole in a refused reply."""
+    """The whole subquestions in a refused reply, from the error or from its causes."""
     while error is not None:
         if isinstance(error, (ReplyCutOff, SubquestionsError)) and error.items:
             return error.items
@@ -321,7 +330,7 @@ def items_in(error: BaseException | None) -> tuple[str, ...]:
 
 
 def _whole_items(prediction: dspy.Prediction) -> tuple[str, ...]:
-    """The subquestions of a list that was cut off and can be read; the last isn't whole where no mark ends it."""
+    """The whole subquestions of a list that was cut off and can be read; the last needs a mark at its end."""
     for _, value in prediction.items():
         if isinstance(value, Subquestions):
             return value.items if value.items and value.items[-1][-1] in "?？.!" else value.items[:-1]
@@ -329,17 +338,17 @@ def _whole_items(prediction: dspy.Prediction) -> tuple[str, ...]:
 
 
 def _own(signature: type[dspy.Signature]) -> type[dspy.Signature]:
-    """A signature class of one's own: InferRules writes its rules into the class, which copies would share."""
+    """Copy the class; InferRules mutates it."""
     own: type[dspy.Signature] = signature.with_instructions(signature.instructions)
     return own
 
 
 def bind(program: dspy.Module, **lms: dspy.BaseLM) -> dspy.Module:
-    """Give every role of a program its LM, by role; what to do after `program.load`.
+    """Give every role of a program its LM. Call it after `program.load`, which loads none.
 
     Args:
         program: Any program with `RolePredict`s in it; changed in place.
-        lms: `decomposer=...`, `solver=...`: the program's roles.
+        lms: The LMs by role: `decomposer=...`, `solver=...`.
 
     Returns:
         The program.
@@ -354,7 +363,7 @@ def bind(program: dspy.Module, **lms: dspy.BaseLM) -> dspy.Module:
     if unknown:
         known = ", ".join(sorted({role.role for role in roles})) or "none"
         raise ValueError(f"the program has no role {', '.join(unknown)}; it has {known}")
-    for role in roles:  # all checks first: a program is bound whole or not at all
+    for role in roles:  # all checks come first, so that no program is bound in part
         lm = lms.get(role.role, role.lm)
         if lm is None:
             raise _without_endpoint(role.role)

@@ -1,8 +1,8 @@
 """Self-ask: a question is split as it is solved, one subquestion at a time (Press et al. 2023, arXiv 2210.03350).
 
-The dynamic counterpart of `DivideAndConquer`, made to be compared with it fairly: the planner sees the question and the
-passage at every step, the same solver answers, and a reply ends at the end of its first line, so that nothing is paid
-for what would be thrown away.
+It is the dynamic counterpart of `DivideAndConquer`, built for a fair comparison. The decomposer sees the question and
+the passage at every step. The same solver answers. The decomposer's reply ends with its first line, so that it pays for
+no tokens that would be thrown away.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dspy.utils.exceptions import AdapterParseError
 
 from divcon.programs._adapter import CompactAdapter
 from divcon.programs._baselines import solver_role
+from divcon.programs._calls import Calls, arun_calls, none_if_blank, run_calls
 from divcon.programs._ledger import Ledger
 from divcon.programs._roles import RolePredict, Wording
-from divcon.programs._talk import Talk, ahold, given, hold
 from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS, NOTHING_MORE, FollowUp, SolveStep, Subquestions
 
 _NOTHING = re.escape(NOTHING_MORE[:-1])
@@ -29,17 +29,18 @@ _LEAD = re.compile(r"(?i)\A\W*(?:follow[- ]?up|next|subquestion)(?: question)?\s
 class SelfAsk(dspy.Module):
     """Two predictors, `decompose` (which asks the next subquestion) and `solve`, each with an LM of its own.
 
-    The prediction has the fields of `DivideAndConquer`'s. `status` is `decomposed` where anything was asked, `whole`
-    where nothing was needed, and `fell_back` where the first thing asked couldn't be used.
+    The prediction has the fields of `DivideAndConquer`'s. `status` is `decomposed` where a subquestion was asked,
+    `whole` where none was needed, and `fell_back` where the first one couldn't be used.
 
     Args:
         decomposer: The LM that asks.
         solver: The LM that answers.
-        max_steps: The most subquestions; the question itself is asked after them at the latest.
-        stop: Have the server end the planner's reply at its first line, where the adapter writes the reply alone. A
-            reply that this leaves nothing of (a model may begin with a blank line, or think first) is asked for again
-            without it. Some models (OpenAI's reasoning ones) take no stop strings; the reply is cut there in any case.
-        reask: How often the solver is asked for the last line of a reply whose answer can't be read: 0 or 1.
+        max_steps: The most subquestions; after them the question itself is asked.
+        stop: Whether the server ends the decomposer's reply after its first line; `CompactAdapter` alone can do so.
+            Where nothing is left of the reply (a model may begin with a blank line, or think first), the call is made
+            again without the stop string. Set it to False for models that take no stop strings (OpenAI's reasoning
+            ones); only the first line of a reply counts in any case.
+        reask: How often the solver is asked again, for the answer alone, where its reply can't be read: 0 or 1.
         decomposer_wording: How the decomposer is asked, where it isn't an untrained model.
         solver_wording: The same for the solver.
         adapter: The adapter both predictors pin; `CompactAdapter` by default.
@@ -79,19 +80,20 @@ class SelfAsk(dspy.Module):
             AdapterParseError: The solver's reply can't be read.
         """
         with Ledger() as ledger:
-            return hold(self._talk(question, context, ledger))
+            return run_calls(self._calls(question, context, ledger))
 
     async def aforward(self, question: str, context: str | None = None) -> dspy.Prediction:
         """`forward`, awaited."""
         with Ledger() as ledger:
-            return await ahold(self._talk(question, context, ledger))
+            return await arun_calls(self._calls(question, context, ledger))
 
-    def _talk(self, question: str, context: str | None, ledger: Ledger) -> Talk:
-        about = {"question": question, "context": given(context)}
+    def _calls(self, question: str, context: str | None, ledger: Ledger) -> Calls:
+        about = {"question": question, "context": none_if_blank(context)}
         asked: list[str] = []
         steps: list[str] = []
         reason = None
-        stop = self.stop and isinstance(self.decompose.adapter, CompactAdapter)  # others write markers on lines before
+        # Other adapters write a marker on the reply's first line.
+        stop = self.stop and isinstance(self.decompose.adapter, CompactAdapter)
         while len(asked) < self.max_steps:
             config = {"config": {"stop": ["\n"]}} if stop else {}
             try:
@@ -108,7 +110,7 @@ class SelfAsk(dspy.Module):
             if not text or _DONE.match(text):
                 break
             if text.casefold() in {before.casefold() for before in (*asked, question)}:
-                reason = "duplicate" if not asked else None  # it goes round in circles; what was found stands
+                reason = "duplicate" if not asked else None  # the decomposer repeats itself; the steps so far count
                 break
             [step] = yield [(self.solve, {**about, "steps": _lines(steps), "subquestion": text})]
             asked.append(text)

@@ -1,6 +1,6 @@
 """Streaming: a listener for `dspy.streamify` that reads the pinned adapter's reply as it grows.
 
-DSPy's own listener knows three adapters, and takes the host's for the predictor's.
+DSPy's own listener knows three adapters, and uses the host's adapter instead of the predictor's.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class FieldListener(StreamListener):
         self._sent = 0
 
     def receive(self, chunk: Any) -> StreamResponse | None:
-        """DSPy's hook: one piece of a reply, of which only what belongs to the field comes out."""
+        """DSPy's hook: one piece of a reply, of which only the field's text comes out."""
         if not isinstance(self.predict, RolePredict):
             return super().receive(chunk)
         if not isinstance(self.predict.adapter, CompactAdapter):
@@ -52,9 +52,9 @@ class FieldListener(StreamListener):
         return self._emit(value, complete or ended, ended)
 
     def finalize(self) -> StreamResponse | None:
-        """DSPy's hook: what is left when the program has ended."""
+        """DSPy's hook: the text that is left when the program has ended."""
         if isinstance(self.predict, RolePredict) and isinstance(self.predict.adapter, CompactAdapter):
-            return None  # a reply's last piece said that it was the last
+            return None  # `receive` has marked the last piece already
         adapter = getattr(self.predict, "adapter", None)
         with dspy.context(**({"adapter": adapter} if adapter else {})):
             return super().finalize()

@@ -10,11 +10,11 @@ from pydantic import BaseModel
 
 
 class SolvedQuestion(BaseModel):
-    """What the tool gives back.
+    """What the tool returns.
 
     Attributes:
         answer: The answer alone.
-        subquestions: What was asked on the way; empty where the question was answered whole.
+        subquestions: Those that were asked; empty where the question was answered whole.
         sub_answers: Their answers, one line each.
         status: `decomposed`, `salvaged`, `whole` or `fell_back`.
     """
@@ -27,7 +27,7 @@ class SolvedQuestion(BaseModel):
 
 class _ProgramTool(dspy.Tool):
     async def acall(self, **kwargs: Any) -> Any:
-        # DSPy would run the function on the event loop, which everybody else is waiting for.
+        # DSPy would run the function on the event loop, and block it.
         return await asyncio.to_thread(self, **kwargs)
 
 

@@ -1,4 +1,4 @@
-"""What a model is asked: the signatures of both stages, and the type that carries a decomposition."""
+"""The signatures of both stages, the types of their outputs, and the readers of the replies to them."""
 
 from divcon.signatures._answers import MARKED, READER, Reading, plain, read_answer
 from divcon.signatures._asks import (

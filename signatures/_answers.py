@@ -1,7 +1,7 @@
-"""`read_answer`: which part of a reply is its answer, by the forms in which models give one.
+"""`read_answer`: finds the final answer in a reply, by the forms in which models give one.
 
 The programs read a solver's replies with it and the graders grade with it, so that what is measured is what a user
-gets. It says by which rule it read, and refuses a reply that gives its answer in none of them.
+gets. It names the rule that found the answer, and finds none in a reply to which no rule applies.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Reading(NamedTuple):
     before: str
 
 
-# Part of every key under which a verdict is kept: it goes up with each change of what is read from a reply.
+# The version of these rules, which is part of every stored verdict's key. Raise it with each change of what they read.
 READER = 2
-# Rules that mark an answer, and so hold in a reply that was cut off behind it.
+# The rules by an explicit mark. They hold even where a reply was cut off after its answer.
 MARKED = ("hashes", "final_answer", "boxed", "answer_line", "answer_is")
 
 _LEAD = r"[ \t]*(?:[-*+•>]\s+|\#{1,6}[ \t]+)?[*_]{0,3}"
@@ -50,40 +50,42 @@ _INLINE = re.compile(
     rf"(?i)\b(?:correct |right )?answer(?: to (?:the|this|your) [^:.\n]{{0,60}}?)?"
     rf"(?:{_SEPARATOR}|[ \t]+(?:would|will|must|should) be[ \t]+)(?P<value>[^\n]*)"
 )
+# The second label in "Final answer: Answer: 7".
+_LABEL = re.compile(rf"(?i)(?:the )?(?:final |correct )?answer{_SEPARATOR}")
 _BOLD = re.compile(r"\*\*(?=\S)(?P<value>[^*\n]+?)(?<=[^\s:])\*\*(?!\s*:)")
 _CONCLUDES = re.compile(
     r"(?i)\W*(?:so|therefore|thus|hence|consequently|accordingly|in (?:total|conclusion|summary|all)|altogether|finally"
     r"|as a result|overall)\b"
 )
-# Where a new problem begins, which the model has made up behind its answer.
+# The beginning of a new problem, which the model has invented after its answer.
 _NEW_PROBLEM = re.compile(
     rf"(?im)^{_LEAD}(?:(?:next |new |another )?(?:question|problem|exercise|example|passage|task|input)|q|###[ \t]*\w+)"
     r"[*_]{0,3}[ \t]*[:：]|^[ \t]*-{3,}[ \t]*$\n(?=.*\?)"
 )
 _LIST_ITEM = re.compile(r"[ \t]*(?:[-*+•]\s+|\(?[A-Za-z\d]{1,3}[.)]\s+)")
 _STEP = re.compile(rf"{_LEAD}(?:\(?\d{1, 2}[.):]|step|sub-?question|part|[qa]\d|first|second|then|next)", re.IGNORECASE)
-_PLACEHOLDERS = ("...", "…", "..")  # the prompt's own words, written back
+_PLACEHOLDERS = ("...", "…", "..")  # copied from the prompt's "Final answer: ..."
 _ALONE = 6  # words of a line that is an answer and nothing else
 
 
 def read_answer(reply: str, *, steps: bool = False) -> Reading | None:
-    """The answer in a reply, None where the reply gives none that can be told.
+    """Find the final answer in a reply; None where no rule finds one.
 
-    What follows the answer isn't it: a turn or a problem that the model makes up is ignored. Of several forms the
-    first of these counts: `####` and "Final answer:", at their first place, since a reply ends with them; then
-    `\\boxed{}` or a line "Answer:", whichever stands last; then the other rules of `Reading` in their order. An
-    "Answer:" that only opens the reply, with the steps below it, is no answer.
+    Turns and problems that the model invents after its answer are ignored. The rules are tried in this order: `####`
+    and then "Final answer:", each at its first place, since a reply ends with it; `\\boxed{}` or a line "Answer:",
+    whichever stands last; the other rules of `Reading` in their order. An "Answer:" that opens the reply, with the
+    steps below it, is no answer.
 
     Args:
         reply: As the model wrote it.
-        steps: Whether the reply was to begin with steps: a list, or one step alone, is no answer then.
+        steps: Whether the prompt asked for steps before the answer. A list, or one step alone, is no answer then.
 
     Examples:
         >>> read_answer("3 * 4 = 12.\\nThe answer is **12** apples.").text
         '12 apples'
         >>> read_answer("#### 96\\n\\nWhat is 3 + 4?\\n#### 7").text
         '96'
-        >>> read_answer("There are 3 bags.\\nThey hold 4 each.") is None
+        >>> read_answer("First I count the bags on the table.\\nThen I count the apples in each of them.") is None
         True
     """
     try:
@@ -153,7 +155,7 @@ def _unmarked(text: str, steps: bool) -> Reading | None:
 
 
 def _value(text: str, match: re.Match[str]) -> str:
-    """What a marker marks: the rest of its line, the line below where there is none, and a list that goes on."""
+    """The answer behind a mark: the rest of its line, else the line below, with all items where it begins a list."""
     value, end = match["value"], match.end("value")
     below = text[end:].split("\n")[1:]
     if not value.strip(" \t*_:$"):
@@ -169,15 +171,13 @@ def _value(text: str, match: re.Match[str]) -> str:
                 break
             value += "\n" + line
     found = plain(value)
-    while again := re.match(
-        rf"(?i)(?:the )?(?:final |correct )?answer{_SEPARATOR}", found
-    ):  # "Final answer: Answer: 7"
+    while again := _LABEL.match(found):
         found = found[again.end() :]
     return "" if found in _PLACEHOLDERS else found
 
 
 def _only_opens(text: str, match: re.Match[str], found: str) -> bool:
-    """Whether an "Answer:" stands at the reply's beginning with the steps below it, and not the answer."""
+    """Whether an "Answer:" opens the reply and has steps below it, so that it marks no answer."""
     if text[: match.start()].strip(" \t\n*#_"):
         return False
     below = [line for line in text[match.end("value") :].split("\n") if line.strip()]
@@ -187,7 +187,7 @@ def _only_opens(text: str, match: re.Match[str], found: str) -> bool:
 
 
 def _own_problem(text: str) -> str:
-    """The reply up to where it goes on with a problem of its own making, behind an answer to the one it was given."""
+    """The reply up to the first new problem that the model invents after its answer."""
     ends = [match.end() for pattern in (_BOXED, _LINE, _INLINE) if (match := pattern.search(text))]
     if not ends:  # one line, and then more
         first, blank, _ = text.partition("\n\n")
@@ -209,7 +209,7 @@ def _paragraphs(text: str, start: int) -> Iterator[tuple[int, str]]:
 
 
 def _poses(paragraph: str) -> bool:
-    """Whether a paragraph tells a story and asks about it; a question alone may be a subquestion."""
+    """Whether a paragraph poses a problem: statements, then a question. A question alone may be a subquestion."""
     first = paragraph.strip().split("\n")[0]
     if _LIST_ITEM.match(first) or _STEP.match(first):
         return False
@@ -237,9 +237,9 @@ _DIGITS_APART = re.compile(r"(?<=\d)(?:\\[,;:!]|\\ |~|\{,\}|\\thinspace\b\s?)(?=
 
 
 def plain(text: str) -> str:
-    """A text without the markup that models put around an answer: Markdown's emphasis, LaTeX' delimiters and wrappers.
+    """Remove the markup that models put around an answer: Markdown's emphasis, LaTeX's delimiters and wrappers.
 
-    Fractions stay as LaTeX writes them.
+    Fractions stay in LaTeX.
 
     Examples:
         >>> plain(r"**\\(\\text{B}\\)**"), plain(r"48\\,250")

@@ -1,12 +1,11 @@
-"""What a model is asked: one signature for each kind of call a program makes.
+"""The signatures: one for each kind of call that a program makes.
 
 The instructions were chosen on a model that was trained on none of them (benchmarks/results/perf-real.json). A solver
-that is asked for steps reasons as it does by itself: demonstrations that shorten its reasoning cost it accuracy, and so
-does an instruction to answer the subquestions one by one. They are shown to it as hints. A planner and a direct answer
-are shown demonstrations, without which a small model solves the question instead.
+that writes steps is shown no demonstrations, since those that shorten its reasoning cost it accuracy. It is given the
+subquestions as hints, since an instruction to answer them one by one costs it accuracy too. A decomposer and a solver
+that writes its answer alone are shown demonstrations; without them, a small model writes out a solution instead.
 
-No two signatures are equal: optimizers that tell predictors apart by signature (GEPA, GRPO) would otherwise take one
-for the other.
+No two signatures are equal, because some optimizers (GEPA, GRPO) tell predictors apart by their signatures.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from divcon.signatures._subquestions import NO_DECOMPOSITION, Subquestions
 
 DEFAULT_MAX_SUBQUESTIONS = 3  # the paper's best cap on DROP (section 4, ablation on the number of subquestions)
 
-
-WAY_OUT = f"If no split helps, write: {NO_DECOMPOSITION}"
+_NO_SPLIT = f"If no split helps, write: {NO_DECOMPOSITION}"
 _ENDS_WITH_ANSWER = "Then write the final answer on a line of its own, as 'Final answer: ...'."
 
 
@@ -110,9 +108,9 @@ _ANSWERED = (Solve, SolveDirect, SolveStep, Answer, Reason, Conclude)
 
 
 def ends_in_answer(signature: type[dspy.Signature]) -> bool:
-    """Whether a signature is one of these that end in an answer, with any instruction.
+    """Whether a signature is one of this module's that end in an answer, with any instruction.
 
-    Their replies are read by `read_answer`. A field called `answer` of somebody else's signature may be an essay.
+    Their replies are read by `read_answer`. In a user's own signature, a field called `answer` may be a long text.
     """
     return tuple(signature.fields) in {tuple(asked.fields) for asked in _ANSWERED}
 
@@ -121,8 +119,8 @@ def decompose_signature(max_subquestions: int = DEFAULT_MAX_SUBQUESTIONS, allow_
     """`Decompose` with another cap on the number of subquestions written into its instruction.
 
     Args:
-        max_subquestions: The cap, 1 or more. It is what the model is told; screening enforces it.
-        allow_whole: Offer to write that no split helps. A small model takes that way out of every question.
+        max_subquestions: The cap, 1 or more. The instruction names it; screening enforces it.
+        allow_whole: Let the model write that no split helps. A small model then writes it of every question.
 
     Raises:
         ValueError: The cap is below 1.
@@ -130,11 +128,11 @@ def decompose_signature(max_subquestions: int = DEFAULT_MAX_SUBQUESTIONS, allow_
     if max_subquestions < 1:
         raise ValueError(f"max_subquestions is {max_subquestions}; it must be 1 or more.")
     told = Decompose.instructions.replace(f"at most {DEFAULT_MAX_SUBQUESTIONS}", f"at most {max_subquestions}")
-    return Decompose.with_instructions(f"{told} {WAY_OUT}" if allow_whole else told)
+    return Decompose.with_instructions(f"{told} {_NO_SPLIT}" if allow_whole else told)
 
 
 def list_pattern(max_subquestions: int = DEFAULT_MAX_SUBQUESTIONS, allow_whole: bool = False) -> str:
-    """A regular expression of the replies that `Decompose` asks for, for servers that can be held to one.
+    """A regular expression of the replies that `Decompose` asks for, for servers with guided decoding.
 
     Args:
         max_subquestions: The cap, 1 or more.
@@ -147,7 +145,7 @@ def list_pattern(max_subquestions: int = DEFAULT_MAX_SUBQUESTIONS, allow_whole: 
         >>> bool(re.fullmatch(list_pattern(2), "First I count the bags."))
         False
     """
-    # No "?" inside, or a model could go on after its question; 200 characters, or it could go on without one.
+    # No "?" inside, so that a line ends after one question; at most 200 characters, so that it ends at all.
     pattern = ""
     for number in range(max_subquestions, 0, -1):
         line = rf"{number}\. [A-Z][^\n?]{{2,200}}\?"

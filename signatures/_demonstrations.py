@@ -1,6 +1,7 @@
-"""Demonstrations that untrained models are shown, a few short turns for a kind of call.
+"""Few-shot demonstrations for untrained models, by signature.
 
-They are of no benchmark's kind: what they show is the form. Steps of a solver have none, on purpose (see `_asks`).
+Their questions resemble no benchmark's; they show the form of a reply. Solvers that write steps have none (`_asks` says
+why).
 """
 
 from __future__ import annotations
@@ -56,11 +57,11 @@ _SHOWN: dict[type[dspy.Signature], list[dict[str, Any]]] = {
 
 
 def demonstrations(signature: type[dspy.Signature], max_subquestions: int | None = None) -> list[dspy.Example]:
-    """The demonstrations for a kind of call, none for most.
+    """The demonstrations that ship for a signature; most signatures have none.
 
     Args:
-        signature: One of this package's, with any instruction.
-        max_subquestions: Leaves out those that split into more.
+        signature: A signature of this package, with any instruction.
+        max_subquestions: Leave out demonstrations that split a question into more subquestions.
     """
     fields = tuple(signature.fields)  # a signature with another instruction has another name
     return [

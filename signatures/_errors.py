@@ -1,6 +1,6 @@
-"""The root of every error this project raises.
+"""The base class of every error that this project raises, and the error of reading subquestions.
 
-It lives in the lowest room because every room above raises its own kinds.
+They live in the lowest package because every package above derives its own errors from them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 
 class DivconError(Exception):
-    """One sentence on what is wrong and one on the remedy.
+    """An error that says in one sentence what is wrong, and in one what to do.
 
     Args:
         problem: What is wrong and where.
@@ -43,11 +43,11 @@ class DivconError(Exception):
 
 
 class FatalError(DivconError):
-    """An error after which a run can't go on: every further call would fail in the same way, or couldn't be kept."""
+    """An error that ends a run: every further call would fail in the same way, or its reply couldn't be stored."""
 
 
 def refusal(error: ValidationError) -> str:
-    """The first thing that pydantic refuses, as `key: why`, or the reason alone where it is no single key's."""
+    """The first error of a validation as `key: reason`, or the reason alone where it concerns no single key."""
     first = error.errors()[0]
     return ": ".join(part for part in (".".join(map(str, first["loc"])), first["msg"]) if part)
 
@@ -58,9 +58,10 @@ class SubquestionsError(DivconError, ValueError):
     It is a `ValueError` so that pydantic and DSPy's adapters treat it as a failed parse.
 
     Args:
-        reason: `empty`, `cut_off`, `duplicate` or `unreadable`; the name under which screening counts it.
-        items: The subquestions that stand whole in a list that repeats itself or is cut off, each once. A program
-            may go on with them; a training row is never made of them.
+        reason: `empty`, `cut_off`, `duplicate` or `unreadable`; screening counts by it.
+        problem: What is wrong.
+        items: The whole subquestions of a list that repeats itself or is cut off, each once. A program may use them; no
+            training row is made of them.
     """
 
     def __init__(self, reason: str, problem: str, items: Sequence[str] = ()) -> None:

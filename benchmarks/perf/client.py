@@ -24,7 +24,7 @@ import dspy
 from _common import at_once, timed, write
 
 from divcon.benchmarks import Arm, evaluate_arm
-from divcon.distill import LMBackend, RunStore, StoredEngine, role_lm
+from divcon.distill import Key, LMBackend, RunStore, StoredEngine, role_lm
 from divcon.programs import DivideAndConquer, Item
 
 CONCURRENCY = 64
@@ -127,7 +127,7 @@ def main() -> None:
             role_lm(StoredEngine(LMBackend(plain_lm()), role, "openai/m", store), temperature=None, max_tokens=None)
             for role in ("decomposer", "solver")
         ]
-        arm = Arm("teacher", DivideAndConquer(*lms), "x", "teacher")
+        arm = Arm("teacher", DivideAndConquer(*lms), Key({}), "teacher")
         records = evaluate_arm(arm, items, store, concurrency=CONCURRENCY)
         assert all(record["outcome"] == "right" for record in records.values()), next(iter(records.values()))
 

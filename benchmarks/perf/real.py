@@ -28,7 +28,7 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
 from divcon.benchmarks import Arm, agreement, differences, evaluate_arms, grade_number, summarize_arm
 from divcon.benchmarks.tasks import gsm8k_items, public_items
-from divcon.distill import LMBackend, RunStore, StoredEngine, fingerprint, role_lm
+from divcon.distill import Key, LMBackend, RunStore, StoredEngine, role_lm
 from divcon.programs import ChainOfThought, ChatAdapter, CompactAdapter, Direct, DivideAndConquer, Item, RolePredict
 from divcon.signatures import Reason, Subquestions, SubquestionsError, read_answer
 
@@ -147,6 +147,11 @@ def salvaged_questions(own: dict[str, Any], cot: dict[str, Any]) -> dict[str, An
     }
 
 
+def _prompts(program: dspy.Module) -> dict[str, Any]:
+    """What each role of a program is asked with."""
+    return {name: role.prompt(question="?") for name, role in program.named_predictors()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--api-base", required=True)
@@ -196,21 +201,21 @@ def main() -> None:
             Arm(
                 arm,
                 program,
-                fingerprint(name, arm, *(role.prompt(question="?") for role in program.predictors())),
+                Key({"task": name, "arm": arm, **_prompts(program)}),
                 label,
             )
             for arm, (label, program) in programs.items()
         ]
         answers = evaluate_arms(
             arms, items, store, concurrency=given.concurrency,
-            progress=lambda arm, done, total, name=name: print(f"{name}: {done}/{total} {arm}", flush=True)
+            progress=lambda done, total, arm, name=name: print(f"{name}: {done}/{total} {arm}", flush=True)
             if done % 20 == 0
             else None,
         )  # fmt: skip
         records = dict(zip(programs, answers, strict=True))
         lines = []
         for arm in arms:
-            line = summarize_arm(arm.name, arm.label, [records[arm.name]], RESAMPLES)
+            line = summarize_arm(arm, [records[arm.name]], RESAMPLES)
             statuses = [record.get("status") for record in records[arm.name].values()]
             used = sum(status in ("decomposed", "salvaged") for status in statuses) / len(statuses)
             keys = (

@@ -18,10 +18,12 @@ import tracemalloc
 from pathlib import Path
 from statistics import median
 
+import dspy
 from _common import write
 
-from divcon.benchmarks import grade, summarize_arm, write_report
-from divcon.distill import RunStore, Trace
+from divcon.benchmarks import Arm, grade, summarize_arm, write_report
+from divcon.benchmarks.arms import read_arm
+from divcon.distill import Key, RunStore, Trace
 from divcon.programs import Item
 
 TRACES = 100_000
@@ -89,6 +91,13 @@ def measure_grading() -> dict[str, float]:
     return {"answers": ANSWERS, "cpu_seconds": round(time.process_time() - started, 3), "right": right}
 
 
+def _measured(name: str) -> Arm:
+    """An arm of a table, without a program."""
+    kind = read_arm(name)[0]
+    student = kind.student.name if kind.student else None
+    return Arm(name, dspy.Module(), Key({}), name.upper(), splits=kind.splits, student=student)
+
+
 def measure_report(folder: Path) -> dict[str, float] | None:
     """Seconds until a report of 10,000 questions and three arms shows its first ones; None without Chromium."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
@@ -109,7 +118,7 @@ def measure_report(folder: Path) -> dict[str, float] | None:
         }
         for name, every in (("cot", 2), ("teacher", 5), ("sd-r", 6))
     }
-    lines = [summarize_arm(name, name.upper(), [found], 200) for name, found in records.items()]
+    lines = [summarize_arm(_measured(name), [found], 200) for name, found in records.items()]
     results = {
         "task": {"name": "t"}, "questions": QUESTIONS, "teacher": {"model": "m", "scripted": False}, "solver": "s",
         "student_base": "b", "arms": lines, "differences": [], "screening": {"by_student": {}}, "training": {},

@@ -75,7 +75,7 @@ def main() -> None:
     run = Run(load_pipeline(Path(__file__).parents[2] / "examples" / "demo.yaml"), given.run)
     student, items = given.run / "adapters" / "sd-r", run.task.test[: given.questions]
     settings = ServerSettings(python=given.python, arguments={"max-model-len": 1024})
-    decompose = run._student_program(student).decompose
+    decompose = run.programs.planned_by_student(student).decompose
     asked = []
     for item in items:
         system, user = decompose.prompt(question=item.question, context=item.context)

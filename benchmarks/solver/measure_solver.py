@@ -16,7 +16,16 @@ from statistics import mean
 
 from divcon.benchmarks import Arm, accuracy_interval, evaluate_arm
 from divcon.benchmarks.tasks import FAMILIES, offline_items
-from divcon.distill import EmbeddedModel, RunStore, ScriptedTeacher, StoredEngine, embedded_base, read_manifest, role_lm
+from divcon.distill import (
+    EmbeddedModel,
+    Key,
+    RunStore,
+    ScriptedTeacher,
+    StoredEngine,
+    embedded_base,
+    read_manifest,
+    role_lm,
+)
 from divcon.distill.embedded import solver_adapter, solver_wording
 from divcon.programs import ChainOfThought, Direct, DivideAndConquer
 
@@ -45,7 +54,7 @@ def main() -> None:
         }
         found: dict[str, dict[str, dict[str, object]]] = {}
         for arm, program in programs.items():
-            records = evaluate_arm(Arm(arm, program, "x", arm), items, store)
+            records = evaluate_arm(Arm(arm, program, Key({"arm": arm}), arm), items, store)
             found[arm] = {}
             for family in (*FAMILIES, "both"):
                 right = [records[i.id]["outcome"] == "right" for i in items if family in (i.family, "both")]

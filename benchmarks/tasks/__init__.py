@@ -4,8 +4,7 @@ from divcon.benchmarks.tasks._files import TaskError, gsm8k_items, json_lines_it
 from divcon.benchmarks.tasks._load import COMMON, LONGEST_QUESTION, LoadedTask, as_share, load_task
 from divcon.benchmarks.tasks._offline import FAMILIES, OFFLINE, Split, offline_items, split_of, template_instance
 from divcon.benchmarks.tasks._public import PUBLIC, PublicTask, public_items
-
-TASKS = ("offline", *FAMILIES, "reasoning-gym", "gsm8k", *PUBLIC, "jsonl")  # by which a pipeline file names them
+from divcon.benchmarks.tasks._task import TASKS, Source, Splits, Task
 
 __all__ = [
     "COMMON",
@@ -16,7 +15,10 @@ __all__ = [
     "TASKS",
     "LoadedTask",
     "PublicTask",
+    "Source",
     "Split",
+    "Splits",
+    "Task",
     "TaskError",
     "as_share",
     "gsm8k_items",

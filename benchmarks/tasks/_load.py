@@ -5,13 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from divcon.benchmarks._graders import is_number, numbers
-from divcon.benchmarks.tasks._files import TaskError, gsm8k_items, json_lines_items
-from divcon.benchmarks.tasks._gym import gym_items
-from divcon.benchmarks.tasks._offline import FAMILIES, OFFLINE, offline_items
-from divcon.benchmarks.tasks._public import public_items
+from divcon.benchmarks.tasks._files import TaskError
+from divcon.benchmarks.tasks._task import TASKS, Source, Task
 from divcon.distill import overlapping, refuse_overlap
 from divcon.programs import Item
 
@@ -37,69 +34,22 @@ class LoadedTask:
     numbers_only_twins: int = 0
 
 
-def load_task(
-    name: str,
-    *,
-    train: int,
-    test: int,
-    path: Path | None = None,
-    test_path: Path | None = None,
-    hub: str | None = None,
-    test_split: str | None = None,
-    subtask: str | None = None,
-    seed: int = 0,
-    train_seed: int | None = None,
-    percent: bool = False,
-    overlap: str = "refuse",
-) -> LoadedTask:
+def load_task(task: Task) -> LoadedTask:
     """Load and split a task.
-
-    Args:
-        name: `offline` (the families in `OFFLINE` in equal parts), a family's name, `reasoning-gym`, `gsm8k`, one of
-            `PUBLIC`, or `jsonl`.
-        train: Training questions.
-        test: Test questions.
-        path: A file; not for generated tasks.
-        test_path: Another file, of test questions; all of them come from it then, and none from `path`.
-        hub: A hub name, for public data sets.
-        test_split: The split of `hub` that test questions come from, and no others do.
-        subtask: Of `bbh`; the data set of `reasoning-gym`.
-        seed: Of the generator, or of the shuffle before the split.
-        train_seed: Of the training questions alone; the test set stays that of `seed`, and a smaller training set is
-            the beginning of a larger one. Without it, both are drawn by `seed`.
-        percent: Whether numeric answers are shares.
-        overlap: `refuse` or `drop` what has a run of words in common with a test question; or `same`: refuse equal
-            questions only.
 
     Raises:
         TaskError: The data is missing, broken or too small, or a question is too long.
         OverlapError: Training questions stand in the test set, and `overlap` isn't `drop`.
     """
-    learning = seed if train_seed is None else train_seed
-    if name == "offline" or name in FAMILIES:
-        families = list(OFFLINE) if name == "offline" else [name]
-        held_out = _interleaved([offline_items(f, "test", -(-test // len(families)), seed) for f in families])[:test]
-        each = -(-train // len(families))
-        learn = _interleaved([_clear_of(held_out, _drawing(f, learning), each) for f in families])[:train]
-    elif name == "reasoning-gym":
-        # Its generators know no splits, and question i of seed s is question i-1 of seed s+1: seeds stand far apart.
-        held_out = gym_items(str(subtask), test, 1_000_000_000 + 1_000_000 * seed)
-        gym = lambda count: gym_items(str(subtask), count, 1_000_000 * (learning + 1))  # noqa: E731
-        learn = _clear_of(held_out, gym, train, COMMON)
-    elif test_path is not None or test_split is not None:
-        read = _reader(name, path, hub, subtask, lambda split: split != test_split)
-        read_test = _reader(name, test_path or path, hub, subtask, lambda split: split == test_split)
-        learn = _drawn(read, name, train, learning, "task.train")
-        held_out = [replace(item, id=f"test-{item.id}") for item in _drawn(read_test, name, test, seed, "task.test")]
-    else:
-        learn, held_out = _split(_reader(name, path, hub, subtask, None), name, train, test, seed, train_seed)
-    if percent:
+    source = TASKS[task.name]
+    learn, held_out = _generate(task, source) if source.draw is not None else _read(task, source)
+    if task.percent:
         learn, held_out = [as_share(item) for item in learn], [as_share(item) for item in held_out]
     _check(learn + held_out)
     # Generated questions were drawn clear of the test set; of few, what all share looks like what two share.
-    common = 0 if overlap == "same" or name == "reasoning-gym" else COMMON
+    common = 0 if task.overlap == "same" or source.template_made else COMMON
     dropped = 0
-    if overlap == "drop":
+    if task.overlap == "drop":
         pairs, twins = overlapping(learn, held_out, common)
         standing = {pair[0].id for pair in pairs}
         learn, dropped = [item for item in learn if item.id not in standing], len(standing)
@@ -113,17 +63,40 @@ def load_task(
     return LoadedTask(learn, held_out, dropped, twins)
 
 
-def _reader(
-    name: str, path: Path | None, hub: str | None, subtask: str | None, splits: Callable[[str], bool] | None
-) -> Callable[[], Iterable[Item]]:
-    """What reads the questions, each time it is called; only a user's own file is read more than once."""
-    if name == "jsonl":
-        if path is None:
-            raise TaskError("The task jsonl needs a file.", "Set task.path.")
-        file = path
-        return lambda: json_lines_items(file)
-    items = gsm8k_items(path, hub, splits) if name == "gsm8k" else public_items(name, path, hub, subtask, splits)
-    return lambda: items
+def _generate(task: Task, source: Source) -> tuple[list[Item], list[Item]]:
+    """Training questions without a run of words in common with the test set, and test questions; of all parts."""
+    draw, parts = source.draw, source.parts
+    assert draw is not None
+
+    def learning(part: str) -> Callable[[int], list[Item]]:
+        return lambda count: draw(task, part, "train", count, task.training_seed)
+
+    each = -(-task.test // len(parts))
+    held_out = _interleaved([draw(task, part, "test", each, task.seed) for part in parts])[: task.test]
+    each = -(-task.train // len(parts))
+    learn = _interleaved([_clear_of(held_out, learning(part), each, source.common) for part in parts])[: task.train]
+    return learn, held_out
+
+
+def _read(task: Task, source: Source) -> tuple[list[Item], list[Item]]:
+    """Training and test questions of what there is, drawn from one set or from two of their own."""
+    reader = source.read
+    if reader is None:
+        raise TaskError(f"The task {task.name} neither reads nor draws questions.", "Correct the package that adds it.")
+    if task.test_path is None and task.test_split is None:
+        return _split(_again(lambda: reader(task, None)), task)
+    there = task.model_copy(update={"path": task.test_path or task.path})
+    read = _again(lambda: reader(task, lambda split: split != task.test_split))
+    read_test = _again(lambda: reader(there, lambda split: split == task.test_split))
+    learn = _drawn(read, task.name, task.train, task.training_seed, "task.train")
+    held_out = _drawn(read_test, task.name, task.test, task.seed, "task.test")
+    return learn, [replace(item, id=f"test-{item.id}") for item in held_out]
+
+
+def _again(read: Callable[[], Iterable[Item]]) -> Callable[[], Iterable[Item]]:
+    """What gives the questions each time it is called: a list is kept, what is read row by row is read again."""
+    first = read()
+    return (lambda: first) if isinstance(first, list) else read
 
 
 def _drawn(read: Callable[[], Iterable[Item]], name: str, count: int, seed: int, asked: str) -> list[Item]:
@@ -141,23 +114,21 @@ def _at(positions: Sequence[int], read: Callable[[], Iterable[Item]]) -> list[It
     return [kept[position] for position in positions]
 
 
-def _split(
-    read: Callable[[], Iterable[Item]], name: str, train: int, test: int, seed: int, train_seed: int | None
-) -> tuple[list[Item], list[Item]]:
+def _split(read: Callable[[], Iterable[Item]], task: Task) -> tuple[list[Item], list[Item]]:
     """Training and test questions, drawn by position, so that only those are kept of a file that may be large."""
     order = list(range(sum(1 for _ in read())))
-    if len(order) < train + test:
+    if len(order) < task.train + task.test:
         raise TaskError(
-            f"The task {name} has {len(order)} questions, and {train} + {test} are asked for.",
+            f"The task {task.name} has {len(order)} questions, and {task.train} + {task.test} are asked for.",
             "Lower task.train or task.test.",
         )
-    random.Random(seed).shuffle(order)
-    if train_seed is None:
-        learn, held_out = order[:train], order[train : train + test]
+    random.Random(task.seed).shuffle(order)
+    if task.train_seed is None:
+        learn, held_out = order[: task.train], order[task.train : task.train + task.test]
     else:
-        learn, held_out = order[:-test], order[-test:]
-        random.Random(train_seed).shuffle(learn)
-        learn = learn[:train]
+        learn, held_out = order[: -task.test], order[-task.test :]
+        random.Random(task.train_seed).shuffle(learn)
+        learn = learn[: task.train]
     found = _at([*learn, *held_out], read)
     return found[: len(learn)], found[len(learn) :]
 
@@ -165,10 +136,6 @@ def _split(
 def as_share(item: Item) -> Item:
     """An item whose number is a share, so that "12 %" and "0.12" are the same."""
     return replace(item, grader="percent") if item.grader in ("", "number") and is_number(item.answer) else item
-
-
-def _drawing(family: str, seed: int) -> Callable[[int], list[Item]]:
-    return lambda count: offline_items(family, "train", count, seed)
 
 
 def _clear_of(

@@ -11,7 +11,7 @@ from divcon.distill.training._settings import TrainSettings
 from divcon.signatures import Subquestions
 
 if TYPE_CHECKING:
-    from divcon.distill._screen import Screened
+    from divcon.distill.screening import Screened
     from divcon.programs import Item, RolePredict
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from divcon.distill._table import Table
 
 if TYPE_CHECKING:
-    from divcon.distill._screen import Screened
+    from divcon.distill.screening import Screened
     from divcon.distill.training._preflight import Preflight
     from divcon.distill.training._settings import TrainSettings
     from divcon.programs import Item, RolePredict

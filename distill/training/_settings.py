@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from divcon.distill.embedded import WantedPrecision
 from divcon.distill.training._errors import TrainingError, in_file
 from divcon.distill.training._methods import METHODS
-from divcon.signatures import DivconError
 
 
 class TrainSettings(BaseModel):
@@ -50,12 +49,8 @@ class TrainSettings(BaseModel):
             raise ValueError("it names no training method")
         if len(set(names)) < len(names):
             raise ValueError("it names a training method twice")
-        try:
-            for name in names:
-                METHODS[name]
-        except DivconError as error:  # pydantic reports a ValueError, under the name of the field
-            raise ValueError(str(error)) from error
-        return given if len(names) > 1 else names[0]
+        known = [METHODS.known(name) for name in names]
+        return known if len(known) > 1 else known[0]
 
     @property
     def methods(self) -> list[str]:

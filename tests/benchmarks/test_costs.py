@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from support.arms import arm_named
 
 from divcon.benchmarks import (
     bill,
@@ -24,7 +25,9 @@ def used(read: int, written: int, cost: float | None, cached: int = 0) -> dict[s
 
 def line(name: str, accuracy: float, decomposer: dict | None, solver: dict, *local: str) -> dict[str, Any]:
     usage = {"solver": solver, **({"decomposer": decomposer} if decomposer else {})}
-    return {"name": name, "accuracy": accuracy, "bill": bill(usage, 10, local)}
+    arm = arm_named(name)
+    facts = {"splits": arm.splits, "choosable": arm.choosable, "student": arm.student}
+    return {"name": name, **facts, "accuracy": accuracy, "bill": bill(usage, 10, local)}
 
 
 def test_both_stages_count_with_input_output_and_cached_apart() -> None:

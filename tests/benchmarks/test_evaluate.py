@@ -3,20 +3,21 @@ from pathlib import Path
 import dspy
 import numpy as np
 import pytest
+from support.arms import arm_named
 from support.openai_server import OpenAIServer, user_text
 
 from divcon.benchmarks import (
     Arm,
     accuracy_interval,
     agreement,
-    difference_interval,
     differences,
     evaluate_arm,
     evaluate_arms,
+    mean_interval,
     summarize_arm,
 )
 from divcon.benchmarks._tables import wall_seconds
-from divcon.distill import LMBackend, RunStore, StoredEngine, role_lm
+from divcon.distill import Key, LMBackend, RunStore, StoredEngine, role_lm
 from divcon.programs import Direct, DivideAndConquer, Item
 
 
@@ -38,15 +39,15 @@ def test_rate_limits_are_failures_and_never_wrong_answers(tmp_path: Path, items:
         return 429 if number in limited else str(number if number != 9 else 0)
 
     with OpenAIServer(reply) as server:
-        arm = Arm("direct", Direct(lm(server, store)), "f", "Direct")
+        arm = arm_named("direct", Direct(lm(server, store)), "Direct")
         records = evaluate_arm(arm, items[:10], store)
-        line = summarize_arm("direct", "Direct", [records], 200)
+        line = summarize_arm(arm, [records], 200)
         assert (line["right"], line["wrong"], line["failed"]) == (6, 1, 3)
         assert line["accuracy"] == pytest.approx(6 / 7)
         assert sum(line["errors"].values()) == 3
         asked = len(server.requests)
         limited.clear()
-        line = summarize_arm("direct", "Direct", [evaluate_arm(arm, items[:10], store)], 200)
+        line = summarize_arm(arm, [evaluate_arm(arm, items[:10], store)], 200)
         assert (line["right"], line["failed"]) == (9, 0)
         assert len(server.requests) == asked + 3
 
@@ -56,9 +57,10 @@ def test_an_unreadable_solver_reply_is_wrong_by_its_own_rule(tmp_path: Path, ite
     unreadable = "There is more than one way to look at this.\nIt may be this, that, or something else, who can tell."
     with OpenAIServer(lambda body: unreadable) as server:
         program = DivideAndConquer(lm(server, store, "decomposer"), lm(server, store))
-        records = evaluate_arm(Arm("sd-t", program, "f", "x"), items[:2], store)
+        arm = arm_named("sd-t", program)
+        records = evaluate_arm(arm, items[:2], store)
     assert {(r["outcome"], r["rule"]) for r in records.values()} == {("wrong", "unreadable")}
-    line = summarize_arm("sd-t", "x", [records], 200)
+    line = summarize_arm(arm, [records], 200)
     # Paid for all the same, and asked for the last line once.
     assert (line["usage"]["decomposer"]["calls"], line["usage"]["solver"]["calls"]) == (2, 4)
     assert (line["unreadable"], line["fell_back_rate"]) == (2, 0.0)
@@ -75,12 +77,12 @@ def test_an_arm_that_warms_up_asks_one_question_alone_and_doesnt_count_its_time(
         return str(number_of(body))
 
     with OpenAIServer(reply, delay=0.05) as server:
-        arm = Arm("sd-r", Direct(lm(server, store)), "f", "Direct", warm_up=True)
+        arm = arm_named("sd-r", Direct(lm(server, store)), "Direct", warm_up=True)
         records = evaluate_arm(arm, items[:9], store)
         assert len(server.requests) == 9
         assert server.busiest > 1
     assert [record.get("warm_up", False) for record in records.values()] == [True] + [False] * 8
-    assert summarize_arm("sd-r", "x", [records], 200)["right"] == 9
+    assert summarize_arm(arm, [records], 200)["right"] == 9
     loaded = {"a": {"started": 0.0, "seconds": 33.0, "warm_up": True}, "b": {"started": 33.0, "seconds": 2.0}}
     assert wall_seconds(loaded) == 2.0
 
@@ -88,7 +90,7 @@ def test_an_arm_that_warms_up_asks_one_question_alone_and_doesnt_count_its_time(
 def test_nothing_is_asked_twice_and_records_come_in_order(tmp_path: Path, items: list[Item]) -> None:
     store = RunStore(tmp_path)
     with OpenAIServer(lambda body: str(number_of(body))) as server:
-        arm = Arm("direct", Direct(lm(server, store)), "f", "Direct")
+        arm = arm_named("direct", Direct(lm(server, store)), "Direct")
         assert list(evaluate_arm(arm, items, store)) == [item.id for item in items]
         evaluate_arm(arm, items, store)
         assert len(server.requests) == 20
@@ -98,13 +100,10 @@ def test_intervals_are_paired() -> None:
     rng = np.random.default_rng(0)
     a = list(rng.random(200) < 0.6)
     b = [x and i % 20 != 0 for i, x in enumerate(a)]  # like a, but a few worse
-    low, high = difference_interval(a, b, 2000)
+    low, high = mean_interval(np.subtract(a, b, dtype=float)[None], 2000)
     assert low > 0
     unpaired = np.diff(accuracy_interval(a, 2000))[0] + np.diff(accuracy_interval(b, 2000))[0]
     assert high - low < unpaired / 2
-    assert difference_interval(a, a, 2000) == (0.0, 0.0)
-    with pytest.raises(ValueError, match="paired"):
-        difference_interval(a, b[:-1])
 
 
 def test_an_interval_covers_the_binomial_one() -> None:
@@ -130,9 +129,9 @@ def test_every_pair_is_compared_over_questions_that_neither_failed() -> None:
 def test_the_next_arm_begins_before_the_one_before_is_through(tmp_path: Path, items: list[Item]) -> None:
     store, told = RunStore(tmp_path), []
     with OpenAIServer(lambda body: "7", delay=0.2) as server:
-        arms = [Arm(name, Direct(lm(server, store, name)), name, name) for name in ("a", "b", "c")]
+        arms = [Arm(name, Direct(lm(server, store, name)), Key({"arm": name}), name) for name in ("a", "b", "c")]
         found = evaluate_arms(
-            arms, items[:4], store, concurrency=12, progress=lambda name, done, total: told.append((done, total))
+            arms, items[:4], store, concurrency=12, progress=lambda done, total, name: told.append((done, total))
         )
     assert server.busiest > 4  # no arm has more questions than that
     assert [len(records) for records in found] == [4, 4, 4]

@@ -13,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from divcon.benchmarks import grade, item_of
-from divcon.benchmarks.tasks import gsm8k_items, public_items
+from divcon.benchmarks.tasks import TASKS, gsm8k_items, public_items
 from divcon.programs import Item
 
 FILES = {
@@ -46,7 +46,7 @@ def test_there_are_enough_of_them_and_of_several_models() -> None:
 def test_written_replies_are_graded_as_a_person_did_99_times_in_100() -> None:
     wrong = []
     for group, reply, right in written():
-        item = item_of(group["task"], group["gold"], group.get("question", ""))
+        item = item_of(TASKS[group["task"]].grader, group["gold"], group.get("question", ""))
         verdict = grade(item, reply)
         if verdict.right != right:
             wrong.append((group["task"], reply, verdict))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from divcon.benchmarks import grade
-from divcon.benchmarks.tasks import PUBLIC, TaskError, gsm8k_items, load_task, public_items
+from divcon.benchmarks.tasks import PUBLIC, Task, TaskError, gsm8k_items, load_task, public_items
 from divcon.programs import Item
 from divcon.signatures import Subquestions
 
@@ -231,7 +231,7 @@ def test_bbh_loads_as_a_task(tmp_path: Path) -> None:
     for name in ("colours", "dates"):
         rows = [{"input": f"Which of {i} in {name}?\nOptions:\n(A) red\n(B) blue", "target": "(B)"} for i in range(4)]
         (tmp_path / f"{name}.json").write_text(json.dumps({"examples": rows}))
-    task = load_task("bbh", train=5, test=3, path=tmp_path)
+    task = load_task(Task(name="bbh", train=5, test=3, path=tmp_path))
     assert {item.family for item in task.train + task.test} == {"colours", "dates"}
-    task = load_task("bbh", train=2, test=1, path=tmp_path, subtask="dates")
+    task = load_task(Task(name="bbh", train=2, test=1, path=tmp_path, subtask="dates"))
     assert {item.family for item in task.train + task.test} == {"dates"}

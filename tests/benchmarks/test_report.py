@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.arms import arm_named
 from support.browser import browser_page, opened
 
 from divcon.benchmarks import (
@@ -49,7 +50,7 @@ LOCAL = {"sd-r": ("decomposer",)}
 
 def lines_of(records: dict[str, Any], resamples: int = 200) -> list[dict[str, Any]]:
     return [
-        summarize_arm(name, name.upper(), [found], resamples, LOCAL.get(name, ())) for name, found in records.items()
+        summarize_arm(arm_named(name, local=LOCAL.get(name, ())), [found], resamples) for name, found in records.items()
     ]
 
 
@@ -117,7 +118,7 @@ def test_when_a_student_pays_is_said_as_it_is(
         answered = answers(items, 5 if name == "teacher" else 6, "decomposer", "solver")
         if name == "teacher":  # the student is chosen for its accuracy, whatever it costs
             answered = answers(items, 2, "decomposer", "solver")
-        return summarize_arm(name, name.upper(), [answered], 200, LOCAL.get(name, ()), found)
+        return summarize_arm(arm_named(name, local=LOCAL.get(name, ()), prices=found), [answered], 200)
 
     lines = [line("teacher", prices["teacher"]), line("sd-r", prices["student"])]
     paid = {"calls": 5, "input_tokens": 1, "output_tokens": 1, "cost": 24.0, "unpriced_calls": 0}
@@ -129,11 +130,10 @@ def test_when_a_student_pays_is_said_as_it_is(
 
 def test_a_teacher_whose_answers_all_failed_is_in_no_advice(items: list[Item]) -> None:
     failed = {item.id: {"outcome": "failed", "error": "429"} for item in items}
-    lines = [
-        summarize_arm("teacher", "T", [failed], 200), summarize_arm("sd-r", "S", [arms_of(items)["sd-r"]], 200),
-    ]  # fmt: skip
+    records = {"teacher": failed, "sd-r": arms_of(items)["sd-r"]}
+    lines = [summarize_arm(arm_named(name), [found], 200) for name, found in records.items()]
     found = advice("t", lines, compare_costs(lines, {"sd-r": upfront([], 1.0, None)}))
-    assert found["headline"] == "Choose S"
+    assert found["headline"] == "Choose SD-R"
     assert advice("t", lines[:1], compare_costs(lines[:1], {}))["headline"] == "Nothing was measured."
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from support.arms import arm_named
 
 from divcon.benchmarks import differences, holm, mean_interval, paired_p_value, summarize_arm
 
@@ -57,7 +58,7 @@ def records(*outcomes: str) -> dict[str, dict]:
 
 
 def test_seeds_are_summed_and_their_accuracies_named() -> None:
-    line = summarize_arm("sd-r", "SD-R", [records("right", "wrong"), records("right", "failed")], 200)
+    line = summarize_arm(arm_named("sd-r"), [records("right", "wrong"), records("right", "failed")], 200)
     assert (line["right"], line["wrong"], line["failed"]) == (2, 1, 1)
     assert line["accuracy"] == pytest.approx(2 / 3)
     assert line["by_seed"] == [0.5, 1.0]
@@ -68,14 +69,14 @@ def test_a_price_that_became_known_or_changed_counts_as_it_is_now() -> None:
         "calls": 1, "input_tokens": 1000, "cached_tokens": 400, "output_tokens": 100, "cost": None, "unpriced_calls": 1,
     }  # fmt: skip
     answered = {"0": {"outcome": "right", "usage": {"solver": used}}}
-    assert summarize_arm("cot", "C", [answered], 200)["bill"]["cost"] is None
+    assert summarize_arm(arm_named("cot"), [answered], 200)["bill"]["cost"] is None
     price = {"solver": {"input": 2.0, "cached": 0.5, "output": 8.0}}
-    found = summarize_arm("cot", "C", [answered], 200, (), price)
+    found = summarize_arm(arm_named("cot", prices=price), [answered], 200)
     assert found["bill"]["cost"] == pytest.approx((600 * 2 + 400 * 0.5 + 100 * 8) / 1e6)
 
 
 def test_a_seed_whose_answers_all_failed_has_no_accuracy() -> None:
-    line = summarize_arm("sd-r", "S", [records("right", "wrong"), records("failed", "failed")], 200)
+    line = summarize_arm(arm_named("sd-r"), [records("right", "wrong"), records("failed", "failed")], 200)
     assert line["by_seed"] == [0.5, None]
     assert line["accuracy"] == 0.5
 

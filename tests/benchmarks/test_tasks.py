@@ -11,6 +11,7 @@ from divcon.benchmarks.tasks import (
     FAMILIES,
     OFFLINE,
     LoadedTask,
+    Task,
     TaskError,
     gsm8k_items,
     json_lines_items,
@@ -91,7 +92,7 @@ def test_seeds_of_the_training_set_share_a_test_set_and_smaller_sets_begin_large
     for name, path in (("word-problems", None), ("jsonl", file)):
 
         def load(seed: int, train: int, name: str = name, path: Path | None = path) -> LoadedTask:
-            return load_task(name, train=train, test=8, path=path, train_seed=seed)
+            return load_task(Task(name=name, train=train, test=8, path=path, train_seed=seed))
 
         one, other, small = load(1, 12), load(2, 12), load(1, 5)
         assert one.test == other.test == small.test
@@ -102,14 +103,14 @@ def test_seeds_of_the_training_set_share_a_test_set_and_smaller_sets_begin_large
 
 def test_answers_are_shares_where_a_task_says_so(tmp_path: Path) -> None:
     file = lines(tmp_path / "a.jsonl", *({"question": f"How much is {i}?", "answer": f"{i} %"} for i in range(1, 5)))
-    item = load_task("jsonl", train=1, test=1, path=file, percent=True).test[0]
+    item = load_task(Task(name="jsonl", train=1, test=1, path=file, percent=True)).test[0]
     number = int(item.answer.split()[0])
     for right in (f"{number}%", f"{number} percent", f"0.0{number}", f"Answer: {number} %", f"{number}/100"):
         assert is_right(item, right), right
     assert not is_right(item, str(number))
     named = lines(tmp_path / "b.jsonl", *({"question": f"Which {w}?", "answer": "Boeing 747"} for w in "ab"))
-    assert not is_right(load_task("jsonl", train=1, test=1, path=named, percent=True).test[0], "Airbus 747")
-    plain = load_task("jsonl", train=1, test=1, path=file).test[0]
+    assert not is_right(load_task(Task(name="jsonl", train=1, test=1, path=named, percent=True)).test[0], "Airbus 747")
+    plain = load_task(Task(name="jsonl", train=1, test=1, path=file)).test[0]
     assert is_right(plain, plain.answer.split()[0])
 
 
@@ -126,16 +127,18 @@ def test_a_clock_may_be_read_in_any_form() -> None:
 
 def test_reasoning_gym_is_one_more_source() -> None:
     pytest.importorskip("reasoning_gym", reason="reasoning-gym isn't installed; it is an extra")
-    one, other = (load_task("reasoning-gym", train=30, test=5, subtask="chain_sum", train_seed=s) for s in (0, 1))
+    one, other = (
+        load_task(Task(name="reasoning-gym", train=30, test=5, subtask="chain_sum", train_seed=s)) for s in (0, 1)
+    )
     shared = {item.question for item in one.train} & {item.question for item in other.train}
     assert len(shared) < 5
     assert one.test == other.test
-    task = load_task("reasoning-gym", train=12, test=6, subtask="chain_sum")
+    task = load_task(Task(name="reasoning-gym", train=12, test=6, subtask="chain_sum"))
     assert (len(task.train), len(task.test)) == (12, 6)
     assert not {item.question for item in task.train} & {item.question for item in task.test}
     assert all(is_right(item, item.answer) for item in task.train)
     with pytest.raises(TaskError, match="gives no data set 'nothing'"):
-        load_task("reasoning-gym", train=1, test=1, subtask="nothing")
+        load_task(Task(name="reasoning-gym", train=1, test=1, subtask="nothing"))
 
 
 def test_a_hop_is_stated_in_the_passage_and_its_names_are_not_ambiguous() -> None:
@@ -164,7 +167,7 @@ def test_a_seed_fixes_the_items_and_a_longer_list_begins_like_a_shorter() -> Non
 
 
 def test_the_offline_task_holds_both_families_in_equal_parts() -> None:
-    task = load_task("offline", train=40, test=20)
+    task = load_task(Task(name="offline", train=40, test=20))
     assert (len(task.train), len(task.test)) == (40, 20)
     assert [sum(item.family == family for item in task.test) for family in OFFLINE] == [10, 10]
 
@@ -209,7 +212,7 @@ def test_a_broken_line_is_named(tmp_path: Path, row: object, message: str) -> No
 
 def test_missing_empty_and_small_files_and_long_questions_are_clear_errors(tmp_path: Path) -> None:
     def load(file: Path, train: int = 1, test: int = 1) -> None:
-        load_task("jsonl", train=train, test=test, path=file)
+        load_task(Task(name="jsonl", train=train, test=test, path=file))
 
     with pytest.raises(TaskError, match="can't be read"):
         load(tmp_path / "nowhere.jsonl")
@@ -230,8 +233,8 @@ def test_a_question_in_both_sets_is_refused_or_dropped(tmp_path: Path) -> None:
     file = lines(tmp_path / "twice.jsonl", *rows)
     seed = next(s for s in range(50) if _split_twins(s))
     with pytest.raises(OverlapError, match="stand in the test set"):
-        load_task("jsonl", train=2, test=1, path=file, seed=seed)
-    task = load_task("jsonl", train=2, test=1, path=file, seed=seed, overlap="drop")
+        load_task(Task(name="jsonl", train=2, test=1, path=file, seed=seed))
+    task = load_task(Task(name="jsonl", train=2, test=1, path=file, seed=seed, overlap="drop"))
     assert (len(task.train), task.dropped_overlap) == (1, 1)
 
 
@@ -241,7 +244,7 @@ def test_a_large_file_is_read_without_holding_it(tmp_path: Path) -> None:
         for i in range(20_000):
             stream.write(json.dumps({"question": f"Is it {i}?", "context": "x" * 500, "answer": "y"}) + "\n")
     tracemalloc.start()
-    task = load_task("jsonl", train=20, test=10, path=file)
+    task = load_task(Task(name="jsonl", train=20, test=10, path=file))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (len(task.train), len(task.test)) == (20, 10)
@@ -252,14 +255,14 @@ def test_what_many_questions_share_is_the_tasks_wording(tmp_path: Path) -> None:
     told = "There are three guests at the long table by the door of the old inn"
     rows = [{"question": f"{told}; who is {i}th?", "answer": "x"} for i in range(30)]
     file = lines(tmp_path / "one.jsonl", *rows)
-    assert len(load_task("jsonl", train=10, test=10, path=file).train) == 10
+    assert len(load_task(Task(name="jsonl", train=10, test=10, path=file)).train) == 10
     few = lines(tmp_path / "few.jsonl", *rows[:4])
     with pytest.raises(OverlapError, match="13-gram"):
-        load_task("jsonl", train=2, test=2, path=few)
-    assert len(load_task("jsonl", train=2, test=2, path=few, overlap="same").train) == 2
+        load_task(Task(name="jsonl", train=2, test=2, path=few))
+    assert len(load_task(Task(name="jsonl", train=2, test=2, path=few, overlap="same")).train) == 2
     twice = lines(tmp_path / "twice.jsonl", *[rows[0]] * 4)
     with pytest.raises(OverlapError, match="same"):
-        load_task("jsonl", train=2, test=2, path=twice, overlap="same")
+        load_task(Task(name="jsonl", train=2, test=2, path=twice, overlap="same"))
 
 
 def test_test_questions_may_have_a_file_of_their_own(tmp_path: Path) -> None:
@@ -267,19 +270,19 @@ def test_test_questions_may_have_a_file_of_their_own(tmp_path: Path) -> None:
         return lines(tmp_path / name, *({"question": f"Is it {name} {i}?", "answer": "x"} for i in range(count)))
 
     given = {"path": asks("learn.jsonl", 9), "test_path": asks("held.jsonl", 5)}
-    task = load_task("jsonl", train=8, test=5, **given)
+    task = load_task(Task(name="jsonl", train=8, test=5, **given))
     assert all("learn" in item.question for item in task.train)
     assert all("held" in item.question and item.id.startswith("test-") for item in task.test)
-    other = load_task("jsonl", train=4, test=5, train_seed=1, **given)
+    other = load_task(Task(name="jsonl", train=4, test=5, train_seed=1, **given))
     assert {item.id for item in other.test} == {item.id for item in task.test}
     with pytest.raises(TaskError, match=r"task\.test asks for 6 questions of jsonl, and there are 5"):
-        load_task("jsonl", train=8, test=6, **given)
+        load_task(Task(name="jsonl", train=8, test=6, **given))
     gold = {"question": "What is 2 plus 2, Ann?", "answer": "4\n#### 4"}
     learn, held = (
         lines(tmp_path / f"{name}.jsonl", *({**gold, "question": f"{name} {i}?"} for i in range(3)))
         for name in ("train", "test")
     )
-    task = load_task("gsm8k", train=3, test=3, path=learn, test_path=held)
+    task = load_task(Task(name="gsm8k", train=3, test=3, path=learn, test_path=held))
     assert [item.id for item in task.train] != [item.id for item in task.test]
 
 
@@ -287,7 +290,7 @@ def test_a_numeric_task_refuses_a_gold_answer_without_a_number(tmp_path: Path) -
     rows = [{"Body": "A pack.", "Question": f"What is {w}?", "Answer": w} for w in ("1", "2", "many")]
     (tmp_path / "svamp.json").write_text(json.dumps(rows))
     with pytest.raises(TaskError, match="is 'many', which is no number"):
-        load_task("svamp", train=2, test=1, path=tmp_path / "svamp.json")
+        load_task(Task(name="svamp", train=2, test=1, path=tmp_path / "svamp.json"))
 
 
 @pytest.mark.parametrize(
@@ -297,7 +300,7 @@ def test_a_numeric_task_refuses_a_gold_answer_without_a_number(tmp_path: Path) -
 def test_a_run_grades_ones_own_answers_by_their_form(tmp_path: Path, gold: object, reply: str, right: bool) -> None:
     (item,) = json_lines_items(lines(tmp_path / "a.jsonl", {"question": "Q?", "answer": gold}))
     assert grade(item, reply).right is right
-    assert grade(item_of("jsonl", [str(gold)]), reply).right is right
+    assert grade(item_of("", [str(gold)]), reply).right is right
 
 
 def test_a_row_may_name_its_grader_and_a_file_may_begin_with_a_mark(tmp_path: Path) -> None:

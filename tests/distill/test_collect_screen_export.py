@@ -14,6 +14,7 @@ from divcon.distill import (
     NothingToLearn,
     RunStore,
     ScriptedTeacher,
+    Solver,
     StoredEngine,
     Trace,
     collect,
@@ -121,9 +122,9 @@ def test_the_scripted_teacher_errs_as_seeded_and_screening_loses_each_fault_by_r
 
     with OpenAIServer(solve) as server:
         solver = served(server, store, Solve, "solver")
-        found = screen("oracle", traces, items, store, "s", solve=solver, grade=is_right)
+        found = screen("oracle", traces, items, store, "s", solver=Solver(solver, is_right))
         asked = len(server.requests)
-        again = screen("oracle", traces, items, store, "s", solve=solver, grade=is_right)
+        again = screen("oracle", traces, items, store, "s", solver=Solver(solver, is_right))
         assert len(server.requests) == asked
     assert again == found
     assert {t.item for t in found.kept} == {i for i, fault in planted.items() if fault is None}
@@ -158,8 +159,8 @@ def test_a_second_solver_sample_can_save_a_trace(tmp_path: Path, items: list[Ite
     traces = [Trace("i7", 0, ("What is it?",))]
     with OpenAIServer(lambda body: "s\nAnswer: 7" if len(server.requests) > 1 else "s\nAnswer: 8") as server:
         solver = served(server, store, Solve, "solver")
-        once = screen("oracle", traces, items, store, "one", solve=solver, grade=is_right, samples=1)
-        twice = screen("oracle", traces, items, store, "two", solve=solver, grade=is_right, samples=2)
+        once = screen("oracle", traces, items, store, "one", solver=Solver(solver, is_right, samples=1))
+        twice = screen("oracle", traces, items, store, "two", solver=Solver(solver, is_right, samples=2))
     assert (len(once.kept), len(twice.kept)) == (0, 1)
 
 
@@ -244,7 +245,7 @@ def test_subquestions_that_end_in_a_quote_pass_every_station(tmp_path: Path, ite
         collect(served(server, store, Decompose, "teacher"), items[:1], store, "c")
     with OpenAIServer(lambda body: "1. a\n2. b\nAnswer: 0") as server:
         solver = served(server, store, Solve, "solver")
-        found = screen("oracle", list(store.traces("c")), items, store, "s", solve=solver, grade=is_right)
+        found = screen("oracle", list(store.traces("c")), items, store, "s", solver=Solver(solver, is_right))
     assert [trace.subquestions for trace in found.kept] == [asked]
     assert (
         export(RolePredict(Decompose, "decomposer"), found, items, Destination(tmp_path / "x.jsonl", "sd-r")).rows == 1

@@ -12,8 +12,10 @@ from divcon.distill import (
     NothingToLearn,
     RunStore,
     SolvedTraces,
+    Solver,
     StoredEngine,
     Trace,
+    decomposer_student,
     export_targets,
     role_lm,
     screen,
@@ -53,7 +55,7 @@ def test_what_screening_asked_is_not_asked_again(tmp_path: Path, items: list[Ite
     store = RunStore(tmp_path)
     with OpenAIServer(wrong_on_odd) as server:
         ask = solver(server, store)
-        screen("oracle", traces(items), items, store, "s", solve=ask, grade=lambda item, said: True, samples=1)
+        screen("oracle", traces(items), items, store, "s", solver=Solver(ask, lambda item, said: True, samples=1))
         asked = len(server.requests)
         solved = solve_traces(ask, traces(items), items)
         # The unreadable reply is kept too, and read again in vain.
@@ -66,12 +68,14 @@ def test_se_t_learns_what_the_solver_said_and_se_a_the_gold_answer_after_it(tmp_
     with OpenAIServer(wrong_on_odd) as server:
         solved = solve_traces(solver(server, store), traces(items), items)
         found = {}
-        for student in SOLVER_STUDENTS:
-            signature = SolveDirect if student.endswith("-direct") else Solve
-            file = tmp_path / f"{student}.jsonl"
-            rows = export_targets(solver(server, store, signature), solved, items, Destination(file, student))
+        for name, student in SOLVER_STUDENTS.items():
+            signature = SolveDirect if student.target.direct else Solve
+            file = tmp_path / f"{name}.jsonl"
+            rows = export_targets(
+                student, solver(server, store, signature), solved, items, Destination(file, student.name)
+            )
             assert rows.rows == 19
-            found[student] = completions(file)
+            found[name] = completions(file)
             prompt = json.loads(file.read_text().splitlines()[0])["prompt"]
             assert items[0].subquestions[0] in prompt[-1]["content"]
     assert found["se-t"][1] == "1. 0\n2. 1\nFinal answer: 99"
@@ -92,6 +96,8 @@ def test_failed_calls_are_counted_and_no_targets(tmp_path: Path, items: list[Ite
 def test_nothing_to_learn_and_unknown_students_are_refused(tmp_path: Path, items: list[Item]) -> None:
     ask = RolePredict(Solve, "solver")
     with pytest.raises(NothingToLearn, match="left nothing for SE-A"):
-        export_targets(ask, SolvedTraces([]), items, Destination(tmp_path / "x.jsonl", "se-a"))
-    with pytest.raises(ValueError, match="must be one of se-t"):
-        export_targets(ask, SolvedTraces([]), items, Destination(tmp_path / "x.jsonl", "se-x"))
+        export_targets(SOLVER_STUDENTS["se-a"], ask, SolvedTraces([]), items, Destination(tmp_path / "x.jsonl", "x"))
+    with pytest.raises(ValueError, match="sd-r is no student of the solver"):
+        export_targets(
+            decomposer_student("oracle", "lora"), ask, SolvedTraces([]), items, Destination(tmp_path / "x.jsonl", "x")
+        )

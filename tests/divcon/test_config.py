@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from divcon import load_pipeline
-from divcon._config import ConfigError, load_saved_pipeline
+from divcon.config import ConfigError, load_saved_pipeline
 
 GOOD = """\
 task: {name: offline, train: 10, test: 5}

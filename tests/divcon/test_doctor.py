@@ -12,8 +12,9 @@ from support.openai_server import OpenAIServer, user_text
 
 from divcon import load_pipeline
 from divcon._doctor import Finding, diagnose
-from divcon._pipeline import Silent, announce_conversion
+from divcon._watch import Silent
 from divcon.distill.vllm import PYTHON_VARIABLE
+from divcon.pipeline import announce_conversion
 
 DIVCON = Path(sys.executable).with_name("divcon")
 

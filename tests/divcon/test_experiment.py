@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from support.openai_server import OpenAIServer, user_text
 
-from divcon._config import ConfigError, load_experiment
-from divcon._experiment import ExperimentRun
+from divcon.config import ConfigError, load_experiment
 from divcon.distill import Base, OverlapError, ScriptedTeacherError
+from divcon.experiments import ExperimentRun
 
 DIVCON = Path(sys.executable).with_name("divcon")
 GOLD: dict[str, str] = {}
@@ -213,7 +213,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_asked(tmp_path: Path,
         load("main", "  caps: [1]")
     with pytest.raises(ConfigError, match="needs two tasks"):
         load("transfer", "", one)
-    with pytest.raises(ConfigError, match="there is no arm 'sd-x'; did you mean sd-"):
+    with pytest.raises(ConfigError, match="there is no arm 'sd-x'; did you mean s"):
         load("main", "  arms: [sd-x]")
     with pytest.raises(ConfigError, match="may be followed by"):
         load("main", "  arms: [se-a/dag]")

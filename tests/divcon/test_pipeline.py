@@ -17,8 +17,8 @@ import pytest
 from support.openai_server import OpenAIServer, user_text
 
 from divcon import Run, load_pipeline
-from divcon._pipeline import MissingStation
 from divcon.distill import Base, ManifestError
+from divcon.pipeline import MissingStation
 from divcon.programs import DivideAndConquer, ForeignEndpoint, bind
 
 pytestmark = pytest.mark.model

@@ -8,8 +8,8 @@ from dspy.utils.exceptions import LMError, LMRateLimitError, LMServerError, LMTr
 from support.openai_server import BrokenOff, OpenAIServer, Refused, Silence, user_text
 
 from divcon import Run, load_pipeline
-from divcon._pipeline import Incomplete, explain_lm_error
 from divcon.distill import LMBackend, Patience, RunStore, SlowServerError, StoredEngine, role_lm
+from divcon.pipeline import Incomplete, explain_lm_error
 from divcon.programs import RolePredict
 from divcon.signatures import Answer
 
@@ -102,7 +102,8 @@ def test_how_long_is_waited_changes_nothing_that_is_stored(tmp_path: Path) -> No
     found = []
     for waiting in ("", ", timeout: 3, first_token: 4, longest: 5, retries: 6"):
         run = Run(load_pipeline(pipeline(tmp_path, f"{{{at}{waiting}}}")), tmp_path / "run")
-        found.append((run._collection, run._screening("none"), run._screening("oracle"), run.teacher.engine.identity))
+        keys = (run.keys.collection(), run.keys.screening("none"), run.keys.screening("oracle"))
+        found.append((*(key.digest for key in keys), run.models.teacher.engine.identity))
         run.close()
     assert found[0] == found[1]
 
@@ -110,8 +111,8 @@ def test_how_long_is_waited_changes_nothing_that_is_stored(tmp_path: Path) -> No
 def test_the_file_says_how_long_each_role_is_waited_for(tmp_path: Path) -> None:
     at = "model: hosted_vllm/t, api_base: 'http://127.0.0.1:9/v1'"
     run = Run(load_pipeline(pipeline(tmp_path, f"{{{at}, timeout: 3, first_token: 4, longest: 5}}")), tmp_path / "run")
-    assert run.teacher.engine.backend.patience == Patience(silence=3, first_token=4, longest=5)
-    assert run.solver.engine.backend.patience == Patience(silence=120, first_token=600, longest=3600)
+    assert run.models.teacher.engine.backend.patience == Patience(silence=3, first_token=4, longest=5)
+    assert run.models.solver.engine.backend.patience == Patience(silence=120, first_token=600, longest=3600)
     run.close()
 
 

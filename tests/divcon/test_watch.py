@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from divcon import _watch
-from divcon._watch import Silent, Watch, by_arm, by_loss, watched
+from divcon._watch import Silent, Watch, by_loss, watched
 from divcon.cli import Terminal
 from divcon.distill import RunStore, Traffic
 
@@ -67,7 +67,7 @@ def test_it_is_told_also_while_nothing_ends_and_not_after(monkeypatch: pytest.Mo
     monkeypatch.setattr(_watch, "_TICK", 0.01)
     reporter = Noting()
     with watched(reporter, "evaluate", RunStore(tmp_path)) as progress:
-        by_arm(progress)("teacher", 0, 3)
+        progress(0, 3, "teacher")
         deadline = time.monotonic() + 20
         while len(reporter.said) < 4 and time.monotonic() < deadline:
             time.sleep(0.01)

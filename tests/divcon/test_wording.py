@@ -1,7 +1,7 @@
 """What a role is asked: an untrained model with demonstrations, a trained one in the words that it learnt."""
 
-from divcon._config import Endpoint
 from divcon._models import adapter_of, wording_of
+from divcon.config import Endpoint
 from divcon.programs import LEARNT, ChainOfThought, ChatAdapter, Direct, DivideAndConquer
 from divcon.signatures import Decompose, Reason, Subquestions, demonstrations
 

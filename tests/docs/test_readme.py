@@ -6,15 +6,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
 
 import dspy
 import pytest
 from support.openai_server import OpenAIServer
 
-from divcon._config import Task
 from divcon.benchmarks._graders import KINDS
-from divcon.benchmarks.tasks import PUBLIC, TASKS
+from divcon.benchmarks.tasks import PUBLIC, TASKS, Task
 
 DIVCON = Path(sys.executable).with_name("divcon")
 
@@ -156,7 +154,7 @@ def test_make_targets_exist(root: Path) -> None:
 
 def test_yaml_blocks_are_valid_pipelines(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from divcon import load_pipeline
-    from divcon._config import load_experiment
+    from divcon.config import load_experiment
 
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     for number, block in enumerate(blocks(root, "yaml")):
@@ -259,7 +257,6 @@ def test_the_page_of_tasks_names_them_all_with_their_licences(root: Path) -> Non
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
     shown = {name: row for row in rows for name in re.findall(r"`([^`]+)`", row[0])}
     assert set(TASKS) <= set(shown)
-    assert set(TASKS) == set(get_args(Task.model_fields["name"].annotation))
     for name, task in PUBLIC.items():
         assert (shown[name][3], shown[name][4]) == (task.licence, f"`{task.hub[0]}`")
     for kind in KINDS:

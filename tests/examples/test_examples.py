@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.openai_server import OpenAIServer, fields_asked, in_fields, user_text
 
-from divcon.benchmarks.tasks import load_task
+from divcon.benchmarks.tasks import Task, load_task
 
 TESTED = {"distil_planner.py", "agent.py", "optimize_then_distil.py", "swap_solvers.py"}
 
@@ -76,7 +76,7 @@ def test_an_agent_uses_the_program_as_a_tool(root: Path) -> None:
 
 
 def teacher_of_word_problems():
-    items = {item.question: item for item in load_task("word-problems", train=24, test=1).train}
+    items = {item.question: item for item in load_task(Task(name="word-problems", train=24, test=1)).train}
 
     def reply(body: dict) -> str:
         text = user_text(body)

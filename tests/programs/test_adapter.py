@@ -4,7 +4,7 @@ from dspy.utils.exceptions import AdapterParseError
 
 from divcon.distill import Base
 from divcon.programs import ChatAdapter, CompactAdapter, RolePredict
-from divcon.signatures import Decompose, Reason, Solve, Subquestions
+from divcon.signatures import Decompose, FollowUp, Reason, Solve, Subquestions
 
 QUESTION = "Ada has 3 bags of 4 apples and eats 2. How many are left?"
 PASSAGE = "Ada lives in Tor. Tor lies in Bel."
@@ -98,8 +98,25 @@ def test_the_last_label_counts() -> None:
 
 
 def test_a_reply_without_an_answer_is_refused_and_says_what_is_missing() -> None:
-    with pytest.raises(AdapterParseError, match="gives its answer in no form"):
+    with pytest.raises(AdapterParseError, match="gives no answer in a known form"):
         CompactAdapter().parse(Solve, "1. 3 * 4 = 12")
+
+
+@pytest.mark.parametrize("adapter", [CompactAdapter(), ChatAdapter()])
+@pytest.mark.parametrize(
+    ("signature", "reply"),
+    [
+        (Reason, "1. 3 * 4 = 12\n2. 12 - 2 = 10"),
+        (Decompose, "[[ ## subquestions ## ]]\nThe bags are red."),
+        (FollowUp, "<think>"),
+    ],
+)
+def test_an_error_names_the_adapter_that_raised_it(
+    adapter: dspy.Adapter, signature: type[dspy.Signature], reply: str
+) -> None:
+    with pytest.raises(AdapterParseError) as caught:
+        adapter.parse(signature, reply)
+    assert caught.value.adapter_name == type(adapter).__name__
 
 
 def test_an_instruction_at_the_end_lets_both_roles_share_the_passage() -> None:

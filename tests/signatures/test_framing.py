@@ -37,21 +37,3 @@ def test_a_draft_is_never_the_list_in_whatever_marks_it_stands(form: str, ends: 
 
 def test_a_reply_without_thoughts_stays_as_it_is() -> None:
     assert without_thinking("a < b and b > c\n[1] think") == "a < b and b > c\n[1] think"
-
-
-@pytest.mark.parametrize(
-    ("reply", "reason", "items"),
-    [
-        ("1. How many?\n2. And then?\n3. How many?", "duplicate", ["How many?", "And then?"]),
-        ("1. How many?\n2. how many", "duplicate", ["How many?"]),
-        ("1. How many are there?\n2. How many ar", "cut_off", ["How many are there?"]),
-        ("1. How many?\n2. And then?\n3.", "cut_off", ["How many?", "And then?"]),
-        ("How many?\nAnd then?\nWhat is the to", "cut_off", ["How many?", "And then?"]),
-        ("1. How many?\n2. The bags are red.", "unreadable", []),
-        ("Q1: Q1: How many?\nQ2: And then?\nQ3: How many?", "duplicate", ["How many?", "And then?"]),
-    ],
-)
-def test_a_refused_list_says_what_stands_whole_in_it(reply: str, reason: str, items: list[str]) -> None:
-    with pytest.raises(SubquestionsError) as caught:
-        Subquestions.read(reply)
-    assert (caught.value.reason, list(caught.value.items)) == (reason, items)

@@ -32,6 +32,24 @@ def test_what_cannot_be_trusted_is_refused_with_its_reason(entry: dict[str, Any]
     assert caught.value.reason == entry["refused"]
 
 
+@pytest.mark.parametrize(
+    ("reply", "reason", "items"),
+    [
+        ("1. How many?\n2. And then?\n3. How many?", "duplicate", ["How many?", "And then?"]),
+        ("1. How many?\n2. how many", "duplicate", ["How many?"]),
+        ("1. How many are there?\n2. How many ar", "cut_off", ["How many are there?"]),
+        ("1. How many?\n2. And then?\n3.", "cut_off", ["How many?", "And then?"]),
+        ("How many?\nAnd then?\nWhat is the to", "cut_off", ["How many?", "And then?"]),
+        ("1. How many?\n2. The bags are red.", "unreadable", []),
+        ("Q1: Q1: How many?\nQ2: And then?\nQ3: How many?", "duplicate", ["How many?", "And then?"]),
+    ],
+)
+def test_a_refused_list_says_what_stands_whole_in_it(reply: str, reason: str, items: list[str]) -> None:
+    with pytest.raises(SubquestionsError) as caught:
+        Subquestions.read(reply)
+    assert (caught.value.reason, list(caught.value.items)) == (reason, items)
+
+
 def test_the_corpus_is_large_and_has_enough_replies_of_real_models() -> None:
     assert len(REPLIES) >= 80
     assert sum(entry.get("real", False) for entry in REPLIES) >= 20
@@ -187,8 +205,8 @@ def test_no_reply_of_a_model_that_loops_is_read_in_more_than_one_pass(piece: str
     import sys
 
     code = (
-        "from divcon.signatures._subquestions import read_subquestions\n"
-        f"try: read_subquestions({piece!r} * 20_000 + 'x')\n"
+        "from divcon.signatures import Subquestions\n"
+        f"try: Subquestions.read({piece!r} * 20_000 + 'x')\n"
         "except ValueError: pass"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)

@@ -12,9 +12,8 @@ from divcon.distill import Base
 PREFERENCE = """
 import json, sys
 from pathlib import Path
-from types import SimpleNamespace
 
-from divcon.distill import Base, Destination, Provenance, Trace, Training, TrainSettings, train_adapter
+from divcon.distill import Base, Destination, Provenance, Screened, Trace, Training, TrainSettings, train_adapter
 from divcon.distill.training import METHODS, write_rows
 from divcon.programs import Item, RolePredict
 from divcon.signatures import Decompose
@@ -22,9 +21,10 @@ from divcon.signatures import Decompose
 folder, model = Path(sys.argv[1]), Path(sys.argv[2])
 items = [Item(f"i{i}", f"What is {i} and {i + 1}?", str(i)) for i in range(6)]
 kept = [Trace(item.id, 0, (f"What is {n}?", "And then?")) for n, item in enumerate(items)]
-rejected = [Trace(item.id, 1, ("Why not?",)) for item in items[:4]] + [Trace("i5", 1, None, lost="empty")]
+rejected = [Trace(item.id, 1, ("Why not?",)) for item in items[:4]]
 role = RolePredict(Decompose, "decomposer")
-rows = METHODS["dpo"].rows(role, SimpleNamespace(kept=kept, rejected=rejected), items)
+screened = Screened(kept, len(kept) + len(rejected), {"unsolved": 4}, rejected)
+rows = METHODS["dpo"].rows(role, screened, items)
 file = write_rows(rows, role, Destination(folder / "rows.jsonl", "sd-r-dpo", method="dpo"), {}).file
 training = Training(
     file, Base(model, "tests/tiny-llama", "seed-0", "bfloat16"), folder / "adapter",
@@ -65,20 +65,19 @@ def test_a_preference_method_of_another_package_trains_an_adapter(tiny_base: Bas
     assert found["written"] == ["adapter_config.json", "adapter_model.safetensors", "manifest.json", "probe.json"]
 
 
-def test_a_method_is_imported_where_it_is_named_and_not_before(tmp_path: Path) -> None:
+def test_a_method_is_imported_where_it_is_used_and_not_before(tmp_path: Path) -> None:
     code = """
 import sys
 from divcon.distill import TrainSettings
 from divcon.distill.training import METHODS
-print("dpo" in METHODS, "dpo_method" in sys.modules)
-print(TrainSettings(method=["lora", "dpo"]).methods, "dpo_method" in sys.modules, "trl" in sys.modules)
+print(TrainSettings(method=["lora", "dpo"]).methods, "dpo_method" in sys.modules)
+print(METHODS["dpo"].suffix, "dpo_method" in sys.modules, "trl" in sys.modules)
 """
     done = with_plugin(tmp_path, "dpo = dpo_method:DPO", code)
-    assert done.stdout.splitlines() == ["True False", "['lora', 'dpo'] True False"], done.stderr
+    assert done.stdout.splitlines() == ["['lora', 'dpo'] False", "-dpo True False"], done.stderr
 
 
-def test_a_method_that_can_not_be_imported_is_refused_with_the_settings(tmp_path: Path) -> None:
-    done = with_plugin(
-        tmp_path, "dpo = no_such_module:DPO", "from divcon import TrainSettings; TrainSettings(method='dpo')"
-    )
+def test_a_method_that_can_not_be_imported_is_said(tmp_path: Path) -> None:
+    code = "from divcon.distill.training import METHODS; METHODS['dpo']"
+    done = with_plugin(tmp_path, "dpo = no_such_module:DPO", code)
     assert "The training method dpo (no_such_module:DPO) can't be imported" in done.stderr

@@ -20,8 +20,8 @@ def test_what_decides_a_lora_adapter_is_written_as_ever() -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("lroa", "There is no training method 'lroa'. Did you mean lora?"),
-        (["lora", "nothing-like-it"], "There is no training method 'nothing-like-it'. There are lora."),
+        ("lroa", "there is no training method 'lroa'; did you mean lora"),
+        (["lora", "nothing-like-it"], "there is no training method 'nothing-like-it'; there are lora"),
         (["lora", "lora"], "names a training method twice"),
         ([], "names no training method"),
     ],

@@ -45,7 +45,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unmerged(planner: Run, student: Path, vllm_python: Path, logs: Path) -> Iterator[VLLMModel]:
     """A server of base and student, unmerged, with room for the adapters that tests load into it."""
     settings = ServerSettings(python=vllm_python, arguments={"max-model-len": 1024, "max-loras": 8})
-    with VLLMModel(planner.base, settings, adapter="lora", log=logs / "unmerged") as model:
+    with VLLMModel(planner.models.base, settings, adapter="lora", log=logs / "unmerged") as model:
         model.start(model.add(student))
         yield model
 
@@ -56,6 +56,6 @@ def merged(planner: Run, student: Path, vllm_python: Path, logs: Path) -> Iterat
     settings = ServerSettings(
         python=vllm_python, arguments={"max-model-len": 1024}, environment={"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "False"}
     )
-    with VLLMModel(planner.base, settings, log=logs / "merged") as model:
+    with VLLMModel(planner.models.base, settings, log=logs / "merged") as model:
         model.start(model.add(student))
         yield model

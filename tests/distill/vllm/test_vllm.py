@@ -145,7 +145,7 @@ def test_samples_differ_and_the_same_request_at_temperature_0_does_not(student: 
 
 def test_a_server_that_loads_nothing_says_what_is_missing(planner: Run, merged: VLLMModel, student: Path) -> None:
     with merged.serving(merged.add(student)) as server:
-        attached = VLLMModel(planner.base, ServerSettings(api_base=server.api_base))
+        attached = VLLMModel(planner.models.base, ServerSettings(api_base=server.api_base))
         # A merged copy under its name is as good as an adapter.
         assert attached.start(attached.add(student)) == server.api_base
         other = attached.add(retrained(student, "other"))
@@ -250,7 +250,7 @@ def test_adapters_are_probed_and_kept_apart_while_their_server_answers_others(
 
 def test_a_rank_that_a_running_server_doesnt_take_is_named(planner: Run, unmerged: VLLMModel, student: Path) -> None:
     with unmerged.serving() as server:
-        attached = VLLMModel(planner.base, ServerSettings(api_base=server.api_base))
+        attached = VLLMModel(planner.models.base, ServerSettings(api_base=server.api_base))
         large = attached.add(retrained(student, "large", rank=64))
         with pytest.raises(ServerError, match=r"refuses the adapter .*rank") as caught:
             attached.start(large)
@@ -261,7 +261,7 @@ def test_adapters_that_a_running_server_has_lost_are_loaded_again(
     planner: Run, unmerged: VLLMModel, student: Path
 ) -> None:
     with unmerged.serving() as server:
-        attached = VLLMModel(planner.base, ServerSettings(api_base=server.api_base))
+        attached = VLLMModel(planner.models.base, ServerSettings(api_base=server.api_base))
         name = attached.add(retrained(student, "lost"))
         backend = attached.backend(name)
         asked = [request(f"Name {i} towns.", max_tokens=4) for i in range(6)]
@@ -305,7 +305,7 @@ def test_calls_on_one_passage_share_their_prefix(unmerged: VLLMModel) -> None:
 def test_a_server_that_mixes_base_and_adapters_is_refused(planner: Run, unmerged: VLLMModel, student: Path) -> None:
     """The last test of this server: vLLM doesn't empty a slot again whose adapter is unloaded."""
     with unmerged.serving() as server:
-        attached = VLLMModel(planner.base, ServerSettings(api_base=server.api_base))
+        attached = VLLMModel(planner.models.base, ServerSettings(api_base=server.api_base))
         last = attached.add(retrained(student, "last"))
         while len(names := server.client.names()) <= server.slots:
             server.client.load_adapter(f"more-{len(names)}", student)
@@ -330,7 +330,7 @@ def test_a_server_that_doesnt_come_up_says_why(
     planner: Run, vllm_python: Path, tmp_path: Path, given: dict, error: type[ServerError], says: str
 ) -> None:
     before = {process.pid for process in server_processes()}
-    model = VLLMModel(planner.base, ServerSettings(python=vllm_python, **given), log=tmp_path / "log")
+    model = VLLMModel(planner.models.base, ServerSettings(python=vllm_python, **given), log=tmp_path / "log")
     with pytest.raises(error, match=says) as caught:
         model.start()
     assert caught.value.remedy

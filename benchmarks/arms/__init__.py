@@ -1,0 +1,72 @@
+"""Arms: the programs that are measured against each other. `divcon.arms` takes those of others."""
+
+from __future__ import annotations
+
+import difflib
+from typing import cast, get_args
+
+from divcon.benchmarks.arms._kind import ArmKind, Built, Parts, Planner
+from divcon.benchmarks.arms._ours import (
+    CHAIN_OF_THOUGHT,
+    DIRECT,
+    REFERENCES,
+    SELF_ASK,
+    TEACHER,
+    UNTUNED,
+    UNTUNED_SOLVES,
+    arm_of,
+)
+from divcon.distill import Table, UnknownName, find_student, student_names
+from divcon.programs import Solving
+
+_OURS = (DIRECT, CHAIN_OF_THOUGHT, TEACHER, REFERENCES, UNTUNED, UNTUNED_SOLVES, SELF_ASK)
+# Arms that need no student of their own; every student has one besides.
+ARMS: Table[ArmKind] = Table("arm", "divcon.arms", {kind.name: kind for kind in _OURS})
+# Other ways to solve than the run's own, as an arm's name has them behind a slash, and in words.
+WAYS: dict[Solving, str] = {"direct": "without steps", "stepwise": "step by step", "dag": "as a graph"}
+assert {*WAYS, "single_call"} == set(get_args(Solving))
+
+
+def read_arm(name: str) -> tuple[ArmKind, Solving | None]:
+    """The kind of arm that a name means, and the way of solving behind its slash.
+
+    Args:
+        name: `sd-r`, or `sd-r/dag`.
+
+    Raises:
+        UnknownName: There is no such arm.
+    """
+    base, slash, way = name.partition("/")
+    student = None if base in ARMS else find_student(base)
+    if base not in ARMS and student is None:
+        known = [*ARMS, *student_names()]
+        near = difflib.get_close_matches(base, known, 1)
+        raise UnknownName(
+            f"There is no arm '{name}'.", f"Did you mean {near[0]}?" if near else f"There are {', '.join(known)}."
+        )
+    kind = ARMS[base] if student is None else arm_of(student)
+    if slash and (not kind.other_ways or way not in WAYS):
+        raise UnknownName(
+            f"There is no arm '{name}'.",
+            f"/{', /'.join(WAYS)} may follow an arm in which subquestions are planned at once, such as teacher.",
+        )
+    return kind, cast(Solving, way) if slash else None
+
+
+__all__ = [
+    "ARMS",
+    "CHAIN_OF_THOUGHT",
+    "DIRECT",
+    "REFERENCES",
+    "SELF_ASK",
+    "TEACHER",
+    "UNTUNED",
+    "UNTUNED_SOLVES",
+    "WAYS",
+    "ArmKind",
+    "Built",
+    "Parts",
+    "Planner",
+    "arm_of",
+    "read_arm",
+]

@@ -1,0 +1,65 @@
+"""The sources that divcon has: generated families, reasoning-gym, public data sets, and anybody's JSON Lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from divcon.benchmarks.tasks._files import TaskError, gsm8k_items, json_lines_items
+from divcon.benchmarks.tasks._gym import gym_items
+from divcon.benchmarks.tasks._load import COMMON
+from divcon.benchmarks.tasks._offline import OFFLINE, offline_items
+from divcon.benchmarks.tasks._public import public_items
+from divcon.benchmarks.tasks._task import Source, Splits, Task
+from divcon.programs import Item
+
+
+def _draw(task: Task, family: str, split: Literal["train", "test"], count: int, seed: int) -> list[Item]:
+    return offline_items(family, split, count, seed)
+
+
+def _draw_gym(task: Task, part: str, split: Literal["train", "test"], count: int, seed: int) -> list[Item]:
+    """Its generators know no splits, and question i of seed s is question i-1 of seed s+1: seeds stand far apart."""
+    start = 1_000_000_000 + 1_000_000 * seed if split == "test" else 1_000_000 * (seed + 1)
+    return gym_items(str(task.subtask), count, start)
+
+
+def _read_json_lines(task: Task, splits: Splits | None) -> Iterable[Item]:
+    if task.path is None:
+        raise TaskError("The task jsonl needs a file.", "Set task.path.")
+    return json_lines_items(task.path)
+
+
+def _read_gsm8k(task: Task, splits: Splits | None) -> Iterable[Item]:
+    return gsm8k_items(task.path, task.hub, splits)
+
+
+def _read_public(task: Task, splits: Splits | None) -> Iterable[Item]:
+    return public_items(task.name, task.path, task.hub, task.subtask, splits)
+
+
+def _generated(*families: str, grader: str = "") -> Source:
+    return Source(draw=_draw, parts=families, grader=grader)
+
+
+def _public(grader: str = "") -> Source:
+    return Source(_read_public, needs_data=True, grader=grader)
+
+
+OFFLINE_SOURCE = _generated(*OFFLINE)
+WORD_PROBLEMS = _generated("word-problems", grader="number")
+PASSAGE_HOPS = _generated("passage-hops")
+SCHEDULES = _generated("schedules")
+UNIT_CONVERSION = _generated("unit-conversion")
+DEDUCTION = _generated("deduction")
+REASONING_GYM = Source(draw=_draw_gym, common=COMMON, template_made=True, needs_subtask=True)
+GSM8K = Source(_read_gsm8k, needs_data=True, grader="number")
+DROP = _public("drop")
+BAMBOOGLE = _public("text")
+MUSIQUE = _public("text")
+HOTPOTQA = _public()
+STRATEGYQA = _public("yes_no")
+SVAMP = _public("number")
+MULTIARITH = _public("number")
+BBH = _public()
+JSONL = Source(_read_json_lines, needs_data=True)

@@ -1,0 +1,60 @@
+"""Keys: what a result depends on, part by part, so that a result can be found again and a change can be named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from divcon.distill._store import fingerprint
+
+_ABSENT = "nothing"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a station's or an arm's result depends on.
+
+    Attributes:
+        parts: JSON-ready values, or keys of what is depended on, by name. Their order counts in the digest, their
+            names don't.
+
+    Examples:
+        >>> before, now = Key({"model": "small", "seed": 0}), Key({"model": "large", "seed": 0})
+        >>> list(now.changes(before.parts))
+        [('model', 'small', 'large')]
+    """
+
+    parts: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """The name that results are stored under."""
+        return fingerprint(*(part.digest if isinstance(part, Key) else part for part in self.parts.values()))
+
+    def plain(self) -> dict[str, Any]:
+        """The parts as JSON gives them back, those of keys inside as parts of theirs."""
+        found = {name: part.plain() if isinstance(part, Key) else part for name, part in self.parts.items()}
+        plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
+        return plain
+
+    def changes(self, before: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+        """The parts that differ from those of an earlier key: name, value then, value now; nested names have dots."""
+        yield from _changes("", dict(before), self.plain())
+
+
+def _changes(name: str, before: Any, now: Any) -> Iterator[tuple[str, str, str]]:
+    if before == now:
+        return
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            inner = f"{name}.{key}" if name else key
+            yield from _changes(inner, before.get(key, _ABSENT), now.get(key, _ABSENT))
+        return
+    yield name, _shown(before), _shown(now)
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,142 @@
+"""Screen: judge every trace by a rule, keep the verdicts, and count what is lost under its reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from divcon.distill._engine import at_station
+from divcon.distill._jobs import Job, Place, Progress, Tally, here, run_jobs
+from divcon.distill._store import RunStore, Trace
+from divcon.distill.screening._rule import RULES, Judgement, Rule, well_formed
+from divcon.distill.screening._solver import Solver
+from divcon.programs import Item
+
+
+@dataclass(frozen=True)
+class Screened:
+    """What a rule kept.
+
+    Attributes:
+        kept: The traces, in the order of the items and samples.
+        collected: Traces looked at.
+        lost: Counts by reason: `cut_off`, `empty`, `duplicate`, `unreadable`, `over_long`, `whole`, `unsolved`, and
+            what rules of others give.
+        rejected: Well-formed traces that the rule didn't keep, for methods that learn from these too.
+        failed: Traces that couldn't be judged since the solver failed; they are tried again next time.
+        first_error: The first failure, in words.
+        disputed: Items on which all solver samples agree on one answer that isn't the gold one; the gold may be wrong.
+    """
+
+    kept: list[Trace]
+    collected: int
+    lost: dict[str, int]
+    rejected: list[Trace] = field(default_factory=list)
+    failed: int = 0
+    first_error: str | None = None
+    disputed: list[str] = field(default_factory=list)
+
+    def counts(self) -> dict[str, Any]:
+        """The figures for a manifest and a report."""
+        return {
+            "collected": self.collected,
+            "kept": len(self.kept),
+            "lost": dict(sorted(self.lost.items())),
+            "failed": self.failed,
+            "disputed": len(self.disputed),
+        }
+
+
+def judging(rule: Rule, solver: Solver | None) -> Callable[[Job], list[Judgement]]:
+    """The work of one screening job: its traces are judged."""
+    return lambda job: list(rule.judge(job.item, job.traces, solver))
+
+
+def screen(
+    rule: str,
+    traces: Sequence[Trace],
+    items: Sequence[Item],
+    store: RunStore,
+    key: str,
+    *,
+    solver: Solver | None = None,
+    max_subquestions: int = 3,
+    keep_whole: bool = False,
+    concurrency: int = 64,
+    progress: Progress | None = None,
+    place: Place = here,
+) -> Screened:
+    """Judge every trace by a rule and store the verdicts.
+
+    Args:
+        rule: The rule's name.
+        traces: As collected.
+        items: The items they belong to.
+        store: Where verdicts go; a verdict that is there is not made again.
+        key: The name verdicts are stored under.
+        solver: For a rule that asks it.
+        max_subquestions: Longer lists are lost as `over_long`.
+        keep_whole: Keep "no decomposition".
+        concurrency: Jobs at a time.
+        progress: Told how many traces are judged.
+        place: Where jobs are done.
+
+    Raises:
+        UnknownName: There is no such rule.
+        ValueError: The rule asks the solver, and there is none.
+        dspy.LMError: The solver refuses the key or can't be reached.
+    """
+    judge = RULES[rule]
+    if judge.asks_solver and solver is None:
+        raise ValueError(f"the rule '{rule}' needs solver=")
+    verdicts = store.verdicts(key)
+    usable: list[Trace] = []
+    for trace in traces:
+        reason = well_formed(trace, max_subquestions, keep_whole)
+        if reason is None:
+            usable.append(trace)
+        elif (trace.item, trace.sample) not in verdicts:
+            store.keep_verdict(key, trace, False, reason)
+    by_id = {item.id: item for item in items}
+    jobs = [
+        Job(f"screen {rule}", by_id[group[0].item], group[0].sample, traces=tuple(group))
+        for group in _groups(usable, judge.by_item)
+        if any((trace.item, trace.sample) not in verdicts for trace in group)
+    ]
+
+    def keep(job: Job, judgements: list[Judgement]) -> None:
+        for trace, judgement in zip(job.traces, judgements, strict=True):
+            store.keep_verdict(key, trace, *judgement)
+
+    with at_station("screen"):
+        tally = Tally(len(traces), done=len(traces) - len(jobs))
+        if progress:
+            progress(tally.done, tally.total)
+        run_jobs(place(judging(judge, solver)), jobs, concurrency, keep, tally=tally, progress=progress)
+    verdicts = store.verdicts(key)
+    judged = [(trace, *verdicts[at]) for trace in traces if (at := (trace.item, trace.sample)) in verdicts]
+    well = {(trace.item, trace.sample) for trace in usable}
+    # A disputed trace is unsolved; that its gold may be wrong is said beside, not instead.
+    lost = Counter("unsolved" if reason == "disputed" else reason for _, kept, reason in judged if not kept)
+    return Screened(
+        kept=[trace for trace, kept, _ in judged if kept],
+        collected=len(traces),
+        lost=dict(lost),
+        rejected=[trace for trace, kept, _ in judged if not kept and (trace.item, trace.sample) in well],
+        failed=tally.failed,
+        first_error=tally.said,
+        disputed=[trace.item for trace, _, reason in judged if reason == "disputed"],
+    )
+
+
+def _groups(traces: Sequence[Trace], by_item: bool) -> Iterator[list[Trace]]:
+    """The traces one by one, or all of a question together."""
+    if not by_item:
+        yield from ([trace] for trace in traces)
+        return
+    groups: dict[str, list[Trace]] = {}
+    for trace in traces:
+        groups.setdefault(trace.item, []).append(trace)
+    yield from groups.values()

@@ -1,0 +1,28 @@
+"""What a pipeline file and an experiment file say, and how they are read."""
+
+from divcon.config._design import Design, Experiment
+from divcon.config._file import (
+    ConfigError,
+    configuration_of,
+    declared_pipelines,
+    load_experiment,
+    load_pipeline,
+    load_saved_pipeline,
+)
+from divcon.config._roles import Decomposer, Endpoint, Price
+from divcon.config._sections import Pipeline
+
+__all__ = [
+    "ConfigError",
+    "Decomposer",
+    "Design",
+    "Endpoint",
+    "Experiment",
+    "Pipeline",
+    "Price",
+    "configuration_of",
+    "declared_pipelines",
+    "load_experiment",
+    "load_pipeline",
+    "load_saved_pipeline",
+]

@@ -1,0 +1,130 @@
+"""An experiment file: what varies between its cells, and the sections of a pipeline file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from divcon.benchmarks.tasks import Task
+from divcon.config._roles import Endpoint, Section
+from divcon.config._sections import ArmName, Pipeline, Sections
+
+Kind = Literal["main", "transfer", "solvers", "dynamic", "multitask", "depth", "curve", "cap"]
+_NAMES_FOLDERS = r"[a-z0-9][a-z0-9_.-]*"
+
+
+_DEFAULT_ARMS: dict[str, list[str]] = {
+    "main": ["direct", "cot", "teacher", "references", "untuned", "sd-t", "sd-r", "se-untuned", "se-t", "se-a"],
+    "transfer": ["cot", "teacher", "untuned", "sd-r", "se-a"],
+    "solvers": ["direct", "cot", "teacher", "untuned", "sd-r"],
+    "dynamic": ["direct", "cot", "teacher", "teacher/stepwise", "self-ask"],
+    "multitask": ["cot", "teacher", "untuned", "sd-r"],
+    "depth": ["direct", "cot", "teacher", "untuned", "sd-r", "se-a"],
+    "curve": ["cot", "teacher", "sd-r", "se-t", "se-a"],
+    "cap": ["cot", "teacher", "sd-r"],
+}
+_FEW_SHOT = ("none", "bootstrap", "BootstrapFewShot", "BootstrapFewShotWithRandomSearch", "LabeledFewShot")
+
+
+class Design(Section):
+    """What an experiment varies.
+
+    Attributes:
+        kind: `main` (the paper's table), `transfer` (train on one task, test on another), `solvers` (one decomposer
+            under several solvers), `dynamic` (static against dynamic), `multitask` (one decomposer for all tasks
+            against one each), `depth` (by the number of steps needed), `curve` (over the number of training
+            questions), `cap` (over the number of subquestions allowed).
+        tasks: By a name of your choice; each as `task` in a pipeline file, without seeds.
+        seeds: A training each: they draw the training questions and seed the training. Test questions stay.
+        arms: What is measured; each kind has its own by default.
+        questions: Of `curve`: sizes of the training set.
+        solvers: Of `solvers`: by a name of your choice; students are trained with `roles.solver`.
+        caps: Of `cap`.
+    """
+
+    kind: Kind
+    tasks: dict[Annotated[str, Field(pattern=f"^{_NAMES_FOLDERS}$")], Task] = Field(min_length=1)
+    seeds: list[int] = Field(default=[0], min_length=1)
+    arms: list[ArmName] | None = None
+    questions: list[Annotated[int, Field(ge=1)]] | None = None
+    solvers: dict[Annotated[str, Field(pattern=f"^{_NAMES_FOLDERS}$")], Endpoint] | None = None
+    caps: list[Annotated[int, Field(ge=1)]] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Design:
+        for key, kind in (("questions", "curve"), ("solvers", "solvers"), ("caps", "cap")):
+            if bool(getattr(self, key)) != (self.kind == kind):
+                verb = "needs" if self.kind == kind else "doesn't take"
+                raise ValueError(f"the experiment {self.kind} {verb} {key}")
+        if self.kind in ("transfer", "multitask") and len(self.tasks) < 2:
+            raise ValueError(f"the experiment {self.kind} needs two tasks or more")
+        for name, task in self.tasks.items():
+            if task.train_seed is not None:
+                raise ValueError(f"the task {name} has a train_seed; an experiment's seeds stand in its own list")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("a seed stands twice")
+        return self
+
+    @property
+    def measured(self) -> list[str]:
+        """The arms: those given, or the kind's own."""
+        return list(self.arms or _DEFAULT_ARMS[self.kind])
+
+    @property
+    def solver_changes(self) -> dict[str, dict[str, Any]]:
+        """What `Experiment.pipeline` has to change for each of `solvers`."""
+        return {
+            name: {"roles__solver": one.model_dump(exclude_unset=True)} for name, one in (self.solvers or {}).items()
+        }
+
+
+class Experiment(Sections):
+    """A whole experiment file: a design, and the pipeline's sections but for `task` and `evaluate.arms`."""
+
+    experiment: Design
+
+    @model_validator(mode="after")
+    def _arms_stand_in_the_design(self) -> Experiment:
+        if self.evaluate.arms:
+            raise ValueError("an experiment's arms stand in experiment.arms, not in evaluate.arms")
+        return self
+
+    @model_validator(mode="after")
+    def _every_cell_is_a_pipeline(self) -> Experiment:
+        design = self.experiment
+        if design.kind in ("transfer", "multitask") and self.compile.optimizer not in _FEW_SHOT:
+            raise ValueError(
+                f"compile.optimizer {self.compile.optimizer} writes an instruction for each task, and a student of one "
+                f"task answers no other's; {design.kind} takes {', '.join(_FEW_SHOT)}"
+            )
+        for task in design.tasks:
+            for change in ({}, *design.solver_changes.values()):
+                try:
+                    self.pipeline(task, design.seeds[0], design.measured, **change)
+                except ValidationError as error:
+                    message = error.errors()[0]["msg"].removeprefix("Value error, ")
+                    raise ValueError(f"task {task}: {message}") from error
+        return self
+
+    def pipeline(self, task: str, seed: int, arms: Sequence[str], **changes: Any) -> Pipeline:
+        """The pipeline of one cell.
+
+        Args:
+            task: The task's name in the design.
+            seed: One of the design's.
+            arms: What it measures.
+            changes: Other values, as in `--set` but with `__` for the dot: `program__max_subquestions=2`.
+        """
+        tree = self.model_dump(exclude={"experiment"}, exclude_unset=True)
+        given = self.experiment.tasks[task].model_dump(exclude_unset=True)
+        values = {f"task__{key}": value for key, value in given.items()}
+        values |= {"task__train_seed": seed, "train__seed": seed, "evaluate__arms": list(arms), **changes}
+        for key, value in values.items():
+            *parents, last = key.split("__")
+            node = tree
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[last] = value
+        return Pipeline.model_validate(tree)

@@ -1,0 +1,207 @@
+"""The sections of a pipeline file, and the file as a whole.
+
+Secrets never stand in it, only the names of the environment variables that hold them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from divcon.benchmarks.arms import CHAIN_OF_THOUGHT, DIRECT, TEACHER, UNTUNED, read_arm
+from divcon.benchmarks.tasks import Task
+from divcon.config._roles import Roles, Section
+from divcon.distill import RULES, SOLVER_STUDENTS, Student, TrainSettings, UnknownName, students_of
+from divcon.programs import Solving
+from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS
+
+
+class Program(Section):
+    """The two-stage program.
+
+    Attributes:
+        solving: `single_call`, `direct`, `stepwise` or `dag`.
+        max_subquestions: The cap that the decomposer is told, and that lists are cut to.
+        allow_whole: Offer the decomposer to write that no split helps. Off by default: small models take that way out
+            of every question.
+        salvage: Use what stands whole of a list that repeats itself or is cut off, rather than ask the question whole.
+            Training rows are never made of such lists.
+        reask: How often the solver is asked for the last line of a reply whose answer can't be read, paid and counted.
+    """
+
+    solving: Solving = "single_call"
+    max_subquestions: int = Field(DEFAULT_MAX_SUBQUESTIONS, ge=1)
+    allow_whole: bool = False
+    salvage: bool = True
+    reask: int = Field(1, ge=0, le=1)
+
+
+class Compile(Section):
+    """How the teacher's prompt is optimized.
+
+    Attributes:
+        optimizer: `none` or `bootstrap` (BootstrapFewShot), or another DSPy teleprompter by class name.
+        examples: Training questions it may look at.
+        arguments: Passed to the teleprompter.
+    """
+
+    optimizer: str = "none"
+    examples: int = Field(20, ge=1)
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class Collect(Section):
+    samples: int = Field(1, ge=1)
+    temperature: float | None = Field(0.7, ge=0)
+    concurrency: int = Field(16, ge=1)
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Collect:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("several samples at temperature 0 are one sample; raise temperature")
+        return self
+
+
+RuleName = Annotated[str, AfterValidator(RULES.known)]
+
+
+class Screen(Section):
+    """Which decompositions are kept.
+
+    Attributes:
+        rule: `none` gives the paper's SD-T, `oracle` its SD-R; a list trains a student for each.
+        samples: Solver samples of the oracle; one right is enough.
+        keep_whole: Keep replies that say no split helps. Off by default: a student that learns to say it too often
+            stops decomposing.
+    """
+
+    rule: RuleName | list[RuleName] = "oracle"
+    samples: int = Field(2, ge=1)
+    temperature: float | None = Field(0.7, ge=0)
+    keep_whole: bool = False
+    concurrency: int = Field(64, ge=1)
+
+    @property
+    def rules(self) -> list[str]:
+        return [self.rule] if isinstance(self.rule, str) else list(dict.fromkeys(self.rule))
+
+
+def _known_arm(name: str) -> str:
+    try:
+        read_arm(name)
+    except UnknownName as error:
+        raise ValueError(error.brief) from error
+    return name
+
+
+ArmName = Annotated[str, AfterValidator(_known_arm)]
+
+
+class Evaluate(Section):
+    """What is measured.
+
+    Attributes:
+        arms: In the order of the table; by default direct, cot, teacher, untuned and the students that screen.rule
+            gives. More are `references`, `self-ask` and the students of the solver: `se-t`, `se-a`, `se-t-direct`,
+            `se-a-direct`, which are trained where they stand here, and `se-untuned`, what they were before.
+            `teacher/dag` is the teacher's arm solved as a graph, and so on.
+        grader: `strict`, or `paper` for the lenient graders of the paper's code, for comparison with its figures only;
+            screening goes by it too.
+        resamples: Of the paired bootstrap.
+    """
+
+    arms: list[ArmName] | None = None
+    grader: Literal["strict", "paper"] = "strict"
+    concurrency: int = Field(64, ge=1)
+    resamples: int = Field(10_000, ge=100)
+
+
+class Costs(Section):
+    """What isn't in the price of a token.
+
+    Attributes:
+        training_hour: US dollars an hour of the machine that trains, for the break-even; unknown without it.
+    """
+
+    training_hour: float | None = Field(None, ge=0)
+
+
+class Tracking(Section):
+    """Where results go besides the folder.
+
+    Attributes:
+        mlflow: MLflow's tracking address: a server's, or `file:` and a folder. Credentials come from the environment.
+        experiment: The MLflow experiment.
+    """
+
+    mlflow: str
+    experiment: str = "divcon"
+
+    @field_validator("mlflow")
+    @classmethod
+    def _without_secrets(cls, uri: str) -> str:
+        parts = urlsplit(uri)
+        if parts.username or parts.password:
+            raise ValueError("tracking.mlflow holds a user; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+        return uri
+
+
+class Sections(Section):
+    """What a pipeline file and an experiment file share."""
+
+    roles: Roles
+    program: Program = Program()
+    compile: Compile = Compile()
+    collect: Collect = Collect()
+    screen: Screen = Screen()
+    train: TrainSettings = TrainSettings()
+    evaluate: Evaluate = Evaluate()
+    costs: Costs = Costs()
+    tracking: Tracking | None = None
+
+
+class Pipeline(Sections):
+    """A whole pipeline file."""
+
+    task: Task
+
+    @model_validator(mode="after")
+    def _whole_is_offered(self) -> Pipeline:
+        if self.screen.keep_whole and not self.program.allow_whole:
+            raise ValueError("screen.keep_whole keeps what is only offered with program.allow_whole: true")
+        return self
+
+    @model_validator(mode="after")
+    def _arms_have_students(self) -> Pipeline:
+        trained = {student.name for student in self.decomposer_students}
+        for arm in self.evaluate.arms or []:
+            student = read_arm(arm)[0].student
+            if student is not None and student.rule is not None and student.name not in trained:
+                raise ValueError(f"the arm {arm} needs a student of rule '{student.rule}'; add it to screen.rule")
+        return self
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms that are measured, in the order of the table."""
+        if self.evaluate.arms:
+            return list(self.evaluate.arms)
+        ours = (DIRECT, CHAIN_OF_THOUGHT, TEACHER, UNTUNED)
+        return [*(kind.name for kind in ours), *(student.name for student in self.decomposer_students)]
+
+    @property
+    def students(self) -> list[Student]:
+        """All that are trained: those of the decomposer, and of the solver."""
+        return [*self.decomposer_students, *self.solver_students]
+
+    @property
+    def decomposer_students(self) -> list[Student]:
+        """One for every rule."""
+        return students_of(self.screen.rules, self.train.methods)
+
+    @property
+    def solver_students(self) -> list[Student]:
+        """The students of the solver that an arm asks for."""
+        asked = {read_arm(arm)[0].name for arm in self.arms}
+        return [student for name, student in SOLVER_STUDENTS.items() if name in asked]

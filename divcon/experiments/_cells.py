@@ -1,0 +1,233 @@
+"""The cells of an experiment: which runs it takes, and which arms of them are measured, by its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import product, zip_longest
+from pathlib import Path
+from typing import Any
+
+from divcon._watch import Reporter, Silent
+from divcon.benchmarks import Arm
+from divcon.benchmarks.arms import read_arm
+from divcon.benchmarks.tasks import LoadedTask, Task, load_task
+from divcon.config import Design, Experiment
+from divcon.distill import NothingToLearn, RunStore, booked_to
+from divcon.pipeline import Run, adapter_folder
+from divcon.programs import Item
+
+_ALL = "_all"  # no task may be called so
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm to be measured on one task's test questions, for one seed.
+
+    Attributes:
+        run: The run whose solver and test questions are used.
+        arm: What is measured.
+        seed: The training seed.
+        factors: What the experiment varies, by name.
+    """
+
+    run: Run
+    arm: Arm
+    seed: int
+    factors: dict[str, Any]
+
+
+@dataclass
+class Runs:
+    """The runs of an experiment, which share its store.
+
+    Attributes:
+        experiment: The validated experiment file.
+        folder: Where everything is kept.
+        reporter: Who is told.
+        trained: Those that have trained what they need.
+    """
+
+    experiment: Experiment
+    folder: Path
+    reporter: Reporter = field(default_factory=Silent)
+    trained: list[Run] = field(default_factory=list, init=False)
+    _tasks: dict[tuple[str, int, int], LoadedTask] = field(default_factory=dict, init=False)
+
+    @cached_property
+    def store(self) -> RunStore:
+        return RunStore(self.folder)
+
+    @property
+    def design(self) -> Design:
+        return self.experiment.experiment
+
+    def of(self, task: str, seed: int, arms: Sequence[str] | None = None, **changes: Any) -> Run:
+        """The run of one cell.
+
+        Args:
+            task: The task's name in the design.
+            seed: One of the design's.
+            arms: What it measures, and so which students it trains; all of the experiment's by default.
+            changes: See `Experiment.pipeline`.
+        """
+        measured = arms if arms is not None else self.design.measured
+        pipeline = self.experiment.pipeline(task, seed, measured, **changes)
+        shown = {key.rpartition("__")[2]: value for key, value in changes.items() if not isinstance(value, dict)}
+        cell = ",".join([f"seed-{seed}", *(f"{key}-{value}" for key, value in shown.items())])
+        loaded = self._loaded(task, pipeline.task.training_seed, pipeline.task.train)
+        return Run(pipeline, self.folder / "cells" / task / cell, self.reporter, self.store, loaded)
+
+    def together(self, runs: dict[str, Run], seed: int) -> Run:
+        """The run that trains on the questions of all tasks."""
+        union = LoadedTask(
+            [item for group in zip_longest(*(run.task.train for run in runs.values())) for item in group if item],
+            [item for run in runs.values() for item in run.task.test],
+        )
+        first = next(iter(runs.values()))
+        return Run(first.pipeline, self.folder / "cells" / _ALL / f"seed-{seed}", self.reporter, self.store, union)
+
+    def _loaded(self, task: str, seed: int, train: int) -> LoadedTask:
+        """A task's questions; their ids carry its name, since all tasks share the store."""
+        key = (task, seed, train)
+        if key not in self._tasks:  # a file may be large, and cells are many
+            given = self.design.tasks[task].model_dump()
+            loaded = load_task(Task(**{**given, "train_seed": seed, "train": train}))
+            named: Callable[[Item], Item] = lambda item: replace(item, id=f"{task}:{item.id}")  # noqa: E731
+            self._tasks[key] = replace(loaded, train=[*map(named, loaded.train)], test=[*map(named, loaded.test)])
+        return self._tasks[key]
+
+    def train(self, run: Run, name: str) -> Run:
+        """Have a run collect, screen and train whatever it hasn't, and give it back."""
+        self.reporter.station("cell", name)
+        with booked_to(self.cell_of(run)):
+            if not train_students(run):
+                return run
+        self.trained.append(run)
+        return run
+
+    def could_train(self, run: Run, name: str) -> bool:
+        """Train a cell of a series; one in which nothing is left to learn from is left out, and the series goes on."""
+        try:
+            self.train(run, name)
+        except NothingToLearn as error:
+            self.reporter.finished("cell", f"left out: {error.problem}")
+            return False
+        return True
+
+    def cell_of(self, run: Run) -> str:
+        """The name of a run's cell, under which its calls are booked."""
+        return str(run.folder.relative_to(self.folder / "cells"))
+
+    def close(self) -> None:
+        for run in self.trained:
+            run.close()
+        if "store" in self.__dict__:
+            self.__dict__.pop("store").close()
+
+
+def train_students(run: Run) -> bool:
+    """Do a run's stations up to training; False where no arm of it needs a student."""
+    run.check()
+    run.compile()
+    if not any(needs_training(name) for name in run.pipeline.arms):
+        return False
+    run.collect()
+    run.export(run.screen())
+    run.train()
+    return True
+
+
+def needs_training(arm: str) -> bool:
+    """Whether an arm's student has to be trained."""
+    return read_arm(arm)[0].student is not None
+
+
+def adapter_of(run: Run, arm: str) -> Path:
+    """The folder of the adapter that an arm is answered by."""
+    student = read_arm(arm)[0].student
+    assert student is not None
+    return adapter_folder(run.folder, student.name)
+
+
+def cells_of(runs: Runs) -> Iterator[list[Cell]]:
+    """What is measured, the arms of one run at a time; students are trained on the way."""
+    yield from _KINDS[runs.design.kind](runs, list(runs.design.tasks), runs.design.seeds)
+
+
+def _main(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Cell]]:
+    for seed, task in product(seeds, tasks):
+        run = all_runs.train(all_runs.of(task, seed), f"{task}, seed {seed}")
+        yield [Cell(run, run.arm(name), seed, {"task": task}) for name in all_runs.design.measured]
+
+
+def _transfer(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Cell]]:
+    moved = [name for name in all_runs.design.measured if needs_training(name)]
+    for seed in seeds:
+        runs = {task: all_runs.train(all_runs.of(task, seed), f"{task}, seed {seed}") for task in tasks}
+        for task, run in runs.items():
+            own = [name for name in all_runs.design.measured if name not in moved]
+            batch = [Cell(run, run.arm(name), seed, {"task": task}) for name in own]
+            for name, origin in product(moved, tasks):
+                arm = run.arm(name, adapter_of(runs[origin], name), f"trained on {origin}")
+                batch.append(Cell(run, arm, seed, {"task": task, "trained_on": origin}))
+            yield batch
+
+
+def _solvers(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Cell]]:
+    for seed, task in product(seeds, tasks):
+        run = all_runs.train(all_runs.of(task, seed), f"{task}, seed {seed}")
+        for solver, change in all_runs.design.solver_changes.items():
+            other = all_runs.of(task, seed, **change)
+            batch = []
+            for name in all_runs.design.measured:
+                adapter = adapter_of(run, name) if needs_training(name) else None
+                batch.append(Cell(other, other.arm(name, adapter), seed, {"task": task, "solver": solver}))
+            yield batch
+
+
+def _multitask(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Cell]]:
+    moved = [name for name in all_runs.design.measured if needs_training(name)]
+    for seed in seeds:
+        runs = {task: all_runs.train(all_runs.of(task, seed), f"{task}, seed {seed}") for task in tasks}
+        together = all_runs.together(runs, seed)
+        all_runs.train(together, f"all {len(tasks)} tasks, seed {seed}")
+        for task, run in runs.items():
+            batch = [Cell(run, run.arm(name), seed, {"task": task}) for name in all_runs.design.measured]
+            for name in moved:
+                arm = run.arm(name, adapter_of(together, name), "of all tasks")
+                batch.append(Cell(run, replace(arm, name=f"{name}/all"), seed, {"task": task}))
+            yield batch
+
+
+def _curve(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Cell]]:
+    for seed, task in product(seeds, tasks):
+        for size in all_runs.design.questions or []:
+            run = all_runs.of(task, seed, task__train=size)
+            if not all_runs.could_train(run, f"{task}, seed {seed}, {size} questions"):
+                continue
+            yield [
+                Cell(run, run.arm(name), seed, {"task": task, "questions": size}) for name in all_runs.design.measured
+            ]
+
+
+def _cap(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Cell]]:
+    for seed, task in product(seeds, tasks):
+        for cap in all_runs.design.caps or []:
+            run = all_runs.of(task, seed, program__max_subquestions=cap)
+            if not all_runs.could_train(run, f"{task}, seed {seed}, at most {cap} subquestions"):
+                continue
+            yield [Cell(run, run.arm(name), seed, {"task": task, "cap": cap}) for name in all_runs.design.measured]
+
+
+_KINDS: dict[str, Callable[[Runs, Sequence[str], Sequence[int]], Iterator[list[Cell]]]] = {
+    "main": _main,
+    "depth": _main,
+    "dynamic": _main,
+    "transfer": _transfer,
+    "solvers": _solvers,
+    "multitask": _multitask,
+    "curve": _curve,
+    "cap": _cap,
+}

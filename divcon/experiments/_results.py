@@ -1,0 +1,186 @@
+"""What the answers of an experiment's cells say together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from divcon.benchmarks import FACTORS, compare_costs, differences, mean_upfront, summarize_arm
+from divcon.benchmarks.arms import read_arm
+from divcon.config import configuration_of
+from divcon.distill import package_versions, read_manifest
+from divcon.experiments._cells import Cell, Runs
+from divcon.pipeline import SCHEMA_VERSION, adapter_folder, student_upfront
+
+Records = dict[str, dict[str, Any]]  # outcomes by item id
+QUESTIONS = {
+    "main": "Which half can be distilled, and at what price?",
+    "transfer": "Does what a student learnt on one task hold on another?",
+    "solvers": "Does one decomposer serve several solvers?",
+    "dynamic": "Is it better to split a question at once, or as it is solved?",
+    "multitask": "One decomposer for all tasks, or one each?",
+    "depth": "What does splitting gain where more steps are needed?",
+    "curve": "Which half is easier to distil?",
+    "cap": "How many subquestions should be allowed?",
+}
+# What is tested against what, by arm: few comparisons, named before anything is measured.
+_PAIRS = [
+    ("sd-r", "teacher"), ("sd-r", "untuned"), ("sd-r", "sd-t"), ("sd-r", "cot"), ("sd-r", "se-a"),
+    ("se-a", "teacher"), ("se-t", "teacher"), ("se-a", "se-a-direct"), ("se-t", "se-t-direct"), ("teacher", "cot"),
+    ("teacher", "direct"), ("cot", "direct"), ("teacher", "self-ask"), ("teacher/stepwise", "self-ask"),
+    ("references", "self-ask"), ("references/stepwise", "self-ask"), ("references", "references/stepwise"),
+    ("teacher", "teacher/stepwise"), ("sd-r", "sd-r/all"), ("references", "teacher"), ("sd-r", "references"),
+    ("se-a", "se-untuned"),
+]  # fmt: skip
+
+
+def experiment_results(
+    all_runs: Runs, measured: Sequence[tuple[Cell, Records]]
+) -> tuple[dict[str, Any], dict[tuple[Any, ...], list[Records]]]:
+    resamples = all_runs.experiment.evaluate.resamples
+    groups: dict[tuple[Any, ...], list[tuple[Cell, Records]]] = defaultdict(list)
+    for cell, records in measured:
+        for steps, part in _parts(all_runs, cell, records):
+            factors = {**cell.factors, **({"steps": steps} if steps else {})}
+            key = (*(factors.get(name) for name in FACTORS), cell.arm.name)
+            # An arm that no seed changes was asked once, and counts once.
+            if all(cell.arm.key.digest != other.arm.key.digest for other, _ in groups[key]):
+                groups[key].append((cell, part))
+    rows, answers = [], {}
+    for key, found in groups.items():
+        cell = found[0][0]
+        answers[key] = [records for _, records in found]
+        arm = cell.arm
+        line = summarize_arm(arm, answers[key], resamples)
+        factors = {name: value for name, value in zip(FACTORS, key[:-1], strict=True) if value is not None}
+        rows.append({**factors, "questions_tested": len(answers[key][0]), **line})
+    roles = all_runs.experiment.roles
+    design = all_runs.design
+    first = all_runs.of(next(iter(design.tasks)), design.seeds[0])
+    results = {
+        "schema_version": SCHEMA_VERSION,
+        "experiment": all_runs.design.kind,
+        "question": QUESTIONS[all_runs.design.kind],
+        "design": design.model_dump(mode="json", exclude_none=True, exclude={"tasks"}),
+        "tasks": {
+            name: task.model_dump(mode="json", exclude_unset=True, exclude={"path", "test_path"})
+            for name, task in design.tasks.items()
+        },
+        "teacher": {"model": roles.teacher.model, "scripted": roles.teacher.scripted},
+        "solver": roles.solver.model,
+        "student_base": first.models.base.id,
+        "program": all_runs.experiment.program.model_dump(),
+        "train": all_runs.experiment.train.model_dump(),
+        "configuration": configuration_of(all_runs.experiment),
+        "rows": rows,
+        "comparisons": _comparisons(all_runs, answers),
+        "costs": _costs(all_runs, rows),
+        "screening": _screening(all_runs),
+        "paid": all_runs.store.paid(prices=first.context.prices()),
+        "versions": package_versions(),
+    }  # fmt: skip
+    return results, answers
+
+
+def _parts(all_runs: Runs, cell: Cell, records: Records) -> Iterator[tuple[int | None, Records]]:
+    """The records whole, or for `depth` also by the number of steps that a question needs."""
+    yield None, records
+    if all_runs.design.kind != "depth":
+        return
+    needed = {item.id: len(item.subquestions) for item in cell.run.task.test}
+    for steps in sorted(set(needed.values())):
+        yield steps, {key: record for key, record in records.items() if needed[key] == steps}
+
+
+def _comparisons(all_runs: Runs, answers: dict[tuple[Any, ...], list[Records]]) -> list[dict[str, Any]]:
+    """The planned comparisons, within each combination of the other factors; Holm's correction is over them all."""
+    groups: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
+    for key, found in answers.items():
+        factors = dict(zip(FACTORS, key[:-1], strict=True))
+        if factors["trained_on"] in (None, factors["task"]):
+            among = tuple((n, v) for n, v in factors.items() if v is not None and n != "trained_on")
+            groups[among][key[-1]] = found
+    planned: list[tuple[dict[str, Any], tuple[str, Any], tuple[str, Any]]] = [
+        (dict(among), (a, by_arm[a]), (b, by_arm[b]))
+        for among, by_arm in groups.items()
+        for a, b in _PAIRS
+        if a in by_arm and b in by_arm
+    ]
+    planned += _across(all_runs, answers)
+    arms: dict[str, Any] = {}
+    for n, (_, (a, one), (b, other)) in enumerate(planned):
+        arms |= {f"{n}:{a}": one, f"{n}:{b}": other}
+    pairs = [(f"{n}:{a}", f"{n}:{b}") for n, (_, (a, _), (b, _)) in enumerate(planned)]
+    where = dict(zip(pairs, planned, strict=True))
+    found = differences(arms, all_runs.experiment.evaluate.resamples, pairs)
+    lines = []
+    for row in found:
+        shared, (a, _), (b, _) = where[str(row["a"]), str(row["b"])]
+        lines.append({**row, **shared, "a": a, "b": b})
+    return lines
+
+
+def _across(
+    all_runs: Runs, answers: dict[tuple[Any, ...], list[Records]]
+) -> Iterator[tuple[dict[str, Any], tuple[str, Any], tuple[str, Any]]]:
+    """Planned comparisons of one arm with itself where the experiment varies something else.
+
+    A student with those of other tasks; the largest training set with the one before; each cap with the one before.
+    """
+    varied = {"transfer": "trained_on", "curve": "questions", "cap": "cap"}.get(all_runs.design.kind)
+    if varied is None:
+        return
+    by_arm: dict[tuple[str, str], dict[Any, Any]] = defaultdict(dict)
+    for key, found in answers.items():
+        factors = dict(zip(FACTORS, key[:-1], strict=True))
+        kind = read_arm(key[-1])[0]
+        reached = kind.splits if varied == "cap" else kind.student is not None
+        if factors[varied] is not None and reached:
+            by_arm[factors["task"], key[-1]][factors[varied]] = found
+    for (task, arm), levels in by_arm.items():
+        if varied == "trained_on":
+            chosen = [(task, other) for other in levels if other != task] if task in levels else []
+        else:
+            steps = list(pairwise(sorted(levels)))
+            chosen = [(more, less) for less, more in (steps[-1:] if varied == "questions" else steps)]
+        for one, other in chosen:
+            yield {"task": task}, (f"{arm} ({one})", levels[one]), (f"{arm} ({other})", levels[other])
+
+
+def _costs(all_runs: Runs, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """By task (and solver), where the rows differ in their program alone otherwise."""
+    if all_runs.design.kind not in ("main", "dynamic", "depth", "solvers"):
+        return {}
+    found = {}
+    whole = [row for row in rows if "steps" not in row]
+    for task, solver in dict.fromkeys((row["task"], row.get("solver")) for row in whole):
+        where = {"task": task, **({"solver": solver} if solver else {})}
+        lines = [row for row in whole if all(row.get(key) == value for key, value in where.items())]
+        ran = [run for run in all_runs.trained if all_runs.cell_of(run).partition("/")[0] == task]
+        names = [student.name for student in ran[0].pipeline.students] if ran else []
+        before = {
+            name: mean_upfront([student_upfront(run.context, name, all_runs.cell_of(run)) for run in ran])
+            for name in names
+        }
+        found[", ".join(where.values())] = {"where": where, **compare_costs(lines, before)}
+    return found
+
+
+def _screening(all_runs: Runs) -> list[dict[str, Any]]:
+    """What was screened and trained for each student of this experiment."""
+    lines = []
+    for run in all_runs.trained:
+        for student in run.pipeline.students:
+            manifest = read_manifest(adapter_folder(run.folder, student.name))
+            lines.append(
+                {
+                    "cell": all_runs.cell_of(run),
+                    "student": student.name,
+                    "rows": manifest.rows,
+                    **{key: manifest.screening.get(key) for key in ("collected", "kept", "lost")},
+                    **{key: manifest.result[key] for key in ("steps", "first_loss", "last_loss", "seconds")},
+                }
+            )
+    return lines

@@ -1,0 +1,153 @@
+"""Experiments: many runs that share one store.
+
+A cell is a run of its own, on one task and seed: it trains what it needs into a folder of its own and keeps its
+replies in the experiment's store, so that nothing is asked twice and a stopped experiment goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from divcon._doctor import diagnose
+from divcon._watch import Reporter, Silent, watched
+from divcon.benchmarks import (
+    FACTORS,
+    Shown,
+    arm_label,
+    as_csv,
+    evaluate_arms,
+    log_to_mlflow,
+    write_experiment_report,
+)
+from divcon.benchmarks.tasks import COMMON
+from divcon.config import Experiment
+from divcon.distill import RunStore, refuse_overlap, write_whole
+from divcon.experiments._cells import Cell, Runs, cells_of
+from divcon.experiments._results import Records, experiment_results
+from divcon.pipeline import (
+    Unfit,
+    announce_conversion,
+    require_all_answered,
+    results_files,
+    stop_at_failures,
+)
+
+
+class ExperimentRun:
+    """An experiment and its folder.
+
+    Args:
+        experiment: The validated experiment file.
+        folder: Where everything is kept.
+        reporter: Who is told; nobody by default.
+    """
+
+    def __init__(self, experiment: Experiment, folder: Path, reporter: Reporter | None = None) -> None:
+        self.experiment = experiment
+        self.folder = folder
+        self.reporter = reporter or Silent()
+        self.runs = Runs(experiment, folder, self.reporter)
+
+    @property
+    def store(self) -> RunStore:
+        return self.runs.store
+
+    @property
+    def kind(self) -> str:
+        return self.experiment.experiment.kind
+
+    def check(self) -> None:
+        """Look at everything that can fail before anything is paid for: data, references, overlaps, endpoints.
+
+        Raises:
+            DivconError: What is wrong, and what to do.
+        """
+        design = self.experiment.experiment
+        self.store  # noqa: B018 - made on first use
+        most: dict[str, Any] = {"task__train": max(design.questions)} if design.questions else {}
+        runs = [self.runs.of(task, seed, **most) for task, seed in product(design.tasks, design.seeds)]
+        for run in runs:
+            run.check()
+        if self.kind in ("transfer", "multitask"):
+            for one, other in product(runs, runs):
+                lenient = "same" in (one.pipeline.task.overlap, other.pipeline.task.overlap)
+                refuse_overlap(one.task.train, other.task.test, 0 if lenient else COMMON)
+        if self.kind == "depth":
+            for run in runs:
+                bare = [item.id for item in run.task.test if not item.subquestions]
+                if bare:
+                    raise Unfit(
+                        f"The experiment depth needs reference subquestions, and {bare[0]} has none.",
+                        "Take a task whose data has them.",
+                    )
+        first, task = design.seeds[0], next(iter(design.tasks))
+        with_solvers = [self.runs.of(task, first, **change) for change in design.solver_changes.values()]
+        for run in [*runs[:1], *with_solvers]:
+            announce_conversion(run.pipeline, self.reporter)
+            stop_at_failures(diagnose(run.pipeline, self.folder), self.reporter)
+
+    def run(self) -> dict[str, Any]:
+        """Train, ask and measure whatever is missing, and write `KIND.json`, `KIND.csv` and `KIND.html`.
+
+        Raises:
+            Incomplete: Some answers failed; they are in no figure, and asked again next time.
+        """
+        started = time.perf_counter()
+        self.check()
+        measured: list[tuple[Cell, Records]] = []
+        for batch in cells_of(self.runs):
+            measured.extend(zip(batch, self._answers(batch), strict=True))
+            for run in {id(cell.run): cell.run for cell in batch}.values():
+                run.close()  # a server of its students, whose memory the next training may need
+        results, answers = experiment_results(self.runs, measured)
+        results["seconds"] = round(time.perf_counter() - started, 1)
+        self._write(results, answers, measured)
+        require_all_answered(results, results["rows"])
+        return results
+
+    def _answers(self, batch: Sequence[Cell]) -> list[Records]:
+        """The outcomes of the arms of one run's cells."""
+        context = batch[0].run.context
+        test = context.task.test
+        self.reporter.station("evaluate", f"{len(batch)} arms on {len(test)} questions")
+        with watched(self.reporter, "evaluate", self.store, context.prices()) as progress:
+            return evaluate_arms(
+                [cell.arm for cell in batch],
+                test,
+                self.store,
+                concurrency=self.experiment.evaluate.concurrency,
+                progress=progress,
+                place=context.placing(context),
+            )
+
+    def close(self) -> None:
+        """End what was started, and close the store."""
+        self.runs.close()
+
+    def _write(
+        self,
+        results: dict[str, Any],
+        answers: dict[tuple[Any, ...], list[Records]],
+        measured: Sequence[tuple[Cell, Records]],
+    ) -> None:
+        """Write the figures as JSON and CSV, and the report, which shows the answers of the first seed."""
+        figures, table, report = files = results_files(self.folder, self.kind)
+        write_whole(figures, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        write_whole(table, as_csv(results["rows"]))
+        shown = []
+        for task in self.experiment.experiment.tasks:
+            items = next((cell.run.task.test for cell, _ in measured if cell.factors["task"] == task), [])
+            arms = [
+                (arm_label(row), answers[(*(row.get(name) for name in FACTORS), row["name"])][0])
+                for row in results["rows"]
+                if row["task"] == task and "steps" not in row
+            ]
+            shown.append(Shown(task, items, arms))
+        write_experiment_report(results, shown, report)
+        if tracking := self.experiment.tracking:
+            log_to_mlflow(tracking.mlflow, tracking.experiment, f"{self.folder.name}/{self.kind}", results, files)

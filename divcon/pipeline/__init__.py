@@ -1,0 +1,23 @@
+"""A pipeline file at work: its stations, its arms, its results, and the saved run that answers."""
+
+from divcon.pipeline._context import Context, announce_conversion
+from divcon.pipeline._errors import Incomplete, MissingStation, Unfit, explain_lm_error, stop_at_failures
+from divcon.pipeline._results import SCHEMA_VERSION, require_all_answered, results_files, student_upfront
+from divcon.pipeline._run import Run
+from divcon.pipeline._stations import adapter_folder
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Context",
+    "Incomplete",
+    "MissingStation",
+    "Run",
+    "Unfit",
+    "adapter_folder",
+    "announce_conversion",
+    "explain_lm_error",
+    "require_all_answered",
+    "results_files",
+    "stop_at_failures",
+    "student_upfront",
+]

@@ -1,0 +1,73 @@
+"""Arms bound to the models of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from divcon._models import identity_of
+from divcon.benchmarks import Arm, grade, grade_as_paper
+from divcon.benchmarks.arms import WAYS, ArmKind, read_arm
+from divcon.distill import Key
+from divcon.pipeline._context import Context, Prices
+from divcon.pipeline._keys import Keys
+from divcon.pipeline._programs import Compiled, Programs
+from divcon.pipeline._stations import Stations
+
+
+class _Parts(Programs):
+    """What arms are built from; see `benchmarks.arms.Parts`."""
+
+    def collected_from(self) -> Key:
+        return Keys(self._context, self).collection()
+
+    def deciding(self, predictor: Any) -> Key:
+        return Key({"model": identity_of(predictor.lm), "prompt": predictor.prompt(question="?", context="?")})
+
+
+def bound_arm(
+    context: Context, compiled: Compiled | None, name: str, lora: Path | None = None, origin: str = ""
+) -> Arm:
+    """An arm with its models in place.
+
+    Args:
+        context: The run's.
+        compiled: The prompt that was compiled.
+        name: As in `evaluate.arms`.
+        lora: The student's adapter, where it isn't this run's own; it was trained on the same prompt.
+        origin: Where that adapter comes from, for the label.
+
+    Raises:
+        MissingStation: The student isn't trained, or on other rows or settings.
+        ManifestError: It was trained on another prompt or base.
+    """
+    kind, solving = read_arm(name)
+    parts = _Parts(context, compiled)
+    own = Stations(context, parts).adapter(kind.student) if kind.student is not None and lora is None else None
+    built = kind.build(parts, solving, lora or own)
+    roles = context.pipeline.roles
+    label = kind.label + (f", solved {WAYS[solving]}" if solving else "") + (f", {origin}" if origin else "")
+    if kind.planner == "teacher" and roles.teacher.scripted:
+        label += " (scripted)"
+    return Arm(
+        name=name,
+        program=built.program,
+        key=Keys(context, parts).answers(name, built),
+        label=label,
+        warm_up=bool(kind.served_here) and context.models.warms_up,
+        local=kind.served_here,
+        prices=_prices_of(kind, context.prices()),
+        lora=lora,
+        built_as=name,
+        splits=kind.splits,
+        choosable=kind.choosable,
+        student=kind.student.name if kind.student else None,
+        grade=grade_as_paper if "grader" in context.graders else grade,
+    )
+
+
+def _prices_of(kind: ArmKind, known: Prices) -> Prices:
+    """The prices of an arm's roles: its planner may be the teacher or a student, and its solver too."""
+    planner = {"teacher": "teacher", "student": "decomposer"}.get(kind.planner or "", "")
+    found = {"decomposer": known.get(planner), "solver": known.get("decomposer" if kind.student_solves else "solver")}
+    return {role: price for role, price in found.items() if price}

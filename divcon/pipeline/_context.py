@@ -1,0 +1,95 @@
+"""What all stations of a run work with: its file, its folder, its store, its questions and its models."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from divcon._models import Models
+from divcon._watch import Reporter, Silent, watched
+from divcon.benchmarks import grade, grade_as_paper
+from divcon.benchmarks.tasks import LoadedTask, load_task
+from divcon.config import Pipeline
+from divcon.distill import Progress, RunStore, here
+from divcon.distill.embedded import EmbeddedBaseMissing, is_converted
+from divcon.executors import Placing
+from divcon.programs import Item
+
+Prices = dict[str, dict[str, float]]
+
+
+@dataclass
+class Context:
+    """What stations work with.
+
+    Attributes:
+        pipeline: The validated pipeline file.
+        folder: Where everything is kept.
+        reporter: Who is told.
+        shared: A store that several runs keep their replies in; by default the run has its own.
+        loaded: The task, where it isn't the one that the file names.
+        placing: Where a station's jobs are done; in this process by default.
+    """
+
+    pipeline: Pipeline
+    folder: Path
+    reporter: Reporter = field(default_factory=Silent)
+    shared: RunStore | None = None
+    loaded: LoadedTask | None = None
+    placing: Placing = field(default=lambda context: here)
+
+    @cached_property
+    def store(self) -> RunStore:
+        return self.shared or RunStore(self.folder)
+
+    @cached_property
+    def task(self) -> LoadedTask:
+        return self.loaded if self.loaded is not None else load_task(self.pipeline.task)
+
+    @cached_property
+    def models(self) -> Models:
+        return Models(
+            self.pipeline,
+            self.store,
+            lambda: [*self.task.train, *self.task.test],
+            self.folder / "vllm.log",
+            lambda text: self.reporter.finished("serve", text),
+        )
+
+    @property
+    def graders(self) -> dict[str, str]:
+        """How answers are graded where that isn't as by default, as parts of a key."""
+        pipeline = self.pipeline
+        paper = {"grader": "paper"} if pipeline.evaluate.grader == "paper" else {}
+        return paper | ({"shares": "percent"} if pipeline.task.percent else {})
+
+    def is_right(self, item: Item, answer: str) -> bool:
+        """Whether an answer is right by the grader of this run."""
+        return (grade_as_paper if "grader" in self.graders else grade)(item, answer).right
+
+    def prices(self) -> Prices:
+        """US dollars per million tokens by role, of those that the file gives."""
+        roles = self.pipeline.roles
+        given = {"teacher": roles.teacher.price, "decomposer": roles.decomposer.price, "solver": roles.solver.price}
+        return {role: price.model_dump(exclude_none=True) for role, price in given.items() if price}
+
+    def watched(self, name: str) -> AbstractContextManager[Progress]:
+        """Report how a station that asks models goes, while the block runs."""
+        return watched(self.reporter, name, self.store, self.prices())
+
+    def close(self) -> None:
+        """End the server of the student, where one was started, and close the store."""
+        if "models" in self.__dict__:
+            self.models.close()
+        if "store" in self.__dict__ and self.shared is None:
+            self.__dict__.pop("store").close()
+
+
+def announce_conversion(pipeline: Pipeline, reporter: Reporter) -> None:
+    """Say that the embedded base is dequantized, where that comes next: nothing else is heard of it."""
+    with contextlib.suppress(EmbeddedBaseMissing):  # the doctor says what to install
+        if pipeline.roles.decomposer.base == "embedded" and not is_converted():
+            reporter.station("base", "dequantizing the embedded base, once; 20 seconds or so")

@@ -1,0 +1,111 @@
+"""The keys of a run: what each station's result depends on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from divcon._models import identity_of
+from divcon.benchmarks.arms import Built
+from divcon.distill import RULES, Key, Student
+from divcon.pipeline._context import Context
+from divcon.pipeline._programs import Programs
+from divcon.signatures import READER, Subquestions
+
+# When an answer comes and what it costs changes with these, not which it is.
+_WAITING = {"retries", "timeout", "first_token", "longest"}
+
+
+def compile_key(context: Context) -> Key:
+    """Of the optimized prompt. The solver isn't part of it: swapping it mustn't pay for another collection."""
+    pipeline = context.pipeline
+    return Key(
+        {
+            "compile": pipeline.compile.model_dump(),
+            "teacher": identity_of(context.models.teacher),
+            "program": pipeline.program.model_dump(),
+            "questions": [item.id for item in context.task.train[: pipeline.compile.examples]],
+            **context.graders,
+        }
+    )
+
+
+class Keys:
+    """The keys of what comes after compiling.
+
+    Args:
+        context: The run's.
+        programs: Its programs, with the prompt that was compiled.
+    """
+
+    def __init__(self, context: Context, programs: Programs) -> None:
+        self._context = context
+        self._pipeline = context.pipeline
+        self._programs = programs
+
+    def collection(self) -> Key:
+        """Of the teacher's decompositions."""
+        teacher, settings = self._pipeline.roles.teacher, self._pipeline.collect
+        single = settings.samples == 1  # a single sample is drawn at the endpoint's own temperature
+        return Key(
+            {
+                "teacher": teacher.model_dump(exclude={"price", *_WAITING}),
+                "prompt": self._programs.planned_by_teacher().decompose.prompt(question="?", context="?"),
+                "collect": None if single else settings.model_dump(exclude={"concurrency", "samples"}),
+                "seed": self._pipeline.task.training_seed,
+            }
+        )
+
+    def screening(self, rule: str) -> Key:
+        """Of a rule's verdicts."""
+        parts: dict[str, Any] = {
+            "rule": rule,
+            "collection": self.collection(),
+            "screen": self._pipeline.screen.model_dump(exclude={"concurrency", "rule"}),
+            "max_subquestions": self._pipeline.program.max_subquestions,
+        }
+        if RULES[rule].asks_solver:
+            solve = self._programs.asking_solver().solve
+            parts |= self._context.graders
+            parts |= {
+                "reader": READER,
+                "solver": identity_of(self._context.models.solver),
+                "solver_prompt": solve.prompt(question="?", subquestions=Subquestions(["a b?"])),
+            }
+        return Key(parts)
+
+    def rows(self, student: Student) -> Key:
+        """Of a student's training rows."""
+        ids, samples = [item.id for item in self._context.task.train], self._pipeline.collect.samples
+        if student.rule is not None:
+            parts = {"screening": self.screening(student.rule), "questions": ids, "samples": samples}
+            return Key(parts | ({"method": student.method} if student.method != "lora" else {}))
+        learning = self._programs.learning_to_solve(student).solve
+        asked = self._programs.asking_solver().solve
+        return Key(
+            {
+                "student": student.name,
+                "collection": self.collection(),
+                "solver": identity_of(self._context.models.solver),
+                "solver_prompt": asked.prompt(question="?", subquestions="1. a b?"),
+                "student_prompt": learning.prompt(question="?"),
+                "questions": ids,
+                "samples": samples,
+                "keep_whole": self._pipeline.screen.keep_whole,
+                "max_subquestions": self._pipeline.program.max_subquestions,
+            }
+        )
+
+    def answers(self, name: str, built: Built) -> Key:
+        """Of an arm's outcomes."""
+        solve = built.program.solve
+        key = Key(
+            {
+                "arm": name,
+                "solver": identity_of(solve.lm),
+                "program": self._pipeline.program.model_dump(),
+                "planner": built.planner_key,
+                "solver_prompt": solve.prompt(question="?", context="?"),
+                "reader": READER,
+            }
+        )
+        return Key({"answers": key, **self._context.graders}) if self._context.graders else key

@@ -1,0 +1,186 @@
+"""The one program of a run, with each of its models in place."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from divcon._models import adapter_of, wording_of
+from divcon.distill import Key, Student, bind_adapter, write_whole
+from divcon.pipeline._context import Context
+from divcon.programs import (
+    LEARNT,
+    CompactAdapter,
+    DivideAndConquer,
+    SelfAsk,
+    Solving,
+    Wording,
+    solver_role,
+)
+from divcon.signatures import Solve, SolveDirect, Subquestions
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The teacher's optimized prompt.
+
+    Attributes:
+        instructions: Of `decompose`; everybody's, since students are asked with it too.
+        demos: For models that weren't trained: a student has learnt from what they led to, and would pay for every
+            token of them.
+    """
+
+    instructions: str
+    demos: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, program: DivideAndConquer) -> Compiled:
+        return cls(program.decompose.signature.instructions, list(program.decompose.demos))
+
+    @classmethod
+    def read(cls, folder: Path, key: Key | None = None) -> Compiled | None:
+        """The one that a run folder holds, or None.
+
+        Args:
+            folder: The run folder.
+            key: What it has to be made from; anything by default.
+        """
+        file = folder / "program.json"
+        if not file.is_file():
+            return None
+        state = json.loads(file.read_text(encoding="utf-8"))
+        if key is not None and state.get("stamp") != key.digest:
+            return None
+        demos = [{k: Subquestions.read(v) if k == "subquestions" else v for k, v in d.items()} for d in state["demos"]]
+        return cls(state["instructions"], demos)
+
+    def write(self, folder: Path, key: Key, optimizer: str) -> None:
+        state = {
+            "stamp": key.digest,
+            "optimizer": optimizer,
+            "instructions": self.instructions,
+            "demos": [
+                {k: v.render() if isinstance(v, Subquestions) else v for k, v in demo.items()} for demo in self.demos
+            ],
+        }
+        write_whole(folder / "program.json", json.dumps(state, indent=2, ensure_ascii=False) + "\n")
+
+
+class Programs:
+    """Programs of a run.
+
+    Args:
+        context: The run's.
+        compiled: The teacher's optimized prompt; None for the one that ships.
+    """
+
+    def __init__(self, context: Context, compiled: Compiled | None) -> None:
+        self._context = context
+        self._models = context.models
+        self._pipeline = context.pipeline
+        self.compiled = compiled
+
+    @property
+    def teacher(self) -> dspy.LM:
+        return self._models.teacher
+
+    @property
+    def solver(self) -> dspy.LM:
+        return self._models.solver
+
+    def two_stage(
+        self, decomposer: dspy.LM, solving: Solving | None = None, wording: Wording = LEARNT
+    ) -> DivideAndConquer:
+        """The program with a decomposer.
+
+        Args:
+            decomposer: Its LM.
+            solving: How it is solved; as the file says by default.
+            wording: How the decomposer is asked; as a trained student by default.
+        """
+        roles, settings = self._pipeline.roles, self._pipeline.program
+        program = DivideAndConquer(
+            decomposer,
+            self.solver,
+            solving=solving or settings.solving,
+            max_subquestions=settings.max_subquestions,
+            allow_whole=settings.allow_whole,
+            salvage=settings.salvage,
+            reask=settings.reask,
+            decomposer_wording=wording,
+            solver_wording=wording_of(roles.solver),
+        )
+        program.solve.adapter = adapter_of(roles.solver)
+        if self.compiled is not None:
+            signature = program.decompose.signature
+            program.decompose.signature = signature.with_instructions(self.compiled.instructions)
+        return program
+
+    def asking_solver(self) -> DivideAndConquer:
+        """The program whose `solve` screening and the solver's students ask: all subquestions in one call."""
+        return self.two_stage(self.teacher, "single_call")
+
+    def planned_by_teacher(self, solving: Solving | None = None) -> DivideAndConquer:
+        program = self.two_stage(self.teacher, solving, Wording())
+        program.decompose.adapter = adapter_of(self._pipeline.roles.teacher)
+        if self.compiled is not None:
+            program.decompose.demos = list(self.compiled.demos)
+        return program
+
+    def planned_by_references(self, solving: Solving | None = None) -> DivideAndConquer:
+        return self.two_stage(self._models.references, solving)
+
+    def planned_by_student(self, lora: Path | None, solving: Solving | None = None) -> DivideAndConquer:
+        """The program with a student in place; an adapter only answers the prompt it was trained on."""
+        lm = self._models.student(lora)
+        program = self.two_stage(lm, solving, Wording() if lora is None else LEARNT)
+        if lora is not None:
+            bind_adapter(program.decompose, lm, lora, tokenizer=self._models.student_model.tokenizer)
+        return program
+
+    def learning_to_solve(self, student: Student | None) -> DivideAndConquer:
+        """The teacher's program with its solver asked as a solver's student is; the untrained one without a student."""
+        direct = student is not None and student.target is not None and student.target.direct
+        program = self.planned_by_teacher("direct" if direct else "single_call")
+        wording = Wording() if student is None else LEARNT
+        program.solve = solver_role(
+            SolveDirect if direct else Solve, self.solver, CompactAdapter(), wording, self._pipeline.program.reask
+        )
+        program.solver_wording = wording
+        return program
+
+    def solved_by_student(self, student: Student | None, lora: Path | None) -> DivideAndConquer:
+        program = self.learning_to_solve(student)
+        lm = self._models.student(lora, "solver")
+        if lora is None:
+            program.solve.lm = lm
+        else:
+            bind_adapter(program.solve, lm, lora, tokenizer=self._models.student_model.tokenizer)
+        return program
+
+    def without_planner(self, program: type[dspy.Module]) -> dspy.Module:
+        endpoint, reask = self._pipeline.roles.solver, self._pipeline.program.reask
+        made: dspy.Module = program(
+            self.solver, adapter=adapter_of(endpoint), wording=wording_of(endpoint), reask=reask
+        )
+        return made
+
+    def self_ask(self) -> SelfAsk:
+        endpoint, settings = self._pipeline.roles.solver, self._pipeline.program
+        # Reasoning models take no stop strings; self-ask cuts their replies itself.
+        stop = "max_completion_tokens" not in self.teacher.kwargs
+        made = SelfAsk(
+            self.teacher,
+            self.solver,
+            max_steps=settings.max_subquestions,
+            stop=stop,
+            solver_wording=wording_of(endpoint),
+            reask=settings.reask,
+            adapter=adapter_of(endpoint),
+        )
+        made.decompose.adapter = adapter_of(self._pipeline.roles.teacher)
+        return made

@@ -1,0 +1,27 @@
+"""What each station's result was made from, kept in the run folder for `divcon status`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from divcon.distill import Key, write_whole
+
+_FILE = "keys.json"
+
+
+def record_key(folder: Path, station: str, key: Key) -> None:
+    """Keep what a station's result depends on, now that it is there."""
+    recorded = recorded_keys(folder)
+    if recorded.get(station, {}).get("digest") == key.digest:
+        return
+    recorded[station] = {"digest": key.digest, "parts": key.plain()}
+    write_whole(folder / _FILE, json.dumps(recorded, indent=2, ensure_ascii=False) + "\n")
+
+
+def recorded_keys(folder: Path) -> dict[str, dict[str, Any]]:
+    """The digest and the parts of each station's key, as they were when it finished."""
+    file = folder / _FILE
+    recorded: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return recorded

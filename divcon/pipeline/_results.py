@@ -1,0 +1,108 @@
+"""The results of a run: what its arms answered, what it cost, and what its students were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from divcon.benchmarks import Arm, agreement, compare_costs, differences, summarize_arm, upfront
+from divcon.config import configuration_of
+from divcon.distill import Manifest, find_student, is_trained, read_manifest
+from divcon.pipeline._context import Context
+from divcon.pipeline._errors import Incomplete
+from divcon.pipeline._stations import adapter_folder
+
+SCHEMA_VERSION = 1
+Records = dict[str, dict[str, Any]]  # outcomes by item id
+
+
+def run_results(
+    context: Context, arms: Sequence[Arm], records: dict[str, Records], seconds: dict[str, float]
+) -> dict[str, Any]:
+    """The content of `results.json`.
+
+    Args:
+        context: The run's.
+        arms: Those that were measured.
+        records: Their outcomes, by arm.
+        seconds: Of each station.
+    """
+    pipeline, resamples = context.pipeline, context.pipeline.evaluate.resamples
+    lines = []
+    for arm in arms:
+        line = summarize_arm(arm, [records[arm.name]], resamples)
+        if arm.splits:
+            line["agreement"] = agreement(records[arm.name], context.task.test)
+        lines.append(line)
+    manifests = trained_students(context)
+    screening = {name: manifest.screening for name, manifest in manifests.items()}
+    by_solver = [student.name for student in pipeline.students if student.screened_by_solver]
+    main = next((screening[name] for name in (*by_solver, *screening) if name in screening), {})
+    teacher = pipeline.roles.teacher
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "task": pipeline.task.model_dump(mode="json", exclude={"path", "test_path"}),
+        "questions": len(context.task.test),
+        "teacher": {"model": teacher.model, "scripted": teacher.scripted},
+        "solver": pipeline.roles.solver.model,
+        "student_base": context.models.base.id,
+        "program": pipeline.program.model_dump(),
+        "configuration": configuration_of(pipeline),
+        "arms": lines,
+        "differences": differences({name: [found] for name, found in records.items()}, resamples),
+        "costs": compare_costs(lines, {name: student_upfront(context, name) for name in manifests}),
+        "screening": {**{key: main.get(key) for key in ("collected", "kept", "lost")}, "by_student": screening},
+        "training": {name: {"rows": m.rows, **m.result} for name, m in manifests.items()},
+        "paid": context.store.paid(prices=context.prices()),
+        "seconds": seconds,
+        "versions": next(iter(manifests.values())).versions if manifests else {},
+    }
+
+
+def trained_students(context: Context) -> dict[str, Manifest]:
+    """The manifests of the students that are trained, by name."""
+    folders = {s.name: adapter_folder(context.folder, s.name) for s in context.pipeline.students}
+    return {name: read_manifest(folder) for name, folder in folders.items() if is_trained(folder)}
+
+
+def student_upfront(context: Context, name: str, cell: str | None = None) -> dict[str, Any]:
+    """What a trained student cost before its first answer; see `benchmarks.upfront`.
+
+    Args:
+        context: The run's.
+        name: The student's.
+        cell: Of an experiment, where the store holds several runs.
+    """
+    student = find_student(name)
+    asked_solver = student is None or student.role == "solver" or student.screened_by_solver
+    stations = ["compile", "collect", *(["screen"] if asked_solver else [])]
+    paid = [context.store.paid(station, cell, context.prices()) for station in stations]
+    seconds = read_manifest(adapter_folder(context.folder, name)).result["seconds"]
+    return upfront(paid, seconds, context.pipeline.costs.training_hour)
+
+
+def require_all_answered(results: dict[str, Any], lines: Sequence[dict[str, Any]]) -> None:
+    """Raise where answers failed, with what was found nevertheless.
+
+    Args:
+        results: All that was found.
+        lines: Its lines of arms.
+
+    Raises:
+        Incomplete: Some answers failed.
+    """
+    failed = sum(line["failed"] for line in lines)
+    if failed:
+        first = next(error for line in lines for error in line["errors"])
+        incomplete = Incomplete(
+            f"{failed} answers failed and are in no accuracy; the first: {first}",
+            "Run the same command again; only what failed is asked again.",
+        )
+        incomplete.results = results
+        raise incomplete
+
+
+def results_files(folder: Path, stem: str) -> list[Path]:
+    """Where results are written: figures, table, report."""
+    return [folder / f"{stem}.json", folder / f"{stem}.csv", folder / f"{'report' if stem == 'results' else stem}.html"]

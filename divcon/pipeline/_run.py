@@ -1,0 +1,233 @@
+"""`Run`: a pipeline file and its run folder, with a method for every station."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from divcon._models import Models
+from divcon._watch import Reporter
+from divcon.benchmarks import Arm, as_csv, evaluate_arms, log_to_mlflow, write_report
+from divcon.benchmarks.tasks import LoadedTask
+from divcon.config import Pipeline
+from divcon.distill import Export, RunStore, Screened, write_whole
+from divcon.executors import placing_of
+from divcon.pipeline import _preflight
+from divcon.pipeline._arms import bound_arm
+from divcon.pipeline._context import Context
+from divcon.pipeline._keys import Keys, compile_key
+from divcon.pipeline._programs import Compiled, Programs
+from divcon.pipeline._record import record_key
+from divcon.pipeline._results import require_all_answered, results_files, run_results
+from divcon.pipeline._saved import SavedRun
+from divcon.pipeline._stations import Stations, compile_prompt
+from divcon.programs import DivideAndConquer
+
+
+class Run:
+    """A pipeline and its run folder. Each station does only what is missing from the folder.
+
+    Args:
+        pipeline: The validated pipeline file.
+        folder: Where everything is kept.
+        reporter: Who is told; nobody by default.
+        shared: A store that several runs keep their replies in; by default the run has its own.
+        loaded: The task, where it isn't the one that the file names.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        folder: Path,
+        reporter: Reporter | None = None,
+        shared: RunStore | None = None,
+        loaded: LoadedTask | None = None,
+    ) -> None:
+        more: dict[str, Any] = {} if reporter is None else {"reporter": reporter}
+        self.context = Context(pipeline, folder, shared=shared, loaded=loaded, placing=placing_of(pipeline), **more)
+
+    # -- what the stations share -----------------------------------------------------------------------------------
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return self.context.pipeline
+
+    @property
+    def folder(self) -> Path:
+        return self.context.folder
+
+    @property
+    def reporter(self) -> Reporter:
+        return self.context.reporter
+
+    @property
+    def store(self) -> RunStore:
+        return self.context.store
+
+    @property
+    def task(self) -> LoadedTask:
+        return self.context.task
+
+    @property
+    def models(self) -> Models:
+        return self.context.models
+
+    @property
+    def compiled(self) -> Compiled | None:
+        """The prompt that this pipeline compiles, where it is there."""
+        if self.pipeline.compile.optimizer == "none":
+            return None
+        return Compiled.read(self.folder, compile_key(self.context))
+
+    @property
+    def programs(self) -> Programs:
+        """The programs of this run, with the prompt that is compiled now."""
+        return Programs(self.context, self.compiled)
+
+    @property
+    def keys(self) -> Keys:
+        """What the stations' results depend on, with the prompt that is compiled now."""
+        return self.stations.keys
+
+    @property
+    def stations(self) -> Stations:
+        """The stations after compiling, with the prompt that is compiled now."""
+        return Stations(self.context, self.programs)
+
+    def close(self) -> None:
+        """End the server of the student, where one was started, and close the store."""
+        self.context.close()
+
+    # -- stations --------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Look at everything that can fail before anything is paid for: folder, data, base, endpoints."""
+        _preflight.check(self.context)
+
+    def examine(self) -> None:
+        """Have the doctor look at what is still to be asked.
+
+        Raises:
+            Unfit: Something would stop the run; the first such thing is named.
+        """
+        _preflight.examine(self.context, self.keys)
+
+    def compile(self) -> None:
+        """Optimize the teacher's prompt, if the file asks for it."""
+        compile_prompt(self.context)
+
+    def collect(self) -> None:
+        """Ask the teacher for the decompositions that aren't there."""
+        self.stations.collect()
+
+    def screen(self) -> dict[str, Screened]:
+        """Judge the decompositions by every rule, and give what each kept."""
+        return self.stations.screen()
+
+    def export(self, screened: dict[str, Screened] | None = None) -> dict[str, Export]:
+        """Write the training rows of every student, and give them by student."""
+        stations = self.stations
+        return stations.export(screened if screened is not None else stations.screen())
+
+    def train(self) -> dict[str, Path]:
+        """Train an adapter on every export that has none, and give their folders by student."""
+        return self.stations.train()
+
+    def arms(self) -> list[Arm]:
+        """The arms of the evaluation, bound to their models."""
+        return [self.arm(name) for name in self.pipeline.arms]
+
+    def arm(self, name: str, lora: Path | None = None, origin: str = "") -> Arm:
+        """One arm, bound to its models.
+
+        Args:
+            name: As in `evaluate.arms`.
+            lora: The student's adapter, where it isn't this run's own; it was trained on the same prompt.
+            origin: Where that adapter comes from, for the label.
+
+        Raises:
+            MissingStation: The student isn't trained, or on other rows or settings.
+            ManifestError: It was trained on another prompt or base.
+        """
+        return bound_arm(self.context, self.compiled, name, lora, origin)
+
+    def evaluate(self, seconds: dict[str, float] | None = None) -> dict[str, Any]:
+        """Measure every arm on the test questions, and write `results.json`, `results.csv` and `report.html`.
+
+        Raises:
+            Incomplete: Some answers failed; they are in no accuracy, and asked again next time.
+        """
+        context, arms, test = self.context, self.arms(), self.task.test
+        records = self.answers(arms)
+        for arm in arms:
+            right = sum(record["outcome"] == "right" for record in records[arm.name].values())
+            context.reporter.finished(f"evaluate {arm.name}", f"{right} of {len(test)} right")
+        results = run_results(context, arms, records, seconds or {})
+        figures, table, report = files = results_files(self.folder, "results")
+        write_whole(figures, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        write_whole(table, as_csv(results["arms"]))
+        write_report(results, records, test, report)
+        if tracking := self.pipeline.tracking:
+            log_to_mlflow(tracking.mlflow, tracking.experiment, self.folder.name, results, files)
+        require_all_answered(results, results["arms"])
+        for arm in arms:
+            record_key(self.folder, f"evaluate {arm.name}", arm.key)
+        return results
+
+    def answers(self, arms: Sequence[Arm]) -> dict[str, dict[str, dict[str, Any]]]:
+        """The outcomes of arms on the test questions, by arm and item."""
+        context, test = self.context, self.task.test
+        context.reporter.station("evaluate", f"{len(arms)} arms on {len(test)} questions")
+        with context.watched("evaluate") as progress:
+            found = evaluate_arms(
+                arms,
+                test,
+                context.store,
+                concurrency=self.pipeline.evaluate.concurrency,
+                progress=progress,
+                place=context.placing(context),
+            )
+        return {arm.name: records for arm, records in zip(arms, found, strict=True)}
+
+    def run(self) -> dict[str, Any]:
+        """Do all stations in order, and give the results."""
+        seconds: dict[str, float] = {}
+
+        def timed(name: str, station: Callable[[], Any]) -> Any:
+            started = time.perf_counter()
+            found = station()
+            seconds[name] = round(time.perf_counter() - started, 1)
+            return found
+
+        timed("check", self.check)
+        self.examine()
+        timed("compile", self.compile)
+        timed("collect", self.collect)
+        screened = timed("screen", self.screen)
+        timed("export", lambda: self.export(screened))
+        timed("train", self.train)
+        return self.evaluate(seconds)
+
+    # -- answering -------------------------------------------------------------------------------------------------
+
+    @property
+    def saved(self) -> SavedRun:
+        """What this run folder answers with, whatever has become of its data and settings since."""
+        return SavedRun(self.context)
+
+    def ask(self, question: str, context: str | None = None, student: str | None = None) -> dspy.Prediction:
+        """Answer one question; see `SavedRun.ask`."""
+        return self.saved.ask(question, context, student)
+
+    def answering_program(self, student: str | None = None) -> tuple[DivideAndConquer, str]:
+        """The program with a student in place, and the student's name; see `SavedRun.program`."""
+        return self.saved.program(student)
+
+    def lms(self, student: str | None = None) -> dict[str, dspy.LM]:
+        """The LMs of this run by role, for `divcon.bind`; see `SavedRun.program`."""
+        return self.saved.lms(student)

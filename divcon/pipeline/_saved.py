@@ -1,0 +1,108 @@
+"""A run folder that answers: its own prompt and students, whatever has become of its data and settings since."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import dspy
+
+from divcon.benchmarks.tasks import LONGEST_QUESTION
+from divcon.distill import find_student, is_trained, student_names
+from divcon.pipeline._context import Context
+from divcon.pipeline._errors import MissingStation
+from divcon.pipeline._programs import Compiled, Programs
+from divcon.pipeline._stations import adapter_folder
+from divcon.programs import DivideAndConquer
+from divcon.signatures import DivconError
+
+UNTRAINED = "untuned"
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """The program of a run folder.
+
+    Attributes:
+        context: The run's.
+    """
+
+    context: Context
+
+    def students(self, name: str | None = None) -> list[tuple[str, Path | None]]:
+        """Name and adapter of the decomposer's trained students, the best first; the untuned one where there is none.
+
+        Args:
+            name: Only this one.
+
+        Raises:
+            DivconError: There is no such student.
+            MissingStation: It isn't trained.
+        """
+        if name == UNTRAINED:
+            return [(UNTRAINED, None)]
+        if name is None:
+            return self._trained() or [(UNTRAINED, None)]
+        student = find_student(name)
+        if student is None or student.role != "decomposer":
+            raise DivconError(
+                f"There is no student '{name}'.", f"Take {', '.join(student_names('decomposer'))} or {UNTRAINED}."
+            )
+        if not is_trained(self._folder(name)):
+            raise MissingStation(
+                f"The student {student.label} isn't trained in {self.context.folder}.", "Run 'divcon train'."
+            )
+        return [(name, self._folder(name))]
+
+    def _trained(self) -> list[tuple[str, Path | None]]:
+        """Those of the folder, screened by what the solver made of their lists before those that weren't."""
+        folders = sorted(self._folder("").glob("*"))
+        known = [(find_student(folder.name), folder) for folder in folders if is_trained(folder)]
+        found = [(student, folder) for student, folder in known if student and student.role == "decomposer"]
+        found.sort(key=lambda one: not one[0].screened_by_solver)
+        return [(student.name, folder) for student, folder in found]
+
+    def _folder(self, name: str) -> Path:
+        return adapter_folder(self.context.folder, name)
+
+    def program(self, student: str | None = None) -> tuple[DivideAndConquer, str]:
+        """The program with a student in place, and the student's name.
+
+        Args:
+            student: A trained one's name, or `untuned`; the best trained one by default.
+
+        Raises:
+            MissingStation: That student isn't trained.
+        """
+        name, folder = self.students(student)[0]
+        optimized = self.context.pipeline.compile.optimizer != "none"
+        compiled = Compiled.read(self.context.folder) if optimized else None
+        return Programs(self.context, compiled).planned_by_student(folder), name
+
+    def lms(self, student: str | None = None) -> dict[str, dspy.LM]:
+        """The LMs by role, for `divcon.bind`."""
+        program, _ = self.program(student)
+        return {"decomposer": program.decompose.lm, "solver": program.solve.lm}
+
+    def ask(self, question: str, context: str | None = None, student: str | None = None) -> dspy.Prediction:
+        """Answer one question.
+
+        Args:
+            question: The question.
+            context: A passage.
+            student: See `program`.
+
+        Raises:
+            DivconError: The question is empty or too long, or there is no such student.
+        """
+        if not question.strip():
+            raise DivconError("The question is empty.", "Write one.")
+        if len(question) > LONGEST_QUESTION:
+            raise DivconError(
+                f"The question has {len(question):,} characters, over {LONGEST_QUESTION:,}.",
+                "Put the passage into --context and keep the question short.",
+            )
+        program, name = self.program(student)
+        prediction = program(question=question, context=context)
+        prediction.student = name
+        return prediction

@@ -1,0 +1,76 @@
+"""Runs a multi-call program, sync or async.
+
+A program is written once, as a generator. It yields the calls to make next, together where none needs another's reply,
+and is sent their predictions; it returns the program's prediction. Where a reply can't be read, its error is raised at
+the `yield`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import dspy
+from dspy.utils.exceptions import AdapterParseError
+
+from divcon.signatures import SubquestionsError
+
+Call = tuple[dspy.Predict, dict[str, Any]]
+Calls = Generator[Sequence[Call], Any, dspy.Prediction]
+
+UNREADABLE = (AdapterParseError, SubquestionsError)
+
+
+def run_calls(program: Calls) -> dspy.Prediction:
+    """Run a program; calls that are yielded together run in threads, each in a copy of this thread's context."""
+    try:
+        calls = next(program)
+        while True:
+            try:
+                predictions = _made(calls)
+            except UNREADABLE as error:
+                calls = program.throw(error)
+            else:
+                calls = program.send(predictions)
+    except StopIteration as end:
+        return end.value
+
+
+async def arun_calls(program: Calls) -> dspy.Prediction:
+    """`run_calls`, awaited; calls that are yielded together are awaited together."""
+    try:
+        calls = next(program)
+        while True:
+            try:
+                predictions = await _amade(calls)
+            except UNREADABLE as error:
+                calls = program.throw(error)
+            else:
+                calls = program.send(predictions)
+    except StopIteration as end:
+        return end.value
+
+
+def _made(calls: Sequence[Call]) -> list[dspy.Prediction]:
+    if len(calls) == 1:
+        return [predictor(**inputs) for predictor, inputs in calls]
+    with ThreadPoolExecutor(len(calls), thread_name_prefix="divcon-calls") as pool:
+        running = [
+            pool.submit(contextvars.copy_context().run, lambda p=predictor, i=inputs: p(**i))
+            for predictor, inputs in calls
+        ]
+        return [future.result() for future in running]
+
+
+async def _amade(calls: Sequence[Call]) -> list[dspy.Prediction]:
+    if len(calls) == 1:
+        return [await predictor.acall(**inputs) for predictor, inputs in calls]
+    return list(await asyncio.gather(*(predictor.acall(**inputs) for predictor, inputs in calls)))
+
+
+def none_if_blank(context: str | None) -> str | None:
+    """A passage, or None where it is blank."""
+    return context if context and context.strip() else None
