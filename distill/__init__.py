@@ -6,8 +6,9 @@ Importing this package loads neither torch nor transformers; the stations that n
 from divcon.distill._bind import bind_adapter
 from divcon.distill._collect import Collected, collect, collecting
 from divcon.distill._compile import CompileError, compile_program, optimizer_name
+from divcon.distill._contamination import OverlapError, overlapping, refuse_overlap
 from divcon.distill._engine import StoredEngine, at_station, booked_to, role_lm
-from divcon.distill._export import Export, NothingToLearn, OverlapError, export, overlapping, refuse_overlap
+from divcon.distill._export import NothingToLearn, export
 from divcon.distill._http import LMBackend, Patience, SlowServerError, trouble
 from divcon.distill._jobs import Job, Place, Progress, Tally, cause_of_ours, here, overlapped, run_jobs
 from divcon.distill._key import Key
@@ -38,9 +39,21 @@ from divcon.distill._targets import Solved, SolvedTraces, export_targets, solve_
 from divcon.distill._teacher import SCRIPTED_MODEL, ScriptedTeacher, ScriptedTeacherError
 from divcon.distill._teleprompter import DistillationError, DistillDecomposer
 from divcon.distill._traffic import Traffic, watching
-from divcon.distill._train import TrainingError, TrainingStopped, TrainSettings, is_trained, train_adapter, trained_on
 from divcon.distill.embedded import Base, EmbeddedBaseMissing, embedded_base, local_base
 from divcon.distill.screening import RULES, Judgement, Rule, Screened, Solver, judging, screen, well_formed
+from divcon.distill.training import (
+    Destination,
+    Export,
+    Provenance,
+    Training,
+    TrainingError,
+    TrainingStopped,
+    TrainSettings,
+    already_trained,
+    is_trained,
+    read_export,
+    train_adapter,
+)
 
 __all__ = [
     "RULES",
@@ -50,6 +63,7 @@ __all__ = [
     "Collected",
     "CompileError",
     "DecompositionMetric",
+    "Destination",
     "DistillDecomposer",
     "DistillationError",
     "EmbeddedBaseMissing",
@@ -71,6 +85,7 @@ __all__ = [
     "PluginError",
     "Progress",
     "PromptDrift",
+    "Provenance",
     "Rule",
     "RunStore",
     "Screened",
@@ -89,9 +104,11 @@ __all__ = [
     "Trace",
     "Traffic",
     "TrainSettings",
+    "Training",
     "TrainingError",
     "TrainingStopped",
     "UnknownName",
+    "already_trained",
     "at_station",
     "bind_adapter",
     "booked_to",
@@ -116,6 +133,7 @@ __all__ = [
     "overlapping",
     "package_versions",
     "prompt_hash",
+    "read_export",
     "read_manifest",
     "refuse_overlap",
     "render_lines",
@@ -129,7 +147,6 @@ __all__ = [
     "students_of",
     "text_hash",
     "train_adapter",
-    "trained_on",
     "trouble",
     "watching",
     "well_formed",

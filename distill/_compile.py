@@ -53,7 +53,7 @@ def optimizer_name(optimizer: str) -> str:
     if name in _ELSEWHERE:
         raise CompileError(f"{name} can't be a pipeline's optimizer: {_ELSEWHERE[name]}.", f"Take {_listed()}.")
     if name not in OPTIMIZERS:
-        raise CompileError(f"There is no optimizer '{optimizer}'.", f"Write compile.optimizer: none, {_listed()}.")
+        raise CompileError(f"There is no optimizer '{optimizer}'.", f"Take {_listed()}, or none in a pipeline file.")
     return name
 
 
@@ -96,7 +96,7 @@ def compile_program(
     if unknown and "kwargs" not in takes:
         raise CompileError(
             f"{name} doesn't take {', '.join(unknown)}; it takes {', '.join(sorted((takes | compiles) - _OURS))}.",
-            "Correct compile.arguments.",
+            "Correct the arguments (compile.arguments in a pipeline file).",
         )
     constructed = {key: value for key, value in given.items() if key not in compiles}
     if name != "LabeledFewShot":
@@ -117,7 +117,8 @@ def compile_program(
             raise
         except (ValueError, TypeError, AttributeError, AssertionError, ImportError, AdapterParseError) as error:
             raise CompileError(
-                f"{name} failed: {type(error).__name__}: {error}.", "Correct compile.arguments, or take bootstrap."
+                f"{name} failed: {type(error).__name__}: {error}.",
+                "Correct the arguments (compile.arguments in a pipeline file), or take bootstrap.",
             ) from error
     if watch.error is not None:
         raise watch.error

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dspy.adapters.utils import get_annotation_name
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,7 +16,7 @@ from divcon.distill.embedded import Base, Precision
 from divcon.signatures import DivconError
 
 MANIFEST = "manifest.json"
-_UNSAFE = ("adapter_model.bin", "program.pkl", "pytorch_model.bin", "training_args.bin.pkl")
+_UNSAFE = ("adapter_model.bin", "program.pkl", "pytorch_model.bin", "training_args.bin")
 
 
 class ManifestError(DivconError):
@@ -27,6 +27,7 @@ class Manifest(BaseModel):
     """What an adapter was trained on and with.
 
     Attributes:
+        schema_version: Of this file's form; 1 in manifests of before it was written.
         role: What the adapter does: `decomposer` or `solver`.
         student: The paper's name for it (`SD-T`, `SD-R`), or a name of ours.
         base: Public name, revision and dtype of the base.
@@ -46,6 +47,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    schema_version: Literal[1] = 1
     role: str
     student: str
     base: dict[str, str]
@@ -85,7 +87,9 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise ManifestError(f"{folder} has no {MANIFEST}.", "Give a folder that 'divcon train' wrote.") from error
     except ValidationError as error:
-        raise ManifestError(f"{folder / MANIFEST} can't be read: {error}", "Train the adapter again.") from error
+        raise ManifestError(
+            f"{folder / MANIFEST} can't be read: {error}", "Train the adapter again, or use the divcon that wrote it."
+        ) from error
     if content_hash(folder) != manifest.content_hash:
         raise ManifestError(f"The adapter in {folder} isn't the one its manifest describes.", "Train it again.")
     return manifest

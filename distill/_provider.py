@@ -24,11 +24,19 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from divcon.distill._engine import RolloutNote, next_rollout
-from divcon.distill._manifest import ManifestError, prompt_hash, read_manifest
+from divcon.distill._manifest import ManifestError, prompt_hash
 from divcon.distill._serve import EmbeddedModel, finetuned_folder, shared_model
 from divcon.distill._store import fingerprint, render_lines, write_whole
-from divcon.distill._train import TrainingError, TrainingStopped, TrainSettings, is_trained, train_adapter
 from divcon.distill.embedded import local_base
+from divcon.distill.training import (
+    Provenance,
+    Training,
+    TrainingError,
+    TrainingStopped,
+    TrainSettings,
+    already_trained,
+    train_adapter,
+)
 from divcon.signatures import refusal
 
 _PREFIX = "embedded/"
@@ -292,12 +300,13 @@ class LoRAProvider(Provider):
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f"{named}.lock"):  # the same training in another thread or process is done once
             write_whole(rows, text)
-            if not is_trained(output):
-                train_adapter(rows, base, output, settings, student="tuned", progress=progress, stop=job.stop)
-        try:
-            read_manifest(output)
-        except ManifestError as error:
-            raise TrainingError(f"What was trained can't be used: {error}", f"Remove {output}.") from error
+            training = Training(rows, base, output, settings)
+            try:
+                trained = already_trained(training)
+            except ManifestError as error:
+                raise TrainingError(f"What was trained can't be used: {error}", f"Remove {output}.") from error
+            if trained is None:
+                train_adapter(training, Provenance(student="tuned"), progress=progress, stop=job.stop)
         return self.served(output)
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from divcon.distill._engine import at_station
-from divcon.distill._export import Export, NothingToLearn, write_rows
+from divcon.distill._export import NothingToLearn
 from divcon.distill._jobs import Job, Place, Progress, here, run_jobs
 from divcon.distill._store import Trace
 from divcon.distill._students import Student
 from divcon.distill.screening._solver import solve_trace
+from divcon.distill.training import Destination, Export, write_rows
 from divcon.programs import Item, RolePredict
 from divcon.signatures import Subquestions
 
@@ -95,7 +95,7 @@ def solve_traces(
 
 
 def export_targets(
-    student: Student, solve: RolePredict, solved: SolvedTraces, items: Sequence[Item], file: Path, stamp: str = ""
+    student: Student, solve: RolePredict, solved: SolvedTraces, items: Sequence[Item], to: Destination
 ) -> Export:
     """Write the training rows of a solver's student, and a manifest beside them.
 
@@ -104,8 +104,7 @@ def export_targets(
         solve: The predictor the student will answer for: of `Solve`, or of `SolveDirect` for a direct form.
         solved: What the solver made of the traces.
         items: The items they belong to.
-        file: Where to; see `export`.
-        stamp: See `export`.
+        to: Where to.
 
     Raises:
         NothingToLearn: The solver answered nothing.
@@ -132,4 +131,4 @@ def export_targets(
         rows.append(solve.training_row(inputs, outputs))
     lost = dict(sorted(solved.lost.items()))
     counts = {"collected": len(rows) + sum(lost.values()), "kept": len(rows), "lost": lost, "failed": solved.failed}
-    return write_rows(rows, solve, file, student.name, counts, stamp)
+    return write_rows(rows, solve, to, counts)

@@ -45,7 +45,7 @@ class ScriptedTeacher:
         if bare:
             raise ScriptedTeacherError(
                 f"The scripted teacher needs reference subquestions, and {len(bare)} items have none, first {bare[0]}.",
-                "Use a task with references, or name a model as roles.teacher.",
+                "Use a task with references, or a model as the teacher (roles.teacher in a pipeline file).",
             )
         self._items = {item.question: item for item in items}
         self._faults = {name: share for name, share in (faults or {}).items() if share > 0}
@@ -109,7 +109,8 @@ class ScriptedTeacher:
             if question in text:
                 return item
         raise LMInvalidRequestError(
-            "The scripted teacher knows only the task's own questions. Name a model as roles.teacher.",
+            "The scripted teacher knows only the task's own questions. Take a model as the teacher (roles.teacher in a "
+            "pipeline file).",
             model=model,
         )
 

@@ -27,15 +27,22 @@ from filelock import FileLock, Timeout
 
 from divcon.distill._bind import bind_adapter
 from divcon.distill._engine import StoredEngine, at_station, role_lm
-from divcon.distill._export import write_rows
 from divcon.distill._http import LMBackend
 from divcon.distill._jobs import overlapped
 from divcon.distill._manifest import prompt_parts, read_manifest
 from divcon.distill._provider import EmbeddedEngine, embedded_lm
 from divcon.distill._serve import shared_model
 from divcon.distill._store import RunStore, fingerprint
-from divcon.distill._train import TrainSettings, is_trained, train_adapter
 from divcon.distill.embedded import local_base
+from divcon.distill.training import (
+    Destination,
+    Provenance,
+    Training,
+    TrainSettings,
+    is_trained,
+    train_adapter,
+    write_rows,
+)
 from divcon.programs import ChatAdapter, CompactAdapter, RolePredict, why_refused
 from divcon.signatures import DivconError, Subquestions
 
@@ -295,15 +302,16 @@ class DistillDecomposer(Teleprompter):
         )[:8]
         file = self.folder / "exports" / f"{name}-{made_of}.jsonl"
         folder = self.folder / "adapters" / f"{name}-{made_of}"
-        write_rows(unique, role, file, name, counts)
+        write_rows(unique, role, Destination(file, name), counts)
         if is_trained(folder):
             return folder, read_manifest(folder)
         told = self.progress
         progress = (lambda done, total, loss: told("train", done, total)) if told else None
         manifest = train_adapter(
-            file, base, folder, self.settings, role=_role_name(planner, self.predictor), student=name,
-            screening=counts, progress=progress,
-        )  # fmt: skip
+            Training(file, base, folder, self.settings),
+            Provenance(_role_name(planner, self.predictor), student=name, screening=counts),
+            progress=progress,
+        )
         return folder, manifest
 
     # -- the programs ----------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def works(precision: str) -> dict[str, Callable[[], None]]:
     from transformers import AutoModelForCausalLM, DynamicCache
 
     from divcon.distill import EmbeddedModel, embedded_base
-    from divcon.distill._train import completion_loss
+    from divcon.distill.training._lora import completion_loss
 
     base = embedded_base()
     engine = EmbeddedModel(base, precision=precision)

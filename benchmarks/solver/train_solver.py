@@ -25,7 +25,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from divcon.benchmarks.tasks import OFFLINE, offline_items
-from divcon.distill import TrainSettings, content_hash, embedded_base, read_manifest, train_adapter
+from divcon.distill import (
+    Provenance,
+    Training,
+    TrainSettings,
+    content_hash,
+    embedded_base,
+    read_manifest,
+    train_adapter,
+)
 from divcon.distill.embedded import solver_adapter, solver_wording
 from divcon.programs import CompactAdapter, Item
 from divcon.signatures import Answer, Reason, Solve, SolveStep, Subquestions
@@ -85,8 +93,8 @@ def main() -> None:
     rate = options.learning_rate or (1e-3 if options.wide else 1.5e-3)
     settings = TrainSettings(rank=8, epochs=1, batch_size=16, learning_rate=rate, save_every=20)
     train_adapter(
-        file, embedded_base(), output, settings, role="solver", student=f"{name}-solver", scripted_teacher=True,
-        start=solver_adapter() if options.wide else None,
+        Training(file, embedded_base(), output, settings, start=solver_adapter() if options.wide else None),
+        Provenance(role="solver", student=f"{name}-solver", scripted_teacher=True),
         progress=lambda done, of, loss: print(f"step {done}/{of} loss {loss:.3f}", flush=True),
     )  # fmt: skip
     # Half the size on disk, and what the engine computes in anyway.

@@ -14,8 +14,8 @@ from divcon.distill._manifest import ManifestError
 from divcon.distill._provider import LoRAProvider
 from divcon.distill._serve import find_finetuned
 from divcon.distill._store import fingerprint
-from divcon.distill._train import TrainSettings
 from divcon.distill.embedded import Base, local_base
+from divcon.distill.training import TrainSettings
 from divcon.distill.vllm._adapters import RANKS, read_adapter
 from divcon.distill.vllm._model import VLLMModel
 from divcon.distill.vllm._process import ServerError

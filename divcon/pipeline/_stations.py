@@ -10,22 +10,26 @@ from divcon._models import sampling_temperature
 from divcon._watch import by_loss, watched
 from divcon.distill import (
     RULES,
+    Destination,
     Export,
     Key,
     Place,
+    Provenance,
     Screened,
     Solver,
     Student,
     Trace,
+    Training,
+    already_trained,
     collect,
     compile_program,
     export,
     export_targets,
     here,
+    read_export,
     screen,
     solve_traces,
     train_adapter,
-    trained_on,
     well_formed,
     write_whole,
 )
@@ -190,14 +194,7 @@ class Stations:
             planner = self.programs.two_stage(context.models.teacher).decompose
             exports[student.name] = self._exported(
                 student,
-                export(
-                    planner,
-                    screened[student.rule],
-                    context.task.train,
-                    self.rows_file(student),
-                    student.name,
-                    self.keys.rows(student).digest,
-                ),
+                export(planner, screened[student.rule], context.task.train, self._destination(student)),
             )
         wanted = context.pipeline.solver_students
         if all(self._is_exported(student) for student in wanted):
@@ -216,11 +213,13 @@ class Stations:
         require_all("export", solved.failed, len(traces), solved.first_error)
         for student in wanted:
             solve = self.programs.learning_to_solve(student).solve
-            file, key = self.rows_file(student), self.keys.rows(student).digest
             exports[student.name] = self._exported(
-                student, export_targets(student, solve, solved, context.task.train, file, key)
+                student, export_targets(student, solve, solved, context.task.train, self._destination(student))
             )
         return exports
+
+    def _destination(self, student: Student) -> Destination:
+        return Destination(self.rows_file(student), student.name, self.keys.rows(student).digest, student.method)
 
     def _exported(self, student: Student, rows: Export) -> Export:
         self.context.reporter.finished(f"export {student.name}", f"{rows.rows} rows in {rows.file}")
@@ -245,33 +244,28 @@ class Stations:
         """
         context, adapters = self.context, {}
         for student in context.pipeline.students:
-            rows, folder = self.rows_file(student), adapter_folder(context.folder, student.name)
+            training = self._training(student)
             if not self._is_exported(student):
                 raise MissingStation(
-                    f"There are no training rows at {rows}, or they were exported with other settings than these.",
+                    f"There are no training rows at {training.rows}, "
+                    "or they were exported with other settings than these.",
                     "Run 'divcon export' first.",
                 )
-            adapters[student.name] = folder
+            adapters[student.name] = training.output
             if self.is_trained(student):
                 context.reporter.finished(f"train {student.name}", "there already")
                 continue
-            context.reporter.station("train", f"{student.label} on {rows.name}")
-            self._train(student, rows, folder)
+            context.reporter.station("train", f"{student.label} on {training.rows.name}")
+            self._train(student, training)
             record_key(context.folder, f"train {student.name}", self.training_key(student))
         return adapters
 
-    def _train(self, student: Student, rows: Path, folder: Path) -> None:
+    def _train(self, student: Student, training: Training) -> None:
         context = self.context
         with watched(context.reporter, f"train {student.name}", unit="steps") as progress:
             manifest = train_adapter(
-                rows,
-                context.models.base,
-                folder,
-                context.pipeline.train,
-                student=student.name,
-                role=student.role,
-                screening=json.loads(rows.with_suffix(".manifest.json").read_text(encoding="utf-8"))["screening"],
-                scripted_teacher=context.pipeline.roles.teacher.scripted,
+                training,
+                Provenance(student.role, student.name, scripted_teacher=context.pipeline.roles.teacher.scripted),
                 progress=by_loss(progress),
             )
         result = manifest.result
@@ -281,18 +275,24 @@ class Stations:
             f"{result['seconds']:.0f} s",
         )
 
+    def _training(self, student: Student) -> Training:
+        context = self.context
+        return Training(
+            self.rows_file(student),
+            context.models.base,
+            adapter_folder(context.folder, student.name),
+            context.pipeline.train.with_method(student.method),
+        )
+
     def training_key(self, student: Student) -> Key:
         """What a student's adapter depends on."""
-        settings, base = self.context.pipeline.train, self.context.models.base
-        return Key({"rows": self.keys.rows(student), "train": settings.deciding(), "base": [base.id, base.revision]})
+        training = self._training(student)
+        base, settings = training.base, training.settings.deciding()
+        return Key({"rows": self.keys.rows(student), "train": settings, "base": [base.id, base.revision]})
 
     def is_trained(self, student: Student) -> bool:
         """Whether a student is trained on the rows and settings of this run."""
-        context = self.context
-        folder = adapter_folder(context.folder, student.name)
-        return self._is_exported(student) and trained_on(
-            folder, self.rows_file(student), context.pipeline.train, context.models.base
-        )
+        return self._is_exported(student) and already_trained(self._training(student)) is not None
 
     def adapter(self, student: Student) -> Path:
         """The folder of a student's adapter.
@@ -315,8 +315,5 @@ def adapter_folder(folder: Path, student: str) -> Path:
 
 def exported_from(rows: Path) -> str | None:
     """The key of what rows were exported from; None where there are none."""
-    manifest = rows.with_suffix(".manifest.json")
-    if not (rows.is_file() and manifest.is_file()):
-        return None
-    key: str | None = json.loads(manifest.read_text(encoding="utf-8")).get("stamp")
-    return key
+    exported = read_export(rows)
+    return exported.key if exported else None

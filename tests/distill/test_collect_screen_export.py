@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import dspy
 import pytest
@@ -8,9 +9,9 @@ from support.openai_server import OpenAIServer, user_text
 from divcon.benchmarks import is_right
 from divcon.distill import (
     CompileError,
+    Destination,
     LMBackend,
     NothingToLearn,
-    OverlapError,
     RunStore,
     ScriptedTeacher,
     Solver,
@@ -19,11 +20,10 @@ from divcon.distill import (
     collect,
     compile_program,
     export,
-    overlapping,
-    refuse_overlap,
     role_lm,
     screen,
 )
+from divcon.distill.training import METHODS
 from divcon.programs import DivideAndConquer, Item, RolePredict, SelfAsk
 from divcon.signatures import Decompose, Solve, Subquestions, demonstrations
 
@@ -182,7 +182,7 @@ def test_export_is_chat_json_lines_with_one_row_a_decomposition(tmp_path: Path, 
     ]
     screened = screen("none", traces, items, store, "s")
     decompose = RolePredict(Decompose, "decomposer")
-    made = export(decompose, screened, items, tmp_path / "sd-t.jsonl", "sd-t")
+    made = export(decompose, screened, items, Destination(tmp_path / "sd-t.jsonl", "sd-t"))
     rows = [json.loads(line) for line in made.file.read_text().splitlines()]
     assert made.rows == len(rows) == 2
     assert rows[0]["prompt"] == decompose.prompt(question=items[0].question)
@@ -190,35 +190,21 @@ def test_export_is_chat_json_lines_with_one_row_a_decomposition(tmp_path: Path, 
     manifest = json.loads((tmp_path / "sd-t.manifest.json").read_text())
     assert manifest["screening"] == {"collected": 4, "kept": 3, "lost": {"empty": 1}, "failed": 0, "disputed": 0}
     before = made.file.read_bytes()
-    assert export(decompose, screened, items, made.file, "sd-t").file.read_bytes() == before
+    assert export(decompose, screened, items, Destination(made.file, "sd-t")).file.read_bytes() == before
 
 
 def test_nothing_kept_says_what_was_lost(tmp_path: Path, items: list[Item]) -> None:
     screened = screen("none", [Trace("i1", 0, None, lost="empty")], items, RunStore(tmp_path), "s")
     with pytest.raises(NothingToLearn, match="1 empty"):
-        export(RolePredict(Decompose, "decomposer"), screened, items, tmp_path / "x.jsonl", "sd-t")
+        export(RolePredict(Decompose, "decomposer"), screened, items, Destination(tmp_path / "x.jsonl", "sd-t"))
 
 
-LONG = "Ann buys 3 red bags and 4 blue ones at the old market near the river, then gives 2 away. How many are left?"
-
-
-@pytest.mark.parametrize(
-    ("train", "why"),
-    [
-        ("What  is the CAPITAL of Tor", "same"),
-        ("First of all, " + LONG.lower()[:-20] + " remain?", "13-gram"),
-    ],
-)
-def test_a_test_question_in_training_is_refused_and_shown(train: str, why: str) -> None:
-    test = [Item("t0", "What is the capital of Tor?", "Bel"), Item("t1", LONG, "5")]
-    pairs, _ = overlapping([Item("a", train, "1")], test)
-    assert [pair[2] for pair in pairs] == [why]
-    with pytest.raises(OverlapError, match=r"a ~ t"):
-        refuse_overlap([Item("a", train, "1")], test)
-
-
-def test_numbers_changed_only_is_counted_not_refused() -> None:
-    assert refuse_overlap([Item("a", "Has Ann 3 or 4?", "1")], [Item("t", "Has Ann 7 or 12?", "1")]) == 1
+def test_a_method_without_a_row_says_so(tmp_path: Path, items: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS._ours, "picky", SimpleNamespace(rows=lambda role, screened, items: []))
+    screened = screen("none", [Trace("i1", 0, ("What is it?",))], items, RunStore(tmp_path), "s")
+    to = Destination(tmp_path / "x.jsonl", "sd-t", method="picky")
+    with pytest.raises(NothingToLearn, match="picky finds nothing to learn in 1 traces"):
+        export(RolePredict(Decompose, "decomposer"), screened, items, to)
 
 
 def test_an_outage_during_compilation_is_raised_and_not_compiled_in(tmp_path: Path, items: list[Item]) -> None:
@@ -261,4 +247,6 @@ def test_subquestions_that_end_in_a_quote_pass_every_station(tmp_path: Path, ite
         solver = served(server, store, Solve, "solver")
         found = screen("oracle", list(store.traces("c")), items, store, "s", solver=Solver(solver, is_right))
     assert [trace.subquestions for trace in found.kept] == [asked]
-    assert export(RolePredict(Decompose, "decomposer"), found, items, tmp_path / "x.jsonl", "sd-r").rows == 1
+    assert (
+        export(RolePredict(Decompose, "decomposer"), found, items, Destination(tmp_path / "x.jsonl", "sd-r")).rows == 1
+    )

@@ -15,8 +15,10 @@ from divcon.distill import (
     Base,
     EmbeddedModel,
     ManifestError,
+    Provenance,
     RunStore,
     StoredEngine,
+    Training,
     TrainSettings,
     render_lines,
     role_lm,
@@ -46,7 +48,7 @@ def adapter(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     (folder / "rows.jsonl").write_text(render_lines(rows))
     settings = TrainSettings(epochs=10, batch_size=8, learning_rate=5e-3, rank=4)
-    train_adapter(folder / "rows.jsonl", base, folder / "zebra", settings, student="zebra")
+    train_adapter(Training(folder / "rows.jsonl", base, folder / "zebra", settings), Provenance(student="zebra"))
     return folder / "zebra"
 
 

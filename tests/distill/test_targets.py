@@ -7,6 +7,7 @@ from support.openai_server import OpenAIServer, user_text
 
 from divcon.distill import (
     SOLVER_STUDENTS,
+    Destination,
     LMBackend,
     NothingToLearn,
     RunStore,
@@ -70,7 +71,9 @@ def test_se_t_learns_what_the_solver_said_and_se_a_the_gold_answer_after_it(tmp_
         for name, student in SOLVER_STUDENTS.items():
             signature = SolveDirect if student.target.direct else Solve
             file = tmp_path / f"{name}.jsonl"
-            rows = export_targets(student, solver(server, store, signature), solved, items, file)
+            rows = export_targets(
+                student, solver(server, store, signature), solved, items, Destination(file, student.name)
+            )
             assert rows.rows == 19
             found[name] = completions(file)
             prompt = json.loads(file.read_text().splitlines()[0])["prompt"]
@@ -93,6 +96,8 @@ def test_failed_calls_are_counted_and_no_targets(tmp_path: Path, items: list[Ite
 def test_nothing_to_learn_and_unknown_students_are_refused(tmp_path: Path, items: list[Item]) -> None:
     ask = RolePredict(Solve, "solver")
     with pytest.raises(NothingToLearn, match="left nothing for SE-A"):
-        export_targets(SOLVER_STUDENTS["se-a"], ask, SolvedTraces([]), items, tmp_path / "x.jsonl")
+        export_targets(SOLVER_STUDENTS["se-a"], ask, SolvedTraces([]), items, Destination(tmp_path / "x.jsonl", "x"))
     with pytest.raises(ValueError, match="sd-r is no student of the solver"):
-        export_targets(decomposer_student("oracle", "lora"), ask, SolvedTraces([]), items, tmp_path / "x.jsonl")
+        export_targets(
+            decomposer_student("oracle", "lora"), ask, SolvedTraces([]), items, Destination(tmp_path / "x.jsonl", "x")
+        )

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from divcon.distill import Base, ManifestError, TrainSettings, content_hash, train_adapter
+from divcon.distill import Base, ManifestError, Provenance, Training, TrainSettings, content_hash, train_adapter
 from divcon.distill.vllm import (
     PYTHON_VARIABLE,
     Installation,
@@ -74,7 +74,8 @@ def adapter(tiny_base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(8)
     ]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    train_adapter(folder / "rows.jsonl", tiny_base, folder / "a", TrainSettings(rank=4, batch_size=4), student="sd-t")
+    training = Training(folder / "rows.jsonl", tiny_base, folder / "a", TrainSettings(rank=4, batch_size=4))
+    train_adapter(training, Provenance(student="sd-t"))
     return folder / "a"
 
 

@@ -1,0 +1,93 @@
+"""Contamination: training questions that stand in the test set, by equality or a long run of words in common."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from divcon.programs import Item
+from divcon.signatures import DivconError
+
+_NGRAM = 13  # words; the usual length for contamination checks
+
+
+class OverlapError(DivconError):
+    """Training questions that stand in the test set."""
+
+
+def normalized(text: str) -> str:
+    """Case, punctuation and spacing taken away."""
+    return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+def overlapping(
+    train: Sequence[Item], test: Sequence[Item], common: int | None = None
+) -> tuple[list[tuple[Item, Item, str]], int]:
+    """Training items that stand in the test set, and how many differ from a test item in their numbers alone.
+
+    An item overlaps when its question is equal after normalization, or shares a run of 13 words with a test question.
+
+    Args:
+        train: To learn from.
+        test: Held out.
+        common: A run of words that stands in more questions than this is a task's own wording and says nothing; 0
+            leaves equality alone. Every run counts by default.
+
+    Returns:
+        The pairs (train item, test item, `same` or `13-gram`), and the count of numbers-only twins.
+    """
+    whole = {normalized(item.question): item for item in test}
+    grams: dict[tuple[str, ...], Item] = {}
+    masked = set()
+    for item in test:
+        grams.update(dict.fromkeys(_runs(normalized(item.question)), item))
+        masked.add(re.sub(r"\d+", "0", normalized(item.question)))
+    if common is not None:
+        counts = Counter(
+            run for item in (*train, *test) for run in set(_runs(normalized(item.question))) if run in grams
+        )
+        grams = {run: item for run, item in grams.items() if counts[run] <= common}
+    pairs: list[tuple[Item, Item, str]] = []
+    twins = 0
+    for item in train:
+        text = normalized(item.question)
+        if text in whole:
+            pairs.append((item, whole[text], "same"))
+            continue
+        shared = (grams.get(run) for run in _runs(text))
+        if (hit := next((other for other in shared if other), None)) is not None:
+            pairs.append((item, hit, f"{_NGRAM}-gram"))
+        elif re.sub(r"\d+", "0", text) in masked:
+            twins += 1
+    return pairs, twins
+
+
+def _runs(text: str) -> list[tuple[str, ...]]:
+    words = text.split()
+    return [tuple(words[i : i + _NGRAM]) for i in range(len(words) - _NGRAM + 1)]
+
+
+def refuse_overlap(train: Sequence[Item], test: Sequence[Item], common: int | None = None) -> int:
+    """Raise where a training item stands in the test set.
+
+    Args:
+        train: To learn from.
+        test: Held out.
+        common: See `overlapping`.
+
+    Returns:
+        How many training items differ from a test item in their numbers alone; worth a warning.
+
+    Raises:
+        OverlapError: With the first matches.
+    """
+    pairs, twins = overlapping(train, test, common)
+    if pairs:
+        shown = "; ".join(f"{a.id} ~ {b.id} ({why}): {a.question[:70]}" for a, b, why in pairs[:3])
+        raise OverlapError(
+            f"{len(pairs)} training questions stand in the test set: {shown}.",
+            "Take them out of one of the sets (a pipeline file does it with task.overlap: drop), or pass common=0 "
+            "(task.overlap: same) where the questions are made from one template.",
+        )
+    return twins

@@ -1,0 +1,95 @@
+"""One training: what is trained on what, for whom, and whether it has been done already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from divcon.distill._manifest import MANIFEST, Manifest, read_manifest, text_hash
+from divcon.distill.embedded import LOADING, Base
+from divcon.distill.training._rows import read_export, rows_hash
+from divcon.distill.training._settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, and what decides the adapter that comes out.
+
+    Attributes:
+        rows: Chat JSON Lines, one `prompt` and `completion` a row.
+        base: The base model.
+        output: The adapter's folder; made anew.
+        settings: See `TrainSettings`.
+        start: An adapter to go on from, of the same base; its rank stays. A new one by default.
+    """
+
+    rows: Path
+    base: Base
+    output: Path
+    settings: TrainSettings
+    start: Path | None = None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a manifest records beside what decides the adapter.
+
+    Attributes:
+        role: What the adapter will do: `decomposer` or `solver`.
+        student: The name of the student.
+        screening: Counts of the screen behind the rows; those that stand beside exported rows by default.
+        scripted_teacher: Whether the rows come from a script rather than from a model.
+    """
+
+    role: str = "decomposer"
+    student: str = ""
+    screening: dict[str, Any] | None = None
+    scripted_teacher: bool = False
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether `folder` holds a whole adapter, whatever it was trained on."""
+    return (folder / MANIFEST).is_file()
+
+
+def already_trained(training: Training) -> Manifest | None:
+    """The manifest of the adapter in a training's output, if that training would make it again.
+
+    Rows, settings, base, chat template, prompt and the adapter it started from have to be the same.
+
+    Returns:
+        None where there is no adapter, or one that was trained otherwise.
+
+    Raises:
+        ManifestError: There is an adapter, and it is damaged.
+    """
+    if not (is_trained(training.output) and training.rows.is_file()):
+        return None
+    manifest, base = read_manifest(training.output), training.base
+    try:
+        settings = TrainSettings.model_validate(manifest.settings)
+    except ValidationError:  # of a method that is no longer installed, say; what is wanted now is valid
+        return None
+    exported = read_export(training.rows)
+    # Older adapters record no prompt; their rows are the same, and that has to do.
+    prompt = exported.prompt if exported and manifest.prompt else manifest.prompt
+    start = read_manifest(training.start).served_name if training.start else None
+    same = (
+        manifest.data_hash == rows_hash(training.rows)
+        and settings.deciding() == training.settings.deciding()
+        and (manifest.base["id"], manifest.base["revision"]) == (base.id, base.revision)
+        and manifest.prompt == prompt
+        and manifest.result.get("started_from") == start
+        and manifest.chat_template_hash == _template_hash(base)
+    )
+    return manifest if same else None
+
+
+def _template_hash(base: Base) -> str:
+    with LOADING:
+        from transformers import AutoTokenizer
+
+    return text_hash(AutoTokenizer.from_pretrained(base.path).chat_template or "")

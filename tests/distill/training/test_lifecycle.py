@@ -1,0 +1,102 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.training_rows import training_rows
+
+from divcon.distill import (
+    Base,
+    Provenance,
+    Training,
+    TrainSettings,
+    is_trained,
+    prompt_hash,
+    read_manifest,
+    render_lines,
+    train_adapter,
+)
+from divcon.distill._probe import read_probe
+
+pytestmark = pytest.mark.model
+
+
+def test_training_changes_the_adapter_and_nothing_else_and_writes_a_whole_manifest(
+    tiny_base: Base, rows_file: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    before = (tiny_base.path / "model.safetensors").read_bytes()
+    seen: list[tuple[int, int, float]] = []
+    manifest = train_adapter(
+        Training(rows_file, tiny_base, tmp_path / "adapter", TrainSettings(epochs=8, batch_size=4, learning_rate=0.02)),
+        Provenance(student="sd-t", screening={"kept": 12}, scripted_teacher=True),
+        progress=lambda *step: seen.append(step),
+    )
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert all("lora_" in name for name in weights)
+    assert not any("lm_head" in name or "embed" in name for name in weights)
+    assert all(weight.abs().sum() > 0 for name, weight in weights.items() if "lora_B" in name)
+    assert (tiny_base.path / "model.safetensors").read_bytes() == before
+    assert manifest.result["last_loss"] < manifest.result["first_loss"]
+    assert manifest.result["steps"] == 24 == len(seen)
+    assert manifest.prompt_hash == prompt_hash([row["prompt"] for row in training_rows()])
+    assert (manifest.base["id"], manifest.rows, manifest.scripted_teacher) == ("tests/tiny-llama", 12, True)
+    assert read_manifest(tmp_path / "adapter") == manifest
+    assert not list(tmp_path.glob("adapter.*"))
+    for file in (tmp_path / "adapter").iterdir():  # no path of this machine in it
+        assert str(tiny_base.path).encode() not in file.read_bytes()
+
+
+def test_precision_is_recorded_and_used_and_an_old_manifest_is_bfloat16(
+    tiny_base: Base, rows_file: Path, tmp_path: Path
+) -> None:
+    made = {
+        chosen: train_adapter(
+            Training(rows_file, tiny_base, tmp_path / chosen, TrainSettings(epochs=1, batch_size=6, precision=chosen))
+        )
+        for chosen in ("float32", "bfloat16")
+    }
+    assert {chosen: manifest.precision for chosen, manifest in made.items()} == {chosen: chosen for chosen in made}
+    assert made["float32"].content_hash != made["bfloat16"].content_hash
+    probes = [read_probe(tmp_path / chosen) for chosen in made]
+    assert probes[0].base_logprob != probes[1].base_logprob
+    assert probes[0].base_logprob == pytest.approx(probes[1].base_logprob, abs=0.5)
+    file = tmp_path / "float32" / "manifest.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "precision"}))
+    assert read_manifest(tmp_path / "float32").precision == "bfloat16"
+    assert TrainSettings().deciding() == TrainSettings().model_dump(exclude={"precision"})
+    assert TrainSettings(precision="float32").deciding()["precision"] == "float32"
+
+
+def test_a_stopped_training_goes_on_from_its_checkpoint(tiny_base: Base, rows_file: Path, tmp_path: Path) -> None:
+    training = Training(rows_file, tiny_base, tmp_path / "adapter", TrainSettings(epochs=8, batch_size=4, save_every=5))
+
+    class Stop(Exception):
+        pass
+
+    def stop(done: int, total: int, loss: float) -> None:
+        if done == 12:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_adapter(training, progress=stop)
+    assert not is_trained(tmp_path / "adapter")
+    seen: list[int] = []
+    manifest = train_adapter(training, progress=lambda done, *_: seen.append(done))
+    assert manifest.result["resumed_from"] == "checkpoint-10"
+    assert seen == list(range(11, 25))
+
+
+def test_checkpoints_of_other_rows_are_not_gone_on_from(tiny_base: Base, rows_file: Path, tmp_path: Path) -> None:
+    training = Training(rows_file, tiny_base, tmp_path / "a", TrainSettings(epochs=8, batch_size=4, save_every=5))
+
+    def stop(done: int, total: int, loss: float) -> None:
+        if done == 6:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train_adapter(training, progress=stop)
+    rows_file.write_text(render_lines(training_rows(8)), encoding="utf-8")
+    manifest = train_adapter(replace(training, settings=TrainSettings(epochs=2, batch_size=4, save_every=5)))
+    assert manifest.result["resumed_from"] is None
