@@ -67,7 +67,7 @@ def run(file: Path, folder: Path) -> dict[str, Any]:
     made = ExperimentRun(load_experiment(file), folder)
     for task in made.experiment.experiment.tasks:
         for seed in made.experiment.experiment.seeds:
-            loaded = made.run_of(task, seed, ["direct"]).task
+            loaded = made.runs.of(task, seed, ["direct"]).task
             GOLD.update({item.question: item.answer for item in (*loaded.train, *loaded.test)})
     try:
         return made.run()

@@ -182,7 +182,7 @@ def test_compiled_demos_go_to_the_teacher_and_not_into_training_rows(
         assert len(teacher_calls[-1]["messages"]) == 2 + 2 * 2
         row = json.loads(next(iter(run.export().values())).file.read_text().splitlines()[0])
         assert [message["role"] for message in row["prompt"]] == ["system", "user"]
-        assert run.program(run.solver).solve.demos == []
+        assert run.programs.asking_solver().solve.demos == []
 
 
 def test_killed_three_times_at_random_the_exports_are_the_same_and_nothing_stored_is_asked_twice(

@@ -45,7 +45,7 @@ DIVCON = Path(sys.executable).with_name("divcon")
 
 
 def prompts(planner: Run, student: Path, number: int) -> list[list[dict[str, str]]]:
-    decompose = planner._student_program(student).decompose
+    decompose = planner.programs.planned_by_student(student).decompose
     return [decompose.prompt(question=item.question, context=item.context) for item in planner.task.test[:number]]
 
 
@@ -111,7 +111,7 @@ def test_both_clients_of_dspy_reach_it(planner: Run, student: Path, merged: VLLM
             f"hosted_vllm/{name}", engine=engine, api_base=server.api_base, api_key="none", cache=False,
             temperature=0.0, max_tokens=96,
         )  # fmt: skip
-        program = planner._student_program(student)
+        program = planner.programs.planned_by_student(student)
         program.decompose.lm = lm
         item = planner.task.test[0]
         split = program.decompose(question=item.question, context=item.context)
