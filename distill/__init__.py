@@ -22,14 +22,14 @@ from divcon.distill._metric import DecompositionMetric
 from divcon.distill._overlap import error_behind, overlapped
 from divcon.distill._provider import EmbeddedEngine, EmbeddedProvider, LoRAJob, PromptDrift, embedded_lm
 from divcon.distill._screen import Screened, screen, well_formed
-from divcon.distill._serve import EmbeddedModel, shared_model
 from divcon.distill._store import RunStore, StoreError, Trace, fingerprint, render_lines, write_whole
 from divcon.distill._targets import SOLVER_STUDENTS, SolvedTraces, export_targets, solve_traces
 from divcon.distill._teacher import SCRIPTED_MODEL, ScriptedTeacher, ScriptedTeacherError
 from divcon.distill._teleprompter import DistillationError, DistillDecomposer
 from divcon.distill._traffic import Traffic, watching
 from divcon.distill._train import TrainingError, TrainingStopped, TrainSettings, is_trained, train_adapter
-from divcon.distill.embedded import Base, EmbeddedBaseMissing, embedded_base, local_base
+from divcon.distill.serving.embedded import Base, EmbeddedBaseMissing, embedded_base, local_base
+from divcon.distill.serving.embedded._model import EmbeddedModel, shared_model
 
 __all__ = [
     "SCRIPTED_MODEL",

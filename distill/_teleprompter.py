@@ -32,10 +32,10 @@ from divcon.distill._http import LMBackend
 from divcon.distill._manifest import prompt_parts, read_manifest
 from divcon.distill._overlap import overlapped
 from divcon.distill._provider import EmbeddedEngine, embedded_lm
-from divcon.distill._serve import shared_model
 from divcon.distill._store import RunStore, fingerprint
 from divcon.distill._train import TrainSettings, is_trained, train_adapter
-from divcon.distill.embedded import local_base
+from divcon.distill.serving.embedded import local_base
+from divcon.distill.serving.embedded._model import shared_model
 from divcon.programs import ChatAdapter, CompactAdapter, ReplyCutOff, RolePredict
 from divcon.programs._divide import why_refused
 from divcon.signatures import DivconError, Subquestions

@@ -36,7 +36,7 @@ from divcon.distill._manifest import (
     text_hash,
 )
 from divcon.distill._probe import PROBE_CANDIDATES, choose_probe
-from divcon.distill.embedded import LOADING, Base, WantedPrecision, precision
+from divcon.distill.serving.embedded import LOADING, Base, WantedPrecision, precision
 from divcon.signatures import DivconError
 
 IGNORED = -100  # the label that cross-entropy skips

@@ -20,8 +20,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from divcon.benchmarks.tasks import FAMILIES
 from divcon.distill import SOLVER_STUDENTS, TrainSettings
-from divcon.distill.embedded import WantedPrecision
-from divcon.distill.vllm import AdapterMode, ServerSettings
+from divcon.distill.serving.embedded import WantedPrecision
+from divcon.distill.serving.server import AdapterMode
+from divcon.distill.serving.vllm import ServerSettings
 from divcon.programs import Solving
 from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS, DivconError
 

@@ -18,8 +18,9 @@ from packaging.version import Version
 
 from divcon._config import Endpoint, Pipeline
 from divcon.distill import ManifestError, is_trained, local_base, optimizer_name, read_manifest
-from divcon.distill.embedded import cache_folder, precision
-from divcon.distill.vllm import ServerClient, ServerSettings, find_installation, read_adapter
+from divcon.distill.serving.embedded import cache_folder, precision
+from divcon.distill.serving.server import ServerClient, read_adapter
+from divcon.distill.serving.vllm import ServerSettings, find_installation
 from divcon.signatures import DivconError
 
 Level = Literal["ok", "warning", "failure"]

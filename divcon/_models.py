@@ -25,8 +25,8 @@ from divcon.distill import (
     role_lm,
     shared_model,
 )
-from divcon.distill.embedded import Precision, WantedPrecision, embedded_base, solver_adapter, solver_wording
-from divcon.distill.vllm import VLLMModel
+from divcon.distill.serving.embedded import Precision, WantedPrecision, embedded_base, solver_adapter, solver_wording
+from divcon.distill.serving.vllm import VLLMModel
 from divcon.programs import ChatAdapter, CompactAdapter, Item, Wording
 from divcon.signatures import list_pattern
 

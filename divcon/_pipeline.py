@@ -59,7 +59,7 @@ from divcon.distill import (
     well_formed,
     write_whole,
 )
-from divcon.distill.embedded import EmbeddedBaseMissing, is_converted
+from divcon.distill.serving.embedded import EmbeddedBaseMissing, is_converted
 from divcon.programs import (
     LEARNT,
     ChainOfThought,

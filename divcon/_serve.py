@@ -10,7 +10,8 @@ from typing import Any, cast, get_args
 from pydantic import ValidationError
 
 from divcon._pipeline import Run
-from divcon.distill.vllm import AdapterMode, ServerSettings, VLLMModel
+from divcon.distill.serving.server import AdapterMode
+from divcon.distill.serving.vllm import ServerSettings, VLLMModel
 from divcon.signatures import DivconError, refusal
 
 

@@ -17,7 +17,7 @@ from statistics import mean
 from divcon.benchmarks import Arm, accuracy_interval, evaluate_arm
 from divcon.benchmarks.tasks import FAMILIES, offline_items
 from divcon.distill import EmbeddedModel, RunStore, ScriptedTeacher, StoredEngine, embedded_base, read_manifest, role_lm
-from divcon.distill.embedded import solver_adapter, solver_wording
+from divcon.distill.serving.embedded import solver_adapter, solver_wording
 from divcon.programs import ChainOfThought, Direct, DivideAndConquer
 
 

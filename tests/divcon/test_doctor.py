@@ -13,7 +13,7 @@ from support.openai_server import OpenAIServer, user_text
 from divcon import load_pipeline
 from divcon._doctor import Finding, diagnose
 from divcon._pipeline import Silent, announce_conversion
-from divcon.distill.vllm import PYTHON_VARIABLE
+from divcon.distill.serving.vllm import PYTHON_VARIABLE
 
 DIVCON = Path(sys.executable).with_name("divcon")
 
@@ -108,7 +108,7 @@ def test_an_endpoint_is_asked_for_its_names(
 
 
 def test_a_changed_adapter_is_named(tmp_path: Path) -> None:
-    from divcon.distill.embedded import solver_adapter
+    from divcon.distill.serving.embedded import solver_adapter
 
     file = pipeline(tmp_path, "{model: scripted/references}", "{model: embedded/solver}")
     for name in ("good", "bad"):

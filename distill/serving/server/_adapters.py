@@ -9,8 +9,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from divcon.distill._manifest import Manifest, manifest_for
-from divcon.distill.embedded import LOADING, Base, cache_folder, whole_folder
-from divcon.distill.vllm._process import ServerError
+from divcon.distill.serving.embedded import LOADING, Base, cache_folder, whole_folder
+from divcon.distill.serving.server._process import ServerError
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
 

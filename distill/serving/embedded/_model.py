@@ -29,7 +29,15 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from dspy.utils.exceptions import ContextWindowExceededError, LMInvalidRequestError
 
 from divcon.distill._manifest import MANIFEST, Manifest, ManifestError, manifest_for, read_manifest
-from divcon.distill.embedded import LOADING, Base, Precision, WantedPrecision, cache_folder, precision, steady_threads
+from divcon.distill.serving.embedded import (
+    LOADING,
+    Base,
+    Precision,
+    WantedPrecision,
+    cache_folder,
+    precision,
+    steady_threads,
+)
 from divcon.signatures import DivconError
 
 _BUCKET = 64  # prompt lengths are padded to multiples of this many tokens
@@ -67,7 +75,7 @@ class EmbeddedModel:
         base: The base model.
         batch_size: The most rows that are decoded together.
         max_tokens: The limit of a reply where the request gives none.
-        precision: What it computes in; see `divcon.distill.embedded.precision`.
+        precision: What it computes in; see `divcon.distill.serving.embedded.precision`.
     """
 
     def __init__(

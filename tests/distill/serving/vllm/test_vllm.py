@@ -25,18 +25,11 @@ from support.processes import heed_ctrl_c
 from divcon import Run
 from divcon.distill import content_hash, read_manifest
 from divcon.distill._probe import read_probe
-from divcon.distill.embedded import solver_adapter
-from divcon.distill.vllm import (
-    ProbeError,
-    ServerClient,
-    ServerDied,
-    ServerError,
-    ServerSettings,
-    VLLMModel,
-    probe,
-)
-from divcon.distill.vllm._client import require_apart
-from divcon.distill.vllm._provider import VLLMProvider, vllm_lm
+from divcon.distill._vllm_provider import VLLMProvider, vllm_lm
+from divcon.distill.serving.embedded import solver_adapter
+from divcon.distill.serving.server import ProbeError, ServerClient, ServerDied, ServerError, probe
+from divcon.distill.serving.server._client import require_apart
+from divcon.distill.serving.vllm import ServerSettings, VLLMModel
 from divcon.programs import LEARNT, DivideAndConquer
 from divcon.signatures import Subquestions, list_pattern
 

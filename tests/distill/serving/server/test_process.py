@@ -15,10 +15,10 @@ import psutil
 import pytest
 from support.processes import heed_ctrl_c
 
-from divcon.distill.vllm import ServerDied, ServerError
-from divcon.distill.vllm._process import ServerProcess, free_port
+from divcon.distill.serving.server import ServerDied, ServerError
+from divcon.distill.serving.server._process import ServerProcess, free_port
 
-SCRIPT = Path(__file__).parents[2] / "support" / "child_server.py"
+SCRIPT = Path(__file__).parents[3] / "support" / "child_server.py"
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_stop_leaves_no_process(start: Callable, mark: str, words: tuple[str, ..
 PARENT = """
     import sys, time
     from pathlib import Path
-    from divcon.distill.vllm._process import ServerProcess, free_port
+    from divcon.distill.serving.server._process import ServerProcess, free_port
     port = free_port()
     process = ServerProcess([sys.executable, {script!r}, str(port), {mark!r}, "child"], {{}}, Path("log"), "it", 1.0)
     process.wait_until_ready(f"http://127.0.0.1:{{port}}/health", 30)

@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 
 from divcon.distill._pace import forget_pace
-from divcon.distill.embedded import Precision
-from divcon.distill.vllm._adapters import Adapter
-from divcon.distill.vllm._client import ServerClient, client_of, is_loopback
-from divcon.distill.vllm._process import HOST, ServerDied, ServerError, ServerProcess, free_port
-from divcon.distill.vllm._settings import Installation, ServerSettings
+from divcon.distill.serving.embedded import Precision
+from divcon.distill.serving.server._adapters import Adapter
+from divcon.distill.serving.server._client import ServerClient, client_of, is_loopback
+from divcon.distill.serving.server._process import HOST, ServerDied, ServerError, ServerProcess, free_port
+from divcon.distill.serving.server._settings import Installation, ServerSettings
 
 Told = Callable[[str], None]
 _PORTS = 3  # attempts to get a port

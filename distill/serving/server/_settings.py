@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from divcon.distill.vllm._process import ServerError
+from divcon.distill.serving.server._process import ServerError
 
 PYTHON_VARIABLE = "DIVCON_VLLM_PYTHON"
 AdapterMode = Literal["auto", "lora", "merged"]

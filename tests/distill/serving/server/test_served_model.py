@@ -13,11 +13,12 @@ import pytest
 
 from divcon.distill import Base
 from divcon.distill._pace import pace_of
-from divcon.distill.vllm import Installation, ServerDied, ServerError, ServerSettings, VLLMModel
-from divcon.distill.vllm._client import is_loopback
-from divcon.distill.vllm._process import free_port
+from divcon.distill.serving.server import ServerDied, ServerError
+from divcon.distill.serving.server._client import is_loopback
+from divcon.distill.serving.server._process import free_port
+from divcon.distill.serving.vllm import Installation, ServerSettings, VLLMModel
 
-STAND_IN = Path(__file__).parents[2] / "support" / "vllm_stand_in.py"
+STAND_IN = Path(__file__).parents[3] / "support" / "vllm_stand_in.py"
 
 
 def request(text: str) -> dspy.lm15.Request:

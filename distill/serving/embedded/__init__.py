@@ -1,6 +1,6 @@
 """The embedded default: a small base that needs no GPU, no key and no hub, and the solver adapter shipped for it."""
 
-from divcon.distill.embedded._base import (
+from divcon.distill.serving.embedded._base import (
     EMBEDDED_BASE_ID,
     Base,
     EmbeddedBaseMissing,
@@ -11,10 +11,10 @@ from divcon.distill.embedded._base import (
     solver_adapter,
     solver_wording,
 )
-from divcon.distill.embedded._precision import Precision, WantedPrecision, cpu_has_bfloat16, precision
-from divcon.distill.embedded._steady import steady_threads
-from divcon.distill.embedded._waiting import inherited, wait_briefly
-from divcon.distill.embedded._weights import LOADING, GGUFError, convert_gguf, whole_folder
+from divcon.distill.serving.embedded._precision import Precision, WantedPrecision, cpu_has_bfloat16, precision
+from divcon.distill.serving.embedded._steady import steady_threads
+from divcon.distill.serving.embedded._waiting import inherited, wait_briefly
+from divcon.distill.serving.embedded._weights import LOADING, GGUFError, convert_gguf, whole_folder
 
 # Here, because whatever of this package imports torch imports this first.
 wait_briefly()

@@ -27,12 +27,12 @@ from dspy.utils.exceptions import LMError, LMServerError, LMTransportError
 from divcon.distill._http import LMBackend
 from divcon.distill._manifest import ManifestError
 from divcon.distill._probe import read_probe
-from divcon.distill.embedded import Base, Precision, WantedPrecision, cpu_has_bfloat16
-from divcon.distill.vllm._adapters import Adapter, merged_copy, read_adapter
-from divcon.distill.vllm._client import probe, require_apart
-from divcon.distill.vllm._process import ServerError
-from divcon.distill.vllm._server import AttachedServer, Server, StartedServer
-from divcon.distill.vllm._settings import AdapterMode, Installation, ServerSettings, find_installation
+from divcon.distill.serving.embedded import Base, Precision, WantedPrecision, cpu_has_bfloat16
+from divcon.distill.serving.server._adapters import Adapter, merged_copy, read_adapter
+from divcon.distill.serving.server._client import probe, require_apart
+from divcon.distill.serving.server._process import ServerError
+from divcon.distill.serving.server._servers import AttachedServer, Server, StartedServer
+from divcon.distill.serving.server._settings import AdapterMode, Installation, ServerSettings, find_installation
 from divcon.signatures import DivconError
 
 _DYING = 30.0  # seconds a dying server may take until its process is gone

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-from divcon.distill.embedded import inherited
+from divcon.distill.serving.embedded import inherited
 from divcon.signatures import FatalError
 
 HOST = "127.0.0.1"  # nothing here listens anywhere else

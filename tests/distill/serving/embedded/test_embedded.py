@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from divcon.distill import Base, embedded_base, local_base, read_manifest
-from divcon.distill.embedded import EmbeddedBaseMissing, cpu_has_bfloat16, precision, solver_adapter
+from divcon.distill.serving.embedded import EmbeddedBaseMissing, cpu_has_bfloat16, precision, solver_adapter
 from divcon.signatures import DivconError
 
 
@@ -32,7 +32,7 @@ def test_a_shipped_solver_fits_the_base_and_has_a_manifest(base: Base, name: str
 @pytest.mark.model
 def test_the_base_is_converted_in_silence(tmp_path: Path) -> None:
     code = """
-from divcon.distill.embedded import embedded_base, is_converted
+from divcon.distill.serving.embedded import embedded_base, is_converted
 print(is_converted(), embedded_base().path.name[:7], is_converted())
 """
     noisy = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}

@@ -14,7 +14,7 @@ import httpx
 import openai
 
 from divcon.distill._probe import ProbeRow
-from divcon.distill.vllm._process import ServerError
+from divcon.distill.serving.server._process import ServerError
 
 _BESIDE = 64  # tokens that an adapter writes while the base is asked beside it
 _SCORED = 8  # tokens of a reply that a probe asks for, each in a request

@@ -9,17 +9,9 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from divcon.distill import Base, ManifestError, TrainSettings, content_hash, train_adapter
-from divcon.distill.vllm import (
-    PYTHON_VARIABLE,
-    Installation,
-    ServerError,
-    ServerSettings,
-    VLLMModel,
-    find_installation,
-    merged_copy,
-    read_adapter,
-)
-from divcon.distill.vllm._provider import VLLMProvider
+from divcon.distill._vllm_provider import VLLMProvider
+from divcon.distill.serving.server import ServerError, merged_copy, read_adapter
+from divcon.distill.serving.vllm import PYTHON_VARIABLE, Installation, ServerSettings, VLLMModel, find_installation
 
 
 def test_arguments_are_passed_on_as_vllm_takes_them() -> None:

@@ -12,14 +12,14 @@ from pydantic import ValidationError
 
 from divcon.distill._manifest import ManifestError
 from divcon.distill._provider import LoRAProvider
-from divcon.distill._serve import find_finetuned
 from divcon.distill._store import fingerprint
 from divcon.distill._train import TrainSettings
-from divcon.distill.embedded import Base, local_base
-from divcon.distill.vllm._adapters import RANKS, read_adapter
-from divcon.distill.vllm._model import VLLMModel
-from divcon.distill.vllm._process import ServerError
-from divcon.distill.vllm._settings import AdapterMode, ServerSettings
+from divcon.distill.serving.embedded import Base, local_base
+from divcon.distill.serving.embedded._model import find_finetuned
+from divcon.distill.serving.server._adapters import RANKS, read_adapter
+from divcon.distill.serving.server._model import VLLMModel
+from divcon.distill.serving.server._process import ServerError
+from divcon.distill.serving.server._settings import AdapterMode, ServerSettings
 from divcon.signatures import refusal
 
 _PREFIX = "hosted_vllm/"

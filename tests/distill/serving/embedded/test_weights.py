@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from divcon.distill import Base
-from divcon.distill.embedded import GGUFError, convert_gguf
+from divcon.distill.serving.embedded import GGUFError, convert_gguf
 
 
 def test_what_is_no_gguf_file_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:

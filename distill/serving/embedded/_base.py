@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from divcon.distill.embedded._weights import convert_gguf
+from divcon.distill.serving.embedded._weights import convert_gguf
 from divcon.programs import Wording
 from divcon.signatures import DivconError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from divcon import Run, load_pipeline
-from divcon.distill.vllm import PYTHON_VARIABLE, ServerSettings, VLLMModel
+from divcon.distill.serving.vllm import PYTHON_VARIABLE, ServerSettings, VLLMModel
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def vllm_python() -> Path:
 @pytest.fixture(scope="session")
 def planner(vllm_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The demo's line up to its SD-T student, on half of the questions: two minutes of training on two cores."""
-    file = Path(__file__).parents[3] / "examples" / "demo.yaml"
+    file = Path(__file__).parents[4] / "examples" / "demo.yaml"
     halved = ["task.train=120", "task.test=100", "screen.rule=none", "compile.optimizer=none"]
     run = Run(load_pipeline(file, halved), tmp_path_factory.mktemp("run") / "demo")
     run.check()

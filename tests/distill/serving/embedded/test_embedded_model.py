@@ -22,8 +22,8 @@ from divcon.distill import (
     role_lm,
     train_adapter,
 )
-from divcon.distill._serve import _choose, _grouped_attention
-from divcon.distill.embedded import WantedPrecision, solver_adapter
+from divcon.distill.serving.embedded import WantedPrecision, solver_adapter
+from divcon.distill.serving.embedded._model import _choose, _grouped_attention
 from divcon.programs import RolePredict
 from divcon.signatures import Answer, Decompose, Subquestions
 
@@ -104,7 +104,7 @@ def test_a_reply_depends_on_its_own_request_alone_whatever_the_company(
 
     import torch
 
-    monkeypatch.setattr("divcon.distill._serve._choose", watched)
+    monkeypatch.setattr("divcon.distill.serving.embedded._model._choose", watched)
     together = answered(model, requests)
     shuffled = random.Random(0)
     for count in (64, 1, 2, 7, 9, 13, 27, 50):
@@ -125,7 +125,7 @@ def test_rows_that_no_number_of_threads_keeps_apart_are_computed_alone(
         mixed, weights = _grouped_attention(module, query, key, value, attention_mask, scaling, **kwargs)
         return mixed + len(query), weights
 
-    monkeypatch.setattr("divcon.distill._serve._grouped_attention", of_the_batch)
+    monkeypatch.setattr("divcon.distill.serving.embedded._model._grouped_attention", of_the_batch)
     engine = EmbeddedModel(tiny_base)
     requests = [request(f"What is {n}?", max_tokens=5) for n in range(9)]
     together = answered(engine, requests)
@@ -208,7 +208,7 @@ def test_an_adapter_of_another_base_is_refused(adapter: Path, base: Base) -> Non
 def test_an_idle_engine_holds_no_thread_and_the_next_request_starts_one(
     tiny_base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("divcon.distill._serve._IDLE", 0.2)
+    monkeypatch.setattr("divcon.distill.serving.embedded._model._IDLE", 0.2)
     engine = EmbeddedModel(tiny_base, max_tokens=4)
 
     def ask() -> str:
@@ -223,8 +223,8 @@ def test_an_idle_engine_holds_no_thread_and_the_next_request_starts_one(
 
 
 def test_requests_that_arrive_as_the_thread_ends_are_answered(tiny_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("divcon.distill._serve._IDLE", 0.0)
-    monkeypatch.setattr("divcon.distill._serve._GATHER", 0.0)
+    monkeypatch.setattr("divcon.distill.serving.embedded._model._IDLE", 0.0)
+    monkeypatch.setattr("divcon.distill.serving.embedded._model._GATHER", 0.0)
     engine = EmbeddedModel(tiny_base, max_tokens=2)
 
     def ask(number: int) -> str:

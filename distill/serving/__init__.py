@@ -1,0 +1,1 @@
+"""Serving: the engines that answer for a base and its trained adapters."""
