@@ -11,7 +11,7 @@ from dspy.utils.exceptions import LMAuthError, LMBillingError, LMConfigurationEr
 
 from divcon.distill._http import SlowServerError, asks_for_too_long
 from divcon.distill._store import StoreError
-from divcon.distill.serving.server._process import ServerError
+from divcon.distill.serving.server import ServerError
 from divcon.signatures import DivconError
 
 T = TypeVar("T")

@@ -27,8 +27,9 @@ from divcon.distill._engine import RolloutNote, next_rollout
 from divcon.distill._manifest import ManifestError, prompt_hash, read_manifest
 from divcon.distill._store import fingerprint, render_lines, write_whole
 from divcon.distill._train import TrainingError, TrainingStopped, TrainSettings, is_trained, train_adapter
+from divcon.distill.serving._finetuned import finetuned_folder
 from divcon.distill.serving.embedded import local_base
-from divcon.distill.serving.embedded._model import EmbeddedModel, finetuned_folder, shared_model
+from divcon.distill.serving.embedded._model import EmbeddedModel, shared_model
 from divcon.signatures import refusal
 
 _PREFIX = "embedded/"

@@ -14,15 +14,15 @@ from divcon.distill._manifest import ManifestError
 from divcon.distill._provider import LoRAProvider
 from divcon.distill._store import fingerprint
 from divcon.distill._train import TrainSettings
+from divcon.distill.serving import AdapterMode
+from divcon.distill.serving._finetuned import find_finetuned
 from divcon.distill.serving.embedded import Base, local_base
-from divcon.distill.serving.embedded._model import find_finetuned
-from divcon.distill.serving.server._adapters import RANKS, read_adapter
-from divcon.distill.serving.server._model import VLLMModel
-from divcon.distill.serving.server._process import ServerError
-from divcon.distill.serving.server._settings import AdapterMode, ServerSettings
+from divcon.distill.serving.server import ServerError, read_adapter
+from divcon.distill.serving.vllm import VLLM, ServerSettings, VLLMModel
 from divcon.signatures import refusal
 
-_PREFIX = "hosted_vllm/"
+_VLLM = VLLM()
+_PREFIX = f"{_VLLM.provider}/"
 
 
 class VLLMProvider(LoRAProvider):
@@ -60,7 +60,7 @@ class VLLMProvider(LoRAProvider):
         Raises:
             ServerError: The rank is over what vLLM takes, or over what the server is told to take.
         """
-        allowed = int(self.settings.arguments.get("max-lora-rank", RANKS[-1]))
+        allowed = int(self.settings.arguments.get(_VLLM.rank_argument, _VLLM.ranks[-1]))
         if settings.rank > allowed and self.adapter == "lora":
             raise ServerError(
                 f"train_kwargs: rank {settings.rank} is over {allowed}, which is all the server will take.",
@@ -73,7 +73,7 @@ class VLLMProvider(LoRAProvider):
         Raises:
             ManifestError: It isn't an adapter of this base.
         """
-        name = read_adapter(adapter, self._base).name
+        name = read_adapter(adapter, self._base, _VLLM).name
         self.known[name] = adapter
         return f"{_PREFIX}{name}"
 

@@ -13,16 +13,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from divcon.benchmarks.tasks import FAMILIES
 from divcon.distill import SOLVER_STUDENTS, TrainSettings
+from divcon.distill._table import UnknownName
+from divcon.distill.serving import ENGINES, AdapterMode, AnyServerSettings
 from divcon.distill.serving.embedded import WantedPrecision
-from divcon.distill.serving.server import AdapterMode
-from divcon.distill.serving.vllm import ServerSettings
 from divcon.programs import Solving
 from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS, DivconError
 
@@ -140,27 +149,47 @@ class Student(_Strict):
 
     Attributes:
         base: `embedded`, a folder, or a hub name.
-        serve: Where it runs; `embedded` is in this process, `vllm` a server on loopback or a running one.
-        adapter: How vLLM serves a trained adapter: `lora` (unmerged), `merged` into a copy of the base, or `auto`.
-        server: The vLLM server.
-        guided: Have vLLM write nothing but a numbered list of questions. For a small untuned model.
+        serve: What it runs on, by its name in the table of serving engines: `embedded` is in this process, `vllm` a
+            server on loopback or a running one.
+        adapter: How a server serves a trained adapter: `lora` (unmerged), `merged` into a copy of the base, or `auto`.
+        server: The server.
+        guided: Have the server write nothing but a numbered list of questions. For a small untuned model.
         price: What serving it costs, per million tokens; free by default where it runs in this process.
     """
 
     base: str = "embedded"
-    serve: Literal["embedded", "vllm"] = "embedded"
+    serve: str = "embedded"
     adapter: AdapterMode = "auto"
-    server: ServerSettings | None = None
+    server: AnyServerSettings | None = None
     guided: bool = False
     temperature: float = Field(0.0, ge=0)
     max_tokens: int = Field(128, ge=1)
     price: Price | None = None
 
+    @field_validator("serve")
+    @classmethod
+    def _known_engine(cls, serve: str) -> str:
+        try:
+            ENGINES[serve]
+        except UnknownName as error:
+            raise ValueError(str(error)) from error
+        return serve
+
+    @field_validator("server", mode="before")
+    @classmethod
+    def _settings_of_the_engine(cls, server: Any, known: ValidationInfo) -> Any:
+        if server is None or "serve" not in known.data:
+            return server
+        given = server.model_dump(exclude_unset=True) if isinstance(server, BaseModel) else server
+        return ENGINES[known.data["serve"]].settings.model_validate(given)
+
     @model_validator(mode="after")
-    def _vllm_only(self) -> Student:
+    def _taken_by_the_engine(self) -> Student:
+        engine = ENGINES[self.serve]
         for key, given in (("server", self.server), ("adapter", self.adapter != "auto"), ("guided", self.guided)):
-            if given and self.serve != "vllm":
-                raise ValueError(f"{key} is for 'serve: vllm', and this student is served in this process")
+            if given and key not in engine.takes:
+                others = " or ".join(name for name, other in ENGINES.items() if key in other.takes)
+                raise ValueError(f"{key} is for 'serve: {others}', and this student is served {engine.where}")
         return self
 
 
@@ -733,7 +762,8 @@ def _explained(file: Path, tree: Any, given: set[str], error: ValidationError, k
         return ConfigError(f"{where}: the key '{key}' is missing.{others}", "Add it; see examples/.")
     message = first["msg"].removeprefix("Value error, ")
     shown = key or "the pipeline"
-    return ConfigError(f"{where}: {shown}: {message}.{others}", "Correct the value.")
+    stop = "" if message.endswith((".", "?")) else "."
+    return ConfigError(f"{where}: {shown}: {message}{stop}{others}", "Correct the value.")
 
 
 def _model_at(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:

@@ -17,7 +17,7 @@ import dspy
 from dspy.utils.exceptions import LMError
 
 from divcon._config import SINGLE, SOLVING, STUDENTS, TRAINED, Endpoint, Pipeline, configuration_of
-from divcon._doctor import Finding, diagnose
+from divcon._doctor import diagnose
 from divcon._models import Models, adapter_of, identity_of, sampling_temperature, wording_of
 from divcon._watch import Progress, Reporter, Silent, by_arm, by_loss, watched
 from divcon.benchmarks import (
@@ -59,6 +59,7 @@ from divcon.distill import (
     well_formed,
     write_whole,
 )
+from divcon.distill.serving import Finding
 from divcon.distill.serving.embedded import EmbeddedBaseMissing, is_converted
 from divcon.programs import (
     LEARNT,
@@ -185,8 +186,9 @@ class Run:
 
     @cached_property
     def models(self) -> Models:
+        log = self.folder / f"{self.pipeline.roles.decomposer.serve}.log"
         return Models(
-            self.pipeline, self.store, lambda: [*self.task.train, *self.task.test], self.folder / "vllm.log",
+            self.pipeline, self.store, lambda: [*self.task.train, *self.task.test], log,
             lambda text: self.reporter.finished("serve", text),
         )  # fmt: skip
 
@@ -569,7 +571,7 @@ class Run:
         label = LABELS[base] + (f", solved {_WAYS[way]}" if way else "") + (f", {origin}" if origin else "")
         if base in _ASKED_OF_TEACHER and self.pipeline.roles.teacher.scripted:
             label += " (scripted)"
-        served = _is_served(name) and self.pipeline.roles.decomposer.serve == "vllm"
+        served = _is_served(name) and self.models.student_model.warms_up
         local = ("solver" if base in SOLVING else "decomposer",) if _is_served(name) else ()
         grading = self._grading
         return Arm(

@@ -11,8 +11,9 @@ import pytest
 from support.openai_server import OpenAIServer, user_text
 
 from divcon import load_pipeline
-from divcon._doctor import Finding, diagnose
+from divcon._doctor import diagnose
 from divcon._pipeline import Silent, announce_conversion
+from divcon.distill.serving import Finding
 from divcon.distill.serving.vllm import PYTHON_VARIABLE
 
 DIVCON = Path(sys.executable).with_name("divcon")

@@ -11,7 +11,13 @@ from divcon.distill.serving.embedded._base import (
     solver_adapter,
     solver_wording,
 )
-from divcon.distill.serving.embedded._precision import Precision, WantedPrecision, cpu_has_bfloat16, precision
+from divcon.distill.serving.embedded._precision import (
+    Precision,
+    WantedPrecision,
+    cpu_has_bfloat16,
+    named_precision,
+    precision,
+)
 from divcon.distill.serving.embedded._steady import steady_threads
 from divcon.distill.serving.embedded._waiting import inherited, wait_briefly
 from divcon.distill.serving.embedded._weights import LOADING, GGUFError, convert_gguf, whole_folder
@@ -34,6 +40,7 @@ __all__ = [
     "inherited",
     "is_converted",
     "local_base",
+    "named_precision",
     "precision",
     "solver_adapter",
     "solver_wording",

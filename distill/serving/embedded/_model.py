@@ -1,4 +1,4 @@
-"""Serve: the embedded engine, one base and its adapters in this process, behind `dspy.LM`.
+"""The embedded engine: one base and its adapters in this process, behind `dspy.LM`.
 
 Concurrent calls are batched. A reply depends on its own request alone, so a run that was killed and goes on in other
 batches gives the same bytes: requests of one batch share a length bucket, a batch always has a multiple of `_ROWS`
@@ -9,7 +9,6 @@ That, and letting finished rows leave the batch, is why `generate()` of transfor
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import functools
 import hashlib
@@ -19,51 +18,34 @@ import queue
 import random
 import threading
 from collections import defaultdict
-from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from dspy.utils.exceptions import ContextWindowExceededError, LMInvalidRequestError
 
-from divcon.distill._manifest import MANIFEST, Manifest, ManifestError, manifest_for, read_manifest
+from divcon.distill._manifest import Manifest, ManifestError, manifest_for, read_manifest
+from divcon.distill.serving._finetuned import find_finetuned
 from divcon.distill.serving.embedded import (
     LOADING,
     Base,
     Precision,
     WantedPrecision,
-    cache_folder,
+    named_precision,
     precision,
     steady_threads,
 )
+from divcon.distill.serving.embedded._decoding import BUCKET, Job, decode, grouped_attention
 from divcon.signatures import DivconError
 
-_BUCKET = 64  # prompt lengths are padded to multiples of this many tokens
 # A batch has a multiple of so many rows, filled up with copies, and so many are read at once: more of them fall out of
 # a CPU's caches, at half the tokens a second.
 _ROWS = 8
+_MAX_TOKENS = 256  # of a reply where the request gives no limit
 _ATTENTION = "divcon_grouped"
 _IDLE = 2.0  # seconds without work after which the worker thread ends, and its OpenMP threads with it
 _GATHER = 0.02  # seconds without a new arrival after which a batch that isn't full starts
-
-
-@dataclass
-class _Job:
-    ids: list[int]
-    adapter: str
-    max_tokens: int
-    temperature: float
-    top_p: float
-    stop: tuple[str, ...]
-    rng: random.Random
-    done: Future[tuple[list[int], str]] = field(default_factory=Future)
-    written: list[int] = field(default_factory=list)
-
-    @property
-    def bucket(self) -> int:
-        return -(-len(self.ids) // _BUCKET) * _BUCKET
 
 
 class EmbeddedModel:
@@ -74,24 +56,22 @@ class EmbeddedModel:
     Args:
         base: The base model.
         batch_size: The most rows that are decoded together.
-        max_tokens: The limit of a reply where the request gives none.
         precision: What it computes in; see `divcon.distill.serving.embedded.precision`.
     """
 
-    def __init__(
-        self, base: Base, *, batch_size: int = 64, max_tokens: int = 256, precision: WantedPrecision = "auto"
-    ) -> None:
+    warms_up = False
+
+    def __init__(self, base: Base, *, batch_size: int = 64, precision: WantedPrecision = "auto") -> None:
         self.wanted = precision
         self.base = base
         self.batch_size = batch_size
-        self.max_tokens = max_tokens
         self._folders: dict[str, Path] = {}
         self._models: dict[str, Any] = {}
         self._tokenizer: Any = None
         self._rows = _ROWS  # a batch has a multiple of so many
         self._loading = threading.Lock()
         self._changing = threading.RLock()
-        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EmbeddedModel:
@@ -143,9 +123,26 @@ class EmbeddedModel:
         """The manifest of a known adapter."""
         return read_manifest(self._folders[adapter])
 
-    def backend(self, adapter: str = "") -> EmbeddedBackend:
-        """What a role's engine asks: the base, or one of its adapters by served name."""
-        return EmbeddedBackend(self, adapter)
+    def backend(self, name: str = "", *, pattern: str | None = None) -> EmbeddedBackend:
+        """What a role's engine asks: the base, or one of its adapters by served name.
+
+        Raises:
+            DivconError: A pattern is given; replies are held to none here.
+        """
+        if pattern is not None:
+            raise DivconError("The embedded engine holds replies to no pattern.", "Leave out guided.")
+        return EmbeddedBackend(self, name)
+
+    def model_name(self, name: str) -> str:
+        """The public name of the base (an empty name) or of an adapter: `embedded/NAME`."""
+        return f"embedded/{name or 'base'}"
+
+    def deciding(self, name: str, cap: int | None = None) -> list[Any]:
+        """See `ServedBase.deciding`."""
+        return [self.base.revision, *named_precision(self.precision)]
+
+    def close(self) -> None:
+        """Nothing to end: the weights are shared by all that is served in this process."""
 
     def encode(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of a chat up to where the reply begins."""
@@ -173,7 +170,7 @@ class EmbeddedModel:
         """What it computes in, which decides its replies."""
         return precision(self.wanted)
 
-    def submit(self, job: _Job) -> Future[tuple[list[int], str]]:
+    def submit(self, job: Job) -> Future[tuple[list[int], str]]:
         job.done.set_running_or_notify_cancel()  # a caller who gives up leaves the batch to the others
         with self._loading:
             self._jobs.put(job)
@@ -185,7 +182,7 @@ class EmbeddedModel:
     # -- the worker thread -----------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        waiting: dict[tuple[str, int], list[_Job]] = defaultdict(list)
+        waiting: dict[tuple[str, int], list[Job]] = defaultdict(list)
         while True:
             if not any(waiting.values()):
                 try:
@@ -207,14 +204,14 @@ class EmbeddedModel:
                 with self._changing:
                     model = self._model(batch[0].adapter)
                 for jobs in [batch] if self._rows > 1 else [[job] for job in batch]:
-                    self._decode(model, jobs)
+                    decode(model, self.tokenizer, jobs, self._rows)
             except BaseException as error:  # noqa: BLE001 - handed to the callers, who raise it
                 for job in batch:
                     if not job.done.done():
                         job.done.set_exception(error)
 
     @staticmethod
-    def _admit(waiting: dict[tuple[str, int], list[_Job]], job: _Job) -> None:
+    def _admit(waiting: dict[tuple[str, int], list[Job]], job: Job) -> None:
         waiting[job.adapter, job.bucket].append(job)
 
     def _model(self, adapter: str) -> Any:
@@ -233,7 +230,7 @@ class EmbeddedModel:
             transformers_logging.disable_progress_bar()
             cuda = torch.cuda.is_available()
             if not cuda:
-                AttentionInterface.register(_ATTENTION, _grouped_attention)
+                AttentionInterface.register(_ATTENTION, grouped_attention)
                 AttentionMaskInterface.register(_ATTENTION, eager_mask)
             self._models[""] = AutoModelForCausalLM.from_pretrained(
                 self.base.path, dtype=getattr(torch, self.precision), attn_implementation="sdpa" if cuda else _ATTENTION
@@ -259,142 +256,7 @@ class EmbeddedModel:
         """Whether rows may be computed together; sets the threads with which they may."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         sizes = range(_ROWS, -(-self.batch_size // _ROWS) * _ROWS + 1, _ROWS)
-        return steady_threads(model, sizes, [_BUCKET, 2 * _BUCKET, 3 * _BUCKET], cores, _grouped_attention) > 0
-
-    def _decode(self, model: Any, batch: list[_Job]) -> None:
-        import torch
-
-        rows = list(batch)
-        rows += [_filler(rows[0]) for _ in range(-len(rows) % self._rows)]
-        width = batch[0].bucket
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
-        ids = torch.tensor([[pad] * (width - len(job.ids)) + job.ids for job in rows], device=model.device)
-        mask = torch.tensor([[0] * (width - len(job.ids)) + [1] * len(job.ids) for job in rows], device=model.device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        end = self.tokenizer.eos_token_id
-        with torch.inference_mode():
-            logits, cache = _read_prompts(model, ids, mask, positions, self._rows)
-            while True:
-                chosen = _choose(logits, rows)
-                going: list[int] = []
-                for index, (job, token) in enumerate(zip(rows, chosen, strict=True)):
-                    if job.done.done():
-                        going.append(index)  # a filler, or a row kept for company
-                    elif token == end:
-                        job.done.set_result((job.written, "stop"))
-                    else:
-                        job.written.append(token)
-                        if len(job.written) >= job.max_tokens:
-                            job.done.set_result((job.written, "length"))
-                        else:
-                            going.append(index)
-                unfinished = [i for i in going if not rows[i].done.done()]
-                if not unfinished:
-                    return
-                company = [i for i in range(len(rows)) if i not in unfinished][: -len(unfinished) % self._rows]
-                keep = sorted(unfinished + company)
-                if len(keep) < len(rows):
-                    index = torch.tensor(keep, device=model.device)
-                    cache.batch_select_indices(index)
-                    mask, positions = mask[index], positions[index]
-                    rows, chosen = [rows[i] for i in keep], [chosen[i] for i in keep]
-                ids = torch.tensor(chosen, device=model.device)[:, None]
-                mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
-                positions = positions[:, -1:] + 1
-                logits = model(
-                    input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache,
-                    use_cache=True, logits_to_keep=1,
-                ).logits[:, -1]  # fmt: skip
-
-
-def _read_prompts(model: Any, ids: Any, mask: Any, positions: Any, at_once: int) -> tuple[Any, Any]:
-    """The logits after each prompt, and one cache for all of them; read `at_once` rows at a time."""
-    import torch
-    from transformers import DynamicCache
-
-    logits, parts = [], []
-    for start in range(0, len(ids), at_once):
-        some = slice(start, start + at_once)
-        parts.append(DynamicCache(config=model.config))
-        out = model(
-            input_ids=ids[some], attention_mask=mask[some], position_ids=positions[some], past_key_values=parts[-1],
-            use_cache=True, logits_to_keep=1,
-        )  # fmt: skip
-        logits.append(out.logits[:, -1])
-    whole = DynamicCache(config=model.config)
-    for number in range(len(parts[0].layers)):
-        layers = [part.layers[number] for part in parts]
-        whole.update(torch.cat([x.keys for x in layers]), torch.cat([x.values for x in layers]), number)
-    return torch.cat(logits), whole
-
-
-def _grouped_attention(
-    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float, **kwargs: Any
-) -> tuple[Any, None]:
-    """Attention in which query heads that share keys are one matrix product.
-
-    On a CPU, torch 2.13's fused kernel takes half of a bfloat16 decoding step, and the plain implementation copies
-    the keys once a head; this is 1.3 to 1.5 times as fast as the plain one (64 rows, 200 tokens).
-
-    Args:
-        query: (rows, heads, tokens, width).
-        key: (rows, key heads, all tokens, width), and so is `value`.
-        attention_mask: Added to the scores: (rows, 1, tokens, all tokens).
-    """
-    import torch
-
-    rows, heads, tokens, width = query.shape
-    groups = key.shape[1]
-    shared = query.reshape(rows, groups, heads // groups * tokens, width)
-    scores = torch.matmul(shared, key.transpose(-1, -2)).mul_(scaling).view(rows, groups, -1, tokens, key.shape[2])
-    if attention_mask is not None:
-        scores = scores + attention_mask[:, :, None, :, : key.shape[2]]
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    mixed = torch.matmul(weights.view(rows, groups, -1, key.shape[2]), value)
-    return mixed.view(rows, heads, tokens, width).transpose(1, 2).contiguous(), None
-
-
-def _filler(job: _Job) -> _Job:
-    done: Future[tuple[list[int], str]] = Future()
-    done.set_result(([], "stop"))
-    return _Job(job.ids, job.adapter, job.max_tokens, 0.0, 1.0, (), random.Random(0), done)
-
-
-def _choose(logits: Any, rows: list[_Job]) -> list[int]:
-    """The next token of every row: the likeliest, or one drawn by inverse CDF with the row's own random numbers."""
-    import torch
-
-    chosen: list[int] = logits.argmax(-1).tolist()
-    for index, job in enumerate(rows):
-        if job.temperature <= 0:
-            continue
-        probabilities = torch.softmax(logits[index].float() / job.temperature, -1)
-        ordered, tokens = probabilities.sort(descending=True, stable=True)
-        cumulative = ordered.cumsum(-1)
-        within = int((cumulative < job.top_p).sum()) + 1 if job.top_p < 1 else len(tokens)
-        draw = job.rng.random() * float(cumulative[min(within, len(tokens)) - 1])
-        chosen[index] = int(tokens[min(int((cumulative < draw).sum()), len(tokens) - 1)])
-    return chosen
-
-
-def finetuned_folder() -> Path:
-    """Where `lm.finetune` keeps its adapters, to be found by name in a later process."""
-    return cache_folder() / "finetuned"
-
-
-def find_finetuned(name: str, add: Callable[[Path], str], folder: Path | None = None) -> bool:
-    """Look for an adapter that `lm.finetune` trained in an earlier process; an LM from a file has its name alone.
-
-    Args:
-        name: The name it is served under.
-        add: Makes an adapter known and gives its name.
-        folder: Where it is looked for; `finetuned_folder` by default.
-    """
-    for manifest in sorted((folder or finetuned_folder()).glob(f"*/{MANIFEST}")):
-        with contextlib.suppress(DivconError):  # of another base, or damaged: not the one that is wanted
-            if add(manifest.parent) == name:
-                return True
-    return False
+        return steady_threads(model, sizes, [BUCKET, 2 * BUCKET, 3 * BUCKET], cores, grouped_attention) > 0
 
 
 def shared_model(base: Base, wanted: WantedPrecision = "auto") -> EmbeddedModel:
@@ -427,10 +289,10 @@ class EmbeddedBackend:
         written, reason = await asyncio.wrap_future(self.model.submit(job))
         return self._response(job, written, reason, request)
 
-    def _job(self, request: Request, rollout: int) -> _Job:
+    def _job(self, request: Request, rollout: int) -> Job:
         config = request.config
         ids = self.model.encode(_messages(request))
-        limit = config.max_tokens or self.model.max_tokens
+        limit = config.max_tokens or _MAX_TOKENS
         room = self.model.context_length - len(ids)
         if room < 1:
             raise ContextWindowExceededError(
@@ -438,7 +300,7 @@ class EmbeddedBackend:
                 model=request.model,
             )
         seed = hashlib.sha256(f"{config.seed}/{rollout}/{self.adapter}/{ids}".encode()).digest()
-        return _Job(
+        return Job(
             ids=ids,
             adapter=self.adapter,
             max_tokens=min(limit, room),
@@ -448,7 +310,7 @@ class EmbeddedBackend:
             rng=random.Random(seed),
         )
 
-    def _response(self, job: _Job, written: list[int], reason: str, request: Request) -> Response:
+    def _response(self, job: Job, written: list[int], reason: str, request: Request) -> Response:
         text = self.model.tokenizer.decode(written, skip_special_tokens=True)
         for stop in job.stop:
             if (at := text.find(stop)) >= 0:

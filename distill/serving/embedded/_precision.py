@@ -46,3 +46,12 @@ def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         return False
     flags = (line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features")))
     return bool(_INSTRUCTIONS & set(next(flags, ())))
+
+
+def named_precision(chosen: Precision | None) -> list[str]:
+    """A precision as a part of a reply's key; bfloat16 is none, so that keys made before there was a choice hold.
+
+    Args:
+        chosen: What the reply is computed in; None where that isn't known.
+    """
+    return [chosen] if chosen not in (None, "bfloat16") else []

@@ -10,9 +10,8 @@ from filelock import FileLock
 
 from divcon.distill._manifest import Manifest, manifest_for
 from divcon.distill.serving.embedded import LOADING, Base, cache_folder, whole_folder
-from divcon.distill.serving.server._process import ServerError
-
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
+from divcon.distill.serving.server._errors import ServerError
+from divcon.distill.serving.server._software import ServerSoftware
 
 
 @dataclass(frozen=True)
@@ -23,13 +22,15 @@ class Adapter:
         folder: Where it lies.
         manifest: What it was made from.
         rank: Its largest rank, with `rank_pattern` counted.
+        server_rank: The smallest limit on ranks, of those that the software can be given, that takes it.
         targets: The modules it changes.
-        not_as_lora: Why vLLM can't serve it unmerged; None where it can.
+        not_as_lora: Why it can't be served unmerged; None where it can.
     """
 
     folder: Path
     manifest: Manifest
     rank: int
+    server_rank: int
     targets: tuple[str, ...]
     not_as_lora: str | None
 
@@ -38,14 +39,14 @@ class Adapter:
         """The name it is served under, which carries its content hash."""
         return self.manifest.served_name
 
-    @property
-    def server_rank(self) -> int:
-        """The smallest `--max-lora-rank` that takes it."""
-        return next((rank for rank in RANKS if rank >= self.rank), self.rank)
 
-
-def read_adapter(folder: Path, base: Base) -> Adapter:
+def read_adapter(folder: Path, base: Base, software: ServerSoftware) -> Adapter:
     """Read an adapter's needs, and check that it belongs to `base`.
+
+    Args:
+        folder: The adapter's.
+        base: What it has to be trained on.
+        software: Of the server that is to serve it.
 
     Raises:
         ManifestError: It has no manifest, was changed since, or was trained on another base.
@@ -56,14 +57,16 @@ def read_adapter(folder: Path, base: Base) -> Adapter:
     if config.get("modules_to_save"):
         raise ServerError(
             f"The adapter in {folder} brings whole modules of its own ({', '.join(config['modules_to_save'])}), "
-            "which vLLM doesn't take.",
+            f"which {software.title} doesn't take.",
             "Train it without modules_to_save.",
         )
     if (folder / "added_tokens.json").is_file() or config.get("trainable_token_indices"):
         raise ServerError(
-            f"The adapter in {folder} adds tokens to the base, which vLLM doesn't take.", "Train it without."
+            f"The adapter in {folder} adds tokens to the base, which {software.title} doesn't take.",
+            "Train it without.",
         )
     pattern: dict[str, int] = config.get("rank_pattern") or {}
+    rank = max([config["r"], *pattern.values()])
     targets = config.get("target_modules") or []
     why = None
     if config.get("use_dora"):
@@ -72,12 +75,13 @@ def read_adapter(folder: Path, base: Base) -> Adapter:
         why = "it changes biases"
     elif str(config.get("init_lora_weights")).lower().startswith(("pissa", "olora", "corda", "loftq")):
         why = "its first weights (init_lora_weights) changed the base's own"
-    elif max([config["r"], *pattern.values()]) > RANKS[-1]:
-        why = f"its rank is over {RANKS[-1]}"
+    elif rank > software.ranks[-1]:
+        why = f"its rank is over {software.ranks[-1]}"
     return Adapter(
         folder=folder,
         manifest=manifest,
-        rank=max([config["r"], *pattern.values()]),
+        rank=rank,
+        server_rank=next((limit for limit in software.ranks if limit >= rank), rank),
         targets=(targets,) if isinstance(targets, str) else tuple(sorted(targets)),
         not_as_lora=why,
     )

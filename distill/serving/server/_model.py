@@ -1,4 +1,4 @@
-"""A base and its adapters behind vLLM, used as the embedded engine is: names to ask by, and LMs that answer to them.
+"""A base and its adapters behind a server, used as the embedded engine is: names to ask by, and what answers to them.
 
 Servers start with the first call and not before, so a run whose replies are all in its store starts none. Unmerged
 adapters share one server with their base. A merged one is a model of its own; one server runs at a time then, and the
@@ -7,89 +7,89 @@ calls for another wait until those under way have ended, since two servers would
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
-import re
 import tempfile
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import dspy
-from dspy.lm15 import Request, Response
 from dspy.utils.exceptions import LMError, LMServerError, LMTransportError
 
 from divcon.distill._http import LMBackend
 from divcon.distill._manifest import ManifestError
 from divcon.distill._probe import read_probe
-from divcon.distill.serving.embedded import Base, Precision, WantedPrecision, cpu_has_bfloat16
+from divcon.distill.serving._settings import AdapterMode, AnyServerSettings
+from divcon.distill.serving._turn import Turnstile
+from divcon.distill.serving.embedded import Base, Precision, WantedPrecision, cpu_has_bfloat16, named_precision
 from divcon.distill.serving.server._adapters import Adapter, merged_copy, read_adapter
-from divcon.distill.serving.server._client import probe, require_apart
-from divcon.distill.serving.server._process import ServerError
+from divcon.distill.serving.server._backend import ServerBackend
+from divcon.distill.serving.server._checks import Probed, probe, require_apart
+from divcon.distill.serving.server._errors import ServerError
+from divcon.distill.serving.server._installation import Installation
 from divcon.distill.serving.server._servers import AttachedServer, Server, StartedServer
-from divcon.distill.serving.server._settings import AdapterMode, Installation, ServerSettings, find_installation
+from divcon.distill.serving.server._software import Launch, ServerSoftware
 from divcon.signatures import DivconError
 
 _DYING = 30.0  # seconds a dying server may take until its process is gone
-_WAITING = ThreadPoolExecutor(256, thread_name_prefix="divcon-vllm-waiting")
-_LOOKING = ThreadPoolExecutor(256, thread_name_prefix="divcon-vllm-looking")
-_NOT_SERVED = re.compile(r"model `([^`]+)` does not exist")
 
 
-class VLLMModel:
-    """A base, and any number of its adapters, served by vLLM.
+class ServedModel:
+    """A base, and any number of its adapters, served by a server.
 
     Args:
+        software: What the server runs.
         base: The base model.
         settings: The server to start, or the running one to use.
         adapter: `lora` serves adapters unmerged, all on one server; `merged` serves a merged copy each; `auto` is
-            `merged` on a CPU and where vLLM can't take an adapter unmerged, else `lora`.
-        precision: What a server of ours computes in; `auto` leaves that to vLLM, but for a CPU that is slow in
-            bfloat16, which computes in float32. `settings.arguments` may say `dtype` instead.
+            `merged` on a CPU and where the software can't take an adapter unmerged, else `lora`.
+        precision: What a server of ours computes in; `auto` leaves that to the software, but for a CPU that is slow in
+            bfloat16, which computes in float32. `settings.arguments` may say it instead.
         log: Where a server's output goes; a file in the temporary folder by default.
         told: Told in one line what happens.
 
-    Raises:
-        ServerError: There is no vLLM where the settings say.
+    Attributes:
+        probed: What the probe of each adapter has found on the server that runs.
     """
+
+    warms_up = True  # the server starts with the first call
 
     def __init__(
         self,
+        software: ServerSoftware,
         base: Base,
-        settings: ServerSettings | None = None,
+        settings: AnyServerSettings | None = None,
         *,
         adapter: AdapterMode = "auto",
         precision: WantedPrecision = "auto",
         log: Path | None = None,
         told: Callable[[str], None] | None = None,
     ) -> None:
+        self.software = software
         self.base = base
-        self.settings = settings or ServerSettings()
+        self.settings = settings or software.settings()
         self.mode = adapter
         self.wanted = precision
-        self.log = log or Path(tempfile.gettempdir()) / f"divcon-vllm-{id(self):x}.log"
+        self.log = log or Path(tempfile.gettempdir()) / f"divcon-{software.name}-{id(self):x}.log"
         self.told = told or (lambda text: None)
-        self.probed: dict[str, dict[str, float]] = {}
+        self.probed: dict[str, Probed] = {}
         self._adapters: dict[str, Adapter] = {}
         self._askers: dict[tuple[str, str, str], LMBackend] = {}
-        self._turn = threading.Condition()
-        self._changing = False
-        self._calls = 0
+        # Who may call, and who may start another server. Its lock guards what follows.
+        self._turnstile: Turnstile[Server] = Turnstile(self)
+        self._lock = self._turnstile.lock
         self._closings = 0
         self._current: str | None = None  # the adapter that is served merged; empty for the base's own server
         self._server: Server | None = None
         self._ready: dict[str, float] = {}  # when each adapter was loaded and probed on the server that runs
         self._failures: dict[str, DivconError] = {}  # what couldn't be served; it isn't tried again by every caller
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> VLLMModel:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 
-    def __enter__(self) -> VLLMModel:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -97,13 +97,17 @@ class VLLMModel:
 
     @functools.cached_property
     def installation(self) -> Installation | None:
-        """The vLLM that runs here; None where a running server is used."""
-        return None if self.settings.api_base else find_installation(self.settings)
+        """What a server of ours runs from; None where a running server is used.
+
+        Raises:
+            ServerError: The software isn't where the settings say.
+        """
+        return None if self.settings.api_base else self.software.installation(self.settings)
 
     @functools.cached_property
     def precision(self) -> Precision | None:
-        """What a server of ours is told to compute in; None where vLLM, or whoever runs it, has chosen."""
-        if self.installation is None or "dtype" in self.settings.arguments:
+        """What a server of ours is told to compute in; None where the software, or whoever runs it, has chosen."""
+        if self.installation is None or self.software.precision_argument in self.settings.arguments:
             return None
         if self.wanted != "auto":
             return self.wanted
@@ -125,18 +129,20 @@ class VLLMModel:
 
         Raises:
             ManifestError: The adapter has no manifest, was changed, or was trained on another base.
-            ServerError: vLLM can't serve it, or not in the way that was asked for.
+            ServerError: The software can't serve it, or not in the way that was asked for.
         """
-        adapter = read_adapter(folder, self.base)
+        adapter = read_adapter(folder, self.base, self.software)
         if adapter.not_as_lora and self.mode == "lora":
             raise ServerError(
-                f"vLLM can't serve the adapter in {folder} unmerged: {adapter.not_as_lora}.", "Serve it merged."
+                f"{self.software.title} can't serve the adapter in {folder} unmerged: {adapter.not_as_lora}.",
+                "Serve it merged.",
             )
-        allowed = self.settings.arguments.get("max-lora-rank")
+        limit = self.software.rank_argument
+        allowed = self.settings.arguments.get(limit)
         if allowed is not None and adapter.rank > int(allowed) and self.served_as(adapter) == "lora":
             raise ServerError(
                 f"The adapter in {folder} has rank {adapter.rank}, and the server is to take {allowed} at most.",
-                "Take max-lora-rank out of server.arguments, raise it, or serve the adapter merged.",
+                f"Take {limit} out of server.arguments, raise it, or serve the adapter merged.",
             )
         self._adapters[adapter.name] = adapter
         return adapter.name
@@ -149,10 +155,6 @@ class VLLMModel:
             return "lora"  # a server of somebody else's takes adapters or has the merged copy under its name
         return "merged" if self.installation.on_cpu or adapter.not_as_lora else "lora"
 
-    def served_as_known(self, name: str) -> str:
-        """How the base (an empty name) or a known adapter is served."""
-        return self.served_as(self._adapters[name]) if name else "base"
-
     def require(self, name: str) -> None:
         """Raise unless the base (an empty name) or a known adapter is meant.
 
@@ -162,16 +164,33 @@ class VLLMModel:
         if name and name not in self._adapters:
             raise ManifestError(f"There is no adapter '{name}' here.", "Add its folder first.")
 
-    def backend(self, name: str = "", *, pattern: str | None = None, engine: str = "auto") -> VLLMBackend:
+    def backend(self, name: str = "", *, pattern: str | None = None, engine: str = "auto") -> ServerBackend:
         """What a role's engine asks: the base, or one of its adapters by served name.
 
         Args:
             name: The adapter; empty for the base.
-            pattern: A regular expression that every reply has to match (vLLM's structured outputs).
+            pattern: A regular expression that every reply has to match.
             engine: The client of the `dspy.LM` behind it: `auto` or `litellm`.
+
+        Raises:
+            ManifestError: There is no such adapter.
+            ServerError: The software holds replies to no pattern.
         """
         self.require(name)
-        return VLLMBackend(self, name, pattern, engine)
+        added = self.software.guided(pattern) if pattern is not None else {}
+        if added is None:
+            raise ServerError(f"{self.software.title} holds replies to no pattern.", "Leave out guided.")
+        return ServerBackend(self, name, added, engine)
+
+    def model_name(self, name: str) -> str:
+        """The public name of the base (an empty name) or of an adapter: `hosted_vllm/NAME`."""
+        return f"{self.software.provider}/{name or self.base.id}"
+
+    def deciding(self, name: str, cap: int | None = None) -> list[Any]:
+        """See `ServedBase.deciding`; not the address of a server of ours, which is another one each time."""
+        served = self.served_as(self._adapters[name]) if name else "base"
+        settings = self.settings.deciding()
+        return [self.base.revision, self.software.name, served, settings, cap, *named_precision(self.precision)]
 
     def asker(self, name: str, server: Server, engine: str = "auto") -> LMBackend:
         """What asks a server that `serving` gave, over HTTP."""
@@ -181,7 +200,7 @@ class VLLMModel:
             # A server of ours isn't somebody else's busy one, and one that has died is started again by `serving`.
             retries = 0 if isinstance(server, StartedServer) else 3
             lm = dspy.LM(
-                f"hosted_vllm/{name or server.name}", engine=engine, api_base=server.api_base,
+                f"{self.software.provider}/{name or server.name}", engine=engine, api_base=server.api_base,
                 api_key=server.client.key, cache=False, num_retries=retries,
             )  # fmt: skip
             asker = self._askers[key] = LMBackend(lm)
@@ -196,40 +215,29 @@ class VLLMModel:
 
         What couldn't be served before is tried again.
         """
-        with self._turn:
+        with self._lock:
             self._failures.pop(name, None)
         with self.serving(name) as server:
             return server.api_base
 
     @contextlib.contextmanager
     def serving(self, name: str = "") -> Iterator[Server]:
-        """The running server of the base or of an adapter, for the time of a call.
+        """The running server of the base or of an adapter, for the time of a call; no other call inside it.
 
         Raises:
+            ManifestError: There is no such adapter.
             ServerError: It can't be started, loaded or used; see the message.
         """
-        server = self._enter(name)
-        try:
+        self.require(name)
+        with self._turnstile.using(name) as server:
             yield server
-        finally:
-            self._leave()
 
     @contextlib.asynccontextmanager
     async def aserving(self, name: str = "") -> AsyncIterator[Server]:
         """`serving`, awaited."""
-        server = self._enter_at_once(name)
-        if server is None:
-            # Not the loop's own threads: callers that wait here would keep those from whom they wait for.
-            entering = asyncio.get_running_loop().run_in_executor(_WAITING, self._enter, name)
-            try:
-                server = await asyncio.shield(entering)
-            except asyncio.CancelledError:
-                entering.add_done_callback(self._leave_unasked)
-                raise
-        try:
+        self.require(name)
+        async with self._turnstile.ausing(name) as server:
             yield server
-        finally:
-            self._leave()
 
     def has_failed(self, server: Server, error: LMError, attempt: int, began: float) -> bool:
         """Whether a call failed because the server it went to is gone, so that it should be asked again of the next.
@@ -249,17 +257,17 @@ class VLLMModel:
         return self._server is server
 
     def _has_lost(self, server: AttachedServer, error: LMError, began: float) -> bool:
-        name = _NOT_SERVED.search(str(error))
-        with self._turn:
-            if name is None or name[1] not in self._adapters or self._server is not server:
+        name = self.software.not_served(str(error))
+        with self._lock:
+            if name not in self._adapters or self._server is not server:
                 return False
-            if self._ready.get(name[1], 0.0) < began:  # else another caller found it, and it was loaded since
-                self._ready.pop(name[1], None)
+            if self._ready.get(name, 0.0) < began:  # else another caller found it, and it was loaded since
+                self._ready.pop(name, None)
             return True
 
     def close(self) -> None:
         """End the server, where it is ours, and forget what failed. The next call starts a server again."""
-        with self._turn:
+        with self._lock:
             server, self._server, self._current = self._server, None, None
             self._closings += 1
             self._ready.clear()
@@ -268,120 +276,103 @@ class VLLMModel:
         if server is not None:
             server.stop()
 
-    # -- whose turn it is ------------------------------------------------------------------------------------------
+    # -- what the turnstile asks -----------------------------------------------------------------------------------
 
-    def _fits(self, name: str) -> bool:
-        return not self._must_change(name) and (not name or name in self._ready)
+    def there(self, target: str) -> Server | None:
+        """The server that serves the base or an adapter as it is; see `Shared`."""
+        return self._server if not self.disturbs(target) and (not target or target in self._ready) else None
 
-    def _must_change(self, name: str) -> bool:
-        """Whether another server has to run than the one that does."""
-        server, adapter = self._server, self._adapters.get(name)
-        if server is None or not server.running or self._current != self.server_of(name):
+    def disturbs(self, target: str) -> bool:
+        """Whether another server has to run than the one that does; see `Shared`."""
+        server, adapter = self._server, self._adapters.get(target)
+        if server is None or not server.running or self._current != self.server_of(target):
             return True
-        unmerged = adapter is not None and not self.server_of(name)
+        unmerged = adapter is not None and not self.server_of(target)
         return unmerged and isinstance(server, StartedServer) and not server.takes(adapter)  # type: ignore[arg-type]
 
-    def _enter_at_once(self, name: str) -> Server | None:
-        with self._turn:
-            if self._changing or not self._fits(name):
-                return None
-            self._calls += 1
-            return self._server
+    def refused(self, target: str) -> DivconError | None:
+        """Why `target` couldn't be served; see `Shared`."""
+        failure = self._failures.get(target)
+        return type(failure)(failure.problem, failure.remedy) if failure else None
 
-    def _enter(self, name: str) -> Server:
-        with self._turn:
-            while self._changing or (self._calls and self._must_change(name)):
-                self._turn.wait()
-            if self._fits(name):
-                self._calls += 1
-                assert self._server is not None
-                return self._server
-            if failure := self._failures.get(name):
-                raise type(failure)(failure.problem, failure.remedy)
-            self._changing = True
+    def change(self, target: str) -> Server:
+        """Start what `target` needs, load and probe it; see `Shared`."""
+        with self._lock:
             closings = self._closings
         try:
-            server = self._bring_up(name, closings)
-        except BaseException as error:
-            with self._turn:
-                self._changing = False
-                if isinstance(error, DivconError) and not self.settings.api_base and closings == self._closings:
-                    self._failures[name] = error
-                self._turn.notify_all()
+            return self._bring_up(target, closings)
+        except DivconError as error:
+            with self._lock:
+                # A running server may have been put right by its owner, so that is tried again.
+                if not self.settings.api_base and closings == self._closings:
+                    self._failures[target] = error
             raise
-        with self._turn:
-            self._changing = False
-            self._calls += 1
-            self._turn.notify_all()
-        return server
-
-    def _leave_unasked(self, entered: asyncio.Future[Server]) -> None:
-        """Leave for a caller who was cancelled while it was entering."""
-        if not entered.cancelled() and entered.exception() is None:
-            self._leave()
-
-    def _leave(self) -> None:
-        with self._turn:
-            self._calls -= 1
-            self._turn.notify_all()
 
     def _bring_up(self, name: str, closings: int) -> Server:
-        """Start what `name` needs, load and probe it; `_changing` keeps everybody else out meanwhile, but `close`."""
+        """Start what `name` needs, load and probe it, while only `close` may come between."""
         key = self.server_of(name)
         adapter = self._adapters.get(name)
-        with self._turn:
-            server = self._server
-        if server is not None and (self._current != key or (server.running and self._must_change(name))):
+        with self._lock:
+            server, ready = self._server, name in self._ready
+        if server is not None and (self._current != key or (server.running and self.disturbs(name))):
             server.stop()
             server = None
         if server is None or not server.running:
-            made = server or self._made(key)
-            with self._turn:
-                self._still_open(closings)
-                self._server, self._current = made, key
-                self._ready.clear()
-                self._askers.clear()
-            started = time.perf_counter()
-            try:
-                made.start(self.told)
-                self._still_open(closings)
-            except BaseException:
-                made.stop()
-                with self._turn:
-                    if self._server is made:
-                        self._server = None
-                raise
-            server = made
-            what = key or ", ".join([self.base.id, *getattr(server, "adapters", ())])
-            self.told(f"vLLM serves {what} at {server.api_base} after {time.perf_counter() - started:.0f} s")
+            server, ready = self._start(server or self._made(key), key, closings), False
         if not name and isinstance(server, AttachedServer):
             server.require_base()
-        if adapter is not None and name not in self._ready:
+        if adapter is not None and not ready:
             self._check(server, adapter, merged=bool(key))
-            self._ready[name] = time.monotonic()
+            with self._lock:
+                if self._server is server:
+                    self._ready[name] = time.monotonic()
+        return server
+
+    def _start(self, server: Server, key: str, closings: int) -> Server:
+        with self._lock:
+            self._still_open(closings)
+            self._server, self._current = server, key
+            self._ready.clear()
+            self._askers.clear()
+        started = time.perf_counter()
+        try:
+            server.start(self.told)
+            with self._lock:
+                self._still_open(closings)
+        except BaseException:
+            server.stop()
+            with self._lock:
+                if self._server is server:
+                    self._server = None
+            raise
+        beside = server.launch.adapters if isinstance(server, StartedServer) else ()
+        what = key or ", ".join([self.base.id, *beside])
+        took = time.perf_counter() - started
+        self.told(f"{self.software.title} serves {what} at {server.api_base} after {took:.0f} s")
         return server
 
     def _still_open(self, closings: int) -> None:
-        with self._turn:
-            if closings != self._closings:
-                raise ServerError("The server was closed while it was being started.", "Start it again.")
+        if closings != self._closings:
+            raise ServerError("The server was closed while it was being started.", "Start it again.")
 
     def _made(self, key: str) -> Server:
+        """The server of a merged adapter, or of the base and its unmerged ones; not started."""
         if self.settings.api_base:
-            return AttachedServer(self.settings, self.base.id)
+            return AttachedServer(self.software, self.settings, self.base.id)
         assert self.installation is not None
         if key:
-            adapter = self._adapters[key]
             self.told(f"merging {key} into its base")
-            weights = merged_copy(adapter, self.base)
-            return StartedServer(self.installation, self.settings, weights, key, {}, None, self.log, self.precision)
-        unmerged = {n: a for n, a in self._adapters.items() if self.served_as(a) == "lora"}
-        return StartedServer(
-            self.installation, self.settings, self.base.path, self.base.id,
-            {name: adapter.folder for name, adapter in unmerged.items()},
-            max((adapter.server_rank for adapter in unmerged.values()), default=None), self.log,
-            self.precision,
-        )  # fmt: skip
+            weights = merged_copy(self._adapters[key], self.base)
+            launch = Launch(self.installation, self.settings, weights, key, {}, None, self.precision)
+        else:
+            unmerged = {n: a for n, a in self._adapters.items() if self.served_as(a) == "lora"}
+            launch = Launch(
+                self.installation, self.settings, self.base.path, self.base.id,
+                {name: adapter.folder for name, adapter in unmerged.items()},
+                max((adapter.server_rank for adapter in unmerged.values()), default=None),
+                self.precision,
+            )  # fmt: skip
+        return StartedServer(self.software, launch, self.log)
 
     def _check(self, server: Server, adapter: Adapter, merged: bool) -> None:
         if not merged:
@@ -394,59 +385,9 @@ class VLLMModel:
         client, base = server.client, self.base.id if merged else server.name
         found = probe(client, adapter.name, row, base, ids)
         if isinstance(server, AttachedServer):
-            require_apart(client, adapter.name, row, base)
+            require_apart(client, adapter.name, row, base, found)
         self.probed[adapter.name] = found
         self.told(
-            f"probe of {adapter.name}: a reply it has learnt has log-probability {found['adapter_logprob']:.2f}, "
-            f"without it {found['base_logprob']:.2f}"
+            f"probe of {adapter.name}: a reply it has learnt has log-probability {found.adapter_logprob:.2f}, "
+            f"without it {found.base_logprob:.2f}"
         )
-
-
-class VLLMBackend:
-    """Answers requests with a `VLLMModel`, by the base or one of its adapters.
-
-    A call that a dying server cut off is asked again of its successor.
-    """
-
-    def __init__(self, model: VLLMModel, adapter: str, pattern: str | None, engine: str) -> None:
-        self.model = model
-        self.adapter = adapter
-        self.pattern = pattern
-        self.engine = engine
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> VLLMBackend:
-        return self
-
-    def complete(self, request: Request, rollout: int) -> Response:
-        attempt = 0
-        while True:
-            with self.model.serving(self.adapter) as server:
-                began = time.monotonic()
-                asker = self.model.asker(self.adapter, server, self.engine)
-                try:
-                    return asker.complete(self._asked(request, asker.lm), rollout)
-                except LMError as error:
-                    if not self.model.has_failed(server, error, attempt, began):
-                        raise
-            attempt += 1
-
-    async def acomplete(self, request: Request, rollout: int) -> Response:
-        attempt = 0
-        while True:
-            async with self.model.aserving(self.adapter) as server:
-                began = time.monotonic()
-                asker = self.model.asker(self.adapter, server, self.engine)
-                try:
-                    return await asker.acomplete(self._asked(request, asker.lm), rollout)
-                except LMError as error:
-                    loop = asyncio.get_running_loop()
-                    if not await loop.run_in_executor(_LOOKING, self.model.has_failed, server, error, attempt, began):
-                        raise
-            attempt += 1
-
-    def _asked(self, request: Request, lm: dspy.LM) -> Request:
-        config = request.config
-        if self.pattern is not None:
-            extensions = {**(config.extensions or {}), "structured_outputs": {"regex": self.pattern}}
-            config = replace(config, extensions=extensions)
-        return replace(request, model=lm.model, config=config)

@@ -17,47 +17,12 @@ from pathlib import Path
 import httpx
 
 from divcon.distill.serving.embedded import inherited
-from divcon.signatures import FatalError
+from divcon.distill.serving.server._causes import Causes, port_was_taken
+from divcon.distill.serving.server._errors import ServerDied, ServerError
 
 HOST = "127.0.0.1"  # nothing here listens anywhere else
 _TAIL = 15  # lines of the log that an error shows
 _POLL = 0.2  # seconds between two looks at a server that is starting
-
-
-class ServerError(FatalError):
-    """A model server that can't be started, reached or used."""
-
-
-class ServerDied(ServerError):
-    """The server's process has ended by itself.
-
-    Attributes:
-        port_taken: Whether it did because somebody else had its port.
-    """
-
-    port_taken = False
-
-
-# What the log of a dying server says, why it died, and what to do; the first that is found counts.
-_CAUSES = (
-    (r"Address already in use|Errno 98", "its port was taken", "Leave the port out, or name a free one."),
-    (
-        r"(?i)out of memory|not enough memory|No available memory for the cache|larger than the available KV cache|"
-        r"MemoryError|Cannot allocate memory|is less than (?:desired|requested)|DefaultCPUAllocator",
-        "it ran out of memory",
-        "Lower max-model-len or the memory for the KV cache (gpu-memory-utilization; VLLM_CPU_KVCACHE_SPACE on a CPU), "
-        "or take a smaller base.",
-    ),
-    (
-        r"unrecognized arguments?|invalid choice|expected one argument|error: argument",
-        "it doesn't take one of its arguments",
-        "Correct roles.decomposer.server.arguments, or what stands after '--'.",
-    ),
-    (r"No module named", "a module is missing in its environment", "Name the Python that vLLM is installed for."),
-)
-
-# What a Python program prints of the error it ends with; the first is the cause, later ones are what came of it.
-_RAISED = re.compile(r"^(?:\([^)]*\) )?(?:ERROR .*?\] )?(\w*(?:Error|Exception): .+)$", re.MULTILINE)
 
 
 def free_port(wanted: int | None = None) -> int:
@@ -89,13 +54,21 @@ class ServerProcess:
         environment: Added to this process' own.
         log: Where its output goes; appended to.
         name: What errors call it.
+        causes: What makes such a server end by itself.
         grace: Seconds it is given to end by itself before it is made to.
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], log: Path, name: str, grace: float = 3.0
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        name: str,
+        causes: Causes,
+        grace: float = 3.0,
     ) -> None:
         self.log = log
+        self.causes = causes
         self.name = name
         self._stopping = False
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -158,22 +131,10 @@ class ServerProcess:
 
     def died(self) -> ServerDied:
         """The error that says how it ended."""
-        status = self._watchdog.poll()
-        tail = self.tail()
-        whole = self.output()
-        raised = _RAISED.search(whole)
-        said = f": {raised[1][:300]}" if raised else ""
-        problem, remedy = f"{self.name} ended by itself (exit status {status}){said}", f"Look at {self.log}."
-        for pattern, why, what in _CAUSES:
-            if re.search(pattern, whole):
-                problem, remedy = f"{self.name} ended by itself: {why}{said}", what
-                break
-        else:
-            if status == 137:
-                problem = f"{self.name} was killed (exit status 137), as the kernel does where memory runs out"
-                remedy = _CAUSES[1][2]
-        error = ServerDied(f"{problem}\nIts log ends with:\n{tail}", remedy)
-        error.port_taken = re.search(_CAUSES[0][0], whole) is not None
+        log = self.output()
+        problem, remedy = self.causes.explain(self.name, self._watchdog.poll(), log)
+        error = ServerDied(f"{problem}\nIts log ends with:\n{self.tail()}", remedy or f"Look at {self.log}.")
+        error.port_taken = port_was_taken(log)
         return error
 
     def output(self) -> str:

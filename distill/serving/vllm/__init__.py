@@ -1,6 +1,7 @@
 """Students on vLLM."""
 
-from divcon.distill.serving.server._model import VLLMBackend, VLLMModel
-from divcon.distill.serving.server._settings import PYTHON_VARIABLE, Installation, ServerSettings, find_installation
+from divcon.distill.serving.vllm._client import VLLMClient
+from divcon.distill.serving.vllm._engine import VLLMModel
+from divcon.distill.serving.vllm._software import PYTHON_VARIABLE, VLLM, ServerSettings
 
-__all__ = ["PYTHON_VARIABLE", "Installation", "ServerSettings", "VLLMBackend", "VLLMModel", "find_installation"]
+__all__ = ["PYTHON_VARIABLE", "VLLM", "ServerSettings", "VLLMClient", "VLLMModel"]

@@ -23,7 +23,7 @@ from divcon.distill import (
     train_adapter,
 )
 from divcon.distill.serving.embedded import WantedPrecision, solver_adapter
-from divcon.distill.serving.embedded._model import _choose, _grouped_attention
+from divcon.distill.serving.embedded._decoding import _choose, grouped_attention
 from divcon.programs import RolePredict
 from divcon.signatures import Answer, Decompose, Subquestions
 
@@ -104,7 +104,7 @@ def test_a_reply_depends_on_its_own_request_alone_whatever_the_company(
 
     import torch
 
-    monkeypatch.setattr("divcon.distill.serving.embedded._model._choose", watched)
+    monkeypatch.setattr("divcon.distill.serving.embedded._decoding._choose", watched)
     together = answered(model, requests)
     shuffled = random.Random(0)
     for count in (64, 1, 2, 7, 9, 13, 27, 50):
@@ -122,10 +122,10 @@ def test_rows_that_no_number_of_threads_keeps_apart_are_computed_alone(
     before = torch.get_num_threads()
 
     def of_the_batch(module, query, key, value, attention_mask, scaling, **kwargs):
-        mixed, weights = _grouped_attention(module, query, key, value, attention_mask, scaling, **kwargs)
+        mixed, weights = grouped_attention(module, query, key, value, attention_mask, scaling, **kwargs)
         return mixed + len(query), weights
 
-    monkeypatch.setattr("divcon.distill.serving.embedded._model._grouped_attention", of_the_batch)
+    monkeypatch.setattr("divcon.distill.serving.embedded._model.grouped_attention", of_the_batch)
     engine = EmbeddedModel(tiny_base)
     requests = [request(f"What is {n}?", max_tokens=5) for n in range(9)]
     together = answered(engine, requests)
@@ -209,7 +209,7 @@ def test_an_idle_engine_holds_no_thread_and_the_next_request_starts_one(
     tiny_base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("divcon.distill.serving.embedded._model._IDLE", 0.2)
-    engine = EmbeddedModel(tiny_base, max_tokens=4)
+    engine = EmbeddedModel(tiny_base)
 
     def ask() -> str:
         return engine.backend().complete(request("What?", max_tokens=4), 0).message.text
@@ -225,7 +225,7 @@ def test_an_idle_engine_holds_no_thread_and_the_next_request_starts_one(
 def test_requests_that_arrive_as_the_thread_ends_are_answered(tiny_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("divcon.distill.serving.embedded._model._IDLE", 0.0)
     monkeypatch.setattr("divcon.distill.serving.embedded._model._GATHER", 0.0)
-    engine = EmbeddedModel(tiny_base, max_tokens=2)
+    engine = EmbeddedModel(tiny_base)
 
     def ask(number: int) -> str:
         time.sleep(number % 7 / 1000)

@@ -15,9 +15,10 @@ import psutil
 import pytest
 from support.processes import heed_ctrl_c
 
-from divcon.distill.serving.server import ServerDied, ServerError
+from divcon.distill.serving.server import Causes, ServerDied, ServerError
 from divcon.distill.serving.server._process import ServerProcess, free_port
 
+CAUSES = Causes("Such a server", "Lower something.", "the cache is too small")
 SCRIPT = Path(__file__).parents[3] / "support" / "child_server.py"
 
 
@@ -50,7 +51,7 @@ def start(tmp_path: Path, mark: str) -> Iterator[Callable[..., tuple[ServerProce
     def begin(*words: str, grace: float = 1.0) -> tuple[ServerProcess, str]:
         port = free_port()
         command = [sys.executable, str(SCRIPT), str(port), mark, *words]
-        made.append(ServerProcess(command, {}, tmp_path / "log", "the server", grace))
+        made.append(ServerProcess(command, {}, tmp_path / "log", "the server", CAUSES, grace))
         return made[-1], f"http://127.0.0.1:{port}/health"
 
     yield begin
@@ -73,9 +74,11 @@ def test_stop_leaves_no_process(start: Callable, mark: str, words: tuple[str, ..
 PARENT = """
     import sys, time
     from pathlib import Path
+    from divcon.distill.serving.server import Causes
     from divcon.distill.serving.server._process import ServerProcess, free_port
     port = free_port()
-    process = ServerProcess([sys.executable, {script!r}, str(port), {mark!r}, "child"], {{}}, Path("log"), "it", 1.0)
+    command = [sys.executable, {script!r}, str(port), {mark!r}, "child"]
+    process = ServerProcess(command, {{}}, Path("log"), "it", Causes("It"), 1.0)
     process.wait_until_ready(f"http://127.0.0.1:{{port}}/health", 30)
     print("ready", flush=True)
     {then}
@@ -131,7 +134,7 @@ def test_a_server_that_dies_says_why(start: Callable) -> None:
     process, health = start("out-of-memory")
     with pytest.raises(ServerDied, match="ran out of memory") as caught:
         process.wait_until_ready(health, 30)
-    assert "max-model-len" in caught.value.remedy
+    assert caught.value.remedy == "Lower something."
     process, health = start("killed")
     with pytest.raises(ServerDied, match=r"was killed .*memory"):
         process.wait_until_ready(health, 30)
@@ -162,7 +165,7 @@ def test_a_taken_port_is_named(start: Callable, tmp_path: Path, mark: str) -> No
         port = other.getsockname()[1]
         with pytest.raises(ServerError, match=f"Port {port} .*in use"):
             free_port(port)
-        process = ServerProcess([sys.executable, str(SCRIPT), str(port), mark], {}, tmp_path / "log", "it")
+        process = ServerProcess([sys.executable, str(SCRIPT), str(port), mark], {}, tmp_path / "log", "it", CAUSES)
         with pytest.raises(ServerDied, match="its port was taken") as caught:
             process.wait_until_ready(f"http://127.0.0.1:{port}/health", 10)
         assert caught.value.port_taken
@@ -176,6 +179,6 @@ def test_a_key_in_the_log_is_not_shown(start: Callable) -> None:
 
 
 def test_a_python_that_is_none_is_an_error(tmp_path: Path) -> None:
-    process = ServerProcess([str(tmp_path / "nothing")], {}, tmp_path / "log", "it")
+    process = ServerProcess([str(tmp_path / "nothing")], {}, tmp_path / "log", "it", CAUSES)
     with pytest.raises(ServerDied, match="exit status 1"):
         process.wait_until_ready("http://127.0.0.1:9/health", 10)

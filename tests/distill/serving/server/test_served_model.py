@@ -13,10 +13,10 @@ import pytest
 
 from divcon.distill import Base
 from divcon.distill._pace import pace_of
-from divcon.distill.serving.server import ServerDied, ServerError
+from divcon.distill.serving.server import Installation, ServerDied, ServerError
 from divcon.distill.serving.server._client import is_loopback
 from divcon.distill.serving.server._process import free_port
-from divcon.distill.serving.vllm import Installation, ServerSettings, VLLMModel
+from divcon.distill.serving.vllm import ServerSettings, VLLMModel
 
 STAND_IN = Path(__file__).parents[3] / "support" / "vllm_stand_in.py"
 
@@ -62,7 +62,7 @@ def test_a_server_starts_with_the_first_call_and_serves_the_others(make: Callabl
         replies = list(pool.map(lambda i: backend.complete(request(f"{i}?"), 0).message.text, range(64)))
     assert replies == ["tests/tiny-llama says so"] * 64
     assert len(starts()) == 1
-    assert model._calls == 0
+    assert model._turnstile.calls == 0
     model.close()
     assert backend.complete(request("x"), 0).message.text
     assert len(starts()) == 2
@@ -147,9 +147,9 @@ def test_a_cancelled_caller_holds_up_nobody(make: Callable, starts: Callable) ->
 
     asyncio.run(main())
     deadline = time.monotonic() + 10
-    while model._calls and time.monotonic() < deadline:
+    while model._turnstile.calls and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert model._calls == 0
+    assert model._turnstile.calls == 0
     assert len(starts()) == 1
 
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from divcon.distill import Base, ManifestError, TrainSettings, content_hash, train_adapter
 from divcon.distill._vllm_provider import VLLMProvider
-from divcon.distill.serving.server import ServerError, merged_copy, read_adapter
-from divcon.distill.serving.vllm import PYTHON_VARIABLE, Installation, ServerSettings, VLLMModel, find_installation
+from divcon.distill.serving.server import Installation, ServerError, merged_copy, read_adapter
+from divcon.distill.serving.vllm import PYTHON_VARIABLE, VLLM, ServerSettings, VLLMModel
 
 
 def test_arguments_are_passed_on_as_vllm_takes_them() -> None:
@@ -43,16 +43,30 @@ def test_settings_that_make_no_sense_are_refused(given: dict, says: str) -> None
         ServerSettings(**given)
 
 
+@pytest.mark.parametrize(
+    ("status", "log", "says"),
+    [
+        (1, "ValueError: the KV cache needed is larger than the available KV cache memory", "it ran out of memory"),
+        (1, "torch.OutOfMemoryError: CUDA out of memory", "it ran out of memory"),
+        (137, "", "was killed (exit status 137)"),
+    ],
+)
+def test_where_memory_runs_out_vllms_own_remedy_is_given(status: int, log: str, says: str) -> None:
+    problem, remedy = VLLM.causes.explain("vLLM with x", status, log)
+    assert problem.startswith("vLLM with x") and says in problem
+    assert "max-model-len" in remedy
+
+
 def test_a_python_without_vllm_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
     with pytest.raises(ServerError, match="vLLM isn't installed in this environment") as caught:
-        find_installation(ServerSettings())
+        VLLM().installation(ServerSettings())
     assert "make vllm" in caught.value.remedy
     monkeypatch.setenv(PYTHON_VARIABLE, sys.executable)
     with pytest.raises(ServerError, match=PYTHON_VARIABLE):
-        find_installation(ServerSettings())
+        VLLM().installation(ServerSettings())
     with pytest.raises(ServerError, match=r"no Python that answers .*server\.python"):
-        find_installation(ServerSettings(python=tmp_path / "python"))
+        VLLM().installation(ServerSettings(python=tmp_path / "python"))
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +103,12 @@ def model(base: Base, mode: str = "auto", *, cpu: bool = True, **given: object) 
 
 
 def test_what_an_adapter_asks_of_a_server_is_read_from_it(adapter: Path, tiny_base: Base, tmp_path: Path) -> None:
-    read = read_adapter(adapter, tiny_base)
+    read = read_adapter(adapter, tiny_base, VLLM())
     assert (read.rank, read.server_rank, read.not_as_lora) == (4, 8, None)
     assert any(target.endswith("q_proj") for target in read.targets)
     assert read.name == f"sd-t-{read.manifest.content_hash[:12]}"
     patterned = altered(adapter, tmp_path / "p", rank_pattern={"q_proj": 40})
-    assert read_adapter(patterned, tiny_base).server_rank == 64
+    assert read_adapter(patterned, tiny_base, VLLM()).server_rank == 64
 
 
 @pytest.mark.parametrize(
@@ -105,7 +119,7 @@ def test_what_vllm_cant_serve_at_all_is_refused(
     adapter: Path, tiny_base: Base, tmp_path: Path, config: dict, says: str
 ) -> None:
     with pytest.raises(ServerError, match=says):
-        read_adapter(altered(adapter, tmp_path / "x", **config), tiny_base)
+        read_adapter(altered(adapter, tmp_path / "x", **config), tiny_base, VLLM())
 
 
 @pytest.mark.parametrize(
@@ -117,14 +131,14 @@ def test_what_vllm_cant_serve_unmerged_is_merged_or_refused(
 ) -> None:
     other = altered(adapter, tmp_path / "x", **config)
     on_gpu = model(tiny_base, cpu=False)
-    assert on_gpu.served_as(read_adapter(other, tiny_base)) == "merged"
-    assert on_gpu.served_as(read_adapter(adapter, tiny_base)) == "lora"
+    assert on_gpu.served_as(read_adapter(other, tiny_base, VLLM())) == "merged"
+    assert on_gpu.served_as(read_adapter(adapter, tiny_base, VLLM())) == "lora"
     with pytest.raises(ServerError, match=says):
         model(tiny_base, "lora").add(other)
 
 
 def test_auto_merges_on_a_cpu(adapter: Path, tiny_base: Base) -> None:
-    assert model(tiny_base).served_as(read_adapter(adapter, tiny_base)) == "merged"
+    assert model(tiny_base).served_as(read_adapter(adapter, tiny_base, VLLM())) == "merged"
 
 
 def test_a_cpu_without_bfloat16_serves_float32_unless_told_otherwise(
@@ -149,7 +163,7 @@ def test_the_base_has_a_slot_of_its_own_on_a_cpu(adapter: Path, tiny_base: Base,
         names = [served.add(other) for other in others[:count]]
         server = served._made("")
         assert f"--max-loras {slots}" in " ".join(server.command())  # type: ignore[union-attr]
-        more = read_adapter(others[4], tiny_base)
+        more = read_adapter(others[4], tiny_base, VLLM())
         assert server.takes(more) == (count < 3 or more.name in names)  # type: ignore[union-attr]
     few = model(tiny_base, "lora", arguments={"max-loras": 1})
     few.add(others[0])
@@ -157,7 +171,7 @@ def test_the_base_has_a_slot_of_its_own_on_a_cpu(adapter: Path, tiny_base: Base,
         few._made("")
     on_gpu = model(tiny_base, "lora", cpu=False, arguments={"max-loras": 1})
     on_gpu.add(others[0])
-    assert on_gpu._made("").takes(read_adapter(others[1], tiny_base))  # type: ignore[union-attr]
+    assert on_gpu._made("").takes(read_adapter(others[1], tiny_base, VLLM()))  # type: ignore[union-attr]
 
 
 def test_a_rank_over_what_the_server_takes_is_refused_before_it_starts(adapter: Path, tiny_base: Base) -> None:
@@ -185,7 +199,7 @@ def test_a_merged_copy_is_built_once_and_equals_base_and_adapter(
     adapter: Path, tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIVCON_CACHE", str(tmp_path / "cache"))
-    read = read_adapter(adapter, tiny_base)
+    read = read_adapter(adapter, tiny_base, VLLM())
     folder = merged_copy(read, tiny_base)
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert merged_copy(read, tiny_base) == folder

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import dspy
@@ -27,8 +27,15 @@ from divcon.distill import content_hash, read_manifest
 from divcon.distill._probe import read_probe
 from divcon.distill._vllm_provider import VLLMProvider, vllm_lm
 from divcon.distill.serving.embedded import solver_adapter
-from divcon.distill.serving.server import ProbeError, ServerClient, ServerDied, ServerError, probe
-from divcon.distill.serving.server._client import require_apart
+from divcon.distill.serving.server import (
+    ProbeError,
+    ServerClient,
+    ServerDied,
+    ServerError,
+    ServerUnreachable,
+    probe,
+    require_apart,
+)
 from divcon.distill.serving.vllm import ServerSettings, VLLMModel
 from divcon.programs import LEARNT, DivideAndConquer
 from divcon.signatures import Subquestions, list_pattern
@@ -92,8 +99,8 @@ def test_a_merged_student_was_probed(student: Path, merged: VLLMModel) -> None:
     found = merged.probed[merged.add(student)]
     row = read_probe(student)
     assert row is not None
-    assert found["base_logprob"] == row.base_logprob
-    assert abs(found["adapter_logprob"] - row.adapter_logprob) < 2.0
+    assert found.base_logprob == row.base_logprob
+    assert abs(found.adapter_logprob - row.adapter_logprob) < 2.0
 
 
 @pytest.mark.parametrize("engine", ["auto", "litellm"])
@@ -206,7 +213,7 @@ def test_base_and_adapters_share_a_server_and_load_while_it_runs(unmerged: VLLMM
         assert set(server.client.names()) == {unmerged.base.id, name, hot}
         assert list(server.client.bases()) == [unmerged.base.id]
     assert address == unmerged.start(name)
-    assert unmerged.probed[name]["adapter_logprob"] > unmerged.probed[name]["base_logprob"] + 5
+    assert unmerged.probed[name].adapter_logprob > unmerged.probed[name].base_logprob + 5
 
 
 def test_every_failure_of_the_probe_has_its_own_message(unmerged: VLLMModel, student: Path) -> None:
@@ -214,7 +221,7 @@ def test_every_failure_of_the_probe_has_its_own_message(unmerged: VLLMModel, stu
     assert row is not None
     with unmerged.serving(name) as server:
         client = server.client
-        assert set(probe(client, name, row, server.name)) == {"adapter_logprob", "base_logprob"}
+        assert probe(client, name, row, server.name).base_served
         with pytest.raises(ProbeError, match=f"doesn't serve 'sd-x'; it serves .*{name}"):
             probe(client, "sd-x", row, server.name)
         other = row.model_copy(update={"prompt_ids": [*row.prompt_ids[:5], 0, *row.prompt_ids[6:]]})
@@ -234,11 +241,11 @@ def test_adapters_are_probed_and_kept_apart_while_their_server_answers_others(
         asked = [request(f"Tell a long story of town {i}.", max_tokens=60) for i in range(2)]
         replies = [pool.submit(unmerged.backend(name).complete, one, 0) for one in asked]
         found = probe(server.client, name, row, server.name)
-        require_apart(server.client, name, row, server.name)
+        require_apart(server.client, name, row, server.name, found)
         assert all(reply.result().message.text for reply in replies)
         assert server.running and server.healthy() and server.died_before == 0
         alone = probe(server.client, name, row, server.name)
-    assert alone == pytest.approx(found, abs=0.5)
+    assert asdict(alone) == pytest.approx(asdict(found), abs=0.5)
 
 
 def test_a_rank_that_a_running_server_doesnt_take_is_named(planner: Run, unmerged: VLLMModel, student: Path) -> None:
@@ -273,7 +280,7 @@ def test_names_that_arent_there_and_addresses_that_arent_one(unmerged: VLLMModel
             lm("Who?")
         with pytest.raises(ServerError, match="404"):
             ServerClient(server.api_base + "/v2").names()
-    with pytest.raises(ServerError, match="can't be reached"):
+    with pytest.raises(ServerUnreachable, match="can't be reached"):
         ServerClient("http://127.0.0.1:9/v1").names()
 
 
@@ -300,7 +307,7 @@ def test_a_server_that_mixes_base_and_adapters_is_refused(planner: Run, unmerged
     with unmerged.serving() as server:
         attached = VLLMModel(planner.base, ServerSettings(api_base=server.api_base))
         last = attached.add(retrained(student, "last"))
-        while len(names := server.client.names()) <= server.slots:
+        while len(names := server.client.names()) <= server.launch.slots:
             server.client.load_adapter(f"more-{len(names)}", student)
         with pytest.raises(ProbeError, match=r"computes requests to '.*SmolLM2.*' with an adapter") as caught:
             attached.start(last)
