@@ -1,6 +1,7 @@
 """Whose turn it is: servers that come, go, die and fail, with a stand-in for vLLM as the process."""
 
 import asyncio
+import json
 import sys
 import threading
 import time
@@ -11,9 +12,10 @@ from pathlib import Path
 import dspy
 import pytest
 
-from divcon.distill import Base
+from divcon.distill import Base, TrainSettings, train_adapter
 from divcon.distill._pace import pace_of
-from divcon.distill.serving.server import Installation, ServerDied, ServerError
+from divcon.distill.serving import AdapterMode
+from divcon.distill.serving.server import Installation, ProbeError, ServerDied, ServerError
 from divcon.distill.serving.server._client import is_loopback
 from divcon.distill.serving.server._process import free_port
 from divcon.distill.serving.vllm import ServerSettings, VLLMModel
@@ -34,12 +36,12 @@ def make(tiny_base: Base, tmp_path: Path) -> Callable[..., VLLMModel]:
     python.chmod(0o755)
     made: list[VLLMModel] = []
 
-    def begin(what: str, latency: float = 0.02, **settings: object) -> VLLMModel:
+    def begin(what: str, latency: float = 0.02, adapter: AdapterMode = "auto", **settings: object) -> VLLMModel:
         environment = {
             "STAND_IN": what, "STAND_IN_STARTS": str(tmp_path / "starts"), "STAND_IN_LATENCY": str(latency),
         }  # fmt: skip
         server = ServerSettings(environment=environment, **settings)
-        model = VLLMModel(tiny_base, server, log=tmp_path / "log")
+        model = VLLMModel(tiny_base, server, adapter=adapter, log=tmp_path / "log")
         model.__dict__["installation"] = Installation(python, {"vllm": "0.32.0", "torch": "2.13.0+cpu"})
         made.append(model)
         return model
@@ -168,6 +170,70 @@ def test_an_attached_server_has_to_serve_the_base_that_is_asked(make: Callable, 
     other = VLLMModel(Base(tiny_base.path, "another/base", "r", "auto"), ServerSettings(api_base=address))
     with pytest.raises(ServerError, match="doesn't serve 'another/base'; it serves tests/tiny-llama"):
         other.backend().complete(request("x"), 0)
+
+
+@pytest.fixture
+def student(tiny_base: Base, tmp_path: Path) -> Path:
+    row = {"prompt": [{"role": "user", "content": "Split."}], "completion": [{"role": "assistant", "content": "1. A?"}]}
+    (tmp_path / "rows.jsonl").write_text("\n".join([json.dumps(row)] * 8))
+    settings = TrainSettings(rank=4, batch_size=4)
+    train_adapter(tmp_path / "rows.jsonl", tiny_base, tmp_path / "student", settings, student="sd-t")
+    return tmp_path / "student"
+
+
+def test_a_server_without_adapters_is_started_anew_with_one_and_probed(
+    make: Callable, starts: Callable, student: Path
+) -> None:
+    model = make("ok", adapter="lora")
+    assert model.start()
+    name = model.add(student)
+    assert model.backend(name).complete(request("x"), 0).message.text == f"{name} says so"
+    found = model.probed[name]
+    assert (found.adapter_logprob, found.base_logprob, found.base_served) == (-5.0, -25.0, True)
+    assert model.backend().complete(request("x"), 0).message.text == "tests/tiny-llama says so"
+    assert len(starts()) == 2  # the second serves both
+    assert model.deciding(name)[1:3] == ["vllm", "lora"]
+
+
+def test_a_running_server_that_mixes_base_and_adapter_is_refused(
+    make: Callable, tiny_base: Base, student: Path
+) -> None:
+    for what in ("ok", "mixes"):
+        attached = VLLMModel(tiny_base, ServerSettings(api_base=make(what).start()))
+        backend = attached.backend(attached.add(student))
+        if what == "ok":
+            assert backend.complete(request("x"), 0).message.text
+            continue
+        with pytest.raises(ProbeError, match="computes requests to 'tests/tiny-llama' with an adapter") as caught:
+            backend.complete(request("x"), 0)
+        assert "--max-loras" in caught.value.remedy
+
+
+def test_who_needs_another_server_gets_it_while_others_keep_asking(
+    make: Callable, starts: Callable, student: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DIVCON_CACHE", str(tmp_path / "cache"))
+    # The stand-in tokenizes for adapters that it loads, and this one is merged.
+    monkeypatch.setattr("divcon.distill.serving.server._model.read_probe", lambda folder: None)
+    model = make("ok", adapter="merged")
+    name, over = model.add(student), threading.Event()
+    backend = model.backend()
+
+    def keep_asking(number: int) -> None:
+        while not over.is_set():
+            backend.complete(request(f"{number}?"), 0)
+
+    with ThreadPoolExecutor(8) as pool:
+        asking = [pool.submit(keep_asking, number) for number in range(8)]
+        try:
+            while not starts():
+                time.sleep(0.02)
+            assert model.backend(name).complete(request("x"), 0).message.text == f"{name} says so"
+        finally:
+            over.set()
+        for one in asking:
+            one.result(60)
+    assert starts()[:2] == ["tests/tiny-llama", name]
 
 
 @pytest.mark.parametrize(
