@@ -13,7 +13,12 @@ import divcon
 HEAVY = ("torch", "transformers", "vllm", "peft", "trl", "datasets", "matplotlib")
 
 
-@pytest.mark.parametrize("module", ["divcon", "divcon.signatures", "divcon.programs", "divcon.distill", "divcon.cli"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "divcon", "divcon.signatures", "divcon.programs", "divcon.distill", "divcon.distill.serving.vllm", "divcon.cli",
+    ],
+)  # fmt: skip
 def test_importing_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*(m for m in {HEAVY} if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -32,6 +32,7 @@ class Named:
         self.fails: dict[str, int] = {}
         self.final = True
         self.failed: set[str] = set()
+        self.closings = 0
         self.turnstile: Turnstile[str] = Turnstile(self)
 
     def there(self, target: str) -> str | None:
@@ -44,10 +45,13 @@ class Named:
         return ValueError(f"{target} failed before") if target in self.failed else None
 
     def change(self, target: str) -> str:
+        closings = self.closings
         self.changes.append(target)
         self.begun.set()
         assert self.hold.wait(10)
         with self.turnstile.lock:
+            if self.closings > closings:
+                raise ValueError("closed")
             if self.fails.get(target, 0):
                 self.fails[target] -= 1
                 self.failed |= {target} if self.final else set()
@@ -57,6 +61,11 @@ class Named:
                 self.now, self.loaded = target.partition(".")[0], set()
             self.loaded.add(target)
         return target
+
+    def close(self) -> None:
+        with self.turnstile.lock:
+            self.now, self.loaded = None, set()
+            self.closings += 1
 
 
 @pytest.fixture
@@ -169,6 +178,30 @@ def test_a_failed_change_keeps_nobody_from_what_is_there(shared: Named, pool: Th
     shared.hold.set()
     assert [one.result(10) for one in others] == ["a"] * 4
     assert isinstance(loading.exception(10), ValueError)
+
+
+def test_what_is_closed_during_a_change_is_changed_again_for_those_who_waited(
+    shared: Named, pool: ThreadPoolExecutor
+) -> None:
+    shared.hold.clear()
+    waiting = [pool.submit(used, shared, "a") for _ in range(4)]
+    until(lambda: len(shared.turnstile._waiting) == 3)
+    shared.close()
+    shared.hold.set()
+    assert sorted(str(one.exception(10)) for one in waiting) == ["None", "None", "None", "closed"]
+    assert shared.changes == ["a", "a"]
+
+
+def test_what_is_closed_under_a_call_is_changed_for_the_next_once_that_has_ended(
+    shared: Named, pool: ThreadPoolExecutor
+) -> None:
+    with shared.turnstile.using("a"):
+        shared.close()
+        following = pool.submit(used, shared, "a")
+        until(lambda: shared.turnstile._waiting)
+        assert shared.changes == ["a"]
+    assert following.result(10) == "a"
+    assert shared.changes == ["a", "a"]
 
 
 async def awaited(shared: Named, target: str) -> str:
