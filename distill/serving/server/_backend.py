@@ -7,32 +7,31 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dspy
 from dspy.lm15 import Request, Response
 from dspy.utils.exceptions import LMError
 
-if TYPE_CHECKING:
-    from divcon.distill.serving.server._model import ServedModel
+from divcon.distill.serving.server._current import CurrentServer
 
 _LOOKING = ThreadPoolExecutor(256, thread_name_prefix="divcon-looking")
 
 
 class ServerBackend:
-    """Answers requests with a `ServedModel`, by the base or one of its adapters.
+    """Answers requests with the server that runs, by the base or one of its adapters.
 
     A call that a dying server cut off is asked again of its successor.
 
     Args:
-        model: Serves.
+        current: The server that runs.
         adapter: By its served name; empty for the base.
         added: Extensions of every request.
         engine: The client of the `dspy.LM` behind it: `auto` or `litellm`.
     """
 
-    def __init__(self, model: ServedModel, adapter: str, added: Mapping[str, Any], engine: str) -> None:
-        self.model = model
+    def __init__(self, current: CurrentServer, adapter: str, added: Mapping[str, Any], engine: str) -> None:
+        self._current = current
         self.adapter = adapter
         self.added = added
         self.engine = engine
@@ -43,27 +42,29 @@ class ServerBackend:
     def complete(self, request: Request, rollout: int) -> Response:
         attempt = 0
         while True:
-            with self.model.serving(self.adapter) as server:
+            with self._current.serving(self.adapter) as server:
                 began = time.monotonic()
-                asker = self.model.asker(self.adapter, server, self.engine)
+                asker = self._current.asker(self.adapter, server, self.engine)
                 try:
                     return asker.complete(self._asked(request, asker.lm), rollout)
                 except LMError as error:
-                    if not self.model.has_failed(server, error, attempt, began):
+                    if not self._current.has_failed(server, error, attempt, began):
                         raise
             attempt += 1
 
     async def acomplete(self, request: Request, rollout: int) -> Response:
         attempt = 0
         while True:
-            async with self.model.aserving(self.adapter) as server:
+            async with self._current.aserving(self.adapter) as server:
                 began = time.monotonic()
-                asker = self.model.asker(self.adapter, server, self.engine)
+                asker = self._current.asker(self.adapter, server, self.engine)
                 try:
                     return await asker.acomplete(self._asked(request, asker.lm), rollout)
                 except LMError as error:
                     loop = asyncio.get_running_loop()
-                    if not await loop.run_in_executor(_LOOKING, self.model.has_failed, server, error, attempt, began):
+                    if not await loop.run_in_executor(
+                        _LOOKING, self._current.has_failed, server, error, attempt, began
+                    ):
                         raise
             attempt += 1
 

@@ -64,7 +64,7 @@ def test_a_server_starts_with_the_first_call_and_serves_the_others(make: Callabl
         replies = list(pool.map(lambda i: backend.complete(request(f"{i}?"), 0).message.text, range(64)))
     assert replies == ["tests/tiny-llama says so"] * 64
     assert len(starts()) == 1
-    assert model._turnstile.calls == 0
+    assert model._current._turnstile.calls == 0
     model.close()
     assert backend.complete(request("x"), 0).message.text
     assert len(starts()) == 2
@@ -131,7 +131,7 @@ def test_closing_while_a_server_starts_leaves_none(make: Callable, starts: Calla
     thread.join(20)
     assert not thread.is_alive()
     assert "while it was" in str(errors[0])
-    assert model._server is None
+    assert model._current._server is None
 
 
 def test_a_cancelled_caller_holds_up_nobody(make: Callable, starts: Callable) -> None:
@@ -149,9 +149,9 @@ def test_a_cancelled_caller_holds_up_nobody(make: Callable, starts: Callable) ->
 
     asyncio.run(main())
     deadline = time.monotonic() + 10
-    while model._turnstile.calls and time.monotonic() < deadline:
+    while model._current._turnstile.calls and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert model._turnstile.calls == 0
+    assert model._current._turnstile.calls == 0
     assert len(starts()) == 1
 
 
@@ -214,7 +214,7 @@ def test_who_needs_another_server_gets_it_while_others_keep_asking(
 ) -> None:
     monkeypatch.setenv("DIVCON_CACHE", str(tmp_path / "cache"))
     # The stand-in tokenizes for adapters that it loads, and this one is merged.
-    monkeypatch.setattr("divcon.distill.serving.server._model.read_probe", lambda folder: None)
+    monkeypatch.setattr("divcon.distill.serving.server._current.read_probe", lambda folder: None)
     model = make("ok", adapter="merged")
     name, over = model.add(student), threading.Event()
     backend = model.backend()

@@ -146,7 +146,7 @@ def test_a_cpu_without_bfloat16_serves_float32_unless_told_otherwise(
 ) -> None:
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert model(tiny_base).precision == "float32"
-    assert "--dtype float32" in " ".join(model(tiny_base)._made("").command())  # type: ignore[union-attr]
+    assert "--dtype float32" in " ".join(model(tiny_base).unstarted("").command())  # type: ignore[union-attr]
     assert model(tiny_base, cpu=False).precision is None
     assert model(tiny_base, arguments={"dtype": "bfloat16"}).precision is None
     chosen = VLLMModel(tiny_base, precision="bfloat16")
@@ -161,17 +161,17 @@ def test_the_base_has_a_slot_of_its_own_on_a_cpu(adapter: Path, tiny_base: Base,
     for count, slots in ((1, 4), (3, 4), (4, 5), (5, 6)):
         served = model(tiny_base, "lora")
         names = [served.add(other) for other in others[:count]]
-        server = served._made("")
+        server = served.unstarted("")
         assert f"--max-loras {slots}" in " ".join(server.command())  # type: ignore[union-attr]
         more = read_adapter(others[4], tiny_base, VLLM())
         assert server.takes(more) == (count < 3 or more.name in names)  # type: ignore[union-attr]
     few = model(tiny_base, "lora", arguments={"max-loras": 1})
     few.add(others[0])
     with pytest.raises(ServerError, match="max-loras is 1, and 1 adapters on a CPU take 2"):
-        few._made("")
+        few.unstarted("")
     on_gpu = model(tiny_base, "lora", cpu=False, arguments={"max-loras": 1})
     on_gpu.add(others[0])
-    assert on_gpu._made("").takes(read_adapter(others[1], tiny_base, VLLM()))  # type: ignore[union-attr]
+    assert on_gpu.unstarted("").takes(read_adapter(others[1], tiny_base, VLLM()))  # type: ignore[union-attr]
 
 
 def test_a_rank_over_what_the_server_takes_is_refused_before_it_starts(adapter: Path, tiny_base: Base) -> None:
