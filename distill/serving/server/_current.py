@@ -194,7 +194,9 @@ class CurrentServer:
         adapter = self._plan.adapter(name)
         with self._lock:
             server, ready = self._server, name in self._ready
-        if server is not None and (self._key != key or (server.running and self.disturbs(name))):
+            # One of ours that has died is started again, and isn't another.
+            is_other = self._key != key or (server is not None and server.running and self.disturbs(name))
+        if server is not None and is_other:
             server.stop()
             server = None
         if server is None or not server.running:

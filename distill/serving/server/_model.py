@@ -21,8 +21,6 @@ from divcon.distill.serving.server._installation import Installation
 from divcon.distill.serving.server._servers import AttachedServer, Server, StartedServer
 from divcon.distill.serving.server._software import Launch, ServerSoftware
 
-_DYING = 30.0  # seconds a dying server may take until its process is gone
-
 
 class ServedModel:
     """A base, and any number of its adapters, served by a server.
