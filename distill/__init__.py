@@ -23,7 +23,6 @@ from divcon.distill._manifest import (
 )
 from divcon.distill._metric import DecompositionMetric
 from divcon.distill._provider import EmbeddedEngine, EmbeddedProvider, LoRAJob, PromptDrift, embedded_lm
-from divcon.distill._serve import EmbeddedModel, shared_model
 from divcon.distill._store import RunStore, StoreError, Trace, fingerprint, render_lines, write_whole
 from divcon.distill._students import (
     SOLVER_STUDENTS,
@@ -39,8 +38,9 @@ from divcon.distill._targets import Solved, SolvedTraces, export_targets, solve_
 from divcon.distill._teacher import SCRIPTED_MODEL, ScriptedTeacher, ScriptedTeacherError
 from divcon.distill._teleprompter import DistillationError, DistillDecomposer
 from divcon.distill._traffic import Traffic, watching
-from divcon.distill.embedded import Base, EmbeddedBaseMissing, embedded_base, local_base
 from divcon.distill.screening import RULES, Judgement, Rule, Screened, Solver, judging, screen, well_formed
+from divcon.distill.serving.embedded import Base, EmbeddedBaseMissing, embedded_base, local_base
+from divcon.distill.serving.embedded._model import EmbeddedModel, shared_model
 from divcon.distill.training import (
     Destination,
     Export,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from dspy.adapters.utils import get_annotation_name
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from divcon.distill.embedded import Base, Precision
+from divcon.distill.serving.embedded import Base, Precision
 from divcon.signatures import DivconError
 
 MANIFEST = "manifest.json"

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from divcon.distill._manifest import ManifestError
-from divcon.distill.embedded import Precision
+from divcon.distill.serving.embedded import Precision
 
 PROBE = "probe.json"
 PROBE_CANDIDATES = 8  # rows among which the one that training changed most is taken

@@ -25,9 +25,10 @@ from pydantic import ValidationError
 
 from divcon.distill._engine import RolloutNote, next_rollout
 from divcon.distill._manifest import ManifestError, prompt_hash
-from divcon.distill._serve import EmbeddedModel, finetuned_folder, shared_model
 from divcon.distill._store import fingerprint, render_lines, write_whole
-from divcon.distill.embedded import local_base
+from divcon.distill.serving._finetuned import finetuned_folder
+from divcon.distill.serving.embedded import local_base
+from divcon.distill.serving.embedded._model import EmbeddedModel, shared_model
 from divcon.distill.training import (
     Provenance,
     Training,

@@ -31,9 +31,9 @@ from divcon.distill._http import LMBackend
 from divcon.distill._jobs import overlapped
 from divcon.distill._manifest import prompt_parts, read_manifest
 from divcon.distill._provider import EmbeddedEngine, embedded_lm
-from divcon.distill._serve import shared_model
 from divcon.distill._store import RunStore, fingerprint
-from divcon.distill.embedded import local_base
+from divcon.distill.serving.embedded import local_base
+from divcon.distill.serving.embedded._model import shared_model
 from divcon.distill.training import (
     Destination,
     Provenance,

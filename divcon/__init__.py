@@ -18,7 +18,8 @@ if TYPE_CHECKING:
         bind_adapter,
         embedded_lm,
     )
-    from divcon.distill.vllm import ServerSettings, VLLMProvider, vllm_lm
+    from divcon.distill._vllm_provider import VLLMProvider, vllm_lm
+    from divcon.distill.serving.vllm import ServerSettings
     from divcon.pipeline import Run
     from divcon.programs import (
         LEARNT,
@@ -51,9 +52,9 @@ _WHERE = {
     "TrainSettings": "distill",
     "bind_adapter": "distill",
     "embedded_lm": "distill",
-    "ServerSettings": "distill.vllm",
-    "VLLMProvider": "distill.vllm",
-    "vllm_lm": "distill.vllm",
+    "ServerSettings": "distill.serving.vllm",
+    "VLLMProvider": "distill._vllm_provider",
+    "vllm_lm": "distill._vllm_provider",
     "LEARNT": "programs",
     "Wording": "programs",
     "ChainOfThought": "programs",

@@ -8,41 +8,19 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 from packaging.requirements import Requirement
-from packaging.version import Version
 
 from divcon.config import Endpoint, Pipeline
 from divcon.distill import ManifestError, is_trained, local_base, optimizer_name, read_manifest
-from divcon.distill.embedded import cache_folder, precision
-from divcon.distill.vllm import ServerClient, ServerSettings, find_installation, read_adapter
+from divcon.distill.serving import ENGINES, Finding
+from divcon.distill.serving.embedded import cache_folder, precision
+from divcon.distill.serving.server import KeyRefused, ServerClient, ServerUnreachable
 from divcon.signatures import DivconError
 
-Level = Literal["ok", "warning", "failure"]
-
 _ROOM = 2e9  # bytes on disk below which a warning is given; a tenth of it stops a run
-_OLDEST_VLLM = Version("0.32")  # older ones ignore an adapter's rank_pattern; none was tried
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        level: `failure` where the pipeline can't run.
-        what: What was looked at, in a word or two.
-        text: What was found.
-        remedy: What to do; empty where nothing needs to be done.
-    """
-
-    level: Level
-    what: str
-    text: str
-    remedy: str = ""
 
 
 def diagnose(
@@ -68,8 +46,8 @@ def diagnose(
         if role in asks:
             yield from _endpoint(role, endpoint)
         yield from _price(role, endpoint)
-    if pipeline.roles.decomposer.serve == "vllm" and "decomposer" in asks:
-        yield from _server(pipeline.roles.decomposer.server or ServerSettings())
+    if "decomposer" in asks:
+        yield from ENGINES[pipeline.roles.decomposer.serve].examine(pipeline.roles.decomposer.server)
 
 
 def _packages(pipeline: Pipeline) -> Iterator[Finding]:
@@ -158,8 +136,7 @@ def _base(pipeline: Pipeline, folder: Path) -> Iterator[Finding]:
         if not is_trained(adapter):
             continue
         try:
-            if pipeline.roles.decomposer.serve == "vllm":
-                read_adapter(adapter, base)
+            ENGINES[pipeline.roles.decomposer.serve].check_adapter(adapter, base)
             manifest = read_manifest(adapter)
             if manifest.base["revision"] != base.revision:
                 raise ManifestError(f"{adapter} was trained on {manifest.base['id']}.", "It will be trained again.")
@@ -202,7 +179,7 @@ def _reached(what: str, client: ServerClient, name: str, model: str) -> Finding:
         served = client.names()
     except DivconError as error:
         # A gateway may list nothing and answer nevertheless.
-        refused = "can't be reached" in error.problem or "refuses the key" in error.problem
+        refused = isinstance(error, (ServerUnreachable, KeyRefused))
         return Finding("failure" if refused else "warning", what, error.problem, error.remedy)
     if name in served:
         return Finding("ok", what, f"{client.api_base} serves {name}")
@@ -243,25 +220,3 @@ def _price(role: str, endpoint: Endpoint) -> Iterator[Finding]:
         "warning", "price", f"the {role}'s price is unknown, so what the run costs will be too",
         f"Write roles.{role}.price: {{input: ..., output: ...}} in dollars per million tokens.",
     )  # fmt: skip
-
-
-def _server(settings: ServerSettings) -> Iterator[Finding]:
-    if settings.api_base:
-        key = os.environ.get(settings.api_key_env or "VLLM_API_KEY")
-        client = ServerClient(settings.api_base, key, timeout=10.0)
-        try:
-            yield Finding("ok", "vLLM", f"{settings.api_base} serves {', '.join(client.names())}")
-        except DivconError as error:
-            yield Finding("failure", "vLLM", error.problem, error.remedy)
-        return
-    try:
-        found = find_installation(settings)
-    except DivconError as error:
-        yield Finding("failure", "vLLM", error.problem, error.remedy)
-        return
-    shown = f"vLLM {found.vllm}, torch {found.versions.get('torch', '?')} at {found.python}"
-    if Version(found.vllm) < _OLDEST_VLLM:
-        yield Finding("warning", "vLLM", f"{shown}; nothing older than {_OLDEST_VLLM} was tried", "Upgrade it.")
-    else:
-        where = "on the CPU, adapters merged unless told otherwise" if found.on_cpu else "adapters unmerged"
-        yield Finding("ok", "vLLM", f"{shown}; {where}")

@@ -25,8 +25,8 @@ from divcon.distill import (
     role_lm,
     shared_model,
 )
-from divcon.distill.embedded import Precision, WantedPrecision, embedded_base, solver_adapter, solver_wording
-from divcon.distill.vllm import VLLMModel
+from divcon.distill.serving import ENGINES, ServedBase, ServingOptions
+from divcon.distill.serving.embedded import WantedPrecision, embedded_base, solver_adapter, solver_wording
 from divcon.programs import ChatAdapter, CompactAdapter, Item, Wording
 from divcon.signatures import list_pattern
 
@@ -54,26 +54,15 @@ class Models:
         return local_base(self.pipeline.roles.decomposer.base)
 
     @cached_property
-    def student_model(self) -> EmbeddedModel | VLLMModel:
+    def student_model(self) -> ServedBase:
         """What serves the students: one base with its adapters."""
         student = self.pipeline.roles.decomposer
-        if student.serve == "vllm":
-            return VLLMModel(
-                self.base, student.server, adapter=student.adapter, precision=self._precision, log=self.log,
-                told=self.told,
-            )  # fmt: skip
-        # One engine, and so one copy of the weights and one queue, where student and solver share the base.
-        same = self.base.revision == embedded_base().revision
-        return self._embedded if same else shared_model(self.base, self._precision)
+        options = ServingOptions(student.server, student.adapter, self._precision, self.log, self.told)
+        return ENGINES[student.serve].serves(self.base, options)
 
     @cached_property
     def _embedded(self) -> EmbeddedModel:
         return shared_model(embedded_base(), self._precision)
-
-    @property
-    def warms_up(self) -> bool:
-        """Whether a server is loaded with a student's first call."""
-        return self.pipeline.roles.decomposer.serve == "vllm"
 
     @property
     def _precision(self) -> WantedPrecision:
@@ -105,8 +94,8 @@ class Models:
         elif endpoint.embedded:
             name = model.partition("/")[2]
             adapter = self._embedded.add(solver_adapter(name)) if name != "base" else ""
-            backend, model = self._embedded.backend(adapter), f"embedded/{adapter or 'base'}"
-            identity = fingerprint(model, self._embedded.base.revision, *_named(self._embedded.precision))
+            backend, model = self._embedded.backend(adapter), self._embedded.model_name(adapter)
+            identity = fingerprint(model, *self._embedded.deciding(adapter))
         else:
             options: dict[str, Any] = {}
             if endpoint.api_base:
@@ -136,39 +125,20 @@ class Models:
         name = model.add(adapter) if adapter else ""
         price = student.price.model_dump(exclude_none=True) if student.price else None
         decomposes = role == "decomposer"
-        backend: Any
-        if isinstance(model, VLLMModel):
-            cap = self.pipeline.program.max_subquestions
-            guided = student.guided and decomposes
-            backend = model.backend(
-                name, pattern=list_pattern(cap, self.pipeline.program.allow_whole) if guided else None
-            )
-            shown = f"hosted_vllm/{name or self.base.id}"
-            # Not the address of a server of ours, which is another one each time.
-            served = model.served_as_known(name)
-            deciding = model.settings.deciding()
-            identity = fingerprint(
-                shown, self.base.revision, "vllm", served, deciding, cap if guided else None, *_named(model.precision)
-            )
-        else:
-            backend = model.backend(name)
-            shown = f"embedded/{name or 'base'}"
-            identity = fingerprint(shown, self.base.revision, *_named(model.precision))
+        program, guided = self.pipeline.program, student.guided and decomposes
+        pattern = list_pattern(program.max_subquestions, program.allow_whole) if guided else None
+        shown = model.model_name(name)
+        identity = fingerprint(shown, *model.deciding(name, program.max_subquestions if guided else None))
+        backend = model.backend(name, pattern=pattern)
         engine = StoredEngine(backend, role, shown, self.store, price, identity)
         solver = self.pipeline.roles.solver
         longest = student.max_tokens if decomposes else (solver.max_tokens or 4 * student.max_tokens)
         return role_lm(engine, temperature=student.temperature, max_tokens=longest)
 
     def close(self) -> None:
-        """End the server of the student, where one was started."""
-        student = self.__dict__.get("student_model")
-        if isinstance(student, VLLMModel):
+        """End what was started to serve the student."""
+        if (student := self.__dict__.get("student_model")) is not None:
             student.close()
-
-
-def _named(precision: Precision | None) -> list[str]:
-    """A precision as a part of a key; bfloat16 is none, so that keys made before there was a choice hold."""
-    return [precision] if precision not in (None, "bfloat16") else []
 
 
 def adapter_of(endpoint: Endpoint) -> dspy.Adapter:

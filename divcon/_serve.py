@@ -1,4 +1,4 @@
-"""`divcon serve`: the students of a run folder behind a vLLM server, for programs elsewhere on this machine."""
+"""`divcon serve`: the students of a run folder behind a server, for programs elsewhere on this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, cast, get_args
 
 from pydantic import ValidationError
 
-from divcon.distill.vllm import AdapterMode, ServerSettings, VLLMModel
+from divcon.distill.serving import AdapterMode, ServingOptions
+from divcon.distill.serving.server import server_engine
 from divcon.pipeline import Run
 from divcon.signatures import DivconError, refusal
 
@@ -44,7 +45,7 @@ def serve_students(
         run: The run folder.
         student: A trained student's name, or `untuned`; None for all that one server can serve, or else the best.
         adapter: How adapters are served; None for what the run says.
-        changed: Fields of `ServerSettings` that differ from the run's.
+        changed: Fields of the server's settings that differ from the run's.
         show: Prints a line.
 
     Raises:
@@ -55,33 +56,32 @@ def serve_students(
     mode = adapter or of_run.adapter
     if mode not in get_args(AdapterMode):
         raise DivconError(f"There is no way '{mode}' to serve an adapter.", "Write lora, merged or auto.")
+    engine = server_engine(of_run.serve)
     before = of_run.server.model_dump(exclude_defaults=True) if of_run.server else {}
     if "api_base" in changed:
         before = {}
     if "arguments" in changed:
         changed = {**changed, "arguments": {**before.get("arguments", {}), **changed["arguments"]}}
     try:
-        settings = ServerSettings(**{**before, **changed})
+        settings = engine.settings(**{**before, **changed})
     except ValidationError as error:
         raise DivconError(f"serve: {refusal(error)}.", "Correct it.") from error
     wanted = run.saved.students(student)
     told = lambda text: run.reporter.finished("serve", text)  # noqa: E731
-    with VLLMModel(
-        run.models.base, settings, adapter=cast(AdapterMode, mode), precision=run.pipeline.roles.precision,
-        log=run.folder / "vllm.log", told=told,
-    ) as model:  # fmt: skip
+    log = run.folder / f"{engine.name}.log"
+    options = ServingOptions(settings, cast(AdapterMode, mode), run.pipeline.roles.precision, log, told)
+    with engine.serves(run.models.base, options) as model:
         names = [model.add(folder) if folder else "" for _, folder in wanted]
         if len({model.server_of(name) for name in names}) > 1:
             names = names[:1]  # a merged copy takes a server of its own
         for name in names:
             address = model.start(name)
         show(f"address  {address}")
-        variable = settings.api_key_env or "VLLM_API_KEY"
+        variable = settings.api_key_env or settings.key_variable
         key = f'os.environ["{variable}"]' if os.environ.get(variable) else '"none"'
         for name in names:
-            shown = name or run.models.base.id
-            show(f"model    {shown}")
-            show(f'python   dspy.LM("hosted_vllm/{shown}", api_base="{address}", api_key={key}, cache=False)')
+            show(f"model    {name or run.models.base.id}")
+            show(f'python   dspy.LM("{model.model_name(name)}", api_base="{address}", api_key={key}, cache=False)')
         if settings.api_base:
             return
         show("Ctrl-C ends it.")

@@ -423,7 +423,7 @@ def base(
     """Turn a GGUF file into a folder that roles.decomposer.base and vLLM take."""
 
     def work() -> Path:
-        from divcon.distill.embedded import convert_gguf
+        from divcon.distill.serving.embedded import convert_gguf
 
         if dtype not in ("bfloat16", "float32"):
             raise DivconError(f"There is no dtype '{dtype}' here.", "Write bfloat16 or float32.")

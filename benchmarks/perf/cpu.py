@@ -23,7 +23,7 @@ from typing import Any
 
 from _common import timed, write
 
-from divcon.distill.embedded._waiting import BRIEFLY
+from divcon.distill.serving.embedded._waiting import BRIEFLY
 
 ROWS, TOKENS = 4, 160  # of a training step
 READ_ROWS, READ_TOKENS = 8, 128
@@ -168,7 +168,7 @@ def main() -> None:
         print(json.dumps(precisions(given.rounds)))
         return
     if given.steps:
-        from divcon.distill.embedded import precision
+        from divcon.distill.serving.embedded import precision
 
         print(json.dumps(steps(precision(), given.steps)))
         return

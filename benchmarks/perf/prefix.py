@@ -26,7 +26,7 @@ from _common import at_once, timed, write
 from dspy.lm15 import Config, Message, Request
 
 from divcon.distill import embedded_base
-from divcon.distill.vllm import ServerSettings, VLLMModel
+from divcon.distill.serving.vllm import ServerSettings, VLLMModel
 from divcon.programs import CompactAdapter, DivideAndConquer
 from divcon.signatures import Subquestions
 

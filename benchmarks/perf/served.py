@@ -24,8 +24,8 @@ from dspy.utils.exceptions import AdapterParseError
 
 from divcon import Run, load_pipeline
 from divcon.distill import RunStore, StoredEngine, role_lm
-from divcon.distill.embedded import solver_adapter, solver_wording
-from divcon.distill.vllm import ServerSettings, VLLMModel
+from divcon.distill.serving.embedded import solver_adapter, solver_wording
+from divcon.distill.serving.vllm import ServerSettings, VLLMModel
 from divcon.programs import LEARNT, DivideAndConquer, Item
 
 CONCURRENCY = 64

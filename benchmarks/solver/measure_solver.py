@@ -26,7 +26,7 @@ from divcon.distill import (
     read_manifest,
     role_lm,
 )
-from divcon.distill.embedded import solver_adapter, solver_wording
+from divcon.distill.serving.embedded import solver_adapter, solver_wording
 from divcon.programs import ChainOfThought, Direct, DivideAndConquer
 
 

@@ -34,7 +34,7 @@ from divcon.distill import (
     read_manifest,
     train_adapter,
 )
-from divcon.distill.embedded import solver_adapter, solver_wording
+from divcon.distill.serving.embedded import solver_adapter, solver_wording
 from divcon.programs import CompactAdapter, Item
 from divcon.signatures import Answer, Reason, Solve, SolveStep, Subquestions
 
@@ -81,7 +81,9 @@ def main() -> None:
     options = parser.parse_args()
     rng = random.Random(0)
     families, mix, name = (WIDE_FAMILIES, WIDE_MIX, "wide") if options.wide else (FAMILIES, MIX, "offline")
-    output = options.output or Path("distill/embedded/wide_solver" if options.wide else "distill/embedded/solver")
+    output = options.output or Path(
+        "distill/serving/embedded/wide_solver" if options.wide else "distill/serving/embedded/solver"
+    )
     items = []
     for family, share in families.items():
         seed = 1 if options.wide and family in OFFLINE else 0  # questions the first solver hasn't seen

@@ -16,7 +16,7 @@ from typing import Any
 
 from divcon.distill._manifest import Manifest, content_hash, manifest_for, package_versions, prompt_hash, text_hash
 from divcon.distill._probe import PROBE_CANDIDATES, ProbeRow, choose_probe
-from divcon.distill.embedded import LOADING, Base, Precision, precision
+from divcon.distill.serving.embedded import LOADING, Base, Precision, precision
 from divcon.distill.training._checkpoints import Checkpoints
 from divcon.distill.training._errors import TrainingError, TrainingStopped, in_file
 from divcon.distill.training._isolation import free_memory, in_own_thread, quiet, random_numbers_left_alone

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from divcon.distill.embedded import WantedPrecision
+from divcon.distill.serving.embedded import WantedPrecision
 from divcon.distill.training._errors import TrainingError, in_file
 from divcon.distill.training._methods import METHODS
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from divcon.distill._manifest import MANIFEST, Manifest, read_manifest, text_hash
-from divcon.distill.embedded import LOADING, Base
+from divcon.distill.serving.embedded import LOADING, Base
 from divcon.distill.training._rows import read_export, rows_hash
 from divcon.distill.training._settings import TrainSettings
 

@@ -194,7 +194,8 @@ def _explained(file: Path, tree: Any, given: set[str], error: ValidationError, k
         return ConfigError(f"{where}: the key '{key}' is missing.{others}", "Add it; see examples/.")
     message = first["msg"].removeprefix("Value error, ")
     shown = key or "the pipeline"
-    return ConfigError(f"{where}: {shown}: {message}.{others}", "Correct the value.")
+    stop = "" if message.endswith((".", "?")) else "."
+    return ConfigError(f"{where}: {shown}: {message}{stop}{others}", "Correct the value.")
 
 
 def _model_at(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from divcon.distill.embedded import WantedPrecision
-from divcon.distill.vllm import AdapterMode, ServerSettings
+from divcon.distill.serving import ENGINES, AdapterMode, AnyServerSettings
+from divcon.distill.serving.embedded import WantedPrecision
 
 
 class Section(BaseModel):
@@ -122,27 +130,38 @@ class Decomposer(Section):
 
     Attributes:
         base: `embedded`, a folder, or a hub name.
-        serve: Where it runs; `embedded` is in this process, `vllm` a server on loopback or a running one.
-        adapter: How vLLM serves a trained adapter: `lora` (unmerged), `merged` into a copy of the base, or `auto`.
-        server: The vLLM server.
-        guided: Have vLLM write nothing but a numbered list of questions. For a small untuned model.
+        serve: What it runs on, by its name in the table of serving engines: `embedded` is in this process, `vllm` a
+            server on loopback or a running one.
+        adapter: How a server serves a trained adapter: `lora` (unmerged), `merged` into a copy of the base, or `auto`.
+        server: The server.
+        guided: Have the server write nothing but a numbered list of questions. For a small untuned model.
         price: What serving it costs, per million tokens; free by default where it runs in this process.
     """
 
     base: str = "embedded"
-    serve: Literal["embedded", "vllm"] = "embedded"
+    serve: Annotated[str, AfterValidator(ENGINES.known)] = "embedded"
     adapter: AdapterMode = "auto"
-    server: ServerSettings | None = None
+    server: AnyServerSettings | None = None
     guided: bool = False
     temperature: float = Field(0.0, ge=0)
     max_tokens: int = Field(128, ge=1)
     price: Price | None = None
 
+    @field_validator("server", mode="before")
+    @classmethod
+    def _settings_of_the_engine(cls, server: Any, known: ValidationInfo) -> Any:
+        if server is None or "serve" not in known.data:
+            return server
+        given = server.model_dump(exclude_unset=True) if isinstance(server, BaseModel) else server
+        return ENGINES[known.data["serve"]].settings.model_validate(given)
+
     @model_validator(mode="after")
-    def _vllm_only(self) -> Decomposer:
+    def _taken_by_the_engine(self) -> Decomposer:
+        engine = ENGINES[self.serve]
         for key, given in (("server", self.server), ("adapter", self.adapter != "auto"), ("guided", self.guided)):
-            if given and self.serve != "vllm":
-                raise ValueError(f"{key} is for 'serve: vllm', and this student is served in this process")
+            if given and key not in engine.takes:
+                others = " or ".join(name for name, other in ENGINES.items() if key in other.takes)
+                raise ValueError(f"{key} is for 'serve: {others}', and this student is served {engine.where}")
         return self
 
 

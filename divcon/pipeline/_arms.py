@@ -54,7 +54,7 @@ def bound_arm(
         program=built.program,
         key=Keys(context, parts).answers(name, built),
         label=label,
-        warm_up=bool(kind.served_here) and context.models.warms_up,
+        warm_up=bool(kind.served_here) and context.models.student_model.warms_up,
         local=kind.served_here,
         prices=_prices_of(kind, context.prices()),
         lora=lora,

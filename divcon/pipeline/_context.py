@@ -14,8 +14,8 @@ from divcon.benchmarks import grade, grade_as_paper
 from divcon.benchmarks.tasks import LoadedTask, load_task
 from divcon.config import Pipeline
 from divcon.distill import Progress, RunStore
-from divcon.distill.embedded import EmbeddedBaseMissing, is_converted
 from divcon.distill.executors import EXECUTORS, Executor
+from divcon.distill.serving.embedded import EmbeddedBaseMissing, is_converted
 from divcon.programs import Item
 
 Prices = dict[str, dict[str, float]]
@@ -60,7 +60,7 @@ class Context:
             self.pipeline,
             self.store,
             lambda: [*self.task.train, *self.task.test],
-            self.folder / "vllm.log",
+            self.folder / f"{self.pipeline.roles.decomposer.serve}.log",
             lambda text: self.reporter.finished("serve", text),
         )
 

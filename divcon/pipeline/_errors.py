@@ -7,10 +7,10 @@ from typing import Any
 
 from dspy.utils.exceptions import LMAuthError, LMError, LMNotConfiguredError, LMTimeoutError
 
-from divcon._doctor import Finding
 from divcon._watch import Reporter
 from divcon.config import Endpoint, Pipeline
 from divcon.distill import cause_of_ours, trouble
+from divcon.distill.serving import Finding
 from divcon.signatures import DivconError
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from divcon.distill import ManifestError, content_hash, read_manifest
-from divcon.distill.embedded import solver_adapter
+from divcon.distill.serving.embedded import solver_adapter
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from dspy.clients.utils_finetune import TrainDataFormat, TrainingStatus
 
 from divcon.distill import Base, EmbeddedProvider, ManifestError, PromptDrift, TrainingError, embedded_lm
-from divcon.distill._serve import shared_model
-from divcon.distill.embedded import local_base
+from divcon.distill.serving.embedded import local_base
+from divcon.distill.serving.embedded._model import shared_model
 from divcon.programs import DivideAndConquer
 
 ROWS = [

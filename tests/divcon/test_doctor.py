@@ -11,9 +11,10 @@ import pytest
 from support.openai_server import OpenAIServer, user_text
 
 from divcon import load_pipeline
-from divcon._doctor import Finding, diagnose
+from divcon._doctor import diagnose
 from divcon._watch import Silent
-from divcon.distill.vllm import PYTHON_VARIABLE
+from divcon.distill.serving import Finding
+from divcon.distill.serving.vllm import PYTHON_VARIABLE
 from divcon.pipeline import announce_conversion
 
 DIVCON = Path(sys.executable).with_name("divcon")
@@ -109,7 +110,7 @@ def test_an_endpoint_is_asked_for_its_names(
 
 
 def test_a_changed_adapter_is_named(tmp_path: Path) -> None:
-    from divcon.distill.embedded import solver_adapter
+    from divcon.distill.serving.embedded import solver_adapter
 
     file = pipeline(tmp_path, "{model: scripted/references}", "{model: embedded/solver}")
     for name in ("good", "bad"):

@@ -215,7 +215,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_asked(tmp_path: Path,
         load("transfer", "", one)
     with pytest.raises(ConfigError, match="there is no arm 'sd-x'; did you mean s"):
         load("main", "  arms: [sd-x]")
-    with pytest.raises(ConfigError, match="may be followed by"):
+    with pytest.raises(ConfigError, match="may follow an arm"):
         load("main", "  arms: [se-a/dag]")
     with pytest.raises(ConfigError, match="writes an instruction for each task"):
         load("transfer", "compile: {optimizer: MIPROv2}")

@@ -25,3 +25,19 @@ def test_a_precision_decides_replies_and_bfloat16_keeps_the_keys_it_had(tmp_path
     before = fingerprint("embedded/base", base.revision)
     assert identities["bfloat16"] == (before, before)
     assert before not in identities["float32"]
+
+
+def test_a_served_student_keeps_the_keys_it_had(tmp_path: Path, base: Base) -> None:
+    (tmp_path / "p.yaml").write_text(PIPELINE)
+    address = {"api_base": "http://127.0.0.1:9/v1", "arguments": {}, "environment": {}}
+    for guided, cap in ((False, None), (True, 3)):
+        given = [f"roles.decomposer={{serve: vllm, guided: {guided}, server: {{api_base: {address['api_base']}}}}}"]
+        pipeline = load_pipeline(tmp_path / "p.yaml", given)
+        models = Models(pipeline, RunStore(tmp_path / "store"), list, tmp_path / "log", lambda text: None)
+        shown = f"hosted_vllm/{base.id}"
+        assert models.student(None).model == shown
+        expected = fingerprint(shown, base.revision, "vllm", "base", address, cap)
+        assert models.student(None).engine.identity == expected
+        assert models.student(None, "solver").engine.identity == fingerprint(
+            shown, base.revision, "vllm", "base", address, None
+        )

@@ -13,7 +13,12 @@ import divcon
 HEAVY = ("torch", "transformers", "vllm", "peft", "trl", "datasets", "matplotlib")
 
 
-@pytest.mark.parametrize("module", ["divcon", "divcon.signatures", "divcon.programs", "divcon.distill", "divcon.cli"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "divcon", "divcon.signatures", "divcon.programs", "divcon.distill", "divcon.distill.serving.vllm", "divcon.cli",
+    ],
+)  # fmt: skip
 def test_importing_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*(m for m in {HEAVY} if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -33,7 +38,7 @@ def test_threads_spin_briefly_where_the_user_chose_nothing_and_other_programs_as
     given: dict[str, str], found: str
 ) -> None:
     code = """
-import os, divcon.distill.embedded as embedded
+import os, divcon.distill.serving.embedded as embedded
 print(os.environ.get("GOMP_SPINCOUNT"), embedded.inherited().get("GOMP_SPINCOUNT"))
 """
     clean = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")}
@@ -79,9 +84,9 @@ def test_the_wheel_holds_one_package_its_data_and_nothing_else_at_top_level(root
     for needed in (
         "divcon/signatures/__init__.py", "divcon/programs/__init__.py", "divcon/distill/__init__.py",
         "divcon/benchmarks/__init__.py", "divcon/benchmarks/tasks/__init__.py", "divcon/py.typed",
-        "divcon/benchmarks/report.html.j2", "divcon/distill/embedded/solver/adapter_model.safetensors",
-        "divcon/distill/embedded/solver/manifest.json",
-        "divcon/distill/embedded/wide_solver/adapter_model.safetensors",
+        "divcon/benchmarks/report.html.j2", "divcon/distill/serving/embedded/solver/adapter_model.safetensors",
+        "divcon/distill/serving/embedded/solver/manifest.json",
+        "divcon/distill/serving/embedded/wide_solver/adapter_model.safetensors",
     ):  # fmt: skip
         assert needed in names
     assert not any("test" in name for name in names)

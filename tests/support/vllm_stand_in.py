@@ -1,8 +1,10 @@
 """Stands in for vLLM where only the coming and going of servers matters: a real process with its addresses, no model.
 
 Started as `python -m vllm.entrypoints.openai.api_server ...` is. What it does is in STAND_IN: `ok`, `exit`, `slow`,
-`dies:N` (at the Nth reply of its life, with its sockets) or `engine-dies:N` (from the Nth reply on it answers 500, and
-ends two seconds later, as vLLM does when its engine is gone). Every start is a line in STAND_IN_STARTS.
+`dies:N` (at the Nth reply of its life, with its sockets), `engine-dies:N` (from the Nth reply on it answers 500, and
+ends two seconds later, as vLLM does when its engine is gone) or `mixes` (the base is taken for an adapter that writes
+at the same time). Every start is a line in STAND_IN_STARTS. It says that what an adapter has learnt is likelier under
+the adapter, and tokenizes the one prompt that stands in the adapter's probe.
 """
 
 import json
@@ -16,7 +18,10 @@ from pathlib import Path
 WHAT, _, AT = os.environ["STAND_IN"].partition(":")
 NAME = sys.argv[sys.argv.index("--served-model-name") + 1]
 PORT = int(sys.argv[sys.argv.index("--port") + 1])
+WORDS = sys.argv[sys.argv.index("--lora-modules") + 1 :] if "--lora-modules" in sys.argv else []
+ADAPTERS = dict(word.split("=", 1) for word in WORDS if "=" in word)
 replies = 0
+writing = 0
 lock = threading.Lock()
 
 
@@ -33,11 +38,38 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/health":
             self.send(503 if gone() else 200, {})
         else:
-            self.send(200, {"object": "list", "data": [{"id": NAME, "object": "model", "created": 0, "owned_by": "x"}]})
+            cards = [{"id": NAME}, *({"id": name, "parent": NAME} for name in ADAPTERS)]
+            data = [{**card, "object": "model", "created": 0, "owned_by": "x"} for card in cards]
+            self.send(200, {"object": "list", "data": data})
 
     def do_POST(self) -> None:
-        global replies
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/v1/load_lora_adapter":
+            ADAPTERS[body["lora_name"]] = body["lora_path"]
+            self.send(200, {})
+        elif self.path == "/tokenize":
+            probe = json.loads((Path(ADAPTERS[body["model"]]) / "probe.json").read_text())
+            self.send(200, {"tokens": probe["prompt_ids"]})
+        elif self.path == "/v1/completions":
+            self.complete(body)
+        else:
+            self.reply(body)
+
+    def complete(self, body: dict) -> None:
+        global writing
+        adapted = body["model"] in ADAPTERS or (WHAT == "mixes" and writing)
+        if "logprobs" not in body:
+            writing += 1
+            time.sleep(0.3)
+            writing -= 1
+        choice = {"index": 0, "text": "x", "finish_reason": "length", "logprobs": None}
+        if "logprobs" in body:
+            choice["logprobs"] = {"token_logprobs": [-1.0 if adapted else -5.0]}
+        told = {"id": "x", "object": "text_completion", "created": 0, "model": body["model"]}
+        self.send(200, {**told, "choices": [choice]})
+
+    def reply(self, body: dict) -> None:
+        global replies
         with lock:
             replies += 1
         if gone():
@@ -47,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(500, {"error": {"message": "EngineCore encountered an issue", "type": "x", "code": 500}})
             return
         time.sleep(float(os.environ.get("STAND_IN_LATENCY", "0.02")))
-        message = {"role": "assistant", "content": f"{NAME} says so"}
+        message = {"role": "assistant", "content": f"{body['model']} says so"}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         told = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}

@@ -23,7 +23,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 DIVCON = Path(sys.executable).with_name("divcon")
-HERE = {"node_ip_address": "127.0.0.1"}
+HERE = {"node_ip_address": "127.0.0.2"}  # loopback too, and not the name that Ray takes for "whatever this machine is"
 FILE = """\
 task: {{name: word-problems, train: 12, test: 8}}
 roles:

@@ -1,0 +1,15 @@
+"""Serving: the engines that answer for a base and its trained adapters, and the table in which others are added."""
+
+from divcon.distill.serving._engine import ENGINES, Engine, Finding, Level, ServedBase, ServingOptions
+from divcon.distill.serving._settings import AdapterMode, AnyServerSettings
+
+__all__ = [
+    "ENGINES",
+    "AdapterMode",
+    "AnyServerSettings",
+    "Engine",
+    "Finding",
+    "Level",
+    "ServedBase",
+    "ServingOptions",
+]

@@ -1,0 +1,49 @@
+"""The embedded default: a small base that needs no GPU, no key and no hub, and the solver adapter shipped for it."""
+
+from divcon.distill.serving.embedded._base import (
+    EMBEDDED_BASE_ID,
+    Base,
+    EmbeddedBaseMissing,
+    cache_folder,
+    embedded_base,
+    is_converted,
+    local_base,
+    solver_adapter,
+    solver_wording,
+)
+from divcon.distill.serving.embedded._precision import (
+    Precision,
+    WantedPrecision,
+    cpu_has_bfloat16,
+    named_precision,
+    precision,
+)
+from divcon.distill.serving.embedded._steady import steady_threads
+from divcon.distill.serving.embedded._waiting import inherited, wait_briefly
+from divcon.distill.serving.embedded._weights import LOADING, GGUFError, convert_gguf, whole_folder
+
+# Here, because whatever of this package imports torch imports this first.
+wait_briefly()
+
+__all__ = [
+    "EMBEDDED_BASE_ID",
+    "LOADING",
+    "Base",
+    "EmbeddedBaseMissing",
+    "GGUFError",
+    "Precision",
+    "WantedPrecision",
+    "cache_folder",
+    "convert_gguf",
+    "cpu_has_bfloat16",
+    "embedded_base",
+    "inherited",
+    "is_converted",
+    "local_base",
+    "named_precision",
+    "precision",
+    "solver_adapter",
+    "solver_wording",
+    "steady_threads",
+    "whole_folder",
+]

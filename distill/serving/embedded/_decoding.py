@@ -1,0 +1,166 @@
+"""Decoding: a batch of prompts to their replies, in rows that leave it as they end."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+BUCKET = 64  # prompt lengths are padded to multiples of this many tokens
+
+
+@dataclass
+class Job:
+    """One request.
+
+    Attributes:
+        ids: The prompt's token ids.
+        adapter: By its served name; empty for the base.
+        max_tokens: Of the reply.
+        temperature: 0 is greedy.
+        top_p: The share of the probability that tokens are drawn from.
+        stop: Texts that end the reply.
+        rng: Draws the reply's tokens.
+        done: Holds the reply's token ids, and `stop` or `length`.
+        written: The reply so far.
+    """
+
+    ids: list[int]
+    adapter: str
+    max_tokens: int
+    temperature: float
+    top_p: float
+    stop: tuple[str, ...]
+    rng: random.Random
+    done: Future[tuple[list[int], str]] = field(default_factory=Future)
+    written: list[int] = field(default_factory=list)
+
+    @property
+    def bucket(self) -> int:
+        """The prompt's length in tokens, padded."""
+        return -(-len(self.ids) // BUCKET) * BUCKET
+
+
+def decode(model: Any, tokenizer: Any, batch: list[Job], multiple: int) -> None:
+    """Write the replies of a batch, each as its job's result.
+
+    Args:
+        model: A transformers model.
+        tokenizer: Its tokenizer.
+        batch: Jobs of one bucket and one adapter.
+        multiple: A batch has a multiple of so many rows, and so many prompts are read at once.
+    """
+    import torch
+
+    rows = list(batch)
+    rows += [_filler(rows[0]) for _ in range(-len(rows) % multiple)]
+    width = batch[0].bucket
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    ids = torch.tensor([[pad] * (width - len(job.ids)) + job.ids for job in rows], device=model.device)
+    mask = torch.tensor([[0] * (width - len(job.ids)) + [1] * len(job.ids) for job in rows], device=model.device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    end = tokenizer.eos_token_id
+    with torch.inference_mode():
+        logits, cache = _read_prompts(model, ids, mask, positions, multiple)
+        while True:
+            chosen = _choose(logits, rows)
+            going: list[int] = []
+            for index, (job, token) in enumerate(zip(rows, chosen, strict=True)):
+                if job.done.done():
+                    going.append(index)  # a filler, or a row kept for company
+                elif token == end:
+                    job.done.set_result((job.written, "stop"))
+                else:
+                    job.written.append(token)
+                    if len(job.written) >= job.max_tokens:
+                        job.done.set_result((job.written, "length"))
+                    else:
+                        going.append(index)
+            unfinished = [i for i in going if not rows[i].done.done()]
+            if not unfinished:
+                return
+            company = [i for i in range(len(rows)) if i not in unfinished][: -len(unfinished) % multiple]
+            keep = sorted(unfinished + company)
+            if len(keep) < len(rows):
+                index = torch.tensor(keep, device=model.device)
+                cache.batch_select_indices(index)
+                mask, positions = mask[index], positions[index]
+                rows, chosen = [rows[i] for i in keep], [chosen[i] for i in keep]
+            ids = torch.tensor(chosen, device=model.device)[:, None]
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
+            positions = positions[:, -1:] + 1
+            logits = model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache,
+                use_cache=True, logits_to_keep=1,
+            ).logits[:, -1]  # fmt: skip
+
+
+def _read_prompts(model: Any, ids: Any, mask: Any, positions: Any, at_once: int) -> tuple[Any, Any]:
+    """The logits after each prompt, and one cache for all of them; read `at_once` rows at a time."""
+    import torch
+    from transformers import DynamicCache
+
+    logits, parts = [], []
+    for start in range(0, len(ids), at_once):
+        some = slice(start, start + at_once)
+        parts.append(DynamicCache(config=model.config))
+        out = model(
+            input_ids=ids[some], attention_mask=mask[some], position_ids=positions[some], past_key_values=parts[-1],
+            use_cache=True, logits_to_keep=1,
+        )  # fmt: skip
+        logits.append(out.logits[:, -1])
+    whole = DynamicCache(config=model.config)
+    for number in range(len(parts[0].layers)):
+        layers = [part.layers[number] for part in parts]
+        whole.update(torch.cat([x.keys for x in layers]), torch.cat([x.values for x in layers]), number)
+    return torch.cat(logits), whole
+
+
+def grouped_attention(
+    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float, **kwargs: Any
+) -> tuple[Any, None]:
+    """Attention in which query heads that share keys are one matrix product.
+
+    On a CPU, torch 2.13's fused kernel takes half of a bfloat16 decoding step, and the plain implementation copies
+    the keys once a head; this is 1.3 to 1.5 times as fast as the plain one (64 rows, 200 tokens).
+
+    Args:
+        query: (rows, heads, tokens, width).
+        key: (rows, key heads, all tokens, width), and so is `value`.
+        attention_mask: Added to the scores: (rows, 1, tokens, all tokens).
+    """
+    import torch
+
+    rows, heads, tokens, width = query.shape
+    groups = key.shape[1]
+    shared = query.reshape(rows, groups, heads // groups * tokens, width)
+    scores = torch.matmul(shared, key.transpose(-1, -2)).mul_(scaling).view(rows, groups, -1, tokens, key.shape[2])
+    if attention_mask is not None:
+        scores = scores + attention_mask[:, :, None, :, : key.shape[2]]
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    mixed = torch.matmul(weights.view(rows, groups, -1, key.shape[2]), value)
+    return mixed.view(rows, heads, tokens, width).transpose(1, 2).contiguous(), None
+
+
+def _filler(job: Job) -> Job:
+    done: Future[tuple[list[int], str]] = Future()
+    done.set_result(([], "stop"))
+    return Job(job.ids, job.adapter, job.max_tokens, 0.0, 1.0, (), random.Random(0), done)
+
+
+def _choose(logits: Any, rows: list[Job]) -> list[int]:
+    """The next token of every row: the likeliest, or one drawn by inverse CDF with the row's own random numbers."""
+    import torch
+
+    chosen: list[int] = logits.argmax(-1).tolist()
+    for index, job in enumerate(rows):
+        if job.temperature <= 0:
+            continue
+        probabilities = torch.softmax(logits[index].float() / job.temperature, -1)
+        ordered, tokens = probabilities.sort(descending=True, stable=True)
+        cumulative = ordered.cumsum(-1)
+        within = int((cumulative < job.top_p).sum()) + 1 if job.top_p < 1 else len(tokens)
+        draw = job.rng.random() * float(cumulative[min(within, len(tokens)) - 1])
+        chosen[index] = int(tokens[min(int((cumulative < draw).sum()), len(tokens) - 1)])
+    return chosen

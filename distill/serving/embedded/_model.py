@@ -1,0 +1,337 @@
+"""The embedded engine: one base and its adapters in this process, behind `dspy.LM`.
+
+Concurrent calls are batched. A reply depends on its own request alone, so a run that was killed and goes on in other
+batches gives the same bytes: requests of one batch share a length bucket, a batch always has a multiple of `_ROWS`
+rows, and as many threads compute as was found to give a row the same bits in all those batches (`steady_threads`).
+That, and letting finished rows leave the batch, is why `generate()` of transformers isn't used here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import hashlib
+import json
+import os
+import queue
+import random
+import threading
+from collections import defaultdict
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from dspy.lm15 import Message, Request, Response, TextPart, Usage
+from dspy.utils.exceptions import ContextWindowExceededError, LMInvalidRequestError
+
+from divcon.distill._manifest import Manifest, ManifestError, manifest_for, read_manifest
+from divcon.distill.serving._finetuned import find_finetuned
+from divcon.distill.serving.embedded import (
+    LOADING,
+    Base,
+    Precision,
+    WantedPrecision,
+    named_precision,
+    precision,
+    steady_threads,
+)
+from divcon.distill.serving.embedded._decoding import BUCKET, Job, decode, grouped_attention
+from divcon.signatures import DivconError
+
+# A batch has a multiple of so many rows, filled up with copies, and so many are read at once: more of them fall out of
+# a CPU's caches, at half the tokens a second.
+_ROWS = 8
+_MAX_TOKENS = 256  # of a reply where the request gives no limit
+_ATTENTION = "divcon_grouped"
+_IDLE = 2.0  # seconds without work after which the worker thread ends, and its OpenMP threads with it
+_GATHER = 0.02  # seconds without a new arrival after which a batch that isn't full starts
+
+
+class EmbeddedModel:
+    """A base model in this process, with any number of adapters. Weights load with the first request.
+
+    An adapter is merged into a copy of the layers it touches: on a CPU an unmerged one doubles the time of a token.
+
+    Args:
+        base: The base model.
+        batch_size: The most rows that are decoded together.
+        precision: What it computes in; see `divcon.distill.serving.embedded.precision`.
+    """
+
+    warms_up = False
+
+    def __init__(self, base: Base, *, batch_size: int = 64, precision: WantedPrecision = "auto") -> None:
+        self.wanted = precision
+        self.base = base
+        self.batch_size = batch_size
+        self._folders: dict[str, Path] = {}
+        self._models: dict[str, Any] = {}
+        self._tokenizer: Any = None
+        self._rows = _ROWS  # a batch has a multiple of so many
+        self._loading = threading.Lock()
+        self._changing = threading.RLock()
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._worker: threading.Thread | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EmbeddedModel:
+        return self
+
+    def add(self, folder: Path) -> str:
+        """Make an adapter known and return the name it is served under, which carries its content hash.
+
+        Raises:
+            ManifestError: The adapter has no manifest, was changed, or was trained on another base.
+        """
+        name = manifest_for(folder, self.base).served_name
+        self._folders[name] = folder
+        return name
+
+    def load(self, adapter: str = "") -> None:
+        """Load the weights of the base or of an adapter now rather than with the first request.
+
+        Raises:
+            ManifestError: There is no such adapter.
+        """
+        self.require(adapter)
+        with self._changing:
+            self._model(adapter)
+
+    def unload(self, adapter: str = "") -> None:
+        """Free the memory of an adapter's merged weights, or of everything; the next request loads again."""
+        with self._changing:
+            if adapter:
+                self._models.pop(adapter, None)
+            else:
+                self._models.clear()
+
+    def require(self, adapter: str) -> None:
+        """Raise unless the base (an empty name) or a known adapter is meant.
+
+        Raises:
+            ManifestError: There is no such adapter.
+        """
+        if not adapter or adapter in self._folders:
+            return
+        if find_finetuned(adapter, self.add):
+            return
+        raise ManifestError(
+            f"There is no adapter '{adapter}' in this process.", "Give its folder: embedded_lm(adapter=FOLDER)."
+        )
+
+    def manifest(self, adapter: str) -> Manifest:
+        """The manifest of a known adapter."""
+        return read_manifest(self._folders[adapter])
+
+    def backend(self, name: str = "", *, pattern: str | None = None) -> EmbeddedBackend:
+        """What a role's engine asks: the base, or one of its adapters by served name.
+
+        Raises:
+            DivconError: A pattern is given; replies are held to none here.
+        """
+        if pattern is not None:
+            raise DivconError("The embedded engine holds replies to no pattern.", "Leave out guided.")
+        return EmbeddedBackend(self, name)
+
+    def model_name(self, name: str) -> str:
+        """The public name of the base (an empty name) or of an adapter: `embedded/NAME`."""
+        return f"embedded/{name or 'base'}"
+
+    def deciding(self, name: str, cap: int | None = None) -> list[Any]:
+        """See `ServedBase.deciding`."""
+        return [self.base.revision, *named_precision(self.precision)]
+
+    def close(self) -> None:
+        """Nothing to end: the weights are shared by all that is served in this process."""
+
+    def encode(self, messages: list[dict[str, str]]) -> list[int]:
+        """Token ids of a chat up to where the reply begins."""
+        ids: list[int] = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+        return ids
+
+    @property
+    def tokenizer(self) -> Any:
+        if self._tokenizer is None:
+            with self._loading:
+                if self._tokenizer is None:
+                    from transformers import AutoTokenizer
+
+                    self._tokenizer = AutoTokenizer.from_pretrained(self.base.path)
+        return self._tokenizer
+
+    @functools.cached_property
+    def context_length(self) -> int:
+        """The most tokens the base reads and writes together."""
+        config = json.loads((self.base.path / "config.json").read_text(encoding="utf-8"))
+        return int(config.get("max_position_embeddings", 2048))
+
+    @functools.cached_property
+    def precision(self) -> Precision:
+        """What it computes in, which decides its replies."""
+        return precision(self.wanted)
+
+    def submit(self, job: Job) -> Future[tuple[list[int], str]]:
+        job.done.set_running_or_notify_cancel()  # a caller who gives up leaves the batch to the others
+        with self._loading:
+            self._jobs.put(job)
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._work, name="divcon-embedded", daemon=True)
+                self._worker.start()
+        return job.done
+
+    # -- the worker thread -----------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        waiting: dict[tuple[str, int], list[Job]] = defaultdict(list)
+        while True:
+            if not any(waiting.values()):
+                try:
+                    self._admit(waiting, self._jobs.get(timeout=_IDLE))
+                except queue.Empty:
+                    with self._loading:
+                        if not self._jobs.empty():
+                            continue
+                        self._worker = None
+                        return
+            while max(len(jobs) for jobs in waiting.values()) < self.batch_size:
+                try:
+                    self._admit(waiting, self._jobs.get(timeout=_GATHER))
+                except queue.Empty:
+                    break
+            key = max(waiting, key=lambda k: len(waiting[k]))
+            batch, waiting[key] = waiting[key][: self.batch_size], waiting[key][self.batch_size :]
+            try:
+                with self._changing:
+                    model = self._model(batch[0].adapter)
+                for jobs in [batch] if self._rows > 1 else [[job] for job in batch]:
+                    decode(model, self.tokenizer, jobs, self._rows)
+            except BaseException as error:  # noqa: BLE001 - handed to the callers, who raise it
+                for job in batch:
+                    if not job.done.done():
+                        job.done.set_exception(error)
+
+    @staticmethod
+    def _admit(waiting: dict[tuple[str, int], list[Job]], job: Job) -> None:
+        waiting[job.adapter, job.bucket].append(job)
+
+    def _model(self, adapter: str) -> Any:
+        if adapter in self._models:
+            return self._models[adapter]
+        with LOADING:
+            return self._load(adapter)
+
+    def _load(self, adapter: str) -> Any:
+        import torch
+        from transformers import AttentionInterface, AutoModelForCausalLM
+        from transformers.masking_utils import AttentionMaskInterface, eager_mask
+        from transformers.utils import logging as transformers_logging
+
+        if "" not in self._models:
+            transformers_logging.disable_progress_bar()
+            cuda = torch.cuda.is_available()
+            if not cuda:
+                AttentionInterface.register(_ATTENTION, grouped_attention)
+                AttentionMaskInterface.register(_ATTENTION, eager_mask)
+            self._models[""] = AutoModelForCausalLM.from_pretrained(
+                self.base.path, dtype=getattr(torch, self.precision), attn_implementation="sdpa" if cuda else _ATTENTION
+            ).to("cuda" if cuda else "cpu").eval()  # fmt: skip
+            if not cuda:
+                self._rows = _ROWS if self._steady(self._models[""]) else 1
+        if adapter not in self._models:
+            from peft import PeftModel
+
+            if not adapter.endswith(read_manifest(self._folders[adapter]).content_hash[:12]):
+                raise ManifestError(
+                    f"The adapter in {self._folders[adapter]} is no longer the one that {adapter} names.",
+                    "It was trained anew in its place; take the new one, or train the old one again elsewhere.",
+                )
+            base = self._models[""]
+            # Layers no adapter touches, the embeddings above all, are shared with the base.
+            shared = {id(part): part for part in (base.get_input_embeddings(), base.get_output_embeddings())}
+            model = PeftModel.from_pretrained(copy.deepcopy(base, shared), str(self._folders[adapter]))
+            self._models[adapter] = model.merge_and_unload().eval()
+        return self._models[adapter]
+
+    def _steady(self, model: Any) -> bool:
+        """Whether rows may be computed together; sets the threads with which they may."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        sizes = range(_ROWS, -(-self.batch_size // _ROWS) * _ROWS + 1, _ROWS)
+        return steady_threads(model, sizes, [BUCKET, 2 * BUCKET, 3 * BUCKET], cores, grouped_attention) > 0
+
+
+def shared_model(base: Base, wanted: WantedPrecision = "auto") -> EmbeddedModel:
+    """The one engine of this process for a base and a precision: one copy of its weights, one queue, its adapters."""
+    return _engine_of(base, precision(wanted))
+
+
+@functools.cache
+def _engine_of(base: Base, precision: Precision) -> EmbeddedModel:
+    return EmbeddedModel(base, precision=precision)
+
+
+class EmbeddedBackend:
+    """Answers requests with an `EmbeddedModel`, by the base or one of its adapters."""
+
+    def __init__(self, model: EmbeddedModel, adapter: str) -> None:
+        self.model = model
+        self.adapter = adapter
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EmbeddedBackend:
+        return self
+
+    def complete(self, request: Request, rollout: int) -> Response:
+        job = self._job(request, rollout)
+        written, reason = self.model.submit(job).result()
+        return self._response(job, written, reason, request)
+
+    async def acomplete(self, request: Request, rollout: int) -> Response:
+        job = await asyncio.to_thread(self._job, request, rollout)
+        written, reason = await asyncio.wrap_future(self.model.submit(job))
+        return self._response(job, written, reason, request)
+
+    def _job(self, request: Request, rollout: int) -> Job:
+        config = request.config
+        ids = self.model.encode(_messages(request))
+        limit = config.max_tokens or _MAX_TOKENS
+        room = self.model.context_length - len(ids)
+        if room < 1:
+            raise ContextWindowExceededError(
+                message=f"The prompt has {len(ids)} tokens, more than {self.model.base.id} can read. Shorten it.",
+                model=request.model,
+            )
+        seed = hashlib.sha256(f"{config.seed}/{rollout}/{self.adapter}/{ids}".encode()).digest()
+        return Job(
+            ids=ids,
+            adapter=self.adapter,
+            max_tokens=min(limit, room),
+            temperature=config.temperature or 0.0,
+            top_p=config.top_p if config.top_p is not None else 1.0,
+            stop=config.stop,
+            rng=random.Random(seed),
+        )
+
+    def _response(self, job: Job, written: list[int], reason: str, request: Request) -> Response:
+        text = self.model.tokenizer.decode(written, skip_special_tokens=True)
+        for stop in job.stop:
+            if (at := text.find(stop)) >= 0:
+                text, reason = text[:at], "stop"
+        return Response(
+            id=None,
+            model=request.model,
+            message=Message.assistant([TextPart(text)]),
+            finish_reason=reason,
+            usage=Usage(input_tokens=len(job.ids), output_tokens=len(written) + (reason == "stop")),
+        )
+
+
+def _messages(request: Request) -> list[dict[str, str]]:
+    messages = []
+    if request.system is not None:
+        system = request.system
+        text = system if isinstance(system, str) else "".join(part.text for part in system)
+        messages.append({"role": "system", "content": text})
+    for message in request.messages:
+        if message.text is None:
+            raise LMInvalidRequestError("The embedded engine reads text only.", model=request.model)
+        messages.append({"role": message.role, "content": message.text})
+    return messages

@@ -1,0 +1,152 @@
+"""What divcon itself asks of an OpenAI-compatible server: names, token ids, likelihoods, loading an adapter."""
+
+from __future__ import annotations
+
+import ipaddress
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+import httpx
+import openai
+
+from divcon.distill.serving.server._errors import KeyRefused, ServerError, ServerUnreachable
+
+
+class ServerClient:
+    """A client of one server, whatever runs there.
+
+    Args:
+        api_base: Its address, ending in `/v1`.
+        api_key: Its key; None where it asks for none.
+        timeout: Seconds a request may take.
+    """
+
+    def __init__(self, api_base: str, api_key: str | None = None, timeout: float = 60.0) -> None:
+        self.api_base = api_base.rstrip("/")
+        self.key = api_key or "none"
+        self._timeout = timeout
+
+    @property
+    def root(self) -> str:
+        """The server's address without `/v1`, where it has what isn't OpenAI's."""
+        return self.api_base.removesuffix("/v1")
+
+    @cached_property
+    def openai(self) -> openai.OpenAI:
+        """OpenAI's own client of it."""
+        # A proxy of the environment has no business with loopback.
+        http = openai.DefaultHttpxClient(timeout=self._timeout, trust_env=not is_loopback(self.api_base))
+        return openai.OpenAI(base_url=self.api_base, api_key=self.key, max_retries=1, http_client=http)
+
+    @cached_property
+    def http(self) -> httpx.Client:
+        """A client for what isn't OpenAI's."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx.Client(timeout=self._timeout, headers=headers, trust_env=not is_loopback(self.api_base))
+
+    def names(self) -> list[str]:
+        """The names of what it serves.
+
+        Raises:
+            ServerUnreachable: Nobody answers.
+            KeyRefused: It doesn't take the key.
+            ServerError: It is no such server.
+        """
+        with self.explained("list its models"):
+            return [model.id for model in self.openai.models.list()]
+
+    def bases(self) -> dict[str, str]:
+        """What it serves and doesn't call an adapter of something else: the weights it loaded, by name."""
+        with self.explained("list its models"):
+            cards = [(card.id, card.model_extra or {}) for card in self.openai.models.list()]
+            return {name: str(more.get("root") or name) for name, more in cards if not more.get("parent")}
+
+    @contextmanager
+    def explained(self, what: str) -> Iterator[None]:
+        """Turn errors of the clients into ones that say what to do.
+
+        Args:
+            what: What is asked of the server.
+
+        Raises:
+            ServerError: In the place of whatever `openai` or `httpx` raises inside the block.
+        """
+        try:
+            yield
+        except (openai.APIConnectionError, httpx.TransportError) as error:
+            raise ServerUnreachable(
+                f"The server at {self.api_base} can't be reached to {what}: {error}",
+                "Start it, or correct its address.",
+            ) from error
+        except openai.AuthenticationError as error:
+            raise KeyRefused(
+                f"The server at {self.api_base} refuses the key.", "Name its variable in server.api_key_env."
+            ) from error
+        except openai.NotFoundError as error:
+            raise ServerError(
+                f"The server at {self.api_base} answers 404 when asked to {what}: {error.message}",
+                "Check that the address ends in /v1 and that the name is one it serves.",
+            ) from error
+        except openai.APIError as error:
+            raise ServerError(
+                f"The server at {self.api_base} can't {what}: {error.message}", "Look at its log."
+            ) from error
+
+
+class AdapterClient(ServerClient, ABC):
+    """A client of a server that serves adapters, which every software answers for in its own way."""
+
+    # What to do about a server that mixes up the base and its adapters.
+    to_keep_apart: ClassVar[str] = "Let divcon start a server, or serve the adapter merged."
+
+    @abstractmethod
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Load an adapter into the running server.
+
+        Raises:
+            ServerError: The server doesn't load adapters, or refuses this one.
+        """
+
+    @abstractmethod
+    def token_ids(self, model: str, messages: list[dict[str, str]]) -> list[int]:
+        """The token ids of a chat as the server renders it, up to where the reply begins.
+
+        Raises:
+            ServerError: It doesn't tell them.
+        """
+
+    @abstractmethod
+    def logprob(self, model: str, prompt: list[int], reply: list[int]) -> float:
+        """The natural log of a reply's probability after a prompt, both as token ids.
+
+        Raises:
+            ServerError: It can't be asked, or tells likelihoods after the choice was narrowed.
+        """
+
+    @abstractmethod
+    def write(self, model: str, prompt: list[int], tokens: int) -> None:
+        """Have so many tokens written after a prompt, and drop them.
+
+        Raises:
+            ServerError: It can't be asked.
+        """
+
+
+@lru_cache(maxsize=64)
+def client_of(kind: type[AdapterClient], api_base: str, api_key: str | None) -> AdapterClient:
+    """The one client of a server in this process, so that its connections are kept."""
+    return kind(api_base, api_key)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address leads to this machine itself."""
+    host = urlsplit(address).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # another name
+        return False

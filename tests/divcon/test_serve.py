@@ -1,0 +1,71 @@
+"""`divcon serve` without vLLM: a stand-in that runs already, and a run of an untuned student."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import pytest
+
+from divcon import load_pipeline
+from divcon._pipeline import Silent
+from divcon._serve import read_arguments, serve_students
+from divcon.distill import Base
+from divcon.distill.serving.server._process import free_port
+from divcon.signatures import DivconError
+
+STAND_IN = Path(__file__).parents[1] / "support" / "vllm_stand_in.py"
+
+
+@pytest.fixture
+def address(tiny_base: Base, tmp_path: Path) -> Iterator[str]:
+    port = free_port()
+    command = [sys.executable, str(STAND_IN), "--served-model-name", tiny_base.id, "--port", str(port)]
+    given = {**os.environ, "STAND_IN": "ok", "STAND_IN_STARTS": str(tmp_path / "starts")}
+    with subprocess.Popen(command, env=given) as server:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False)
+                break
+            except httpx.HTTPError:
+                time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}/v1"
+        server.kill()
+
+
+@pytest.mark.parametrize("student", ["{serve: embedded}", "{serve: vllm, server: {port: 8000}}"])
+def test_a_running_server_is_shown_with_the_line_that_asks_it(
+    tmp_path: Path, tiny_base: Base, address: str, student: str
+) -> None:
+    """Whatever served the student in its run."""
+    (tmp_path / "p.yaml").write_text(
+        "task: {name: offline, train: 10, test: 5}\n"
+        f"roles: {{teacher: {{model: scripted/references}}, solver: {{model: embedded/base}}, decomposer: {student}}}\n"
+    )
+    run = SimpleNamespace(
+        pipeline=load_pipeline(tmp_path / "p.yaml"), students=lambda student: [("untuned", None)], base=tiny_base,
+        folder=tmp_path, reporter=Silent(),
+    )  # fmt: skip
+    shown: list[str] = []
+    serve_students(run, "untuned", None, {"api_base": address}, shown.append)
+    assert shown == [
+        f"address  {address}",
+        f"model    {tiny_base.id}",
+        f'python   dspy.LM("hosted_vllm/{tiny_base.id}", api_base="{address}", api_key="none", cache=False)',
+    ]
+    with pytest.raises(DivconError, match=r"serve: port: .*65535"):
+        serve_students(run, "untuned", None, {"port": 70000}, shown.append)
+    with pytest.raises(DivconError, match="no way 'both'"):
+        serve_students(run, "untuned", "both", {}, shown.append)
+
+
+def test_words_after_two_hyphens_are_arguments() -> None:
+    words = ["--max-model-len", "1024", "--enforce-eager", "--x=1", "--y", "1", "2"]
+    assert read_arguments(words) == {"max-model-len": "1024", "enforce-eager": True, "x": "1", "y": ["1", "2"]}
+    with pytest.raises(DivconError, match="'1024' is no argument"):
+        read_arguments(["1024"])
