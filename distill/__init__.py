@@ -23,6 +23,7 @@ from divcon.distill._manifest import (
 )
 from divcon.distill._metric import DecompositionMetric
 from divcon.distill._provider import EmbeddedEngine, EmbeddedProvider, LoRAJob, PromptDrift, embedded_lm
+from divcon.distill._rebinding import DistillationError
 from divcon.distill._store import RunStore, StoreError, Trace, fingerprint, render_lines, write_whole
 from divcon.distill._students import (
     SOLVER_STUDENTS,
@@ -36,7 +37,7 @@ from divcon.distill._students import (
 from divcon.distill._table import PluginError, Table, UnknownName
 from divcon.distill._targets import Solved, SolvedTraces, export_targets, solve_traces, solving
 from divcon.distill._teacher import SCRIPTED_MODEL, ScriptedTeacher, ScriptedTeacherError
-from divcon.distill._teleprompter import DistillationError, DistillDecomposer
+from divcon.distill._teleprompter import DistillDecomposer
 from divcon.distill._traffic import Traffic, watching
 from divcon.distill.screening import RULES, Judgement, Rule, Screened, Solver, judging, screen, well_formed
 from divcon.distill.serving.embedded import Base, EmbeddedBaseMissing, embedded_base, local_base

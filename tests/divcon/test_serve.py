@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from divcon import load_pipeline
-from divcon._pipeline import Silent
+from divcon.pipeline import Silent
 from divcon._serve import read_arguments, serve_students
 from divcon.distill import Base
 from divcon.distill.serving.server._process import free_port
