@@ -10,6 +10,7 @@ from typing import Any
 from divcon.distill._store import fingerprint
 
 _ABSENT = "nothing"
+_LONGEST = 60  # characters of a value that are shown
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,21 @@ def _changes(name: str, before: Any, now: Any) -> Iterator[tuple[str, str, str]]
             inner = f"{name}.{key}" if name else key
             yield from _changes(inner, before.get(key, _ABSENT), now.get(key, _ABSENT))
         return
-    yield name, _shown(before), _shown(now)
+    then, later = (
+        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in (before, now)
+    )
+    same = next((at for at, (one, other) in enumerate(zip(then, later, strict=False)) if one != other), 0)
+    yield name, _around(then, same), _around(later, same)
 
 
-def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _around(text: str, at: int) -> str:
+    """A text, or of a long one the part in which the difference stands."""
+    if len(text) <= _LONGEST:
+        return text
+    start = max(0, at - _LONGEST // 3)
+    part = text[start : start + _LONGEST]
+    return f"{'...' if start else ''}{part}{'...' if start + _LONGEST < len(text) else ''}"

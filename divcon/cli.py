@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -211,6 +212,31 @@ _station("export", "Write the training rows of every student.", lambda run: run.
 _station("train", "Train a LoRA adapter on every student's rows.", lambda run: run.train())
 _station("evaluate", "Measure every arm on the held-out questions.", lambda run: run.evaluate())
 _station("run", "Run all stations in order; do only what is missing.", lambda run: run.run())
+
+
+_STATES = {"done": "green", "partly": "yellow", "again": "yellow", "to do": "default"}
+
+
+@app.command()
+def status(
+    file: PipelineFile,
+    run: RunFolder = None,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
+) -> None:
+    """Show what of a run is there, and what has changed where a station would run again; nothing is asked."""
+    made: list[Any] = []
+
+    def work() -> Any:
+        made.append(_run_of(file, run, overrides))
+        return made[0].status()
+
+    for one in _guarded(lambda: made[0].pipeline, work):
+        if as_json:
+            typer.echo(json.dumps({**asdict(one), "note": one.note}, ensure_ascii=False))
+        else:
+            color = _STATES[one.state]
+            out.print(f"[{color}]{one.state:7}[/{color}] {one.station:20} {_plain(one.note)}", highlight=False)
 
 
 @app.command()

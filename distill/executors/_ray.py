@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from divcon.signatures import FatalError
 
 R = TypeVar("R")
 _AT_ONCE = 256  # jobs that one worker does at a time at most; they wait for servers
+_ROOM = 600.0  # seconds until a cluster without room for a single worker is given up
 
 
 class RayError(FatalError):
@@ -64,9 +66,25 @@ class _WorkerActor(Worker):
     def __init__(self, recipe: dict[str, Any], lookup: Any) -> None:
         super().__init__(Recipe(**recipe), _Lookup(lookup))
 
+    def ready(self) -> bool:
+        """Whether it can do jobs."""
+        return True
+
+
+@dataclass(eq=False)
+class _Hired:
+    """A worker that is there, and the questions of the jobs that it does now."""
+
+    actor: Any
+    doing: Counter[str] = field(default_factory=Counter)
+
 
 class _Pool:
-    """The workers of one recipe. A question's jobs go to one worker, so that equal calls are one call there."""
+    """The workers of one recipe.
+
+    A job goes to the worker that has another of its question, so that equal calls are one call there, else to the one
+    with the least to do. A worker for which the cluster has no room yet joins when it has.
+    """
 
     def __init__(self, ray: Any, recipe: Recipe, lookup: Any, execution: Execution, size: int) -> None:
         self._ray = ray
@@ -74,30 +92,86 @@ class _Pool:
         self._lookup = lookup
         options = {"num_cpus": execution.worker_cpus, "num_gpus": execution.worker_gpus}
         self._actor = ray.remote(_WorkerActor).options(**options, max_concurrency=_AT_ONCE, max_restarts=0)
-        self._workers: list[Any] = [None] * size
-        self._lock = threading.Lock()
+        self._there: list[_Hired] = []
+        self._coming: set[Any] = set()
+        self._failure: Exception | None = None
+        self._closed = False
+        self._changed = threading.Condition()
+        for _ in range(size):
+            self._hire()
 
     def send(self, job: Job, packed: str | None, station: str, cell: str) -> Iterator[tuple[str, str]]:
-        """Send a job to the worker of its question; see `done_elsewhere`."""
-        at = hash(job.item.id) % len(self._workers)
-        with self._lock:
-            if self._workers[at] is None:
-                self._workers[at] = self._actor.remote(self._recipe, self._lookup)
-            worker = self._workers[at]
+        """Send a job to a worker; see `done_elsewhere`."""
+        worker = self._chosen(job.item.id)
         try:
-            yield from _stream(self._ray, worker.do.options(num_returns="streaming").remote(packed, station, cell))
+            yield from _stream(
+                self._ray, worker.actor.do.options(num_returns="streaming").remote(packed, station, cell)
+            )
         except WorkerLost:
-            with self._lock:
-                if self._workers[at] is worker:
-                    self._workers[at] = None
+            with self._changed:
+                gone = worker in self._there
+                if gone:
+                    self._there.remove(worker)
+            if gone:
+                self._hire()
             raise
+        finally:
+            with self._changed:
+                worker.doing[job.item.id] -= 1
+
+    def _chosen(self, item: str) -> _Hired:
+        """The worker that does an item's job.
+
+        Raises:
+            RayError: None has come for a long time.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._there or self._failure, _ROOM):
+                raise RayError(
+                    f"No worker has started within {_ROOM:.0f} s: the cluster has no room for one.",
+                    "Add nodes, or lower run.worker_cpus and run.worker_gpus.",
+                )
+            if not self._there:
+                assert self._failure is not None
+                raise RayError(f"Workers end before they begin: {self._failure}", "Look at the workers' logs.")
+            at_it = next((worker for worker in self._there if worker.doing[item] > 0), None)
+            worker = at_it or min(self._there, key=lambda one: one.doing.total())
+            worker.doing[item] += 1
+            return worker
+
+    def _hire(self) -> None:
+        """Ask for a worker, and have it join when it is there."""
+        with self._changed:
+            if self._closed:
+                return
+            actor = self._actor.remote(self._recipe, self._lookup)
+            self._coming.add(actor)
+        threading.Thread(target=self._join, args=(actor,), name="divcon-hire", daemon=True).start()
+
+    def _join(self, actor: Any) -> None:
+        try:
+            self._ray.get(actor.ready.remote())
+        except Exception as error:  # noqa: BLE001 - whatever ends a worker at its start is told to those who wait
+            with self._changed:
+                self._coming.discard(actor)
+                self._failure = error
+                self._changed.notify_all()
+            return
+        with self._changed:
+            self._coming.discard(actor)
+            if not self._closed:
+                self._there.append(_Hired(actor))
+                self._failure = None
+                self._changed.notify_all()
 
     def close(self) -> None:
-        with self._lock:
-            for worker in self._workers:
-                if worker is not None:
-                    self._ray.kill(worker)
-            self._workers = [None] * len(self._workers)
+        with self._changed:
+            self._closed = True
+            actors = [*(worker.actor for worker in self._there), *self._coming]
+            self._there.clear()
+            self._coming.clear()
+        for actor in actors:
+            self._ray.kill(actor)
 
 
 def _stream(ray: Any, pieces: Any) -> Iterator[tuple[str, str]]:

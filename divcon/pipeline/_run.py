@@ -26,6 +26,7 @@ from divcon.pipeline._record import record_key
 from divcon.pipeline._results import require_all_answered, results_files, run_results
 from divcon.pipeline._saved import SavedRun
 from divcon.pipeline._stations import Stations, compile_prompt
+from divcon.pipeline._status import StationStatus, run_status
 from divcon.pipeline._works import recipe_of
 from divcon.programs import DivideAndConquer
 
@@ -217,6 +218,10 @@ class Run:
         timed("export", lambda: self.export(screened))
         timed("train", self.train)
         return self.evaluate(seconds)
+
+    def status(self) -> list[StationStatus]:
+        """What is there, what isn't, and why a station would run again; nothing is asked for it."""
+        return list(run_status(self.context))
 
     # -- answering -------------------------------------------------------------------------------------------------
 

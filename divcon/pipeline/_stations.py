@@ -197,7 +197,7 @@ class Stations:
                 export(planner, screened[student.rule], context.task.train, self._destination(student)),
             )
         wanted = context.pipeline.solver_students
-        if all(self._is_exported(student) for student in wanted):
+        if all(self.is_exported(student) for student in wanted):
             return exports
         traces = [trace for trace in self.traces() if self._is_well_formed(trace)]
         context.reporter.station("export", f"the solver's replies to {len(traces)} decompositions, for its students")
@@ -230,7 +230,8 @@ class Stations:
         pipeline = self.context.pipeline
         return well_formed(trace, pipeline.program.max_subquestions, pipeline.screen.keep_whole) is None
 
-    def _is_exported(self, student: Student) -> bool:
+    def is_exported(self, student: Student) -> bool:
+        """Whether a student's rows are there, from what this run would export them from."""
         return exported_from(self.rows_file(student)) == self.keys.rows(student).digest
 
     # -- train -----------------------------------------------------------------------------------------------------
@@ -245,7 +246,7 @@ class Stations:
         context, adapters = self.context, {}
         for student in context.pipeline.students:
             training = self._training(student)
-            if not self._is_exported(student):
+            if not self.is_exported(student):
                 raise MissingStation(
                     f"There are no training rows at {training.rows}, "
                     "or they were exported with other settings than these.",
@@ -292,7 +293,7 @@ class Stations:
 
     def is_trained(self, student: Student) -> bool:
         """Whether a student is trained on the rows and settings of this run."""
-        return self._is_exported(student) and already_trained(self._training(student)) is not None
+        return self.is_exported(student) and already_trained(self._training(student)) is not None
 
     def adapter(self, student: Student) -> Path:
         """The folder of a student's adapter.

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from divcon import load_pipeline
-from divcon.pipeline import Silent
 from divcon._serve import read_arguments, serve_students
+from divcon._watch import Silent
 from divcon.distill import Base
 from divcon.distill.serving.server._process import free_port
 from divcon.signatures import DivconError
