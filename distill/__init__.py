@@ -9,7 +9,7 @@ from divcon.distill._compile import CompileError, compile_program, optimizer_nam
 from divcon.distill._contamination import OverlapError, overlapping, refuse_overlap
 from divcon.distill._engine import StoredEngine, at_station, booked_to, role_lm
 from divcon.distill._export import NothingToLearn, export
-from divcon.distill._http import LMBackend, Patience, SlowServerError, trouble
+from divcon.distill._http import LMBackend
 from divcon.distill._jobs import Job, Place, Progress, Tally, cause_of_ours, here, overlapped, run_jobs
 from divcon.distill._key import Key
 from divcon.distill._manifest import (
@@ -39,6 +39,7 @@ from divcon.distill._targets import Solved, SolvedTraces, export_targets, solve_
 from divcon.distill._teacher import SCRIPTED_MODEL, ScriptedTeacher, ScriptedTeacherError
 from divcon.distill._teleprompter import DistillDecomposer
 from divcon.distill._traffic import Traffic, watching
+from divcon.distill._trouble import Patience, SlowServerError, trouble
 from divcon.distill.screening import RULES, Judgement, Rule, Screened, Solver, judging, screen, well_formed
 from divcon.distill.serving.embedded import Base, EmbeddedBaseMissing, embedded_base, local_base
 from divcon.distill.serving.embedded._model import EmbeddedModel, shared_model

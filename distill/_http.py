@@ -6,15 +6,10 @@ Time limits are limits on silence, not on a reply as a whole, so that a slow ser
 from __future__ import annotations
 
 import asyncio
-import atexit
 import functools
 import random
-import threading
-from collections.abc import Coroutine
-from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import replace
+from typing import Any
 
 import dspy
 import httpx
@@ -26,8 +21,6 @@ from dspy.utils.exceptions import (
     ContextWindowExceededError,
     LMError,
     LMInvalidRequestError,
-    LMRateLimitError,
-    LMServerError,
     LMStreamAssemblyError,
     LMTimeoutError,
     LMTransportError,
@@ -38,62 +31,22 @@ from dspy.utils.exceptions import (
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from divcon.distill._engine import as_inner_call
+from divcon.distill._loop import on_the_loop
 from divcon.distill._pace import Turn, pace_of
 from divcon.distill._traffic import Call, current_call
+from divcon.distill._trouble import (
+    LONGEST_WAIT,
+    Limit,
+    Patience,
+    SlowServerError,
+    asks_for_too_long,
+    in_words,
+    overload,
+)
 
-R = TypeVar("R")
-Limit = Literal["silence", "first_token", "longest"]
-
-# A server that asks to be left alone for longer isn't waited for.
-LONGEST_WAIT = 600.0
 # Until the first request has shown whether a server streams, others wait this long for it to show.
 _FINDING_OUT = 10.0
 _CONNECT = 10.0  # as DSPy's native client has it
-_OVERLOADED = (503, 529)  # the second is Anthropic's
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a reply is waited for, in seconds.
-
-    Attributes:
-        silence: Between two tokens.
-        first_token: Until the first one, and so in the queue of a busy server. A server that can't stream has to have
-            the whole reply there by then.
-        longest: For a whole reply, however many tokens come.
-    """
-
-    silence: float = 120.0
-    first_token: float = 600.0
-    longest: float = 3600.0
-
-
-class SlowServerError(LMTimeoutError):
-    """A server that was silent for longer than it may be, or that didn't come to an end.
-
-    Attributes:
-        limit: Which limit of `Patience` ended the waiting.
-        mute: Whether no token has ever come from there, for any request of this process.
-    """
-
-    def __init__(self, message: str, limit: Limit, mute: bool = False, **more: Any) -> None:
-        super().__init__(message, **more)
-        self.limit = limit
-        self.mute = mute
-
-
-def overload(error: BaseException) -> str | None:
-    """What a server that had too much said, such as `429`; None for any other error."""
-    if isinstance(error, LMRateLimitError):
-        return "429"
-    if isinstance(error, LMServerError) and error.status in _OVERLOADED:
-        return str(error.status)
-    return None
-
-
-def asks_for_too_long(error: BaseException) -> bool:
-    """Whether a server said to come back in so long a time that it isn't waited for."""
-    return overload(error) is not None and (getattr(error, "retry_after", None) or 0) > LONGEST_WAIT
 
 
 class LMBackend:
@@ -140,7 +93,7 @@ class LMBackend:
         if self._as_it_is:
             with as_inner_call(rollout):
                 return self._counted(self.lm(request))
-        flight = _on_the_loop(self._reply(request, rollout))
+        flight = on_the_loop(self._reply(request, rollout))
         try:
             return flight.result()
         except BaseException:
@@ -152,7 +105,7 @@ class LMBackend:
         if self._as_it_is:
             with as_inner_call(rollout):
                 return self._counted(await self.lm.acall(request))
-        return await asyncio.wrap_future(_on_the_loop(self._reply(request, rollout)))
+        return await asyncio.wrap_future(on_the_loop(self._reply(request, rollout)))
 
     # -- on the loop -----------------------------------------------------------------------------------------------
 
@@ -181,7 +134,7 @@ class LMBackend:
         try:
             return self._counted(await retrying(attempt))
         except LMError as error:
-            if (worded := _in_words(error)) is None:
+            if (worded := in_words(error)) is None:
                 raise
             raise worded from error
 
@@ -378,84 +331,3 @@ def _as_if_whole(response: Response) -> Response:
     if last.get("object") != "chat.completion.chunk":
         return response
     return replace(response, id=last.get("id") or response.id, model=last.get("model") or response.model)
-
-
-def _in_words(error: LMError) -> LMError | None:
-    """The same error, saying whether the server is slow, overloaded or unreachable, and what to do; or None."""
-    problem, remedy = trouble(error)
-    if not remedy:
-        return None
-    more: dict[str, Any] = {"limit": error.limit, "mute": error.mute} if isinstance(error, SlowServerError) else {}
-    return type(error)(
-        f"the server {problem}. {remedy}.", model=error.model, provider=error.provider, status=error.status,
-        provider_code=error.provider_code, request_id=error.request_id, retry_after=error.retry_after, **more,
-    )  # fmt: skip
-
-
-def trouble(error: LMError, setting: str = "", concurrency: str = "the concurrency") -> tuple[str, str]:
-    """What is the matter with a server, slow, overloaded or unreachable, and the remedy; the latter is empty otherwise.
-
-    Args:
-        error: As it was raised by a client or by `LMBackend`.
-        setting: Where the settings of its role stand, such as `roles.teacher.`.
-        concurrency: What sets how many are asked at a time.
-    """
-    cause = error.__cause__
-    if isinstance(cause, LMError) and trouble(cause)[1]:
-        error = cause  # it is in these words already
-    said = error.message.rstrip(".")
-    if isinstance(error, SlowServerError):
-        name = {"silence": "timeout", "first_token": "first_token", "longest": "longest"}[error.limit]
-        if error.mute:
-            return f"takes requests and answers none: {said}", f"Look at the server, or raise {setting}{name}"
-        return f"is slow: {said}", f"Raise {setting}{name}, or lower {concurrency}"
-    if (why := overload(error)) is not None:
-        wait = f" and says to wait {error.retry_after:g} s" if error.retry_after else ""
-        when = f"in {error.retry_after:g} s" if error.retry_after else "later"
-        return f"is overloaded: it answers {why}{wait} ({said})", f"Lower {concurrency}, or run again {when}"
-    if isinstance(error, LMTimeoutError):
-        return f"is slow: {said}", f"Raise {setting}first_token, or lower {concurrency}"
-    if isinstance(error, LMTransportError):
-        return f"can't be reached: {said}", f"Start it, or correct {setting or 'its '}api_base"
-    return said, ""
-
-
-# -- one loop for all ----------------------------------------------------------------------------------------------
-
-_lock = threading.Lock()
-_thread: threading.Thread | None = None
-_loop: asyncio.AbstractEventLoop | None = None
-
-
-def _on_the_loop(work: Coroutine[Any, Any, R]) -> Future[R]:
-    """Run `work` on the one loop on which all servers are asked, in a thread of its own.
-
-    Threads and other loops share it, so that one pace and one pool of connections serve them all, and a request can
-    be ended while it is silent, which a blocked read can't.
-    """
-    global _thread, _loop
-    with _lock:
-        # A fork has the loop and not its thread.
-        if _loop is None or _thread is None or not _thread.is_alive():
-            _loop = asyncio.new_event_loop()
-            _thread = threading.Thread(target=_loop.run_forever, name="divcon-http", daemon=True)
-            _thread.start()
-        return asyncio.run_coroutine_threadsafe(work, _loop)
-
-
-@atexit.register
-def _end_the_loop() -> None:
-    loop, thread = _loop, _thread
-    if loop is None or thread is None or not thread.is_alive():
-        return
-
-    async def cancel_all() -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    with suppress(TimeoutError):
-        asyncio.run_coroutine_threadsafe(cancel_all(), loop).result(2.0)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(2.0)

@@ -10,8 +10,8 @@ from typing import Protocol, TypeVar
 
 from dspy.utils.exceptions import LMAuthError, LMBillingError, LMConfigurationError, LMTransportError
 
-from divcon.distill._http import SlowServerError, asks_for_too_long
 from divcon.distill._store import Trace
+from divcon.distill._trouble import SlowServerError, asks_for_too_long
 from divcon.programs import Item
 from divcon.signatures import DivconError, FatalError
 

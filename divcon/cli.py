@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -22,10 +20,10 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of libraries; ours are below
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.markup import escape
 
+from divcon._tables import print_results, print_rows
+from divcon._terminal import Terminal, err, fail, guarded, out
 from divcon.signatures import DivconError
 
 app = typer.Typer(
@@ -33,9 +31,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console()
-err = Console(stderr=True)
-
 PipelineFile = Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline file, in YAML.")]
 RunFolder = Annotated[
     Path | None, typer.Option("--run", metavar="FOLDER", help="The run folder; runs/<the file's stem> by default.")
@@ -64,58 +59,6 @@ def options(
     """Distil the planning half of a two-stage DSPy program into a small local model."""
 
 
-class Terminal:
-    """Reports a run with bars on a terminal, and with a line now and then elsewhere."""
-
-    # Seconds between lines where there is no terminal. It is told every second, and later on a busy machine; with all
-    # that, lines are ten seconds apart at most.
-    _EVERY = 8.0
-
-    def __init__(self, console: Console = out) -> None:
-        self._console = console
-        self._lock = threading.RLock()  # a station's progress comes from another thread than what else it has to say
-        self._bar: Progress | None = None
-        self._task: Any = None
-        self._name = ""
-        self._last = time.monotonic()
-
-    def station(self, name: str, text: str) -> None:
-        with self._lock:
-            self._close()
-            self._last = time.monotonic()
-            self._console.print(f"[bold]{name}[/bold]: {text}", highlight=False)
-
-    def progress(self, name: str, done: int, total: int, note: str = "") -> None:
-        with self._lock:
-            if not self._console.is_terminal:
-                if time.monotonic() - self._last >= self._EVERY:
-                    self._last = time.monotonic()
-                    said = f"  {name}: {done}/{total} {_plain(note)}".rstrip()
-                    self._console.print(said, highlight=False, soft_wrap=True)
-                return
-            if self._bar is None or self._name != name:
-                self._close()
-                self._name = name
-                self._bar = Progress(
-                    TextColumn("  {task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
-                    TextColumn("{task.fields[note]}", markup=False), TimeElapsedColumn(),
-                    console=self._console, transient=True,
-                )  # fmt: skip
-                self._bar.start()
-                self._task = self._bar.add_task(name, total=total, note=note)
-            self._bar.update(self._task, completed=done, total=total, note=note)
-
-    def finished(self, name: str, text: str) -> None:
-        with self._lock:
-            self._close()
-            self._console.print(f"  {name}: {text}", highlight=False, soft_wrap=True)
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-
 def _run_of(file: Path, run: Path | None, overrides: list[str] | None) -> Any:
     from divcon.config import load_pipeline
     from divcon.pipeline import Run
@@ -138,45 +81,6 @@ def _log_into(folder: Path) -> None:
         logger.propagate = False
 
 
-def _guarded(pipeline: Callable[[], Any], work: Callable[[], Any]) -> Any:
-    """Do `work`; what a user can mend comes out as one message, and as an exit status that isn't 0."""
-    from dspy.utils.exceptions import AdapterParseError, LMError
-
-    try:
-        return work()
-    except LMError as error:
-        from divcon.pipeline import explain_lm_error
-
-        _fail(explain_lm_error(error, pipeline()))
-    except AdapterParseError as error:
-        said = " ".join(str(error.lm_response).split())[:200]
-        _fail(DivconError(f"The solver's reply has no answer that can be read: {said}", "Ask again in other words."))
-    except DivconError as error:
-        _fail(error)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(DivconError(f"{where}{error.strerror or error}.", "Make room or change the folder, then run again."))
-    except KeyboardInterrupt:
-        err.print("\nStopped. What was done is kept; run the same command to go on.")
-        sys.stdout.flush()
-        os._exit(130)  # at once: threads may still be waiting for a server
-
-
-def _fail(error: DivconError) -> None:
-    err.print(f"[red]error:[/red] {_plain(error.problem)}", highlight=False, soft_wrap=True)
-    if error.remedy:
-        err.print(f"  {_plain(error.remedy)}", highlight=False, soft_wrap=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
 def _station(name: str, text: str, does: Callable[[Any], Any]) -> None:
     def command(file: PipelineFile, run: RunFolder = None, overrides: Overrides = None) -> None:
         made: list[Any] = []
@@ -197,7 +101,7 @@ def _station(name: str, text: str, does: Callable[[Any], Any]) -> None:
                     print_results(error.results, made[0].folder)
                 raise
 
-        results = _guarded(lambda: made[0].pipeline, shown_work)
+        results = guarded(lambda: made[0].pipeline, shown_work)
         if name in ("run", "evaluate"):
             print_results(results, made[0].folder)
 
@@ -231,12 +135,12 @@ def status(
         made.append(_run_of(file, run, overrides))
         return made[0].status()
 
-    for one in _guarded(lambda: made[0].pipeline, work):
+    for one in guarded(lambda: made[0].pipeline, work):
         if as_json:
             typer.echo(json.dumps({**asdict(one), "note": one.note}, ensure_ascii=False))
         else:
             color = _STATES[one.state]
-            out.print(f"[{color}]{one.state:7}[/{color}] {one.station:20} {_plain(one.note)}", highlight=False)
+            out.print(f"[{color}]{one.state:7}[/{color}] {one.station:20} {escape(one.note)}", highlight=False)
 
 
 @app.command()
@@ -254,7 +158,7 @@ def experiment(
         named = Path("examples") / "experiments" / f"{file}.yaml"
         if not named.is_file():
             problem = f"There is no file {file}, and no {named} here."
-            _fail(DivconError(problem, "Give an experiment's file, or go to a checkout of divcon, which has these."))
+            fail(DivconError(problem, "Give an experiment's file, or go to a checkout of divcon, which has these."))
         file = named
     folder = run or Path("runs") / file.stem
     made: list[Any] = []
@@ -274,7 +178,7 @@ def experiment(
                 print_rows(error.results, folder)
             raise
 
-    print_rows(_guarded(lambda: made[0].experiment, work), folder)
+    print_rows(guarded(lambda: made[0].experiment, work), folder)
 
 
 @app.command()
@@ -296,7 +200,7 @@ def ask(
         return made[0].ask(question, context, student)
 
     started = time.perf_counter()
-    prediction = _guarded(lambda: made[0].pipeline, work)
+    prediction = guarded(lambda: made[0].pipeline, work)
     seconds = round(time.perf_counter() - started, 2)
     if as_json:
         shown = {
@@ -313,10 +217,10 @@ def ask(
         typer.echo(json.dumps(shown, ensure_ascii=False))
         return
     out.print(f"[bold]Subquestions[/bold] ({prediction.student.upper()}, {prediction.status})")
-    out.print(_plain(prediction.subquestions.render()), highlight=False)
+    out.print(escape(prediction.subquestions.render()), highlight=False)
     out.print("[bold]Sub-answers[/bold]")
-    out.print(_plain(prediction.sub_answers), highlight=False)
-    out.print(f"[bold]Answer[/bold]  {_plain(prediction.answer)}", highlight=False)
+    out.print(escape(prediction.sub_answers), highlight=False)
+    out.print(f"[bold]Answer[/bold]  {escape(prediction.answer)}", highlight=False)
     for role, used in prediction.usage.items():
         cost = "price unknown" if used["cost"] is None else f"${used['cost']:.6f}"
         text = f"  {role}: {used['calls']} call, {used['input_tokens']} tokens in, {used['output_tokens']} out, {cost}"
@@ -343,10 +247,10 @@ def doctor(file: PipelineFile, run: RunFolder = None, overrides: Overrides = Non
             if finding in found:
                 continue  # the cells of an experiment share most of what they need
             found.append(finding)
-            text = _plain(finding.text) + (f"  {_plain(finding.remedy)}" if finding.level != "ok" else "")
+            text = escape(finding.text) + (f"  {escape(finding.remedy)}" if finding.level != "ok" else "")
             out.print(f"{_SHOWN[finding.level]} {finding.what}: {text}", highlight=False, soft_wrap=True)
 
-    _guarded(lambda: None, work)
+    guarded(lambda: None, work)
     if any(finding.level == "failure" for finding in found):
         raise typer.Exit(1)
 
@@ -380,7 +284,7 @@ def serve(
             changed["arguments"] = read_arguments(arguments)
         serve_students(Run(load_saved_pipeline(run), run, Terminal()), student, adapter, changed, typer.echo)
 
-    _guarded(lambda: None, work)
+    guarded(lambda: None, work)
 
 
 @app.command()
@@ -422,7 +326,7 @@ def grade(
                 raise DivconError(f"{where}{error}.", f"Correct the gold answer, or the task {task}.") from error
         return found
 
-    verdicts = _guarded(lambda: None, work)
+    verdicts = guarded(lambda: None, work)
     for verdict in verdicts:
         found = {"right": verdict.right, "extracted": verdict.extracted, "rule": verdict.rule, "score": verdict.score}
         if as_json:
@@ -456,7 +360,7 @@ def base(
         out.print(f"Dequantizing {file.name}; a minute for half a billion parameters.", highlight=False)
         return convert_gguf(file, folder, dtype=dtype)
 
-    out.print(f"{_guarded(lambda: None, work)}", highlight=False, soft_wrap=True)
+    out.print(f"{guarded(lambda: None, work)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -475,97 +379,7 @@ def mcp(
         made.append(Run(load_saved_pipeline(run), run, Terminal(err)))
         serve_mcp(made[0].answering_program(student)[0])
 
-    _guarded(lambda: made[0].pipeline, work)
-
-
-def print_results(results: dict[str, Any], folder: Path) -> None:
-    """The table of an evaluation."""
-    table = Table(title=f"{results['task']['name']}: {results['questions']} held-out questions", title_justify="left")
-    table.add_column("program", no_wrap=True)
-    columns = ("accuracy", "95 %", "right/wrong/failed", "unread", "no split", "salvaged", "fell back")
-    for name in (*columns, "decompose in/out", "solve in/out", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for arm in results["arms"]:
-        usage = arm["usage"]
-        low_high = "–" if arm["ci95"] is None else f"{100 * arm['ci95'][0]:.0f}–{100 * arm['ci95'][1]:.0f}"
-        tokens = [
-            f"{usage[role]['input_tokens']:,}/{usage[role]['output_tokens']:,}" if role in usage else "–"
-            for role in ("decomposer", "solver")
-        ]
-        table.add_row(
-            arm["label"],
-            "–" if arm["accuracy"] is None else f"{100 * arm['accuracy']:.1f} %",
-            low_high,
-            f"{arm['right']}/{arm['wrong']}/{arm['failed']}",
-            str(arm["unreadable"]),
-            *(_share(arm, rate) for rate in ("whole_rate", "salvaged_rate", "fell_back_rate")),
-            *tokens,
-            f"{arm['seconds']:.0f}",
-        )
-    # Wide enough for the table even where there is no terminal.
-    (out if out.is_terminal and out.width > 150 else Console(width=160)).print(table)
-    print_unreadable(results["arms"])
-    if results["teacher"]["scripted"]:
-        out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
-    print_advice(results)
-    out.print(f"{folder / 'results.json'}\n{folder / 'report.html'}", highlight=False, soft_wrap=True)
-
-
-def _share(line: dict[str, Any], rate: str) -> str:
-    """A rate in per cent; a dash where the program doesn't split."""
-    value = line.get(rate)
-    return "–" if value is None or not line["splits"] else f"{100 * value:.0f} %"
-
-
-def print_unreadable(lines: list[dict[str, Any]]) -> None:
-    """How many replies couldn't be read, and the first of them."""
-    for line in lines:
-        if line.get("unreadable"):
-            out.print(
-                f"{line['label']}: the answer of {line['unreadable']} replies can't be read, and they count as wrong; "
-                f"the first ends: {line.get('first_unreadable', '')!r}",
-                highlight=False, markup=False, soft_wrap=True,
-            )  # fmt: skip
-
-
-def print_advice(results: dict[str, Any]) -> None:
-    """What to choose, a line a table of costs, and where moving the planner saves little."""
-    from divcon.benchmarks import advise
-
-    for card in advise(results):
-        out.print(
-            f"{card['task']}: {' '.join([card['headline'] + '.', *card['warnings']])}", highlight=False, soft_wrap=True
-        )
-
-
-def print_rows(results: dict[str, Any], folder: Path) -> None:
-    """The table of an experiment."""
-    kind, rows = results["experiment"], results["rows"]
-    from divcon.benchmarks import FACTORS
-
-    factors = [name for name in FACTORS if any(name in row for row in rows)]
-    table = Table(title=f"{kind}: {results['question']}", title_justify="left")
-    for name in (*factors, "program"):
-        table.add_column(name.replace("_", " "), no_wrap=True)
-    for name in ("accuracy", "95 %", "right/wrong/failed", "fell back"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        low_high = "–" if row["ci95"] is None else f"{100 * row['ci95'][0]:.0f}–{100 * row['ci95'][1]:.0f}"
-        table.add_row(
-            *(str(row.get(name, "")) for name in factors),
-            row["label"],
-            "–" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f} %",
-            low_high,
-            f"{row['right']}/{row['wrong']}/{row['failed']}",
-            _share(row, "fell_back_rate"),
-        )
-    (out if out.is_terminal and out.width > 140 else Console(width=150)).print(table)
-    print_unreadable(rows)
-    if results["teacher"]["scripted"]:
-        out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
-    print_advice(results)
-    for end in ("json", "csv", "html"):
-        out.print(str(folder / f"{kind}.{end}"), highlight=False, soft_wrap=True)
+    guarded(lambda: made[0].pipeline, work)
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from divcon import _watch
+from divcon._terminal import Terminal
 from divcon._watch import Silent, Watch, by_loss, watched
-from divcon.cli import Terminal
 from divcon.distill import RunStore, Traffic
 
 

@@ -1,0 +1,101 @@
+"""The tables that commands print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from divcon._terminal import out
+
+
+def print_results(results: dict[str, Any], folder: Path) -> None:
+    """The table of an evaluation."""
+    table = Table(title=f"{results['task']['name']}: {results['questions']} held-out questions", title_justify="left")
+    table.add_column("program", no_wrap=True)
+    columns = ("accuracy", "95 %", "right/wrong/failed", "unread", "no split", "salvaged", "fell back")
+    for name in (*columns, "decompose in/out", "solve in/out", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for arm in results["arms"]:
+        usage = arm["usage"]
+        low_high = "–" if arm["ci95"] is None else f"{100 * arm['ci95'][0]:.0f}–{100 * arm['ci95'][1]:.0f}"
+        tokens = [
+            f"{usage[role]['input_tokens']:,}/{usage[role]['output_tokens']:,}" if role in usage else "–"
+            for role in ("decomposer", "solver")
+        ]
+        table.add_row(
+            arm["label"],
+            "–" if arm["accuracy"] is None else f"{100 * arm['accuracy']:.1f} %",
+            low_high,
+            f"{arm['right']}/{arm['wrong']}/{arm['failed']}",
+            str(arm["unreadable"]),
+            *(_share(arm, rate) for rate in ("whole_rate", "salvaged_rate", "fell_back_rate")),
+            *tokens,
+            f"{arm['seconds']:.0f}",
+        )
+    # Wide enough for the table even where there is no terminal.
+    (out if out.is_terminal and out.width > 150 else Console(width=160)).print(table)
+    print_unreadable(results["arms"])
+    if results["teacher"]["scripted"]:
+        out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
+    print_advice(results)
+    out.print(f"{folder / 'results.json'}\n{folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _share(line: dict[str, Any], rate: str) -> str:
+    """A rate in per cent; a dash where the program doesn't split."""
+    value = line.get(rate)
+    return "–" if value is None or not line["splits"] else f"{100 * value:.0f} %"
+
+
+def print_unreadable(lines: list[dict[str, Any]]) -> None:
+    """How many replies couldn't be read, and the first of them."""
+    for line in lines:
+        if line.get("unreadable"):
+            out.print(
+                f"{line['label']}: the answer of {line['unreadable']} replies can't be read, and they count as wrong; "
+                f"the first ends: {line.get('first_unreadable', '')!r}",
+                highlight=False, markup=False, soft_wrap=True,
+            )  # fmt: skip
+
+
+def print_advice(results: dict[str, Any]) -> None:
+    """What to choose, a line a table of costs, and where moving the planner saves little."""
+    from divcon.benchmarks import advise
+
+    for card in advise(results):
+        out.print(
+            f"{card['task']}: {' '.join([card['headline'] + '.', *card['warnings']])}", highlight=False, soft_wrap=True
+        )
+
+
+def print_rows(results: dict[str, Any], folder: Path) -> None:
+    """The table of an experiment."""
+    kind, rows = results["experiment"], results["rows"]
+    from divcon.benchmarks import FACTORS
+
+    factors = [name for name in FACTORS if any(name in row for row in rows)]
+    table = Table(title=f"{kind}: {results['question']}", title_justify="left")
+    for name in (*factors, "program"):
+        table.add_column(name.replace("_", " "), no_wrap=True)
+    for name in ("accuracy", "95 %", "right/wrong/failed", "fell back"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        low_high = "–" if row["ci95"] is None else f"{100 * row['ci95'][0]:.0f}–{100 * row['ci95'][1]:.0f}"
+        table.add_row(
+            *(str(row.get(name, "")) for name in factors),
+            row["label"],
+            "–" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f} %",
+            low_high,
+            f"{row['right']}/{row['wrong']}/{row['failed']}",
+            _share(row, "fell_back_rate"),
+        )
+    (out if out.is_terminal and out.width > 140 else Console(width=150)).print(table)
+    print_unreadable(rows)
+    if results["teacher"]["scripted"]:
+        out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
+    print_advice(results)
+    for end in ("json", "csv", "html"):
+        out.print(str(folder / f"{kind}.{end}"), highlight=False, soft_wrap=True)
