@@ -40,9 +40,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # What is optional even for those who develop here, so that the tests reach it.
 $(VENV)/.extras: $(VENV)/.installed
-	@echo "setup: the extras gym and mlflow, for the tests"
+	@echo "setup: the extras gym, mlflow and ray, for the tests"
 	@.ci/quietly "setup: extras" $(VENV)/install.log \
-		$(BIN)/python $(PIP) install -c constraints.txt reasoning-gym mlflow-skinny
+		$(BIN)/python $(PIP) install -c constraints.txt reasoning-gym mlflow-skinny ray
 	@touch $@
 
 vllm: $(VLLM)/.installed

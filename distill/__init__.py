@@ -5,7 +5,7 @@ Importing this package loads neither torch nor transformers; the stations that n
 
 from divcon.distill._bind import bind_adapter
 from divcon.distill._collect import Collected, collect, collecting
-from divcon.distill._compile import CompileError, compile_program, optimizer_name
+from divcon.distill._compile import OPTIMIZER_EXTRAS, CompileError, compile_program, optimizer_name
 from divcon.distill._contamination import OverlapError, overlapping, refuse_overlap
 from divcon.distill._engine import StoredEngine, at_station, booked_to, role_lm
 from divcon.distill._export import NothingToLearn, export
@@ -58,6 +58,7 @@ from divcon.distill.training import (
 )
 
 __all__ = [
+    "OPTIMIZER_EXTRAS",
     "RULES",
     "SCRIPTED_MODEL",
     "SOLVER_STUDENTS",

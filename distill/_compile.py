@@ -26,6 +26,7 @@ OPTIMIZERS = (
     "SIMBA",
     "InferRules",
 )
+OPTIMIZER_EXTRAS = {"MIPROv2": "optimize"}  # of divcon, which they need
 # What a pipeline file can't hold, because what comes out is no prompt.
 _ELSEWHERE = {
     "KNNFewShot": "it compiles anew for every question; use it in Python",

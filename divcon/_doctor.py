@@ -13,8 +13,10 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from divcon.benchmarks.tasks import TASKS
 from divcon.config import Endpoint, Pipeline
-from divcon.distill import ManifestError, is_trained, local_base, optimizer_name, read_manifest
+from divcon.distill import OPTIMIZER_EXTRAS, ManifestError, is_trained, local_base, optimizer_name, read_manifest
+from divcon.distill.executors import EXECUTORS
 from divcon.distill.serving import ENGINES, Finding
 from divcon.distill.serving.embedded import cache_folder, precision
 from divcon.distill.serving.server import KeyRefused, ServerClient, ServerUnreachable
@@ -51,7 +53,9 @@ def diagnose(
 
 
 def _packages(pipeline: Pipeline) -> Iterator[Finding]:
-    extras = {"", "train", "report"} | ({"optimize"} if pipeline.compile.optimizer == "MIPROv2" else set())
+    extras = {"", "train", "report", EXECUTORS[pipeline.run.executor].extra, TASKS[pipeline.task.name].extra}
+    extras.add(OPTIMIZER_EXTRAS.get(pipeline.compile.optimizer, ""))
+    extras |= {"mlflow"} if pipeline.tracking else set()
     wrong = []
     for line in metadata.requires("divcon") or []:
         wanted = Requirement(line)
@@ -69,7 +73,8 @@ def _packages(pipeline: Pipeline) -> Iterator[Finding]:
     if wrong:
         yield Finding(
             "failure", "packages", "; ".join(text for text, _ in wrong),
-            "pip install 'divcon[train,report]', with -c constraints.txt for the tested versions.",
+            f"pip install 'divcon[{','.join(sorted(extras - {''}))}]', "
+            "with -c constraints.txt for the tested versions.",
         )  # fmt: skip
     else:
         yield Finding("ok", "packages", f"Python {python}, {shown} and what they need")

@@ -27,6 +27,7 @@ class Source:
         template_made: Whether equal wording is the template's: then only equal questions count as contamination.
         needs_data: Whether `path` or `hub` has to be given.
         needs_subtask: Whether `subtask` has to be given.
+        extra: The extra of divcon that it needs.
         grader: What its answers are; by the form of the gold answer where it is empty.
     """
 
@@ -38,6 +39,7 @@ class Source:
     needs_data: bool = False
     needs_subtask: bool = False
     grader: str = ""
+    extra: str = ""
 
 
 _SOURCES = "divcon.benchmarks.tasks._sources"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -52,7 +52,15 @@ class Recipe:
 
 
 class Executor(Protocol):
-    """Where jobs are done."""
+    """Where jobs are done; made from `run` of a pipeline file.
+
+    Attributes:
+        extra: The extra of divcon that it needs; empty for none.
+    """
+
+    extra: ClassVar[str]
+
+    def __init__(self, execution: Execution) -> None: ...
 
     def place(self, recipe: Callable[[], Recipe], store: RunStore) -> Place:
         """Where the jobs of a station are done.
@@ -80,7 +88,7 @@ class Executor(Protocol):
         """Let go of everything."""
 
 
-EXECUTORS: Table[Callable[[Execution], Executor]] = Table(
+EXECUTORS: Table[type[Executor]] = Table(
     "executor",
     "divcon.executors",
     {

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from divcon.distill._jobs import Job, Place
 from divcon.distill._store import RunStore
@@ -199,6 +199,8 @@ def _cell(recipe: dict[str, Any], lookup: Any, station: str, cell: str) -> Itera
 
 class RayExecutor:
     """See `Executor`."""
+
+    extra: ClassVar[str] = "ray"
 
     def __init__(self, execution: Execution) -> None:
         self.execution = execution

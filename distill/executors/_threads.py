@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from divcon.distill._jobs import Place, here
 from divcon.distill._store import RunStore
@@ -11,6 +12,8 @@ from divcon.distill.executors._executor import Execution, Recipe
 
 class ThreadExecutor:
     """See `Executor`. A cell is done when it is measured: all of them share one processor, and one trainer."""
+
+    extra: ClassVar[str] = ""
 
     def __init__(self, execution: Execution) -> None:
         self.execution = execution

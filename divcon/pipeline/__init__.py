@@ -5,6 +5,7 @@ from divcon.pipeline._errors import Incomplete, MissingStation, Unfit, explain_l
 from divcon.pipeline._results import SCHEMA_VERSION, require_all_answered, results_files, student_upfront
 from divcon.pipeline._run import Run
 from divcon.pipeline._stations import adapter_folder
+from divcon.pipeline._status import StationStatus
 from divcon.pipeline._works import recipe_of, worker_context
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Incomplete",
     "MissingStation",
     "Run",
+    "StationStatus",
     "Unfit",
     "adapter_folder",
     "announce_conversion",

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,22 @@ def test_an_experiment_file_is_looked_at_too(root: Path, tmp_path: Path) -> None
     done = subprocess.run([str(DIVCON), "doctor", str(file), *address], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "127.0.0.1:9" in done.stdout
+
+
+def test_what_only_some_pipelines_need_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing mlflow used to come out after everything had run."""
+    missing = {"mlflow-skinny", "ray", "reasoning-gym"}
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name in missing:
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    more = "tracking: {mlflow: 'file:x'}\nrun: {executor: ray}\n"
+    file = pipeline(tmp_path, "{model: scripted/references}", "{model: embedded/solver}", "{base: embedded}", more)
+    [packages] = found(file, tmp_path / "run")["packages"]
+    assert packages.level == "failure"
+    assert "mlflow-skinny isn't installed; ray isn't installed" in packages.text
+    assert packages.remedy.startswith("pip install 'divcon[mlflow,ray,report,train]'")

@@ -17,6 +17,9 @@ import pytest
 from support.openai_server import OpenAIServer, user_text
 
 from divcon import DivconError, Run, load_pipeline
+from divcon.config import load_experiment
+from divcon.distill import Base
+from divcon.experiments import ExperimentRun
 
 pytest.importorskip("ray", reason="Ray isn't installed; it is an extra")
 import ray
@@ -113,8 +116,11 @@ def on_cluster(file: Path, folder: Path, cluster: Cluster, *more: str) -> Run:
 
 def workers() -> list[psutil.Process]:
     """The worker processes of the cluster that this process has started."""
-    below = psutil.Process().children(recursive=True)
-    return [process for process in below if "_WorkerActor" in " ".join(process.cmdline())]
+    return [process for process in below() if "_WorkerActor" in " ".join(process.cmdline())]
+
+
+def below() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
 
 
 def after(server: OpenAIServer, requests: int, do: Callable[[], None]) -> threading.Thread:
@@ -204,3 +210,54 @@ def test_a_key_that_a_worker_lacks_is_named(file: Path, tmp_path: Path, cluster:
             run.close()
         finally:
             del os.environ["ANOTHER_KEY"]
+
+
+EXPERIMENT = """\
+experiment:
+  kind: main
+  tasks: {{words: {{name: word-problems, train: 12, test: 4}}}}
+  seeds: [0, 1]
+  arms: [cot, teacher, sd-t]
+roles:
+  teacher: {{model: openai/teacher, api_base: '{url}', retries: 0}}
+  decomposer: {{base: {base}, max_tokens: 16}}
+  solver: {{model: openai/solver, api_base: '{url}', retries: 0}}
+collect: {{concurrency: 4}}
+screen: {{rule: none}}
+train: {{epochs: 1, batch_size: 4}}
+evaluate: {{resamples: 100, concurrency: 4}}
+"""
+
+
+@pytest.mark.model
+def test_a_worker_killed_in_the_middle_of_a_cell_costs_what_was_in_flight(
+    cluster: Cluster, tiny_base: Base, tmp_path: Path
+) -> None:
+    file = tmp_path / "main.yaml"
+    with OpenAIServer(answer, delay=0.15) as server:
+        file.write_text(EXPERIMENT.format(url=server.url, base=tiny_base.path))
+        one = ExperimentRun(load_experiment(file), tmp_path / "threads")
+        wanted = one.run()
+        in_threads, once = rows(one.folder), asked(server)
+        one.close()
+        server.requests.clear()
+        overrides = ["run.executor=ray", f"run.address={cluster.address}", "run.cell_cpus=1"]
+        other = ExperimentRun(load_experiment(file, overrides), tmp_path / "ray")
+
+        def kill() -> None:
+            cells = [process for process in below() if "_cell" in " ".join(process.cmdline())]
+            cells[0].kill()
+
+        killing = after(server, 6, kill)
+        found = other.run()
+        killing.join()
+        assert rows(other.folder) == in_threads
+        assert sum((asked(server) - once).values()) <= 8, "two cells of four calls at a time"
+        other.close()
+    measured = ("name", "label", "right", "wrong", "failed", "accuracy", "usage")
+    assert [{key: row[key] for key in measured} for row in found["rows"]] == [
+        {key: row[key] for key in measured} for row in wanted["rows"]
+    ]
+    assert [row["rows"] for row in found["screening"]] == [row["rows"] for row in wanted["screening"]]
+    cells = {station for _, _, station, *_ in rows(other.folder)["calls"]}
+    assert {"collect@words/seed-0", "collect@words/seed-1"} <= cells, "booked to their cells"
