@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 # Before dspy and transformers are imported: no price list and no telemetry is fetched behind the user's back, and
 # tokenizers' threads don't warn about the forks of a data loader.
@@ -431,6 +431,18 @@ def base(
         return convert_gguf(file, folder, dtype=dtype)
 
     out.print(f"{_guarded(lambda: None, work)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def schema(
+    file: Annotated[
+        Literal["pipeline", "experiment"], typer.Argument(metavar="KIND", help="pipeline or experiment.")
+    ] = "pipeline",
+) -> None:
+    """Print the JSON Schema of the pipeline file or of the experiment file."""
+    from divcon.schemas import schema_text
+
+    typer.echo(schema_text(file), nl=False)
 
 
 @app.command()
