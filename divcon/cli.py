@@ -436,10 +436,11 @@ def base(
 @app.command()
 def schema(
     file: Annotated[
-        Literal["pipeline", "experiment"], typer.Argument(metavar="KIND", help="pipeline or experiment.")
+        Literal["pipeline", "experiment", "results"],
+        typer.Argument(metavar="KIND", help="pipeline, experiment or results."),
     ] = "pipeline",
 ) -> None:
-    """Print the JSON Schema of the pipeline file or of the experiment file."""
+    """Print the JSON Schema of the pipeline file, the experiment file, or results.json."""
     from divcon.schemas import schema_text
 
     typer.echo(schema_text(file), nl=False)

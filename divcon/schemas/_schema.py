@@ -11,6 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from divcon.config import Experiment, Pipeline
 from divcon.schemas._attributes import told_of
+from divcon.schemas._results import Results
 
 Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -53,7 +54,16 @@ def experiment_schema() -> Schema:
     return _schema_of(Experiment, "An experiment file of divcon")
 
 
-SCHEMAS: dict[str, Callable[[], Schema]] = {"pipeline": pipeline_schema, "experiment": experiment_schema}
+def results_schema() -> Schema:
+    """Of `results.json`."""
+    return _schema_of(Results, "The results.json of a run of divcon")
+
+
+SCHEMAS: dict[str, Callable[[], Schema]] = {
+    "pipeline": pipeline_schema,
+    "experiment": experiment_schema,
+    "results": results_schema,
+}
 
 
 def schema_text(name: str) -> str:
