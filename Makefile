@@ -18,7 +18,7 @@ help:
 	@echo "make test   set up, and run the tests"
 	@echo "make test-vllm   set up vLLM's CPU build too, and run the tests that need it"
 	@echo "make check  set up, and run ruff, mypy and the import linter"
-	@echo "make generated   write the schemas that are made from the code"
+	@echo "make generated   write the schemas and docs/reference.md, which are made from the code"
 	@echo "make vllm   set up vLLM's CPU build in $(VLLM)"
 	@echo "make clean  remove what the others made"
 

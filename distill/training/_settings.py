@@ -18,7 +18,7 @@ class TrainSettings(BaseModel):
     """How an adapter is trained.
 
     Attributes:
-        method: A name in `METHODS`, or several, each of which trains a student of its own.
+        method: A training method, or several, each of which trains a student of its own.
         rank: LoRA rank.
         alpha: LoRA's scale; twice the rank by default.
         epochs: Passes over the rows.

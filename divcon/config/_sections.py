@@ -23,7 +23,8 @@ class Program(Section):
     """The two-stage program.
 
     Attributes:
-        solving: `single_call`, `direct`, `stepwise` or `dag`.
+        solving: How subquestions are answered: all in one call (`single_call`), not at all, for the final answer alone
+            (`direct`), one after the other (`stepwise`), or those at once that don't wait for each other (`dag`).
         max_subquestions: The cap that the decomposer is told, and that lists are cut to.
         allow_whole: Offer the decomposer to write that no split helps. Off by default: small models take that way out
             of every question.

@@ -1,6 +1,7 @@
 """The schemas say what the code takes."""
 
 import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,15 @@ def test_generated_files_are_those_of_the_code(root: Path) -> None:
     spec.loader.exec_module(generate)
     for file, text in generate.generated():
         assert (root / file).read_text(encoding="utf-8") == text, f"{file}: run 'make generated'"
+
+
+def test_the_links_of_the_reference_lead_to_its_headings(root: Path) -> None:
+    page = (root / "docs" / "reference.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    linked = set(re.findall(r"\]\(#([^)]*)\)", page))
+    assert linked and linked <= anchors
+    assert {f"divcon {name}" for name in ("run", "collect", "schema", "mcp")} <= set(headings)
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)
