@@ -10,7 +10,7 @@ PIP := -m pip --disable-pip-version-check
 export HF_HUB_OFFLINE ?= 1
 export LITELLM_LOCAL_MODEL_COST_MAP ?= True
 
-.PHONY: help setup vllm demo test test-vllm check clean
+.PHONY: help setup vllm demo test test-vllm check generated clean
 
 help:
 	@echo "make demo   set up, and run examples/demo.yaml on the embedded default (no GPU, no key)"
@@ -18,6 +18,7 @@ help:
 	@echo "make test   set up, and run the tests"
 	@echo "make test-vllm   set up vLLM's CPU build too, and run the tests that need it"
 	@echo "make check  set up, and run ruff, mypy and the import linter"
+	@echo "make generated   write the schemas and docs/reference.md, which are made from the code"
 	@echo "make vllm   set up vLLM's CPU build in $(VLLM)"
 	@echo "make clean  remove what the others made"
 
@@ -73,6 +74,9 @@ test-vllm: setup vllm
 check: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy && $(BIN)/lint-imports
+
+generated: setup
+	@$(BIN)/python docs/generate.py
 
 clean:
 	rm -rf $(VENV) $(VLLM) build *.egg-info runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

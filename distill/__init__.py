@@ -5,7 +5,7 @@ Importing this package loads neither torch nor transformers; the stations that n
 
 from divcon.distill._bind import bind_adapter
 from divcon.distill._collect import Collected, collect, collecting
-from divcon.distill._compile import OPTIMIZER_EXTRAS, CompileError, compile_program, optimizer_name
+from divcon.distill._compile import OPTIMIZER_EXTRAS, OPTIMIZERS, CompileError, compile_program, optimizer_name
 from divcon.distill._contamination import OverlapError, overlapping, refuse_overlap
 from divcon.distill._engine import StoredEngine, at_station, booked_to, role_lm
 from divcon.distill._export import NothingToLearn, export
@@ -34,7 +34,7 @@ from divcon.distill._students import (
     student_names,
     students_of,
 )
-from divcon.distill._table import PluginError, Table, UnknownName
+from divcon.distill._table import Choices, PluginError, Table, UnknownName
 from divcon.distill._targets import Solved, SolvedTraces, export_targets, solve_traces, solving
 from divcon.distill._teacher import SCRIPTED_MODEL, ScriptedTeacher, ScriptedTeacherError
 from divcon.distill._teleprompter import DistillDecomposer
@@ -58,11 +58,13 @@ from divcon.distill.training import (
 )
 
 __all__ = [
+    "OPTIMIZERS",
     "OPTIMIZER_EXTRAS",
     "RULES",
     "SCRIPTED_MODEL",
     "SOLVER_STUDENTS",
     "Base",
+    "Choices",
     "Collected",
     "CompileError",
     "DecompositionMetric",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from divcon.signatures import DivconError
 
@@ -74,6 +75,11 @@ class Table(Mapping[str, T], Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self._ours or name in self._theirs
 
+    @property
+    def own(self) -> list[str]:
+        """The names that divcon has, whatever packages are installed."""
+        return list(self._ours)
+
     def known(self, name: str) -> str:
         """The name, where it is in the table; for pydantic, which takes a `ValueError`.
 
@@ -118,3 +124,20 @@ class Table(Mapping[str, T], Generic[T]):
             f"There is no {self.kind} '{name}'.",
             f"Did you mean {near[0]}?" if near else f"There are {', '.join(self)}.",
         )
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Stands beside the validator of a name: has a JSON schema list divcon's own names, which editors offer.
+
+    Attributes:
+        names: Gives the names; called when a schema is made.
+        more: Whether the schema also takes other names, which installed packages may add.
+    """
+
+    names: Callable[[], Iterable[str]]
+    more: bool = True
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        listed = {"enum": list(self.names()), "type": "string"}
+        return {"anyOf": [listed, handler(core)]} if self.more else listed

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 # Before dspy and transformers are imported: no price list and no telemetry is fetched behind the user's back, and
 # tokenizers' threads don't warn about the forks of a data loader.
@@ -361,6 +361,19 @@ def base(
         return convert_gguf(file, folder, dtype=dtype)
 
     out.print(f"{guarded(lambda: None, work)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def schema(
+    file: Annotated[
+        Literal["pipeline", "experiment", "results"],
+        typer.Argument(metavar="KIND", help="pipeline, experiment or results."),
+    ] = "pipeline",
+) -> None:
+    """Print the JSON Schema of the pipeline file, the experiment file, or results.json."""
+    from divcon.schemas import schema_text
+
+    typer.echo(schema_text(file), nl=False)
 
 
 @app.command()

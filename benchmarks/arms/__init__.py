@@ -16,7 +16,8 @@ from divcon.benchmarks.arms._ours import (
     UNTUNED_SOLVES,
     arm_of,
 )
-from divcon.distill import Table, UnknownName, find_student, student_names
+from divcon.distill import RULES, SOLVER_STUDENTS, Table, UnknownName, find_student, student_names, students_of
+from divcon.distill.training import METHODS
 from divcon.programs import Solving
 
 _OURS = (DIRECT, CHAIN_OF_THOUGHT, TEACHER, REFERENCES, UNTUNED, UNTUNED_SOLVES, SELF_ASK)
@@ -53,6 +54,12 @@ def read_arm(name: str) -> tuple[ArmKind, Solving | None]:
     return kind, cast(Solving, way) if slash else None
 
 
+def own_arms() -> list[str]:
+    """The names of the arms that divcon has, whatever packages are installed."""
+    students = [*students_of(RULES.own, METHODS.own), *SOLVER_STUDENTS.values()]
+    return [*ARMS.own, *(student.name for student in students)]
+
+
 __all__ = [
     "ARMS",
     "CHAIN_OF_THOUGHT",
@@ -68,5 +75,6 @@ __all__ = [
     "Parts",
     "Planner",
     "arm_of",
+    "own_arms",
     "read_arm",
 ]

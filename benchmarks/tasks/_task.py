@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from divcon.distill import Table
+from divcon.distill import Choices, Table
 from divcon.programs import Item
 
 Splits = Callable[[str], bool]  # whether a split of a hub's data set is wanted
@@ -91,7 +91,7 @@ class Task(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, AfterValidator(TASKS.known)]
+    name: Annotated[str, AfterValidator(TASKS.known), Choices(lambda: TASKS.own)]
     path: Path | None = None
     test_path: Path | None = None
     hub: str | None = None

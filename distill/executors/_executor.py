@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from divcon.distill._jobs import Place
 from divcon.distill._store import RunStore
-from divcon.distill._table import Table
+from divcon.distill._table import Choices, Table
 
 
 class Execution(BaseModel):
@@ -29,7 +29,9 @@ class Execution(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    executor: Annotated[str, AfterValidator(lambda name: EXECUTORS.known(name))] = "threads"
+    executor: Annotated[str, AfterValidator(lambda name: EXECUTORS.known(name)), Choices(lambda: EXECUTORS.own)] = (
+        "threads"
+    )
     address: str = "local"
     workers: int | None = Field(None, ge=1)
     worker_cpus: float = Field(1.0, ge=0)

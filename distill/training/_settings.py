@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from divcon.distill._table import Choices
 from divcon.distill.serving.embedded import WantedPrecision
 from divcon.distill.training._errors import TrainingError, in_file
 from divcon.distill.training._methods import METHODS
+
+MethodName = Annotated[str, Choices(lambda: METHODS.own)]
 
 
 class TrainSettings(BaseModel):
     """How an adapter is trained.
 
     Attributes:
-        method: A name in `METHODS`, or several, each of which trains a student of its own.
-        rank: LoRA rank; `alpha` is twice the rank unless given.
+        method: A training method, or several, each of which trains a student of its own.
+        rank: LoRA rank.
+        alpha: LoRA's scale; twice the rank by default.
         epochs: Passes over the rows.
         batch_size: Rows a step.
         learning_rate: Peak; warmed up over the first 5 % of the steps, then linear to zero.
@@ -29,7 +33,7 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    method: str | list[str] = "lora"
+    method: MethodName | list[MethodName] = "lora"
     rank: int = Field(8, ge=1, le=256)
     alpha: int | None = Field(None, ge=1)
     epochs: float = Field(2.0, gt=0, le=1000, allow_inf_nan=False)

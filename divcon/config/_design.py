@@ -81,7 +81,11 @@ class Design(Section):
 
 
 class Experiment(Sections):
-    """A whole experiment file: a design, and the pipeline's sections but for `task` and `evaluate.arms`."""
+    """A whole experiment file: a design, and the pipeline's sections but for `task` and `evaluate.arms`.
+
+    Attributes:
+        experiment: What varies between its cells.
+    """
 
     experiment: Design
 

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from divcon.distill._table import Choices
 from divcon.distill.serving import ENGINES, AdapterMode, AnyServerSettings
 from divcon.distill.serving.embedded import WantedPrecision
 
@@ -29,6 +30,8 @@ class Price(Section):
     """US dollars per million tokens.
 
     Attributes:
+        input: For input tokens.
+        output: For output tokens.
         cached: For input tokens that the provider read from its cache; as `input` where it isn't given.
     """
 
@@ -38,7 +41,15 @@ class Price(Section):
 
 
 class Faults(Section):
-    """How often a scripted teacher errs, each as a share of its replies."""
+    """How often a scripted teacher errs, each as a share of its replies.
+
+    Attributes:
+        missing_step: A step is left out.
+        restated_fact: A subquestion asks for what the question states.
+        wrong_order: The steps stand in another order.
+        too_many: There are more subquestions than the cap allows.
+        cut_off: The reply ends in the middle.
+    """
 
     missing_step: float = Field(0.0, ge=0, le=1)
     restated_fact: float = Field(0.0, ge=0, le=1)
@@ -66,6 +77,8 @@ class Endpoint(Section):
         api_key_env: The environment variable that holds the key; the provider's usual one by default.
         engine: `auto` (DSPy's native client where it can) or `litellm`.
         price: Where known. An unknown price is reported as unknown, never as zero.
+        temperature: Of its replies; the model's own by default.
+        max_tokens: The longest reply in tokens; the model's own limit by default.
         adapter: `compact`, or `chat` for a model that is used to DSPy's ChatAdapter.
         retries: How often a request that failed is sent again at most.
         timeout: Seconds that a server may be silent between two tokens of a reply. However long a reply takes, it is
@@ -135,11 +148,13 @@ class Decomposer(Section):
         adapter: How a server serves a trained adapter: `lora` (unmerged), `merged` into a copy of the base, or `auto`.
         server: The server.
         guided: Have the server write nothing but a numbered list of questions. For a small untuned model.
+        temperature: Of its replies.
+        max_tokens: The longest reply in tokens.
         price: What serving it costs, per million tokens; free by default where it runs in this process.
     """
 
     base: str = "embedded"
-    serve: Annotated[str, AfterValidator(ENGINES.known)] = "embedded"
+    serve: Annotated[str, AfterValidator(ENGINES.known), Choices(lambda: ENGINES.own)] = "embedded"
     adapter: AdapterMode = "auto"
     server: AnyServerSettings | None = None
     guided: bool = False
@@ -169,6 +184,9 @@ class Roles(Section):
     """Who does what.
 
     Attributes:
+        teacher: Writes the decompositions that students learn from.
+        decomposer: The small model that learns to plan.
+        solver: Answers with the subquestions.
         precision: What models on this machine compute in: the embedded engine, and a vLLM server that is started.
             `auto` is bfloat16 where the processor is fast in it, else float32. It decides replies.
     """

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from divcon.benchmarks.arms import CHAIN_OF_THOUGHT, DIRECT, TEACHER, UNTUNED, read_arm
+from divcon.benchmarks.arms import CHAIN_OF_THOUGHT, DIRECT, TEACHER, UNTUNED, own_arms, read_arm
 from divcon.benchmarks.tasks import Task
 from divcon.config._roles import Roles, Section
-from divcon.distill import RULES, SOLVER_STUDENTS, Student, TrainSettings, UnknownName, students_of
+from divcon.distill import OPTIMIZERS, RULES, SOLVER_STUDENTS, Choices, Student, TrainSettings, UnknownName, students_of
 from divcon.distill.executors import Execution
 from divcon.programs import Solving
 from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS
@@ -23,7 +23,8 @@ class Program(Section):
     """The two-stage program.
 
     Attributes:
-        solving: `single_call`, `direct`, `stepwise` or `dag`.
+        solving: How subquestions are answered: all in one call (`single_call`), not at all, for the final answer alone
+            (`direct`), one after the other (`stepwise`), or those at once that don't wait for each other (`dag`).
         max_subquestions: The cap that the decomposer is told, and that lists are cut to.
         allow_whole: Offer the decomposer to write that no split helps. Off by default: small models take that way out
             of every question.
@@ -48,12 +49,20 @@ class Compile(Section):
         arguments: Passed to the teleprompter.
     """
 
-    optimizer: str = "none"
+    optimizer: Annotated[str, Choices(lambda: ("none", "bootstrap", *OPTIMIZERS), more=False)] = "none"
     examples: int = Field(20, ge=1)
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
 class Collect(Section):
+    """How the teacher is asked for decompositions.
+
+    Attributes:
+        samples: Decompositions of each training question.
+        temperature: Of several samples; a single one is drawn at the teacher's own.
+        concurrency: Requests at a time at most.
+    """
+
     samples: int = Field(1, ge=1)
     temperature: float | None = Field(0.7, ge=0)
     concurrency: int = Field(16, ge=1)
@@ -65,7 +74,7 @@ class Collect(Section):
         return self
 
 
-RuleName = Annotated[str, AfterValidator(RULES.known)]
+RuleName = Annotated[str, AfterValidator(RULES.known), Choices(lambda: RULES.own)]
 
 
 class Screen(Section):
@@ -76,6 +85,8 @@ class Screen(Section):
         samples: Solver samples of the oracle; one right is enough.
         keep_whole: Keep replies that say no split helps. Off by default: a student that learns to say it too often
             stops decomposing.
+        temperature: Of the solver's samples after the first.
+        concurrency: Requests at a time at most.
     """
 
     rule: RuleName | list[RuleName] = "oracle"
@@ -97,7 +108,7 @@ def _known_arm(name: str) -> str:
     return name
 
 
-ArmName = Annotated[str, AfterValidator(_known_arm)]
+ArmName = Annotated[str, AfterValidator(_known_arm), Choices(own_arms)]
 
 
 class Evaluate(Section):
@@ -110,6 +121,7 @@ class Evaluate(Section):
             `teacher/dag` is the teacher's arm solved as a graph, and so on.
         grader: `strict`, or `paper` for the lenient graders of the paper's code, for comparison with its figures only;
             screening goes by it too.
+        concurrency: Questions at a time at most.
         resamples: Of the paired bootstrap.
     """
 
@@ -150,7 +162,20 @@ class Tracking(Section):
 
 
 class Sections(Section):
-    """What a pipeline file and an experiment file share."""
+    """What a pipeline file and an experiment file share.
+
+    Attributes:
+        roles: Who plans, who learns to, and who solves.
+        program: The two-stage program.
+        compile: How the teacher's prompt is optimized.
+        collect: How the teacher is asked for decompositions.
+        screen: Which decompositions are kept.
+        train: How students are trained.
+        evaluate: What is measured.
+        costs: What isn't in the price of a token.
+        run: Where jobs are done.
+        tracking: Where results go besides the folder.
+    """
 
     roles: Roles
     program: Program = Program()
@@ -165,7 +190,11 @@ class Sections(Section):
 
 
 class Pipeline(Sections):
-    """A whole pipeline file."""
+    """A whole pipeline file.
+
+    Attributes:
+        task: Where the questions come from.
+    """
 
     task: Task
 

@@ -164,9 +164,9 @@ def test_an_adapter_whose_folder_was_trained_anew_is_refused(lm: dspy.LM) -> Non
 
 def test_samples_of_a_local_teacher_differ_behind_a_store_too(lm: dspy.LM, tmp_path: Path) -> None:
     from divcon.distill import RunStore
-    from divcon.distill._teleprompter import _stored
+    from divcon.distill._rebinding import stored_lm
 
-    behind = _stored(lm, "teacher", RunStore(tmp_path / "run"))
+    behind = stored_lm(lm, "teacher", RunStore(tmp_path / "run"))
     direct = [lm("What is it?", rollout_id=i, temperature=1.5)[0] for i in range(4)]
     stored = [behind("What is it?", rollout_id=i, temperature=1.5)[0] for i in range(4)]
     assert len(set(direct)) > 1

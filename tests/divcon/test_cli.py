@@ -230,3 +230,10 @@ def test_grade_says_what_it_lacks(tmp_path: Path) -> None:
     failed(
         divcon("grade", "gsm8k", "--gold", "7", "--reply", "7", "--grader", "kind", cwd=tmp_path), "no grader 'kind'"
     )
+
+
+@pytest.mark.parametrize("kind", ["pipeline", "experiment"])
+def test_schema_prints_the_one_that_ships(root: Path, tmp_path: Path, kind: str) -> None:
+    done = divcon("schema", kind, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (root / "divcon" / "config" / f"{kind}.schema.json").read_text(encoding="utf-8")

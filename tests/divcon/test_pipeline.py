@@ -20,6 +20,7 @@ from divcon import Run, load_pipeline
 from divcon.distill import Base, ManifestError
 from divcon.pipeline import MissingStation
 from divcon.programs import DivideAndConquer, ForeignEndpoint, bind
+from divcon.schemas import Results
 
 pytestmark = pytest.mark.model
 
@@ -93,6 +94,7 @@ def test_the_whole_line_measures_what_happened_and_again_redoes_nothing(
         assert results["paid"]["teacher"]["cost"] == pytest.approx(results["paid"]["teacher"]["calls"] * 20 / 1e6)
         assert results["paid"]["solver"]["cost"] is None
         assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+        Results.model_validate_json((tmp_path / "run" / "results.json").read_text())
         with (tmp_path / "run" / "results.csv").open() as stream:
             lines = list(csv.DictReader(stream))
         assert [float(line["accuracy"]) for line in lines] == [arm["accuracy"] for arm in results["arms"]]

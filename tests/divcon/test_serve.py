@@ -48,7 +48,9 @@ def test_a_running_server_is_shown_with_the_line_that_asks_it(
         f"roles: {{teacher: {{model: scripted/references}}, solver: {{model: embedded/base}}, decomposer: {student}}}\n"
     )
     run = SimpleNamespace(
-        pipeline=load_pipeline(tmp_path / "p.yaml"), students=lambda student: [("untuned", None)], base=tiny_base,
+        pipeline=load_pipeline(tmp_path / "p.yaml"),
+        saved=SimpleNamespace(students=lambda student: [("untuned", None)]),
+        models=SimpleNamespace(base=tiny_base),
         folder=tmp_path, reporter=Silent(),
     )  # fmt: skip
     shown: list[str] = []

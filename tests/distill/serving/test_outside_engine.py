@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from divcon.distill import TrainSettings, local_base, train_adapter
+from divcon.distill import Provenance, Training, TrainSettings, local_base, train_adapter
 
 SUPPORT = Path(__file__).parents[2] / "support"
 
@@ -68,9 +68,8 @@ def test_an_engine_of_another_package_serves_a_student(site: Path, tiny_base, tm
     row = {"prompt": [{"role": "user", "content": "Split."}], "completion": [{"role": "assistant", "content": "1. A?"}]}
     (tmp_path / "rows.jsonl").write_text("\n".join([json.dumps(row)] * 8))
     settings = TrainSettings(rank=4, batch_size=4)
-    train_adapter(
-        tmp_path / "rows.jsonl", local_base(str(tiny_base.path)), tmp_path / "student", settings, student="sd-t"
-    )
+    base = local_base(str(tiny_base.path))
+    train_adapter(Training(tmp_path / "rows.jsonl", base, tmp_path / "student", settings), Provenance(student="sd-t"))
     (tmp_path / "p.yaml").write_text(PIPELINE.format(base=tiny_base.path, script=SUPPORT / "vllm_stand_in.py"))
     done = run(site, "-c", ASK, str(tmp_path / "student"))
     assert done.returncode == 0, done.stderr
@@ -86,7 +85,7 @@ def test_an_engine_of_another_package_serves_a_student(site: Path, tiny_base, tm
 @pytest.mark.parametrize(
     ("student", "says"),
     [
-        ("{serve: outsid}", "There is no serving engine 'outsid'. Did you mean outside?"),
+        ("{serve: outsid}", "there is no serving engine 'outsid'; did you mean outside"),
         ("{serve: outside, guided: true}", "guided is for 'serve: vllm', and this student is served by Outside."),
         ("{serve: outside, server: {arguments: {port: 1}}}", "it is roles.decomposer.server.port"),
         ("{server: {port: 8000}}", "server is for 'serve: vllm or outside', and this student is served in this pro"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import dspy
 import pytest
 
-from divcon.distill import Base, TrainSettings, train_adapter
+from divcon.distill import Base, Provenance, Training, TrainSettings, train_adapter
 from divcon.distill._pace import pace_of
 from divcon.distill.serving import AdapterMode
 from divcon.distill.serving.server import Installation, ProbeError, ServerDied, ServerError
@@ -177,7 +177,9 @@ def student(tiny_base: Base, tmp_path: Path) -> Path:
     row = {"prompt": [{"role": "user", "content": "Split."}], "completion": [{"role": "assistant", "content": "1. A?"}]}
     (tmp_path / "rows.jsonl").write_text("\n".join([json.dumps(row)] * 8))
     settings = TrainSettings(rank=4, batch_size=4)
-    train_adapter(tmp_path / "rows.jsonl", tiny_base, tmp_path / "student", settings, student="sd-t")
+    train_adapter(
+        Training(tmp_path / "rows.jsonl", tiny_base, tmp_path / "student", settings), Provenance(student="sd-t")
+    )
     return tmp_path / "student"
 
 
