@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextvars
 import importlib
 import json
+import os
 import queue
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +23,20 @@ from divcon.distill.executors._wire import pack_error, pack_result, unpack_job
 _outbox: contextvars.ContextVar[queue.SimpleQueue[tuple[str, str]] | None] = contextvars.ContextVar(
     "divcon_outbox", default=None
 )
+
+
+_PREFIX = "divcon-worker-"
+
+
+def _sweep() -> None:
+    """Remove the folders of workers that ended without a chance to, as those that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            os.kill(int(folder.name.removeprefix(_PREFIX).partition("-")[0]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (ValueError, PermissionError):
+            continue  # not a worker's, or of another user
 
 
 class Lookup(Protocol):
@@ -104,7 +120,8 @@ class Worker:
 
     def __init__(self, recipe: Recipe, lookup: Lookup) -> None:
         module, _, function = recipe.maker.partition(":")
-        self._folder = tempfile.TemporaryDirectory(prefix="divcon-worker-")
+        _sweep()
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-")
         self._store = ForwardingStore(Path(self._folder.name), lookup)
         self._make: Callable[..., Callable[[Job | None], Any]] = getattr(importlib.import_module(module), function)
         self._arguments = recipe.arguments

@@ -1,6 +1,6 @@
 """A serving engine as somebody else's package would add it: another server software in one file.
 
-Its server is the stand-in for vLLM. `divcon.engines` names `ENGINE` in the package's entry points.
+Its server is any program that speaks OpenAI's protocol; the tests take a stand-in. `divcon.engines` names `ENGINE`.
 """
 
 from pathlib import Path

@@ -1,7 +1,11 @@
 """A worker and its driver, without another process between them."""
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -90,6 +94,20 @@ def test_a_job_that_ends_all_its_workers_ends_the_run(store: RunStore) -> None:
 
     with pytest.raises(WorkersLost, match="5 workers ended in the middle of 'collect' of i0"):
         done_elsewhere(job("plain"), store, lost)
+
+
+def test_the_folder_of_a_worker_that_was_killed_is_removed_by_the_next(
+    store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, living = tmp_path / f"divcon-worker-{ended.pid}-x", tmp_path / f"divcon-worker-{os.getpid()}-x"
+    left.mkdir()
+    living.mkdir()
+    Worker(RECIPE, StoreLookup(store.folder))
+    assert not left.exists()
+    assert living.exists()
 
 
 def test_a_job_is_text_on_its_way() -> None:
