@@ -90,7 +90,7 @@ class EmbeddedEngine:
         return cls(**state)
 
     def _adapter(self, request: Request) -> str:
-        adapter = adapter_of(request.model)
+        adapter = served_lora(request.model)
         self.model.require(adapter)
         if adapter and adapter not in self._checked:
             told = [{"role": "system", "content": str(request.system or "")}] if request.system is not None else []
@@ -175,7 +175,7 @@ def embedded_lm(
     )
 
 
-def adapter_of(model: str) -> str:
+def served_lora(model: str) -> str:
     """The served adapter's name in an LM's `model`; empty for the base."""
     name = model.removeprefix(_PREFIX)
     return "" if name == "base" else name
@@ -333,11 +333,11 @@ class EmbeddedProvider(LoRAProvider):
         Raises:
             ManifestError: The LM names an adapter that isn't there.
         """
-        shared_model(local_base(self.base)).load(adapter_of(lm.model))
+        shared_model(local_base(self.base)).load(served_lora(lm.model))
 
     def kill(self, lm: dspy.LM, launch_kwargs: dict[str, Any] | None = None) -> None:
         """Free the memory of the LM's weights; nothing happens where they aren't loaded."""
-        shared_model(local_base(self.base)).unload(adapter_of(lm.model))
+        shared_model(local_base(self.base)).unload(served_lora(lm.model))
 
 
 def _row(number: int, data: dict[str, Any]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class VLLMProvider(LoRAProvider):
             ManifestError: The LM names an adapter that isn't there.
         """
         settings = self._settings({**lm.launch_kwargs, **(launch_kwargs or {})})
-        name = self._adapter_of(lm.model)
+        name = self._served_lora(lm.model)
         model = _model(self._base, settings, self.adapter, name, self.known.get(name))
         model.start(name)
         with model.serving(name) as server:
@@ -98,7 +98,7 @@ class VLLMProvider(LoRAProvider):
 
     def kill(self, lm: dspy.LM, launch_kwargs: dict[str, Any] | None = None) -> None:
         """End the server of what the LM names, once nothing else is launched on it; nothing happens where none runs."""
-        _forget(self._base, self._adapter_of(lm.model), lm.kwargs.get("api_base"))
+        _forget(self._base, self._served_lora(lm.model), lm.kwargs.get("api_base"))
         for name in ("api_base", "api_key"):
             lm.kwargs.pop(name, None)
 
@@ -112,7 +112,7 @@ class VLLMProvider(LoRAProvider):
         except ValidationError as error:
             raise ServerError(f"launch_kwargs: {refusal(error)}.", "See divcon.ServerSettings.") from error
 
-    def _adapter_of(self, model: str) -> str:
+    def _served_lora(self, model: str) -> str:
         """The adapter an LM's `model` names; empty for the base."""
         name = model.removeprefix(_PREFIX)
         if name == self._base.id or name in self.known:

@@ -141,7 +141,7 @@ class Models:
             student.close()
 
 
-def adapter_of(endpoint: Endpoint) -> dspy.Adapter:
+def prompt_adapter_of(endpoint: Endpoint) -> dspy.Adapter:
     """The adapter (the DSPy kind) that an endpoint's predictors pin."""
     return ChatAdapter() if endpoint.adapter == "chat" else CompactAdapter(wording_of(endpoint).labels)
 

@@ -190,7 +190,7 @@ def needs_training(arm: str) -> bool:
     return read_arm(arm)[0].student is not None
 
 
-def adapter_of(run: Run, arm: str) -> Path:
+def lora_of(run: Run, arm: str) -> Path:
     """The folder of the adapter that an arm is answered by."""
     student = read_arm(arm)[0].student
     assert student is not None
@@ -216,7 +216,7 @@ def _transfer(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Ite
             own = [name for name in all_runs.design.measured if name not in moved]
             batch = [Cell(run, run.arm(name), seed, {"task": task}) for name in own]
             for name, origin in product(moved, tasks):
-                arm = run.arm(name, adapter_of(runs[origin], name), f"trained on {origin}")
+                arm = run.arm(name, lora_of(runs[origin], name), f"trained on {origin}")
                 batch.append(Cell(run, arm, seed, {"task": task, "trained_on": origin}))
             yield batch
 
@@ -228,8 +228,8 @@ def _solvers(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iter
             other = all_runs.of(task, seed, **change)
             batch = []
             for name in all_runs.design.measured:
-                adapter = adapter_of(run, name) if needs_training(name) else None
-                batch.append(Cell(other, other.arm(name, adapter), seed, {"task": task, "solver": solver}))
+                lora = lora_of(run, name) if needs_training(name) else None
+                batch.append(Cell(other, other.arm(name, lora), seed, {"task": task, "solver": solver}))
             yield batch
 
 
@@ -242,7 +242,7 @@ def _multitask(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> It
         for task, run in runs.items():
             batch = [Cell(run, run.arm(name), seed, {"task": task}) for name in all_runs.design.measured]
             for name in moved:
-                arm = run.arm(name, adapter_of(together, name), "of all tasks")
+                arm = run.arm(name, lora_of(together, name), "of all tasks")
                 batch.append(Cell(run, replace(arm, name=f"{name}/all"), seed, {"task": task}))
             yield batch
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import dspy
 
-from divcon._models import adapter_of, identity_of, wording_of
+from divcon._models import identity_of, prompt_adapter_of, wording_of
 from divcon.distill import Key, Student, bind_adapter, write_whole
 from divcon.pipeline._context import Context
 from divcon.programs import (
@@ -135,7 +135,7 @@ class Programs:
             decomposer_wording=wording,
             solver_wording=wording_of(roles.solver),
         )
-        program.solve.adapter = adapter_of(roles.solver)
+        program.solve.adapter = prompt_adapter_of(roles.solver)
         if self.compiled is not None:
             signature = program.decompose.signature
             program.decompose.signature = signature.with_instructions(self.compiled.instructions)
@@ -147,7 +147,7 @@ class Programs:
 
     def planned_by_teacher(self, solving: Solving | None = None) -> DivideAndConquer:
         program = self.two_stage(self.teacher, solving, Wording())
-        program.decompose.adapter = adapter_of(self._pipeline.roles.teacher)
+        program.decompose.adapter = prompt_adapter_of(self._pipeline.roles.teacher)
         if self.compiled is not None:
             program.decompose.demos = list(self.compiled.demos)
         return program
@@ -186,7 +186,7 @@ class Programs:
     def without_planner(self, program: type[dspy.Module]) -> dspy.Module:
         endpoint, reask = self._pipeline.roles.solver, self._pipeline.program.reask
         made: dspy.Module = program(
-            self.solver, adapter=adapter_of(endpoint), wording=wording_of(endpoint), reask=reask
+            self.solver, adapter=prompt_adapter_of(endpoint), wording=wording_of(endpoint), reask=reask
         )
         return made
 
@@ -201,7 +201,7 @@ class Programs:
             stop=stop,
             solver_wording=wording_of(endpoint),
             reask=settings.reask,
-            adapter=adapter_of(endpoint),
+            adapter=prompt_adapter_of(endpoint),
         )
-        made.decompose.adapter = adapter_of(self._pipeline.roles.teacher)
+        made.decompose.adapter = prompt_adapter_of(self._pipeline.roles.teacher)
         return made

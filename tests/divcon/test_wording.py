@@ -1,6 +1,6 @@
 """What a role is asked: an untrained model with demonstrations, a trained one in the words that it learnt."""
 
-from divcon._models import adapter_of, wording_of
+from divcon._models import prompt_adapter_of, wording_of
 from divcon.config import Endpoint
 from divcon.programs import LEARNT, ChainOfThought, ChatAdapter, Direct, DivideAndConquer
 from divcon.signatures import Decompose, Reason, Subquestions, demonstrations
@@ -9,11 +9,11 @@ from divcon.signatures import Decompose, Reason, Subquestions, demonstrations
 def test_the_shipped_solver_is_asked_what_it_learnt() -> None:
     for name in ("solver", "wide-solver"):
         endpoint = Endpoint(model=f"embedded/{name}")
-        program = DivideAndConquer(solver_wording=wording_of(endpoint), adapter=adapter_of(endpoint))
+        program = DivideAndConquer(solver_wording=wording_of(endpoint), adapter=prompt_adapter_of(endpoint))
         system, user = program.solve.prompt(question="Q?", subquestions=Subquestions(["How many?", "And then?"]))
         assert system["content"].startswith("Answer each subquestion in order, then the question.")
         assert user["content"] == "Question: Q?\nSubquestions:\n1. How many?\n2. And then?"
-        direct = Direct(wording=wording_of(endpoint), adapter=adapter_of(endpoint))
+        direct = Direct(wording=wording_of(endpoint), adapter=prompt_adapter_of(endpoint))
         assert [m["content"] for m in direct.solve.prompt(question="Q?")] == [
             "Answer the question. Write the answer alone.", "Question: Q?",
         ]  # fmt: skip
@@ -22,7 +22,7 @@ def test_the_shipped_solver_is_asked_what_it_learnt() -> None:
 
 def test_an_untrained_solver_gets_the_subquestions_as_hints_behind_chain_of_thoughts_own_words() -> None:
     endpoint = Endpoint(model="openai/gpt-5")
-    program = DivideAndConquer(solver_wording=wording_of(endpoint), adapter=adapter_of(endpoint))
+    program = DivideAndConquer(solver_wording=wording_of(endpoint), adapter=prompt_adapter_of(endpoint))
     system, user = program.solve.prompt(question="Q?", subquestions=Subquestions(["How many?"]))
     reasons = ChainOfThought().solve.prompt(question="Q?")
     assert [system["content"], user["content"]] == [reasons[0]["content"], "Question: Q?\nHints:\n1. How many?"]
