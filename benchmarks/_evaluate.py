@@ -6,16 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from divcon.benchmarks._graders import Verdict, grade
+from divcon.benchmarks._outcomes import Record, Records
 from divcon.distill import Job, Key, Place, Progress, RunStore, Tally, at_station, here, run_jobs
 from divcon.programs import Item, Ledger
-
-Outcome = Literal["right", "wrong", "failed"]
 
 
 @dataclass(frozen=True)
@@ -54,9 +52,7 @@ class Arm:
     student: str | None = None
 
 
-def evaluate_arm(
-    arm: Arm, items: Sequence[Item], store: RunStore, *, concurrency: int = 64
-) -> dict[str, dict[str, Any]]:
+def evaluate_arm(arm: Arm, items: Sequence[Item], store: RunStore, *, concurrency: int = 64) -> Records:
     """`evaluate_arms` of one arm: its records by item id."""
     return evaluate_arms([arm], items, store, concurrency=concurrency)[0]
 
@@ -69,7 +65,7 @@ def evaluate_arms(
     concurrency: int = 64,
     progress: Progress | None = None,
     place: Place = here,
-) -> list[dict[str, dict[str, Any]]]:
+) -> list[Records]:
     """Answer every item with every arm, and keep each outcome in the store.
 
     The arms share one pool: the next one begins while the last answers of the one before are under way. An arm that
@@ -107,7 +103,7 @@ def evaluate_arms(
     if progress and arms:
         progress(tally.done, total, arms[0].name)
 
-    def keep(job: Job, record: dict[str, Any]) -> None:
+    def keep(job: Job, record: Record) -> None:
         arm = by_work[job.work, job.lora]
         store.keep_outcome(arm.name, arm.key.digest, job.position, job.item.id, record)
 
@@ -151,7 +147,7 @@ def _in_turns(arms: Sequence[Arm], missing: Sequence[list[Job]]) -> Iterator[tup
     yield False, together
 
 
-def answered_by(arm: Arm, job: Job) -> dict[str, Any]:
+def answered_by(arm: Arm, job: Job) -> Record:
     """The record of one answer.
 
     Raises:
@@ -159,7 +155,7 @@ def answered_by(arm: Arm, job: Job) -> dict[str, Any]:
     """
     item = job.item
     started = time.time()
-    fields: dict[str, Any]
+    fields: Record
     try:
         with Ledger() as ledger:
             prediction = arm.program(question=item.question, context=item.context)

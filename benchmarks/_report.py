@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from divcon.benchmarks._outcomes import Record, Records
 from divcon.benchmarks._tables import FACTORS
 from divcon.benchmarks.arms import TEACHER
 from divcon.distill import write_whole
 from divcon.programs import Item
 from divcon.signatures import DivconError
-
-Records = Mapping[str, dict[str, Any]]  # outcomes by item id
 
 
 class ReportError(DivconError):
@@ -308,7 +307,7 @@ def _browser(shown: Sequence[Shown]) -> str:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _answered(record: Mapping[str, Any]) -> list[Any]:
+def _answered(record: Record) -> list[Any]:
     """Outcome, how it came about, subquestions, sub-answers, answer."""
     how = " ".join(str(record[key]) for key in ("status", "reason", "rule") if record.get(key))
     said = record.get("answer", record.get("error", ""))

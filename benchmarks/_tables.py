@@ -15,10 +15,10 @@ from rouge_score import rouge_scorer
 
 from divcon.benchmarks._costs import bill
 from divcon.benchmarks._evaluate import Arm
+from divcon.benchmarks._outcomes import Record, Records
 from divcon.benchmarks._statistics import holm, mean_interval, paired_p_value
 from divcon.programs import Item, Usage, cost_of
 
-Records = Mapping[str, dict[str, Any]]  # outcomes by item id
 # what an experiment varies, and how that is called in a table; a line has those that tell it from the others
 FACTORS = {
     "task": "task", "trained_on": "trained on", "solver": "solver", "questions": "training questions",
@@ -78,7 +78,7 @@ def summarize_arm(arm: Arm, seeds: Sequence[Records], resamples: int) -> dict[st
     }
 
 
-def _first_unreadable(records: Sequence[dict[str, Any]]) -> str | None:
+def _first_unreadable(records: Sequence[Record]) -> str | None:
     """The first reply whose answer couldn't be read, cut to a length that can be shown."""
     replies = (str(record.get("answer") or "") for record in records if record.get("status") == "unreadable")
     reply = next(replies, None)
@@ -104,7 +104,7 @@ def wall_seconds(records: Records) -> float:
     return total
 
 
-def _usage(records: Sequence[dict[str, Any]], prices: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+def _usage(records: Sequence[Record], prices: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, Any]]:
     totals: dict[str, Usage] = {}
     for record in records:
         for role, spent in record.get("usage", {}).items():

@@ -301,7 +301,7 @@ class RunStore:
 
     # -- outcomes of an evaluation ---------------------------------------------------------------------------------
 
-    def keep_outcome(self, arm: str, key: str, position: int, item: str, record: dict[str, Any]) -> None:
+    def keep_outcome(self, arm: str, key: str, position: int, item: str, record: Mapping[str, Any]) -> None:
         self.write_row("outcomes", [arm, key, item, position, json.dumps(record)])
 
     def outcomes(self, arm: str, key: str) -> dict[str, dict[str, Any]]:

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from divcon.benchmarks import FACTORS, compare_costs, differences, mean_upfront, summarize_arm
+from divcon.benchmarks import FACTORS, Records, compare_costs, differences, mean_upfront, summarize_arm
 from divcon.benchmarks.arms import read_arm
 from divcon.config import configuration_of
 from divcon.distill import package_versions, read_manifest
 from divcon.experiments._cells import Cell, Runs
 from divcon.pipeline import SCHEMA_VERSION, adapter_folder, student_upfront
 
-Records = dict[str, dict[str, Any]]  # outcomes by item id
 QUESTIONS = {
     "main": "Which half can be distilled, and at what price?",
     "transfer": "Does what a student learnt on one task hold on another?",

@@ -17,6 +17,7 @@ from divcon._doctor import diagnose
 from divcon._watch import Reporter, Silent, watched
 from divcon.benchmarks import (
     FACTORS,
+    Records,
     Shown,
     arm_label,
     as_csv,
@@ -28,7 +29,7 @@ from divcon.benchmarks.tasks import COMMON
 from divcon.config import Experiment
 from divcon.distill import RunStore, refuse_overlap, write_whole
 from divcon.experiments._cells import Cell, Runs, cells_of
-from divcon.experiments._results import Records, experiment_results
+from divcon.experiments._results import experiment_results
 from divcon.pipeline import (
     Unfit,
     announce_conversion,

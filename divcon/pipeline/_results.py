@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from divcon.benchmarks import Arm, agreement, compare_costs, differences, summarize_arm, upfront
+from divcon.benchmarks import Arm, Records, agreement, compare_costs, differences, summarize_arm, upfront
 from divcon.config import configuration_of
 from divcon.distill import Manifest, find_student, is_trained, read_manifest
 from divcon.pipeline._context import Context
@@ -14,7 +14,6 @@ from divcon.pipeline._errors import Incomplete
 from divcon.pipeline._stations import adapter_folder
 
 SCHEMA_VERSION = 1
-Records = dict[str, dict[str, Any]]  # outcomes by item id
 
 
 def run_results(

@@ -12,7 +12,7 @@ import dspy
 
 from divcon._models import Models
 from divcon._watch import Reporter, Silent
-from divcon.benchmarks import Arm, as_csv, evaluate_arms, log_to_mlflow, write_report
+from divcon.benchmarks import Arm, Records, as_csv, evaluate_arms, log_to_mlflow, write_report
 from divcon.benchmarks.tasks import LoadedTask
 from divcon.config import Pipeline
 from divcon.distill import Export, Place, RunStore, Screened, write_whole
@@ -185,7 +185,7 @@ class Run:
             record_key(self.folder, f"evaluate {arm.name}", arm.key)
         return results
 
-    def answers(self, arms: Sequence[Arm]) -> dict[str, dict[str, dict[str, Any]]]:
+    def answers(self, arms: Sequence[Arm]) -> dict[str, Records]:
         """The outcomes of arms on the test questions, by arm and item."""
         context, test = self.context, self.task.test
         context.reporter.station("evaluate", f"{len(arms)} arms on {len(test)} questions")
