@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
@@ -124,7 +125,7 @@ def evaluate_arms(
                 remark=lambda job: by_work[job.work, job.lora].name,
             )
     found = (store.outcomes(arm.name, arm.key.digest) for arm in arms)
-    return [{item.id: records[item.id] for item in items} for records in found]
+    return [{item.id: cast(Record, records[item.id]) for item in items} for records in found]
 
 
 def _work_of(arm: Arm) -> str:

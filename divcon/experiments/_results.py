@@ -113,9 +113,8 @@ def _comparisons(all_runs: Runs, answers: dict[tuple[Any, ...], list[Records]]) 
         arms |= {f"{n}:{a}": one, f"{n}:{b}": other}
     pairs = [(f"{n}:{a}", f"{n}:{b}") for n, (_, (a, _), (b, _)) in enumerate(planned)]
     where = dict(zip(pairs, planned, strict=True))
-    found = differences(arms, all_runs.experiment.evaluate.resamples, pairs)
     lines = []
-    for row in found:
+    for row in differences(arms, all_runs.experiment.evaluate.resamples, pairs):
         shared, (a, _), (b, _) = where[str(row["a"]), str(row["b"])]
         lines.append({**row, **shared, "a": a, "b": b})
     return lines
