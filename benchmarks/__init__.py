@@ -11,7 +11,16 @@ from divcon.benchmarks._costs import (
     upfront,
 )
 from divcon.benchmarks._evaluate import Arm, answered_by, evaluate_arm, evaluate_arms
-from divcon.benchmarks._graders import Verdict, grade, grade_as_paper, grade_number, grade_text, is_right, item_of
+from divcon.benchmarks._graders import (
+    GRADERS,
+    Verdict,
+    grade,
+    grade_as_paper,
+    grade_number,
+    grade_text,
+    is_right,
+    item_of,
+)
 from divcon.benchmarks._mlflow import TrackingError, log_to_mlflow
 from divcon.benchmarks._outcomes import Outcome, Record, Records
 from divcon.benchmarks._report import (
@@ -28,6 +37,7 @@ from divcon.benchmarks._tables import FACTORS, agreement, answers_of, as_csv, di
 
 __all__ = [
     "FACTORS",
+    "GRADERS",
     "Arm",
     "Outcome",
     "Record",

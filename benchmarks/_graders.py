@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -302,6 +302,9 @@ def grade(item: Item, reply: str) -> Verdict:
         verdict = grade_number(item.answer, reply)
         return verdict if verdict.right or not item.aliases else grade_text(golds, reply)
     return grade_text(golds, reply)
+
+
+GRADERS: dict[str, Callable[[Item, str], Verdict]] = {"strict": grade, "paper": grade_as_paper}
 
 
 def item_of(kind: str, golds: Sequence[str], question: str = "", family: str = "") -> Item:

@@ -305,26 +305,12 @@ def grade(
     """Say whether a reply is right, what was read as its answer, and by which rule; status 2 where one is wrong."""
 
     def work() -> list[Any]:
-        from divcon.benchmarks import grade as strict
-        from divcon.benchmarks import grade_as_paper, item_of
-        from divcon.benchmarks.tasks import TASKS, as_share, read_pairs
+        from divcon.benchmarks.tasks import grade_replies, read_pairs
 
-        kind = TASKS[task].grader
-        graders = {"strict": strict, "paper": grade_as_paper}
-        if grader not in graders:
-            raise DivconError(f"There is no grader '{grader}'.", "Write strict or paper.")
         if file is None and (not any(one.strip() for one in gold or []) or reply is None):
             raise DivconError("There is nothing to grade.", "Give --gold and --reply, or --file.")
         pairs = read_pairs(file) if file is not None else [(0, gold or [], reply or "", question)]
-        found = []
-        for number, golds, said, asked in pairs:
-            item = item_of(kind, golds, asked, task)
-            try:
-                found.append(graders[grader](as_share(item) if percent else item, said))
-            except ValueError as error:
-                where = f"Line {number} of {file}: " if number else ""
-                raise DivconError(f"{where}{error}.", f"Correct the gold answer, or the task {task}.") from error
-        return found
+        return grade_replies(task, pairs, grader=grader, percent=percent, file=file)
 
     verdicts = guarded(lambda: None, work)
     for verdict in verdicts:

@@ -1,6 +1,7 @@
 """Tasks: where the questions come from, how they are split, and what belongs to an answer."""
 
 from divcon.benchmarks.tasks._files import TaskError, gsm8k_items, json_lines_items, read_pairs
+from divcon.benchmarks.tasks._grade import GradingError, grade_replies
 from divcon.benchmarks.tasks._load import COMMON, LONGEST_QUESTION, LoadedTask, as_share, load_task
 from divcon.benchmarks.tasks._offline import FAMILIES, OFFLINE, Split, offline_items, split_of, template_instance
 from divcon.benchmarks.tasks._public import PUBLIC, PublicTask, public_items
@@ -13,6 +14,7 @@ __all__ = [
     "OFFLINE",
     "PUBLIC",
     "TASKS",
+    "GradingError",
     "LoadedTask",
     "PublicTask",
     "Source",
@@ -21,6 +23,7 @@ __all__ = [
     "Task",
     "TaskError",
     "as_share",
+    "grade_replies",
     "gsm8k_items",
     "json_lines_items",
     "load_task",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from divcon._models import identity_of
-from divcon.benchmarks import Arm, grade, grade_as_paper
+from divcon.benchmarks import GRADERS, Arm
 from divcon.benchmarks.arms import WAYS, ArmKind, read_arm
 from divcon.distill import Key
 from divcon.pipeline._context import Context, Prices
@@ -62,7 +62,7 @@ def bound_arm(
         splits=kind.splits,
         choosable=kind.choosable,
         student=kind.student.name if kind.student else None,
-        grade=grade_as_paper if "grader" in context.graders else grade,
+        grade=GRADERS[context.pipeline.evaluate.grader],
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from divcon._models import Models
 from divcon._watch import Reporter, Silent, watched
-from divcon.benchmarks import grade, grade_as_paper
+from divcon.benchmarks import GRADERS
 from divcon.benchmarks.tasks import LoadedTask, load_task
 from divcon.config import Pipeline
 from divcon.distill import Progress, RunStore
@@ -73,7 +73,7 @@ class Context:
 
     def is_right(self, item: Item, answer: str) -> bool:
         """Whether an answer is right by the grader of this run."""
-        return (grade_as_paper if "grader" in self.graders else grade)(item, answer).right
+        return GRADERS[self.pipeline.evaluate.grader](item, answer).right
 
     def prices(self) -> Prices:
         """US dollars per million tokens by role, of those that the file gives."""
