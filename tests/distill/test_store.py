@@ -50,7 +50,7 @@ def test_a_run_folder_with_a_pickle_is_refused(tmp_path: Path, pickle: str) -> N
     file = tmp_path / "run" / pickle
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x")
-    with pytest.raises(StoreError, match="nothing is unpickled"):
+    with pytest.raises(StoreError, match="divcon loads no pickles"):
         RunStore(tmp_path / "run")
 
 

@@ -44,7 +44,7 @@ def raised(reply, patience: Patience | None = None) -> LMError:
         (
             Silence(), Patience(first_token=0.2), SlowServerError,
             "takes requests and answers none: no token within 0.2 s.",
-            "Look at the server, or raise roles.teacher.first_token.",
+            "Check the server, or raise roles.teacher.first_token.",
         ),
         (
             Refused(429, 700), None, LMRateLimitError,
