@@ -164,7 +164,7 @@ def test_a_student_of_another_draw_of_the_data_is_not_evaluated(tmp_path: Path, 
         Run(load_pipeline(file), tmp_path / "run").run()
         drawn = Run(load_pipeline(file, ["task.train_seed=7"]), tmp_path / "run")
         drawn.check()
-        with pytest.raises(MissingStation, match=r"SD-T isn't trained, or on other rows"):
+        with pytest.raises(MissingStation, match=r"SD-T isn't trained, or was trained on other rows"):
             drawn.evaluate()
 
 

@@ -70,7 +70,7 @@ def test_three_messages_with_three_remedies(
     said = explain_lm_error(error, load_pipeline(file))
     assert said.problem.startswith(f"The teacher (hosted_vllm/t) at http://127.0.0.1:9/v1 {problem}")
     assert said.problem.count("server") == 0, "it is said once whose it is"
-    assert said.remedy == f"{remedy} What was answered before is kept."
+    assert said.remedy == f"{remedy} All replies are kept."
 
 
 def test_a_station_goes_on_with_a_slow_server_and_says_in_the_end_what_to_do(tmp_path: Path) -> None:
