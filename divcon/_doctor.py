@@ -180,9 +180,10 @@ def _reached(what: str, client: ServerClient, name: str, model: str) -> Finding:
         return Finding("failure" if refused else "warning", what, error.problem, error.remedy)
     if name in served:
         return Finding("ok", what, f"{client.api_base} serves {name}")
-    level = "failure" if model.startswith("hosted_vllm/") else "warning"
     text = f"{client.api_base} doesn't serve '{name}'; it serves {', '.join(served[:6]) or 'nothing'}"
-    return Finding(level, what, text, f"Correct roles.{what}.model.")
+    return Finding(
+        "failure" if model.startswith("hosted_vllm/") else "warning", what, text, f"Correct roles.{what}.model."
+    )
 
 
 def _usual_key(model: str) -> str | None:

@@ -26,11 +26,7 @@ from divcon._tables import print_results, print_rows
 from divcon._terminal import Terminal, err, fail, guarded, out
 from divcon.signatures import DivconError
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 PipelineFile = Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline file, in YAML.")]
 RunFolder = Annotated[
     Path | None, typer.Option("--run", metavar="FOLDER", help="The run folder; runs/<the file's stem> by default.")
@@ -266,14 +262,10 @@ def serve(
     python: Annotated[
         Path | None, typer.Option(metavar="PYTHON", help="The Python that vLLM is installed for.")
     ] = None,
-    url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Load the adapters into this running server; start none.")
-    ] = None,
+    url: Annotated[str | None, typer.Option(metavar="URL", help="Load into this running server; start none.")] = None,
     port: Annotated[int | None, typer.Option(help="The port on loopback; a free one by default.")] = None,
     deadline: Annotated[float | None, typer.Option(metavar="SECONDS", help="How long loading may take.")] = None,
-    arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- VLLM ARGUMENTS]", help="Arguments for vLLM.")
-    ] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="[-- VLLM ARGUMENTS]", help="For vLLM.")] = None,
 ) -> None:
     """Serve the students of a run folder with vLLM on loopback until Ctrl-C. Their adapters are probed first."""
 
