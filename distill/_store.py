@@ -250,9 +250,13 @@ class RunStore:
             if price := (prices or {}).get(role):
                 cost, unpriced = cost_of(price, read or 0, cached or 0, written or 0), 0
             found[role] = {
-                "calls": calls, "input_tokens": read or 0, "output_tokens": written or 0,
-                "seconds": round(seconds, 2), "cost": cost, "unpriced_calls": unpriced,
-            }  # fmt: skip
+                "calls": calls,
+                "input_tokens": read or 0,
+                "output_tokens": written or 0,
+                "seconds": round(seconds, 2),
+                "cost": cost,
+                "unpriced_calls": unpriced,
+            }
         return found
 
     # -- traces and verdicts ---------------------------------------------------------------------------------------

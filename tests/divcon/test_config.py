@@ -47,9 +47,13 @@ def test_what_is_never_offered_is_not_kept(tmp_path: Path) -> None:
 
 def test_a_value_is_overridden_on_the_command_line(tmp_path: Path) -> None:
     pipeline = load(
-        tmp_path, GOOD, "roles.solver.model=openai/gpt-5-mini", "train.epochs=3", "screen.rule=oracle",
+        tmp_path,
+        GOOD,
+        "roles.solver.model=openai/gpt-5-mini",
+        "train.epochs=3",
+        "screen.rule=oracle",
         "evaluate.arms=[direct, sd-r]",
-    )  # fmt: skip
+    )
     assert pipeline.roles.solver.model == "openai/gpt-5-mini"
     assert pipeline.roles.solver.max_tokens == 96
     assert pipeline.train.epochs == 3

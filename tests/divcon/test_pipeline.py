@@ -199,9 +199,12 @@ def test_killed_three_times_at_random_the_exports_are_the_same_and_nothing_store
         killed_at = []
         for _ in range(3):
             process = subprocess.Popen(
-                [str(DIVCON), "run", str(file), "--run", str(tmp_path / "killed")], cwd=tmp_path, env=os.environ,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+                [str(DIVCON), "run", str(file), "--run", str(tmp_path / "killed")],
+                cwd=tmp_path,
+                env=os.environ,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             target = len(server.requests) + rng.randint(5, 40)
             while len(server.requests) < target and process.poll() is None:
                 time.sleep(0.01)
