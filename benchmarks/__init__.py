@@ -1,4 +1,4 @@
-"""What is measured and how: tasks, graders, evaluation, statistics and the report."""
+"""Tasks, graders, evaluation, statistics and the report."""
 
 from divcon.benchmarks._costs import (
     bill,

@@ -1,7 +1,7 @@
-"""Costs: what a question costs by who answers, what a student costs before its first answer, and when it has paid.
+"""Costs: the bill of a question, the cost of a student before its first answer, and the break-even point.
 
-Input and output of both stages count, tokens that a provider read from its cache apart. A price nobody gave is
-unknown and never zero; then tokens stand in for money.
+Input and output tokens of both stages are counted, and cached input tokens separately. A missing price is unknown and
+never zero; then tokens are compared instead of money.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Any
 
 from divcon.benchmarks.arms import TEACHER
 
-MARGIN = 0.02  # accuracy that is given up for a cheaper program: two points, what the paper's own tables can't tell
-DOMINATED = 0.5  # share of the bill from which the solver is said to dominate it
+MARGIN = 0.02  # accuracy given up for a cheaper program; the paper's own tables don't resolve two points
+DOMINATED = 0.5  # with a larger share of the bill, the solver dominates it
 
 
 def bill(usage: Mapping[str, Mapping[str, Any]], questions: int, local: Sequence[str] = ()) -> dict[str, Any]:
-    """What one question costs, on average.
+    """The average cost of one question.
 
     Args:
-        usage: By role, over all questions: `calls`, `input_tokens`, `cached_tokens`, `output_tokens`, `cost`,
-            `unpriced_calls`.
-        questions: How many were answered.
-        local: Roles that a student answers. Their price, where it is unknown, counts as nothing, and that is said.
+        usage: The usage of each role over all questions: `calls`, `input_tokens`, `cached_tokens`, `output_tokens`,
+            `cost`, `unpriced_calls`.
+        questions: The number of questions that were answered.
+        local: Roles that a student answers. Where their price is unknown, it counts as zero, and `student_free` is set.
 
     Returns:
-        `by_role`; `cost` in US dollars or None where a price is unknown; `large_tokens`, what models other than
-        students read and wrote; `student_free` where a student's unknown price was taken as nothing.
+        `by_role`; `cost` in US dollars, or None where a price is unknown; `large_tokens`, the input and output tokens
+        of models other than students; `student_free`, whether a student's unknown price was counted as zero.
     """
     by_role, cost, large, free = {}, 0.0, 0.0, False
     known = True
@@ -52,7 +52,10 @@ def solver_share(spent: Mapping[str, Any]) -> float | None:
     """The solver's share of a bill: of the money where it is known, else of the tokens.
 
     Args:
-        spent: As `bill` gives it.
+        spent: A bill as `bill` returns it.
+
+    Returns:
+        The share, from 0 to 1; None where there is no other role, or nothing was spent.
     """
     roles = spent["by_role"]
     if "solver" not in roles or len(roles) < 2:
@@ -64,17 +67,17 @@ def solver_share(spent: Mapping[str, Any]) -> float | None:
 
 
 def upfront(paid: Sequence[Mapping[str, Mapping[str, Any]]], seconds: float, hour: float | None) -> dict[str, Any]:
-    """What a student costs before its first answer.
+    """The cost of a student before its first answer.
 
     Args:
-        paid: By role, for each station that it needed, as the run store counts it. A sibling's share is not taken off:
-            who deploys one student has paid for its collection.
-        seconds: Spent training it.
-        hour: US dollars an hour of the machine that trains, where known.
+        paid: For each station that the student needed, the calls by role as the run store counts them. A collection
+            that several students share counts in full, since one deployed student needs all of it.
+        seconds: Seconds of its training.
+        hour: US dollars per hour of the machine that trains; None where unknown.
 
     Returns:
-        `asked` (US dollars for the teacher and the solver's screening, None where a price is unknown), `training` (US
-        dollars, None where the hour's price is unknown), `cost` (both, None where either is unknown), `calls`,
+        `asked` (US dollars for the teacher and for the solver in screening; None where a price is unknown), `training`
+        (US dollars; None where the price of an hour is unknown), `cost` (the sum; None where one is unknown), `calls`,
         `tokens`, `seconds`.
     """
     roles = [spent for station in paid for spent in station.values()]
@@ -91,7 +94,7 @@ def upfront(paid: Sequence[Mapping[str, Mapping[str, Any]]], seconds: float, hou
 
 
 def mean_upfront(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean of what students of several seeds cost; one that found everything paid already doesn't count."""
+    """The mean cost of the students of several seeds, without those whose calls were all in the store already."""
     counted = [one for one in several if one["calls"]] or list(several)
     keys = ("asked", "training", "cost", "calls", "tokens", "seconds")
     return {
@@ -101,12 +104,15 @@ def mean_upfront(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def break_even(before: float | None, teacher: float | None, student: float | None) -> int | None:
-    """After how many questions a student has paid for itself; None where it never does or a price is unknown.
+    """The number of questions after which a student has paid for itself.
 
     Args:
         before: US dollars before its first answer.
-        teacher: US dollars a question with the teacher.
-        student: US dollars a question with the student.
+        teacher: US dollars per question with the teacher.
+        student: US dollars per question with the student.
+
+    Returns:
+        The number; None where it never pays for itself, or where a price is unknown.
     """
     if before is None or teacher is None or student is None or student >= teacher:
         return None
@@ -114,7 +120,7 @@ def break_even(before: float | None, teacher: float | None, student: float | Non
 
 
 def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
-    """The names that no other beats in both accuracy and cost, the cheapest first.
+    """The programs that no other program beats in both accuracy and cost, the cheapest first.
 
     Args:
         points: (accuracy, cost) by name.
@@ -136,7 +142,7 @@ def choose(points: Mapping[str, tuple[float, float]], margin: float = MARGIN) ->
 
     Args:
         points: (accuracy, cost) by name.
-        margin: In accuracy.
+        margin: The accepted loss of accuracy, from 0 to 1.
     """
     if not points:
         return None
@@ -146,14 +152,14 @@ def choose(points: Mapping[str, tuple[float, float]], margin: float = MARGIN) ->
 
 
 def compare_costs(lines: Sequence[Mapping[str, Any]], before: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Which program to choose and what that saves: the cost half of a report.
+    """Compare the costs of programs: which one to choose, and what it saves.
 
-    Money is compared where every program's is known, else the tokens of models other than students. A program that
-    needs reference subquestions can't be chosen, since nobody has them for a new question.
+    Money is compared where the cost of every program is known; otherwise the tokens of models other than students. A
+    program that needs reference subquestions can't be chosen, since a new question has none.
 
     Args:
-        lines: Lines of arms, as `summarize_arm` makes them.
-        before: What each student cost before its first answer, as `upfront` gives it.
+        lines: The results of the arms, as `summarize_arm` returns them.
+        before: The cost of each student before its first answer, as `upfront` returns it.
     """
     usable = [line for line in lines if line["accuracy"] is not None and line["choosable"]]
     in_money = bool(usable) and all(line["bill"]["cost"] is not None for line in usable)

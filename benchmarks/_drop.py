@@ -1,7 +1,7 @@
 """DROP's exact match and F1, by the definition of its authors (Dua et al. 2019, section 5).
 
-A gold answer is one or more spans; a reply is too. Spans are normalized, aligned one to one so that the sum of their
-F1 is largest, and a span that holds numbers scores only where a number is shared.
+A gold answer has one or more spans, and so has a reply. Spans are normalized, and aligned one to one so that the sum of
+their F1 is largest. A gold span with numbers scores only where it shares a number with the reply's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _SPLIT = re.compile(r"[ \-]")
-# How a reply may list several spans, the clearest first; a span may hold a comma or an "and" itself.
+# The ways in which a reply may separate spans, the clearest first. A span may contain a comma or an "and" itself.
 _SEPARATORS = tuple(
     re.compile(rf"\s*(?:{form})\s*", re.IGNORECASE)
     for form in (r"\n+(?:\d+[.)]\s+|[-*•]\s+)?", r";|\|", r",(?!\d)|\band\b|&", r",(?!\d)(?:\s*and\b)?")
@@ -30,7 +30,7 @@ def _number(token: str) -> str | None:
 
 @lru_cache(maxsize=65_536)
 def normalized_span(text: str) -> str:
-    """A span with case, articles and punctuation taken away, and its numbers in one form."""
+    """A span without case, articles and punctuation, with its numbers in one form."""
     tokens = []
     for token in _SPLIT.split(text.casefold()):
         number = _number(token)
@@ -43,7 +43,7 @@ def normalized_span(text: str) -> str:
 
 
 def lists_of(reply: str) -> set[tuple[str, ...]]:
-    """The lists of spans that a reply can be read as: by lines, semicolons, commas and "and", or commas alone."""
+    """The lists of spans that a reply may mean, split by lines, semicolons, commas and "and", or commas alone."""
     first = re.sub(r"\A(?:\d+[.)]\s+|[-*•]\s+)", "", reply.strip())
     found = set()
     for separator in _SEPARATORS:

@@ -1,4 +1,4 @@
-"""Evaluate: every arm on the same held-out questions, three-valued, with usage by role."""
+"""Evaluate: answer the same held-out questions with every arm. Each answer is right, wrong or failed."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from divcon.programs import Item, Ledger
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of the table.
+    """A program that is measured: one row of the table.
 
     Attributes:
-        name: As `evaluate.arms` has it.
-        program: What answers.
-        key: Changes with anything that could change an answer.
-        label: As people read it.
-        warm_up: Whether the first question is asked alone and left out of the arm's time, since a server or weights
-            are loaded for it.
+        name: The name in `evaluate.arms`.
+        program: The program.
+        key: The key of its outcomes, which changes with anything that could change an answer.
+        label: The name in reports.
+        warm_up: Whether the first question is answered alone and left out of the arm's time, because a server starts or
+            weights are loaded meanwhile.
         local: The roles that a student answers.
-        prices: US dollars per million tokens by role, where they are known now.
-        grade: Judges an answer; part of the key where it isn't the strict one.
-        lora: The student's adapter, where it is of another run.
-        built_as: The arm's name in `read_arm`, where `name` is another.
-        splits: Whether it splits the question.
+        prices: Current US dollars per million tokens by role, where they are known.
+        grade: Grades an answer. It is part of the key unless it is the strict grader.
+        lora: The adapter of a student of another run, or None.
+        built_as: The arm's name for `read_arm`, where it differs from `name`.
+        splits: Whether it decomposes the question.
         choosable: Whether it can answer a new question.
-        student: The trained student that answers.
+        student: The trained student that is used, or None.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Arm:
 
 
 def evaluate_arm(arm: Arm, items: Sequence[Item], store: RunStore, *, concurrency: int = 64) -> Records:
-    """`evaluate_arms` of one arm: its records by item id."""
+    """Evaluate one arm; see `evaluate_arms`. Returns its records by item id."""
     return evaluate_arms([arm], items, store, concurrency=concurrency)[0]
 
 
@@ -69,23 +69,23 @@ def evaluate_arms(
 ) -> list[Records]:
     """Answer every item with every arm, and keep each outcome in the store.
 
-    The arms share one pool: the next one begins while the last answers of the one before are under way. An arm that
-    has to be warmed up begins when nothing else runs.
+    The arms share one pool of threads: an arm begins while the last answers of the arm before it are still in flight.
+    An arm that needs a warm-up begins when nothing else runs.
 
-    What the store holds for an arm's key is not asked again, but for items that failed. A call that failed gives
-    `failed`, never `wrong`; a solver's reply without a readable answer is `wrong` by the rule `unreadable`. A record
-    says by which rule its answer was read (`read_by`), and by which it was graded (`rule`).
+    Items that are in the store under an arm's key aren't answered again, unless they failed. A failed call gives the
+    outcome `failed`, never `wrong`. A solver's reply without a readable answer is `wrong`, by the rule `unreadable`. A
+    record holds the rules by which its answer was read (`read_by`) and graded (`rule`).
 
     Args:
-        arms: What is measured.
-        items: The test questions.
-        store: Where outcomes are kept.
+        arms: The arms to measure.
+        items: The test items.
+        store: The store that keeps the outcomes.
         concurrency: Questions at a time.
-        progress: Told how many answers of all arms are there, and the arm that was answered last.
-        place: Where jobs are done.
+        progress: Gets the number of answers of all arms that are done, the total, and the arm of the last answer.
+        place: Where the jobs are done.
 
     Returns:
-        Records by item id, in the order of the items; one dict an arm.
+        For each arm, its records by item id, in the order of the items.
     """
     by_work = {(_work_of(arm), _lora_of(arm)): arm for arm in arms}
     missing: list[list[Job]] = []
@@ -137,7 +137,7 @@ def _lora_of(arm: Arm) -> str | None:
 
 
 def _in_turns(arms: Sequence[Arm], missing: Sequence[list[Job]]) -> Iterator[tuple[bool, list[Job]]]:
-    """Jobs in the order they are asked, in batches of which one is over before the next begins; True: one at a time."""
+    """Batches of jobs, each of which ends before the next begins, and whether a batch's jobs run one at a time."""
     together: list[Job] = []
     for arm, jobs in zip(arms, missing, strict=True):
         if arm.warm_up and jobs:

@@ -1,7 +1,7 @@
-"""Graders: whether an answer is right, strictly, and which rule read it.
+"""Graders: whether an answer is right, and by which rule it was read.
 
-The paper's graders are lenient: any number in the reply that equals gold counts. Here a reply with several candidate
-numbers and no marker is wrong, because nobody could act on it.
+The paper's graders are lenient: a reply is right if any number in it equals the gold answer. Here a reply with several
+numbers and no marked answer is wrong, because a reader couldn't tell which one is meant.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from divcon.benchmarks._drop import exact_match_and_f1, lists_of, normalized_spa
 from divcon.programs import Item
 from divcon.signatures import read_answer
 
-# thousands separators, decimals, fractions, mixed ones too, powers of ten; a minus sign of either kind, a plus sign, a
-# currency before or after it
+# Numbers may have thousands separators, decimals, fractions (also mixed) and powers of ten, a plus or minus sign (a
+# hyphen or U+2212), and a currency before or after the sign.
 _TEN = r"(?:[eE](?P<e>[-+]?\d{1,3})|\s?[×x*]\s?10\s?(?:\^|\*\*)\s?[({]?\s?(?P<power>[-−+]?\d{1,3})[)}]?)"
 _NUMBER = re.compile(
     r"(?<![\w.,])(?P<before>[-+−]?)[$€£¥]?\s?(?P<after>(?<=[$€£¥])[-−])?"
-    # Possessive: a number that goes on (3.5kg, 1,00,000, 1.2M) is refused whole, not read as its first digits.
+    # The quantifiers are possessive, so that of 3.5kg, 1,00,000 or 1.2M the first digits aren't read as a number.
     r"(?:(?P<units>\d++)(?:\s|\s?-\s?|\s?\+\s?|\s?and\s)(?=\d+\s?/\s?\d))?+"
     r"(?P<whole>\d{1,3}(?:,\d{3})++(?!\d)|\d++)?+(?P<part>\.\d++)?+"
     rf"(?:\s?/\s?(?P<denominator>\d++)|{_TEN})?+"
     r"(?!\w|[.,]\d)"
 )
-# A unit right behind its number, by name: what else may stand there ("1.2M", "5k", "3rd", "2x") changes the number.
+# Units that may follow a number without a space. Other letters ("1.2M", "5k", "3rd", "2x") change the number.
 _UNITS = (
     "mg|g|kg|lbs?|oz|mm|cm|(?-i:m)|km|ft|in|yd|mi|ml|cl|dl|l|mph|kmh|kph|s|sec|secs|min|mins|h|hr|hrs|hours?|days?|weeks?"
     "|months?|years?|am|pm|a\\.m\\.|p\\.m\\.|usd|eur|gbp|cents?|degrees?|kwh|wh|kw|gb|mb|kb|tb|pts?|px"
@@ -39,13 +39,13 @@ _GLUED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a grader found.
+    """The verdict of a grader.
 
     Attributes:
-        right: Whether the answer equals gold.
-        extracted: What was read as the answer, None where nothing could be.
-        rule: Which rule read it.
-        score: DROP's F1; for other graders 1 where it is right, else 0.
+        right: Whether the answer equals the gold answer.
+        extracted: The answer that was read, or None.
+        rule: The rule that read it.
+        score: DROP's F1; for other graders 1 where the answer is right, else 0.
     """
 
     right: bool
@@ -69,11 +69,11 @@ _LATEX = (
 
 
 def numbers(text: str, percent: bool = False) -> list[Fraction]:
-    """The numbers in `text`, in order, exactly.
+    """The numbers in `text`, in order, as exact fractions.
 
     Args:
-        text: Any.
-        percent: Whether a number before a percent sign is a hundredth of itself; otherwise the sign says nothing.
+        text: Any text.
+        percent: Whether a number before a percent sign is divided by 100; otherwise the sign is ignored.
     """
     found = []
     for written, plain in _LATEX:
@@ -93,7 +93,7 @@ def numbers(text: str, percent: bool = False) -> list[Fraction]:
         if percent and re.match(r"\s?(?:%|per ?cent\b)", text[match.end() :]):
             value /= 100
         minus = (match["before"] or match["after"] or "+") in "-−"
-        # "- 10" is an item of a list; a minus sign stands at its number
+        # "- 10" is an item of a list: a minus sign has no space behind it.
         apart = bool(re.match(r"[-−]\s", match[0]))
         found.append(-value if minus and not apart else value)
     return found
@@ -102,17 +102,17 @@ def numbers(text: str, percent: bool = False) -> list[Fraction]:
 def grade_number(gold: str, reply: str, percent: bool = False) -> Verdict:
     """Compare a reply with a numeric gold answer.
 
-    The reply is read as a program reads it (`divcon.signatures.read_answer`), and the verdict carries the rule by which
-    its answer was found, or: `equals` (the answer has several numbers, and one behind the last =), `glued_unit` (its
-    one number has a unit of measure right behind it: 2600g), `ambiguous` (several numbers: wrong), `none`.
+    The reply is read by `divcon.signatures.read_answer`, as in a program. The verdict's rule is the reader's, or one of
+    these: `equals` (the answer has several numbers, and one of them after the last =), `glued_unit` (its only number is
+    followed by a unit without a space, as in 2600g), `ambiguous` (it has several numbers, and is wrong), `none`.
 
     Args:
-        gold: A number in any of the written forms that a reply may have.
+        gold: A number, in any form that a reply may have.
         reply: The program's answer.
         percent: See `numbers`.
 
     Raises:
-        ValueError: Gold holds no number.
+        ValueError: The gold answer holds no number.
     """
     wanted = numbers(gold, percent)
     if not wanted:
@@ -139,9 +139,9 @@ def _numeric_verdict(gold: Fraction, text: str, rule: str, percent: bool) -> Ver
 
 
 def normalized_text(text: str) -> str:
-    """Case, articles, punctuation and accents' encoding taken away; what is all punctuation stays as it is.
+    """The text without case, articles and punctuation, in Unicode normal form. A text of punctuation alone is kept.
 
-    Signs that carry meaning stay: a minus before a number, and comparisons.
+    Signs that carry meaning are kept too: a minus before a number, and comparisons.
     """
     text = unicodedata.normalize("NFKC", text).casefold().replace("−", "-")
     kept = re.sub(r"(?<!\w)-(?=[\d.])", "\0", text)  # a minus sign, which isn't a hyphen
@@ -154,7 +154,7 @@ def normalized_text(text: str) -> str:
 
 
 def grade_text(golds: Sequence[str], reply: str) -> Verdict:
-    """Compare what a reply gives as its answer with any of the accepted ones, by normalized text."""
+    """Compare the answer in a reply with the accepted answers, by normalized text."""
     said, rule = _said(reply)
     text = normalized_text(said)
     if not text:
@@ -163,19 +163,19 @@ def grade_text(golds: Sequence[str], reply: str) -> Verdict:
 
 
 def grade_drop(references: Sequence[Sequence[str]], reply: str) -> Verdict:
-    """Compare a reply with DROP's gold answers by the official exact match and F1, the best of all gold answers.
+    """Compare a reply with DROP's gold answers by the official exact match and F1. The best of all gold answers counts.
 
-    The reply is read as one span and, where a gold answer has several, as a list of spans.
+    The reply is read as one span; for a gold answer with several spans it is read as a list of spans.
 
     Args:
-        references: Gold answers, each one or more spans.
+        references: The gold answers, each as its spans.
         reply: The program's answer.
     """
     said, rule = _said(reply)
-    said = said.rstrip(" .")  # the end of a sentence, which would make "50.6." another number
+    said = said.rstrip(" .")  # with the full stop of a sentence, "50.6." would be another number
     if not normalized_span(said):
         return Verdict(False, None, "none")
-    # Without a marker, spans may stand on a line each; what follows a blank line is no part of them.
+    # Without a marked answer, spans may be listed one per line, up to the first blank line.
     lines = re.split(r"\n\s*\n", reply.strip())[0] if rule in ("first_line", "last_line", "conclusion") else said
     listed = lists_of(lines)
     best = (0.0, 0.0)
@@ -187,7 +187,7 @@ def grade_drop(references: Sequence[Sequence[str]], reply: str) -> Verdict:
 
 YES_NO = ("yes", "no", "true", "false", "valid", "invalid")
 _NOT = r"(?:\bnot\b|\bcannot(?: be)?\b|\b\w+n['’]t(?: be)?\b)"
-# "No tree is older" says nothing yet; "No, ..." and "No it isn't" do.
+# "No" in "No tree is older" isn't an answer; in "No, ..." and "No it isn't" it is.
 _DETERMINES = (
     r"no[ \t]+(?!(?:it|he|she|we|they|i|there|this|that|these|those|the|because|since|as|but|and|or|if|when|although"
     r"|though|so|in|on|at|by|for|to|from|of|with|not)\b)[a-z]"
@@ -202,7 +202,8 @@ _SAME = {"true": "yes", "false": "no", "valid": "yes", "invalid": "no"}
 def grade_yes_no(gold: str, reply: str) -> Verdict:
     """Compare a reply with yes or no (true or false, valid or invalid).
 
-    It is what the answer begins with; elsewhere in it only one of the two may stand. "Not true" is no.
+    The word that the answer begins with counts. If it begins with neither, only one of the two may occur in it. "Not
+    true" is no.
     """
     said, rule = _said(reply)
     hits = list(_YES_NO.finditer(said))
@@ -231,8 +232,8 @@ def grade_choice(gold: str, question: str, reply: str) -> Verdict:
     """Compare a reply with the letter of an option, by the letter or by the option's text.
 
     Args:
-        gold: The letter, in brackets or not.
-        question: With the options, a line each: `(A) text`.
+        gold: The letter, with or without brackets.
+        question: The question with its options, one per line: `(A) text`.
         reply: The program's answer.
     """
     said, rule = _said(reply)
@@ -249,16 +250,16 @@ def grade_choice(gold: str, question: str, reply: str) -> Verdict:
 
 
 def _said(reply: str) -> tuple[str, str]:
-    """What a reply gives as its answer, and the rule that found it; nothing by the rule `none`."""
+    """The answer in a reply, and the rule that found it; an empty text and `none` where there is no answer."""
     found = read_answer(reply)
     return (found.text, found.rule) if found else ("", "none")
 
 
 def grade_as_paper(item: Item, reply: str) -> Verdict:
-    """Grade as the paper's published code does, for comparison with its figures only: it is lenient.
+    """Grade as leniently as the paper's published code, for comparison with its figures only.
 
-    Any number in the reply that equals gold counts, with decimals cut off; otherwise gold standing anywhere in the
-    reply does, and only the first span of a gold answer with several.
+    For a gold answer that is a number, any number in the reply that equals it counts, without decimals. Any other gold
+    answer has to occur somewhere in the reply; of several spans only the first one is looked for.
     """
     gold = item.references[0][0] if item.references else item.answer
     wanted = [int(value) for value in numbers(gold)]
@@ -270,7 +271,7 @@ def grade_as_paper(item: Item, reply: str) -> Verdict:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is one number, with a currency or a percent sign or none."""
+    """Whether a text is one number, with or without a currency or percent sign."""
     return bool(re.fullmatch(r"[-+−$€£¥\s\d.,/%]+", text)) and len(numbers(text)) == 1
 
 
@@ -278,7 +279,7 @@ KINDS = ("number", "percent", "text", "yes_no", "choice", "drop")
 
 
 def kind_of(answer: str) -> str:
-    """The grader for a gold answer of which nothing else is known: by its form."""
+    """The grader for a gold answer, chosen by the answer's form."""
     if re.fullmatch(r"\([A-Za-z]\)", answer.strip()):
         return "choice"
     if answer.strip().casefold() in YES_NO:
@@ -287,7 +288,7 @@ def kind_of(answer: str) -> str:
 
 
 def grade(item: Item, reply: str) -> Verdict:
-    """Grade an answer strictly, by the item's grader; without one, by the form of its gold answer."""
+    """Grade an answer strictly, with the item's grader. Without one, the form of the gold answer decides."""
     golds = [item.answer, *item.aliases]
     kind = item.grader or kind_of(item.answer)
     if kind == "drop":
@@ -308,21 +309,27 @@ GRADERS: dict[str, Callable[[Item, str], Verdict]] = {"strict": grade, "paper": 
 
 
 def item_of(kind: str, golds: Sequence[str], question: str = "", family: str = "") -> Item:
-    """An item to grade a reply with, from gold answers alone.
+    """An item for grading a reply, made from its gold answers.
 
     Args:
-        kind: What the answers are, one of `KINDS`; empty where their form says it.
-        golds: Accepted answers; for DROP the spans of one are separated by semicolons.
-        question: Needed where the answer is one of its options.
+        kind: The kind of the answers, one of `KINDS`; empty to choose it by their form.
+        golds: The accepted answers; for DROP, the spans of an answer are separated by semicolons.
+        question: The question, needed where the answer is one of its options.
         family: The task's name.
     """
     form = kind_of(golds[0])
     kind = form if form in ("choice", "yes_no") else kind
     references = tuple(tuple(span.strip() for span in gold.split(";")) for gold in golds) if kind == "drop" else ()
+    answer, *aliases = (gold.strip() for gold in golds)
     return Item(
-        id="", question=question, answer=golds[0].strip(), aliases=tuple(gold.strip() for gold in golds[1:]),
-        references=references, grader=kind, family=family,
-    )  # fmt: skip
+        id="",
+        question=question,
+        answer=answer,
+        aliases=tuple(aliases),
+        references=references,
+        grader=kind,
+        family=family,
+    )
 
 
 def is_right(item: Item, reply: str) -> bool:

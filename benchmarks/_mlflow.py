@@ -1,4 +1,4 @@
-"""The same figures to an MLflow server or folder, for people who keep their runs there."""
+"""Log the figures of a run or an experiment to an MLflow server or folder."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ class TrackingError(DivconError):
 
 
 def log_to_mlflow(uri: str, experiment: str, name: str, results: Mapping[str, Any], artifacts: Sequence[Path]) -> str:
-    """Log a run's or an experiment's figures, its settings and its files.
+    """Log the figures, settings and files of a run or an experiment.
 
-    A metric's name is made of what tells its line from the others and the arm: `word-problems.sd-r.accuracy`.
+    A metric's name consists of the values that the experiment varies and the arm, such as
+    `word-problems.sd-r.accuracy`.
 
     Args:
         uri: MLflow's tracking address: a server's, or `file:` and a folder.
         experiment: The MLflow experiment to log into; made if it isn't there.
-        name: Of the MLflow run.
-        results: The content of the JSON file.
-        artifacts: Files to keep with it.
+        name: The name of the MLflow run.
+        results: The content of the JSON file of results.
+        artifacts: Files to log with the run.
 
     Returns:
         The id of the MLflow run.
 
     Raises:
-        TrackingError: MLflow is missing, or refuses.
+        TrackingError: MLflow isn't installed, or the server can't be used.
     """
     try:
         import mlflow

@@ -1,4 +1,4 @@
-"""Plots of a report: inline SVG in the page's own text colour, so that light, dark and print look alike."""
+"""Plots of a report: inline SVG in the page's text colour, so that they suit light and dark pages and print."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _MARKERS = "osD^vPX*"
 
 @contextlib.contextmanager
 def _figure(name: str, width: float, height: float) -> Iterator[tuple[Any, list[str]]]:
-    """Axes to draw on, and a list that holds the SVG afterwards."""
+    """Axes to draw on, and a list that holds the SVG after the block."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    # Identifiers inside the SVG come from the salt; two plots of one page mustn't share them.
+    # Matplotlib derives identifiers in the SVG from the salt. Two plots of one page need different ones.
     style: Any = {"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": name, "font.size": 9}
     with pyplot.rc_context(style):
         figure, axes = pyplot.subplots(figsize=(width, height))
@@ -36,11 +36,11 @@ def _figure(name: str, width: float, height: float) -> Iterator[tuple[Any, list[
 
 
 def accuracy_plot(name: str, lines: Sequence[Mapping[str, Any]]) -> str:
-    """Accuracies with their intervals, a row a line.
+    """Accuracies with their intervals, one row per line of results.
 
     Args:
-        name: Tells the plots of a page apart.
-        lines: With `label`, `accuracy` and `ci95`.
+        name: A name that is unique on the page.
+        lines: The results, with `label`, `accuracy` and `ci95`.
     """
     shown = [line for line in reversed(lines) if line["accuracy"] is not None]
     with _figure(name, 7, 0.32 * len(shown) + 0.7) as (axes, drawn):
@@ -59,21 +59,21 @@ def accuracy_plot(name: str, lines: Sequence[Mapping[str, Any]]) -> str:
 def pareto_plot(
     name: str, points: Mapping[str, Sequence[float]], labels: Mapping[str, str], front: Sequence[str], unit: str
 ) -> str:
-    """Accuracy against cost a question; the front is joined.
+    """Accuracy against cost per question, with a line through the Pareto front.
 
     Args:
-        name: Tells the plots of a page apart.
+        name: A name that is unique on the page.
         points: (accuracy, cost) by arm.
-        labels: Of the arms.
-        front: The arms on the front, the cheapest first.
-        unit: Of the cost.
+        labels: The label of each arm.
+        front: The arms on the Pareto front, the cheapest first.
+        unit: The unit of the costs.
     """
     with _figure(name, 7, 3.4) as (axes, drawn):
         axes.plot([points[n][1] for n in front], [100 * points[n][0] for n in front], color=_COLOURS[0], alpha=0.6)
         for number, (arm, (accuracy, cost)) in enumerate(points.items()):
-            filled = arm in front
-            axes.plot(cost, 100 * accuracy, _MARKERS[number % len(_MARKERS)], color=_COLOURS[number % len(_COLOURS)],
-                      fillstyle="full" if filled else "none", label=labels[arm], markersize=8)  # fmt: skip
+            marker, colour = _MARKERS[number % len(_MARKERS)], _COLOURS[number % len(_COLOURS)]
+            fill = "full" if arm in front else "none"
+            axes.plot(cost, 100 * accuracy, marker, color=colour, fillstyle=fill, label=labels[arm], markersize=8)
         axes.set_xlabel(f"{unit} a question")
         axes.set_ylabel("accuracy, %")
         axes.grid(alpha=0.3)
@@ -87,10 +87,10 @@ def lines_plot(
     """Curves with their intervals.
 
     Args:
-        name: Tells the plots of a page apart.
-        series: By label: (x, y, low, high) a point.
-        x_label: Of the x axis.
-        y_label: Of the y axis.
+        name: A name that is unique on the page.
+        series: The points of each curve, as (x, y, low, high), by label.
+        x_label: The label of the x axis.
+        y_label: The label of the y axis.
     """
     with _figure(name, 7, 3.6) as (axes, drawn):
         ticks = sorted({point[0] for points in series.values() for point in points})
@@ -114,14 +114,14 @@ def lines_plot(
 def heat_plot(
     name: str, rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float | None]], title: str
 ) -> str:
-    """A matrix of accuracies with their values written in.
+    """A matrix of accuracies, with the values written into its cells.
 
     Args:
-        name: Tells the plots of a page apart.
-        rows: What it was trained on.
-        columns: What it was tested on.
-        values: Accuracies, or None.
-        title: Above it.
+        name: A name that is unique on the page.
+        rows: The tasks trained on.
+        columns: The tasks tested on.
+        values: Accuracies by row and column; None where there is none.
+        title: The title of the plot.
     """
     with _figure(name, 1.6 + 1.1 * len(columns), 1.0 + 0.5 * len(rows)) as (axes, drawn):
         shown = [[float("nan") if value is None else 100 * value for value in row] for row in values]

@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs no network, with the advice, the tables, the plots and every question."""
+"""The report: one HTML file with advice, tables, plots and every question. It needs no network."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class ReportError(DivconError):
 
 @dataclass(frozen=True)
 class Shown:
-    """The questions of one task, with what the arms made of them.
+    """The questions of one task, with the arms' answers.
 
     Attributes:
-        task: Its name.
-        items: The test questions.
+        task: The task's name.
+        items: The test items.
         arms: Label and outcomes of each arm.
     """
 
@@ -41,8 +41,8 @@ def write_report(results: Mapping[str, Any], records: Mapping[str, Records], ite
     Args:
         results: The content of `results.json`.
         records: Outcomes by arm and item id.
-        items: The test questions.
-        file: Where to.
+        items: The test items.
+        file: The file to write.
 
     Raises:
         ReportError: Jinja or Matplotlib is missing.
@@ -50,13 +50,10 @@ def write_report(results: Mapping[str, Any], records: Mapping[str, Records], ite
     """
     name = results["task"]["name"]
     arms = [(arm["label"], records[arm["name"]]) for arm in results["arms"]]
-    screening = [
-        {
-            "cell": name, "student": student, **counts,
-            **{key: results["training"].get(student, {}).get(key) for key in _TRAINED},
-        }
-        for student, counts in results["screening"]["by_student"].items()
-    ]  # fmt: skip
+    screening = []
+    for student, counts in results["screening"]["by_student"].items():
+        training = {key: results["training"].get(student, {}).get(key) for key in _TRAINED}
+        screening.append({"cell": name, "student": student, **counts, **training})
     view = {
         "title": f"Which half to distil: {name}",
         "tables": [_table("", [], results["arms"])],
@@ -71,9 +68,9 @@ def write_experiment_report(results: Mapping[str, Any], shown: Sequence[Shown], 
     """Write the report of an experiment.
 
     Args:
-        results: The content of its JSON file.
-        shown: Questions and answers by task.
-        file: Where to.
+        results: The content of the experiment's JSON file.
+        shown: The questions and answers of each task.
+        file: The file to write.
 
     Raises:
         ReportError: Jinja or Matplotlib is missing.
@@ -128,7 +125,7 @@ _CONFIGURED = ("task", "tasks", "design", "student_base", "configuration", "vers
 
 
 def advise(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The advice on a run's or an experiment's results, a card for each table of costs; see `advice`.
+    """The advice on the results of a run or an experiment, one card for each comparison of costs; see `advice`.
 
     Args:
         results: The content of the JSON file.
@@ -140,13 +137,13 @@ def advise(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _lines(rows: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The lines of an experiment that costs were compared over."""
+    """The lines of an experiment that a comparison of costs is about."""
     whole = [row for row in rows if "steps" not in row]
     return [row for row in whole if all(row.get(key) == value for key, value in costs["where"].items())]
 
 
 def percent(value: float | None, digits: int = 0) -> str:
-    """A share as people read it; a dash where there is none."""
+    """A share in per cent; a dash for None."""
     return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
@@ -155,11 +152,11 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
 
     Args:
         task: The task's name.
-        lines: Its lines.
-        costs: As `compare_costs` gives them.
+        lines: The results of its arms.
+        costs: The comparison of costs, as `compare_costs` returns it.
 
     Returns:
-        `task`, `headline`, `sentences`, and those of them that are `warnings`.
+        `task`, `headline`, `sentences`, and `warnings`, which are also in `sentences`.
     """
     by_name = {line["name"]: line for line in lines}
     chosen = by_name.get(costs["choice"] or "")
@@ -169,11 +166,12 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
         (by_name[name] for name in costs["points"]), key=lambda line: (line["accuracy"], line["name"] == chosen["name"])
     )
     low, high = chosen["ci95"]
-    sentences = [
-        f"{percent(chosen['accuracy'], 1)} right (95 % interval {percent(low)} to {percent(high)})"
-        + ("; nothing that can be chosen here is more accurate." if best is chosen else
-           f"; the most accurate is {best['label']} with {percent(best['accuracy'], 1)}.")
-    ]  # fmt: skip
+    if best is chosen:
+        most = "nothing that can be chosen here is more accurate"
+    else:
+        most = f"the most accurate is {best['label']} with {percent(best['accuracy'], 1)}"
+    right = f"{percent(chosen['accuracy'], 1)} right (95 % interval {percent(low)} to {percent(high)})"
+    sentences = [f"{right}; {most}."]
     amount = costs["points"][chosen["name"]][1]
     spent = f"{amount:.6f} US dollars" if costs["in_money"] else f"{amount:,.0f} tokens of models other than students"
     sentences.append(f"A question costs {spent}.")
@@ -205,7 +203,7 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
 
 
 def _pays(costs: Mapping[str, Any], name: str, student: str) -> str:
-    """When a student has paid for itself, in a sentence."""
+    """A sentence on when a student has paid for itself."""
     against, before = costs["against_teacher"][name], costs["upfront"][student]
     free = " (its own serving counted as free)" if against["student_free"] else ""
     if against["break_even"] is not None:
@@ -278,7 +276,7 @@ def _heat_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def arm_label(line: Mapping[str, Any]) -> str:
-    """A line's label, with what else tells it from the others of its task."""
+    """A line's label, with the values that distinguish it from other lines of its task."""
     more = [str(line[name]) for name in FACTORS if name not in ("task", "trained_on") and name in line]
     return f"{line['label']} ({', '.join(more)})" if more else str(line["label"])
 
@@ -291,7 +289,7 @@ def _require_matplotlib() -> None:
 
 
 def _browser(shown: Sequence[Shown]) -> str:
-    """The questions as JSON that may stand in a script element; the page draws them as they are looked at."""
+    """The questions as JSON that is safe in a script element. The page renders a question when it is opened."""
     data = []
     for part in shown:
         questions = [
@@ -308,7 +306,7 @@ def _browser(shown: Sequence[Shown]) -> str:
 
 
 def _answered(record: Record) -> list[Any]:
-    """Outcome, how it came about, subquestions, sub-answers, answer."""
+    """Outcome, status and rule, subquestions, sub-answers, answer."""
     how = " ".join(str(record[key]) for key in ("status", "reason", "rule") if record.get(key))
     said = record.get("answer", record.get("error", ""))
     return [record["outcome"][0], how, record.get("subquestions", []), record.get("sub_answers", ""), said]

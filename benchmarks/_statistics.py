@@ -1,7 +1,8 @@
-"""Intervals and tests: everything is over questions, paired where two arms answered the same ones, and over seeds.
+"""Intervals and tests over questions and seeds, paired where two arms answered the same questions.
 
-An arm's answers are a matrix of seeds by questions with 1 for right, 0 for wrong and nan for failed. An arm that no
-seed changes has one row. A failed answer is never wrong: it leaves the question's mean over seeds to the others.
+An arm's answers are a matrix of seeds by questions with 1 for right, 0 for wrong and nan for failed. An arm that
+doesn't depend on the seed has one row. A failed answer doesn't count as wrong: the question's mean over seeds leaves
+it out.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ def accuracy_interval(right: Sequence[bool], resamples: int = 10_000, seed: int 
     """95 % percentile bootstrap interval of an accuracy.
 
     Args:
-        right: One truth value a question; at least one.
-        resamples: Bootstrap samples.
-        seed: Of the resampling.
+        right: Whether each answer is right; at least one answer.
+        resamples: The number of bootstrap samples.
+        seed: Seeds the resampling.
     """
     return _interval(np.asarray(right, dtype=float), resamples, seed)
 
@@ -29,13 +30,13 @@ def accuracy_interval(right: Sequence[bool], resamples: int = 10_000, seed: int 
 def mean_interval(answers: np.ndarray, resamples: int = 10_000, seed: int = 0) -> Interval:
     """95 % percentile bootstrap interval of a mean over seeds and questions, resampling both.
 
-    Resampling seeds too asks what another training would give, not only what other questions would. Three seeds are
-    few for that, and the interval is then rather too narrow than too wide; with one, it is over questions alone.
+    Resampling the seeds accounts for the variation between trainings, besides that between questions. With few seeds,
+    such as three, the interval tends to be too narrow. With one seed, it is over questions alone.
 
     Args:
         answers: Shape (seeds, questions); nan where an answer failed.
-        resamples: Bootstrap samples.
-        seed: Of the resampling.
+        resamples: The number of bootstrap samples.
+        seed: Seeds the resampling.
     """
     answers = answers[:, ~np.isnan(answers).all(axis=0)]
     if len(answers) == 1:
@@ -47,37 +48,41 @@ def mean_interval(answers: np.ndarray, resamples: int = 10_000, seed: int = 0) -
         columns = rng.integers(answers.shape[1], size=answers.shape[1])
         drawn = answers[np.ix_(rows, columns)]
         whole = np.count_nonzero(~np.isnan(drawn))
-        means[i] = np.nansum(drawn) / whole if whole else np.nan  # nothing but failures was drawn
+        means[i] = np.nansum(drawn) / whole if whole else np.nan  # nan where only failed answers were drawn
     low, high = np.nanpercentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 
 def paired_p_value(a: np.ndarray, b: np.ndarray, resamples: int = 9_999, seed: int = 0) -> float:
-    """Two-sided p-value of a paired permutation test: could a and b have changed places on every question?
+    """Two-sided p-value of a paired permutation test, which exchanges a and b on random questions.
 
-    Questions are the unit, each with its mean over seeds; with one seed and few discordant questions, scipy goes
-    through all exchanges, which is McNemar's exact test.
+    Each question counts once, with its mean over seeds. With one seed and few discordant questions, scipy enumerates
+    all exchanges, which is McNemar's exact test.
 
     Args:
-        a: Mean over seeds of each question's answers; nan where all failed.
-        b: The same questions in the same order.
-        resamples: Random exchanges, where there are more than that.
-        seed: Of these.
+        a: The mean over seeds of each question's answers; nan where all failed.
+        b: The same for the other arm, for the same questions in the same order.
+        resamples: The number of random exchanges; if there are no more than that, all are enumerated.
+        seed: Seeds the random exchanges.
     """
     differences = (a - b)[~np.isnan(a - b)]
-    differences = differences[differences != 0]  # the others are the same in every exchange
+    differences = differences[differences != 0]  # an exchange doesn't change a difference of 0
     if len(differences) < 2:
         return 1.0
     found = permutation_test(
-        (differences, np.zeros_like(differences)), lambda x, y, axis: np.mean(x - y, axis=axis),
-        permutation_type="samples", n_resamples=resamples, vectorized=True, batch=1_000,
+        (differences, np.zeros_like(differences)),
+        lambda x, y, axis: np.mean(x - y, axis=axis),
+        permutation_type="samples",
+        n_resamples=resamples,
+        vectorized=True,
+        batch=1_000,
         rng=np.random.default_rng(seed),
-    )  # fmt: skip
+    )
     return float(found.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number by Holm's method (1979), in the order they came."""
+    """P-values corrected for multiple comparisons by Holm's method (1979), in the given order."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     corrected = [0.0] * len(p_values)
     largest = 0.0
@@ -89,11 +94,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _interval(values: np.ndarray, resamples: int, seed: int) -> Interval:
     if np.all(values == values[0]):
-        return float(values[0]), float(values[0])  # nothing varies, and scipy would warn
+        return float(values[0]), float(values[0])  # scipy warns about values that don't vary
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = bootstrap(
-            (values,), np.mean, n_resamples=resamples, confidence_level=0.95, method="percentile", batch=500,
+            (values,),
+            np.mean,
+            n_resamples=resamples,
+            confidence_level=0.95,
+            method="percentile",
+            batch=500,
             rng=np.random.default_rng(seed),
-        ).confidence_interval  # fmt: skip
+        ).confidence_interval
     return float(found.low), float(found.high)

@@ -1,4 +1,4 @@
-"""Tables: the lines of `results.json`, from the records of an evaluation, over one seed or several."""
+"""Tables: the results of each arm in `results.json`, from the records of an evaluation over one or several seeds."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ from divcon.benchmarks._outcomes import Record, Records
 from divcon.benchmarks._statistics import holm, mean_interval, paired_p_value
 from divcon.programs import Item, Usage, cost_of
 
-# what an experiment varies, and how that is called in a table; a line has those that tell it from the others
+# What experiments vary, with the names in tables. A line has the factors of its experiment.
 FACTORS = {
-    "task": "task", "trained_on": "trained on", "solver": "solver", "questions": "training questions",
-    "cap": "subquestions allowed", "steps": "steps needed",
-}  # fmt: skip
+    "task": "task",
+    "trained_on": "trained on",
+    "solver": "solver",
+    "questions": "training questions",
+    "cap": "subquestions allowed",
+    "steps": "steps needed",
+}
 _GOT = {"right": 1.0, "wrong": 0.0, "failed": np.nan}
 
 
@@ -33,16 +37,16 @@ def answers_of(seeds: Sequence[Records]) -> np.ndarray:
     return np.array([[_GOT[records[key]["outcome"]] for key in keys] for records in seeds])
 
 
-_QUOTED = 160  # characters of a reply that is quoted; its end, where the answer should stand
+_QUOTED = 160  # characters quoted from the end of a reply, where the answer should be
 
 
 def summarize_arm(arm: Arm, seeds: Sequence[Records], resamples: int) -> dict[str, Any]:
-    """An arm's line of `results.json`; accuracy is over the answers that didn't fail.
+    """The results of an arm for `results.json`. Failed answers are in no accuracy.
 
     Args:
-        arm: The arm. Without a price for a role, a call costs what was noted when it was made.
-        seeds: Outcomes by item id, one a seed.
-        resamples: Of the bootstrap.
+        arm: The arm. For a role without a price in it, the cost is what was stored with the calls.
+        seeds: For each seed, the outcomes by item id.
+        resamples: The number of bootstrap samples.
     """
     everything = [record for records in seeds for record in records.values()]
     counts = Counter(record["outcome"] for record in everything)
@@ -79,21 +83,21 @@ def summarize_arm(arm: Arm, seeds: Sequence[Records], resamples: int) -> dict[st
 
 
 def _first_unreadable(records: Sequence[Record]) -> str | None:
-    """The first reply whose answer couldn't be read, cut to a length that can be shown."""
+    """The end of the first reply whose answer couldn't be read."""
     replies = (str(record.get("answer") or "") for record in records if record.get("status") == "unreadable")
     reply = next(replies, None)
     return None if reply is None else " ".join(reply.split())[-_QUOTED:] or "(empty)"
 
 
 def _mean(answers: np.ndarray) -> float | None:
-    """The mean of what didn't fail; None where everything did."""
+    """The mean of the answers that didn't fail; None where all failed."""
     return None if np.isnan(answers).all() else float(np.nanmean(answers))
 
 
 def wall_seconds(records: Records) -> float:
-    """Time from the arm's first question to its last answer.
+    """Seconds from the arm's first question to its last answer.
 
-    Pauses between the runs of a resumed one don't count, nor does a question asked while a server was loading.
+    Pauses of a run that was stopped and resumed don't count, nor does the warm-up question.
     """
     timed = (r for r in records.values() if "started" in r and not r.get("warm_up"))
     spans = sorted((r["started"], r["started"] + r["seconds"]) for r in timed)
@@ -122,12 +126,12 @@ def differences(
     resamples: int,
     pairs: Sequence[tuple[str, str]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Paired differences of accuracy over the questions that neither failed, with Holm-corrected p-values.
+    """Paired differences of accuracy over the questions that neither arm failed, with Holm-corrected p-values.
 
     Args:
-        arms: Outcomes by arm: a list of them, one a seed. An arm with one is compared with every seed of the other.
-        resamples: Of the paired bootstrap, over questions and seeds.
-        pairs: Which arms to compare; all pairs by default. The correction is for as many as there are.
+        arms: For each arm, the outcomes of each seed. An arm with one seed is compared with every seed of the other.
+        resamples: The number of samples of the paired bootstrap over questions and seeds.
+        pairs: The pairs of arms to compare; all pairs by default. The correction is for their number.
     """
     rows: list[dict[str, Any]] = []
     for a, b in pairs if pairs is not None else itertools.combinations(arms, 2):
@@ -153,7 +157,7 @@ def differences(
 
 
 def agreement(records: Records, items: Sequence[Item]) -> dict[str, Any] | None:
-    """How far an arm's subquestions agree with the references.
+    """The agreement of an arm's subquestions with the references.
 
     Returns:
         `n`; `count_error`, the mean absolute difference in the number of subquestions; `rouge_l`, the mean ROUGE-L
@@ -176,7 +180,7 @@ def agreement(records: Records, items: Sequence[Item]) -> dict[str, Any] | None:
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of a table as CSV, one line each; nested values are left to the JSON."""
+    """The rows of a table as CSV, without nested values."""
     plain = [{key: value for key, value in row.items() if not isinstance(value, (dict, list))} for row in rows]
     for line, row in zip(plain, rows, strict=True):
         low, high = row["ci95"] or (None, None)

@@ -1,4 +1,4 @@
-"""Bind: put a trained adapter behind a role, after checking that it was trained for what it will be asked."""
+"""Bind: put a trained adapter behind a role, after checking that it was trained with the role's prompt."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from divcon.distill._manifest import Manifest, ManifestError, prompt_hash, promp
 from divcon.programs import RolePredict
 
 _REMEDIES = {
-    "instruction": "Put the instruction back that it was trained with, or train it again.",
-    "demos": "Take out the demonstrations (a student is trained without), or train it again.",
-    "layout": "Put the fields and labels back that it was trained with, or train it again.",
-    "set of outputs": "Put the outputs, their order, types and labels back, or train it again.",
+    "instruction": "Restore the instruction that it was trained with, or train it again.",
+    "demos": "Remove the demonstrations (a student is trained without them), or train it again.",
+    "layout": "Restore the fields and labels that it was trained with, or train it again.",
+    "set of outputs": "Restore the outputs, their order, types and labels, or train it again.",
     "chat template": "Serve it with the chat template it was trained with, or train it again.",
 }
 
@@ -30,21 +30,22 @@ def bind_adapter(
 ) -> RolePredict:
     """Give a role an LM that serves a trained adapter.
 
-    The demonstrations that ship for untrained models are taken out: a student learnt to do without.
+    The demonstrations that ship for untrained models are removed: a student is trained without them.
 
     Args:
         predictor: The role's predictor, with the adapter (the DSPy kind) that its prompts will be rendered by.
-        lm: Serves the trained adapter, under a name with its content hash.
-        folder: The trained adapter, with its manifest.
-        tokenizer: The serving side's tokenizer; its chat template is checked where it is given.
-        allow: What may differ from the training: `instruction`, `demos`, `layout`, `set of outputs`, `chat template`.
+        lm: The LM that serves the trained adapter, under a name that carries the adapter's content hash.
+        folder: The folder of the trained adapter and its manifest.
+        tokenizer: The serving side's tokenizer; None skips the check of its chat template.
+        allow: The parts of the prompt that may differ from the training: `instruction`, `demos`, `layout`,
+            `set of outputs`, `chat template`.
 
     Returns:
-        The predictor, bound.
+        The same predictor, bound.
 
     Raises:
-        ManifestError: Something differs that isn't allowed to; it is named.
-        ValueError: `allow` holds a name that nothing has.
+        ManifestError: A part that isn't in `allow` differs from the training; the message names it.
+        ValueError: `allow` holds an unknown name.
     """
     unknown = sorted(set(allow) - set(_REMEDIES))
     if unknown:
@@ -62,7 +63,7 @@ def _require_same_prompt(
 ) -> None:
     now = prompt_parts(predictor)
     changed = [name for name, was in manifest.prompt.items() if now.get(name) != was]
-    if not manifest.prompt:  # an adapter whose rows came from elsewhere: only its system messages are known
+    if not manifest.prompt:  # its rows came from elsewhere, so only the hash of their system messages is known
         inputs = {name: f"<{name}>" for name in predictor.signature.input_fields}
         changed = ["instruction"] if prompt_hash([predictor.prompt(**inputs)]) != manifest.prompt_hash else []
     if tokenizer is not None and text_hash(tokenizer.chat_template or "") != manifest.chat_template_hash:

@@ -16,12 +16,12 @@ from divcon.programs import Item, RolePredict, why_refused
 
 @dataclass(frozen=True)
 class Collected:
-    """What a collection holds.
+    """The result of a collection.
 
     Attributes:
         asked: Samples asked for, in this run or an earlier one.
-        failed: Samples that got no reply; they are asked again next time.
-        first_error: The first failure, in words.
+        failed: Samples that got no reply; the next run asks for them again.
+        first_error: The message of the first failure.
     """
 
     asked: int
@@ -30,7 +30,7 @@ class Collected:
 
 
 def collecting(decompose: RolePredict, samples: int, temperature: float | None) -> Callable[[Job], Trace]:
-    """The work of one collection job: a trace of its item and sample."""
+    """The function that does one collection job: it asks the teacher and returns the trace."""
 
     def ask(job: Job) -> Trace:
         item = job.item
@@ -63,19 +63,19 @@ def collect(
 ) -> Collected:
     """Ask for `samples` decompositions of every item, and store each as a trace.
 
-    A trace that is in the store is not asked for again. A reply that can't be used is a trace too, with the reason;
-    a call that failed is not, so the next run repeats it.
+    A trace that is in the store is not asked for again. A reply that can't be used is stored as a trace with the
+    reason. A failed call stores nothing, so the next run repeats it.
 
     Args:
         decompose: The teacher's predictor, bound to the teacher's LM.
         items: The training questions.
-        store: Where traces go.
-        key: The name traces are stored under; another teacher or prompt needs another name.
-        samples: Decompositions an item.
-        temperature: Where there are several samples; None leaves it to the LM.
+        store: The store that keeps the traces.
+        key: The key that traces are stored under; another teacher or prompt needs another key.
+        samples: Decompositions per item.
+        temperature: The sampling temperature, used for several samples only; None leaves it to the LM.
         concurrency: Calls at a time.
-        progress: Told how many are there.
-        place: Where jobs are done.
+        progress: Gets the number of samples that are done, and the total.
+        place: Where the jobs are done.
 
     Raises:
         dspy.LMError: The teacher refuses the key or can't be reached.

@@ -26,29 +26,29 @@ OPTIMIZERS = (
     "SIMBA",
     "InferRules",
 )
-OPTIMIZER_EXTRAS = {"MIPROv2": "optimize"}  # of divcon, which they need
-# What a pipeline file can't hold, because what comes out is no prompt.
+OPTIMIZER_EXTRAS = {"MIPROv2": "optimize"}  # the extra of divcon that an optimizer needs
+# Optimizers that a pipeline file can't name, because their result is not a prompt.
 _ELSEWHERE = {
     "KNNFewShot": "it compiles anew for every question; use it in Python",
     "BestOfN": "it works at inference; wrap the program in Python",
     "Refine": "it works at inference; wrap the program in Python",
-    "Ensemble": "it makes several programs into one; use it in Python",
+    "Ensemble": "it combines several programs into one; use it in Python",
     "BootstrapFinetune": "it trains weights, which 'divcon train' does here; use divcon.EmbeddedProvider in Python",
     "BetterTogether": "it trains weights, which 'divcon train' does here; use DistillDecomposer as its step in Python",
-    "BootstrapFewShotWithOptuna": "MIPROv2 searches over demonstrations and instructions; take that",
+    "BootstrapFewShotWithOptuna": "use MIPROv2, which searches over demonstrations and instructions",
     "GRPO": "it trains weights, which 'divcon train' does here",
 }
 
 
 class CompileError(DivconError):
-    """A teleprompter that isn't there, doesn't take its arguments, or failed."""
+    """The teleprompter is unknown, doesn't take its arguments, or failed."""
 
 
 def optimizer_name(optimizer: str) -> str:
-    """The teleprompter's class name that a pipeline file means.
+    """The class name of the teleprompter that a pipeline file names.
 
     Raises:
-        CompileError: There is none of that name, or what it makes is no prompt.
+        CompileError: There is no such teleprompter, or its result is not a prompt.
     """
     name = _SHORT.get(optimizer, optimizer)
     if name in _ELSEWHERE:
@@ -68,22 +68,22 @@ def compile_program(
 ) -> DivideAndConquer:
     """Run a teleprompter on a program whose decomposer is the teacher.
 
-    Only `decompose` is shown to it: the solver is asked the same way before and after, so that whatever a student
-    gains or loses later is the decomposer's, and no call is spent on a prompt that would be thrown away.
+    The teleprompter sees `decompose` alone. The solver's prompt stays as it is, so that a later gain or loss of a
+    student comes from the decomposer, and no call is spent on optimizing a prompt that would be thrown away.
 
     Args:
-        program: The program; both LMs in place. It is not changed.
-        optimizer: `bootstrap`, or a name of `OPTIMIZERS`.
-        items: Training questions.
-        grade: Whether an answer to an item is right.
-        arguments: For the teleprompter's constructor and its `compile`, each taking those it knows.
-        prompt_lm: What writes instructions, for teleprompters that ask for one; the decomposer's LM by default.
+        program: The program, with both LMs set. It is not changed.
+        optimizer: `bootstrap`, or a name in `OPTIMIZERS`.
+        items: The training questions.
+        grade: Says whether an answer to an item is right.
+        arguments: Arguments of the teleprompter's constructor and of its `compile`; each takes those it knows.
+        prompt_lm: The LM that writes instructions, for teleprompters that need one; the decomposer's LM by default.
 
     Returns:
         A compiled copy.
 
     Raises:
-        CompileError: See above.
+        CompileError: The teleprompter is unknown, doesn't take the arguments, or failed.
         dspy.LMError: A call failed, even if the teleprompter went on without it.
     """
     name = optimizer_name(optimizer)
@@ -108,7 +108,7 @@ def compile_program(
     student = OneRole(program.deepcopy(), "decompose")
     trainset = [_labelled(item) if name == "LabeledFewShot" else item.example() for item in items]
     watch = _ErrorWatch()
-    # The global LM is what some teleprompters write instructions with; no role ever answers by it.
+    # Some teleprompters write instructions with the global LM. No role answers with it.
     with at_station("compile"), dspy.context(callbacks=[*dspy.settings.callbacks, watch], lm=prompt_lm):
         try:
             optimizing = teleprompter(**constructed)
@@ -127,7 +127,7 @@ def compile_program(
     result = program.deepcopy()
     result.decompose.signature = found.signature
     demos = [_kept_fields(demo, result.decompose.signature) for demo in found.demos]
-    # Teleprompters fill up with labelled examples, which here have a question and nothing to show for it.
+    # Teleprompters fill up the demonstrations with labelled examples. Here these have a question and no decomposition.
     result.decompose.demos = [demo for demo in demos if "subquestions" in demo]
     return result
 
@@ -144,13 +144,13 @@ def _parameters(function: Any) -> set[str]:
 
 
 def _labelled(item: Item) -> dspy.Example:
-    """An item whose references are its demonstration."""
+    """An item as an example whose reference subquestions are the decomposition to demonstrate."""
     example = item.example()
     return example.copy(subquestions=Subquestions(item.subquestions)) if item.subquestions else example
 
 
 class _ErrorWatch(BaseCallback):
-    """Keeps the first LM error: teleprompters swallow them, and a compilation without its calls is none."""
+    """Keeps the first LM error: teleprompters swallow errors, and a compilation whose calls failed is worthless."""
 
     def __init__(self) -> None:
         self.error: LMError | None = None

@@ -1,4 +1,4 @@
-"""Contamination: training questions that stand in the test set, by equality or a long run of words in common."""
+"""Contamination: training questions that are in the test set, or share a long run of words with a test question."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ _NGRAM = 13  # words; the usual length for contamination checks
 
 
 class OverlapError(DivconError):
-    """Training questions that stand in the test set."""
+    """Training questions overlap with the test set."""
 
 
 def normalized(text: str) -> str:
-    """Case, punctuation and spacing taken away."""
+    """The text without case, punctuation and extra spaces."""
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def overlapping(
     train: Sequence[Item], test: Sequence[Item], common: int | None = None
 ) -> tuple[list[tuple[Item, Item, str]], int]:
-    """Training items that stand in the test set, and how many differ from a test item in their numbers alone.
+    """Training items that overlap with the test set, and how many differ from a test item in their numbers alone.
 
-    An item overlaps when its question is equal after normalization, or shares a run of 13 words with a test question.
+    An item overlaps when its question equals a test question after normalization, or shares a run of 13 words with it.
 
     Args:
-        train: To learn from.
-        test: Held out.
-        common: A run of words that stands in more questions than this is a task's own wording and says nothing; 0
-            leaves equality alone. Every run counts by default.
+        train: The training items.
+        test: The test items.
+        common: A run of words in more questions than this is the task's own wording, and is ignored. 0 compares whole
+            questions only. By default every run counts.
 
     Returns:
-        The pairs (train item, test item, `same` or `13-gram`), and the count of numbers-only twins.
+        The pairs (train item, test item, `same` or `13-gram`), and the number of training items that differ from a
+        test item in their numbers alone.
     """
     whole = {normalized(item.question): item for item in test}
     grams: dict[tuple[str, ...], Item] = {}
@@ -69,25 +70,25 @@ def _runs(text: str) -> list[tuple[str, ...]]:
 
 
 def refuse_overlap(train: Sequence[Item], test: Sequence[Item], common: int | None = None) -> int:
-    """Raise where a training item stands in the test set.
+    """Raise an error where a training item overlaps with the test set.
 
     Args:
-        train: To learn from.
-        test: Held out.
+        train: The training items.
+        test: The test items.
         common: See `overlapping`.
 
     Returns:
-        How many training items differ from a test item in their numbers alone; worth a warning.
+        How many training items differ from a test item in their numbers alone; callers warn about them.
 
     Raises:
-        OverlapError: With the first matches.
+        OverlapError: There is an overlap; the message shows the first matches.
     """
     pairs, twins = overlapping(train, test, common)
     if pairs:
         shown = "; ".join(f"{a.id} ~ {b.id} ({why}): {a.question[:70]}" for a, b, why in pairs[:3])
         raise OverlapError(
             f"{len(pairs)} training questions stand in the test set: {shown}.",
-            "Take them out of one of the sets (a pipeline file does it with task.overlap: drop), or pass common=0 "
+            "Remove them from one of the sets (in a pipeline file: task.overlap: drop), or pass common=0 "
             "(task.overlap: same) where the questions are made from one template.",
         )
     return twins

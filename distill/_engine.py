@@ -1,7 +1,7 @@
 """Role LMs: `dspy.LM` objects whose calls go through the run store, whatever serves them.
 
-DSPy 3.4 takes a model that isn't an HTTP endpoint as an engine object (`complete(Request) -> Response`), and that is
-also where a reply can be put on disk before anybody sees it.
+In DSPy 3.4 an LM may have an engine object (`complete(Request) -> Response`) in place of an HTTP endpoint. The engine
+here puts each reply on disk before it returns it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from divcon.programs import cost_of
 
 @dataclass
 class _LMCall:
-    """One call of an LM: its rollout, and how many candidates the engine has given for each request of it."""
+    """One call of an LM: its rollout, and how many candidates the engine has returned for each of its requests."""
 
     rollout: int = 0
     candidates: Counter[str] = field(default_factory=Counter)
@@ -42,23 +42,23 @@ _cell: contextvars.ContextVar[str] = contextvars.ContextVar("divcon_cell", defau
 
 
 def next_rollout(asked: str) -> int:
-    """The number that tells this request from the equal ones before it.
+    """The number that distinguishes this request from equal requests before it.
 
     Args:
         asked: The request's fingerprint.
     """
     call = _lm_call.get() or _LMCall()
-    # The first candidate of rollout 7 is (7, 0); a million candidates a call is more than anybody asks for.
+    # Rollout 7 has the numbers from 7,000,000 on, one per candidate. No call has a million candidates.
     rollout = call.rollout * 1_000_000 + call.candidates[asked]
     call.candidates[asked] += 1
     return rollout
 
 
 class RolloutNote(BaseCallback):
-    """Notes the rollout of the call about to be made.
+    """Records the rollout of an LM call before the engine is asked.
 
-    DSPy strips `rollout_id` from the request before the engine sees it, and asks an engine n times for n candidates;
-    without this note, two samples of one prompt would be one.
+    DSPy removes `rollout_id` from the request before the engine sees it, and asks an engine n times for n candidates.
+    Without the record, two samples of one prompt would be the same request.
     """
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
@@ -70,7 +70,7 @@ class RolloutNote(BaseCallback):
 
 @contextlib.contextmanager
 def at_station(name: str) -> Iterator[None]:
-    """Book the calls made inside the block under a station."""
+    """Record the calls made inside the block under a station."""
     token = _station.set(name)
     try:
         yield
@@ -80,7 +80,7 @@ def at_station(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def booked_to(cell: str) -> Iterator[None]:
-    """Book the calls made inside the block, at whatever station, under a cell of an experiment."""
+    """Record the calls made inside the block, at any station, under a cell of an experiment."""
     token = _cell.set(cell)
     try:
         yield
@@ -98,11 +98,11 @@ class Backend(Protocol):
 
 @contextlib.contextmanager
 def as_inner_call(rollout: int, listener: Any = None) -> Iterator[None]:
-    """A call behind another: it keeps the outer one's rollout, and leaves no trace of its own.
+    """Run an LM call that is made inside another LM call: it has the outer call's rollout and no history of its own.
 
     Args:
-        rollout: The outer call's.
-        listener: What is sent the pieces of the reply as they come (DSPy's `send_stream`); None has it come whole.
+        rollout: The outer call's rollout.
+        listener: Gets the chunks of the reply as they arrive (DSPy's `send_stream`); None asks for a whole reply.
     """
     outer, token = _lm_call.get(), _inner_rollout.set(rollout)
     try:
@@ -114,17 +114,18 @@ def as_inner_call(rollout: int, listener: Any = None) -> Iterator[None]:
 
 
 class StoredEngine:
-    """An engine that answers from the run store, and asks the backend for the rest.
+    """An engine that answers from the run store, and asks the backend for what is not there.
 
-    Two equal requests in flight at once are one call. Copies of an LM share the engine.
+    Equal requests that are in flight at the same time become one call. Copies of an LM share the engine.
 
     Args:
-        backend: What answers.
-        role: Whose calls these are.
+        backend: Answers the requests that aren't in the store.
+        role: The role that makes the calls.
         model: The public name of the model.
-        identity: What decides its answers: the server, the weights. Part of every key; the name by default.
-        store: Where replies are kept; None keeps nothing.
-        price: US dollars per million tokens, `input` and `output`; None where unknown, also for a model of one's own.
+        identity: What decides the model's answers, such as the server and the weights. It is part of every key. The
+            model's name by default.
+        store: The store that keeps the replies; None keeps nothing.
+        price: US dollars per million tokens, by `input` and `output`; None where the price is unknown or there is none.
     """
 
     def __init__(
@@ -159,12 +160,13 @@ class StoredEngine:
             if mine:
                 break
             if self._loops.get(key) is _running_loop() is not None:
-                # The loop that fetches it can't go on while this call holds its thread; asked twice beats a deadlock.
+                # The event loop that fetches the reply can't run while this call blocks its thread. Waiting would
+                # be a deadlock, so the request is sent a second time.
                 return self._fetch(fingerprint(key, "again"), request, asked, rollout)
             if landed := flight.result():
                 return landed
         try:
-            # Looked up again: the reply may have landed between the look and the claim.
+            # The reply may have been stored between the lookup and the claim, so it is looked up again.
             response = self._stored(key) or self._fetch(key, request, asked, rollout)
         except BaseException as error:
             error.add_note(f"role: {self.role}")
@@ -174,7 +176,7 @@ class StoredEngine:
         return response
 
     def _fetch(self, key: str, request: Request, asked: dict[str, Any], rollout: int) -> Response:
-        """The backend's reply, kept before it is handed on."""
+        """The backend's reply, stored before it is returned."""
         traffic, started = current_traffic(), time.perf_counter()
         with traffic.call() as call:
             response = self.backend.complete(request, rollout)
@@ -205,21 +207,21 @@ class StoredEngine:
 
     def _stored(self, key: str) -> Response | None:
         if self._broken is not None:
-            raise self._broken  # a reply that can't be kept isn't paid for
+            raise self._broken  # don't pay for a reply that can't be stored
         stored = self.store.reply(key) if self.store is not None else None
         return response_from_dict(stored.response) if stored else None
 
     def _claim(self, key: str) -> tuple[Future[Response | None], bool]:
-        """The future that will hold the reply, and whether the caller is the one to fetch it.
+        """The future of the reply, and whether this caller has to fetch it.
 
-        It comes out as None where the one who was fetching was cancelled; then somebody else has to.
+        The future's result is None where the caller that was fetching was cancelled; then another caller has to fetch.
         """
         with self._lock:
             if flight := self._flying.get(key):
                 return flight, False
             flight = self._flying[key] = Future()
             self._loops[key] = _running_loop()
-            flight.set_running_or_notify_cancel()  # one waiter who gives up mustn't cancel it for the others
+            flight.set_running_or_notify_cancel()  # so that one cancelled waiter doesn't cancel it for the others
             return flight, True
 
     def _land(self, key: str, flight: Future[Response | None], outcome: Response | BaseException) -> None:
@@ -232,7 +234,7 @@ class StoredEngine:
             flight.set_result(None if isinstance(outcome, BaseException) else outcome)
 
     def _keep(self, key: str, asked: dict[str, Any], rollout: int, response: Response, seconds: float) -> float | None:
-        """Put a reply into the store, and tell what it cost in US dollars, where that is known."""
+        """Put a reply into the store, and return its cost in US dollars; None where the cost is unknown."""
         cost = None
         usage = response.usage
         if self.price is not None and usage.input_tokens is not None and usage.output_tokens is not None:
@@ -242,9 +244,16 @@ class StoredEngine:
             return cost
         try:
             store.keep_reply(
-                key, role=self.role, station=_booked_under(), model=self.model, request=asked, rollout=rollout,
-                response=response_to_dict(response), seconds=seconds, cost=cost,
-            )  # fmt: skip
+                key,
+                role=self.role,
+                station=_booked_under(),
+                model=self.model,
+                request=asked,
+                rollout=rollout,
+                response=response_to_dict(response),
+                seconds=seconds,
+                cost=cost,
+            )
         except StoreError as error:
             self._broken = error
             raise
@@ -257,7 +266,7 @@ def _booked_under() -> str:
 
 
 def booking() -> tuple[str, str]:
-    """The station and the cell that calls are booked under here."""
+    """The station and the cell that calls are recorded under in this context."""
     return _station.get(), _cell.get()
 
 
@@ -307,8 +316,8 @@ class AsyncStoredEngine:
 def role_lm(engine: StoredEngine, *, temperature: float | None, max_tokens: int | None, **asked: Any) -> dspy.LM:
     """The `dspy.LM` of a role, on a stored engine.
 
-    DSPy's own cache is off: its key ignores the endpoint, and its entries are pickles. Its retries are off here
-    because the backend does its own.
+    DSPy's own cache is off: its key ignores the endpoint, and its entries are pickles. DSPy's retries are off, because
+    the backend retries.
     """
     lm = dspy.LM(
         engine.model,

@@ -1,6 +1,6 @@
-"""Export: kept traces as chat JSON Lines that TRL reads, with the counts behind them.
+"""Export: write kept traces as chat JSON Lines that TRL reads, with the counts of the screening.
 
-A row's prompt is what the student will be sent at inference, rendered by the predictor that will send it.
+A row's prompt is the prompt that the student will get at inference, rendered by the same predictor.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from divcon.signatures import DivconError
 
 
 class NothingToLearn(DivconError):
-    """A screen that kept no trace, or none that the training method can learn from."""
+    """The screen kept no trace, or no trace that the training method can learn from."""
 
 
 def export(decompose: RolePredict, screened: Screened, items: Sequence[Item], to: Destination) -> Export:
     """Write the training rows that a method makes of screened traces, and a manifest beside them.
 
     Args:
-        decompose: The predictor the student will answer for; without demos, since the weights replace them.
-        screened: What the rule kept.
-        items: The items the traces belong to.
-        to: Where to, for which student and method.
+        decompose: The predictor that the student will answer, without demos, since the weights replace them.
+        screened: The traces that the rule kept.
+        items: The items that the traces belong to.
+        to: The files, student and training method to export for.
 
     Raises:
-        NothingToLearn: Nothing was kept, or the method makes no row of it.
+        NothingToLearn: No trace was kept, or the method makes no row of those that were.
         UnknownName: There is no such method.
         StoreError: The files can't be written.
     """
     if not screened.kept:
         lost = ", ".join(f"{count} {reason}" for reason, count in sorted(screened.lost.items())) or "none collected"
         raise NothingToLearn(
-            f"Of {screened.collected} traces the screen kept none ({lost}).",
+            f"The screen kept none of {screened.collected} traces ({lost}).",
             "Collect more, check the solver on a few items, or take the rule none (screen.rule in a pipeline file).",
         )
     rows = METHODS[to.method].rows(decompose, screened, items)

@@ -1,6 +1,7 @@
-"""An LM over HTTP, asked with patience: replies are streamed inside where the server can.
+"""An LM over HTTP, for slow servers too: replies are streamed internally where the server supports it.
 
-Time limits are limits on silence, not on a reply as a whole, so that a slow server is slow and not unreachable.
+Time limits hold for the time between two tokens rather than for a whole reply, so a slow server isn't taken for one
+that is down.
 """
 
 from __future__ import annotations
@@ -44,24 +45,24 @@ from divcon.distill._trouble import (
     overload,
 )
 
-# Until the first request has shown whether a server streams, others wait this long for it to show.
+# Seconds that other requests wait for the first request, which shows whether the server streams.
 _FINDING_OUT = 10.0
-_CONNECT = 10.0  # as DSPy's native client has it
+_CONNECT = 10.0  # seconds; the value of DSPy's native client
 
 
 class LMBackend:
     """A `dspy.LM` over HTTP, on DSPy's native client or LiteLLM.
 
-    Replies are streamed where the native client is used and the server can, and come out whole; a server that refuses
-    is asked for whole ones from then on, and so is one that is quick, while it is: a stream costs a millisecond.
-    LiteLLM's streams aren't used: where a server doesn't tell what a reply used it makes that up, and an answer that is
-    no stream comes out empty. All calls to one server share a pace, and a call is repeated `lm.num_retries` times at
-    most.
+    Replies are streamed where the native client is used and the server supports it; callers get whole replies. Replies
+    aren't streamed from a server that refuses it, nor from a server while it is quick, since a stream costs a
+    millisecond. LiteLLM's streams aren't used: it makes up the token counts that a server leaves out, and returns an
+    empty reply where a server doesn't stream. All calls to one server share a pace. A call is repeated
+    `lm.num_retries` times at most.
 
     Args:
-        lm: The LM; its own cache is off, since the run store is the cache. One with an engine of its own, or of a
-            class of its own, is called as it is.
-        patience: How long replies are waited for. By default a `timeout` that the LM has is its limit for everything.
+        lm: The LM. Its own cache must be off, since the run store is the cache. An LM with an engine object, or of a
+            subclass of `dspy.LM`, is called directly.
+        patience: The time limits. By default the LM's `timeout`, where it has one, is used for each of them.
     """
 
     def __init__(self, lm: dspy.LM, patience: Patience | None = None) -> None:
@@ -73,11 +74,11 @@ class LMBackend:
         self._as_it_is = type(lm) is not dspy.LM or not isinstance(lm.engine, str)
         self._address = lm.kwargs.get("api_base") or lm.kwargs.get("base_url")
         self.pace = pace_of(self._address or lm.model)
-        # The limits are ours; the client's own must not be met before them.
+        # The client's own limit is longer than ours, so that ours always comes first.
         limit = httpx.Timeout(patience.longest + _CONNECT, connect=_CONNECT)
         self._once = lm if self._as_it_is else lm.copy(num_retries=0, timeout=limit)
         native = not self._as_it_is and select_backend(self._once).native
-        # What the native client can't carry it refuses before it sends anything, instead of handing it to LiteLLM.
+        # Named explicitly, the native client refuses a request that it can't send; otherwise DSPy would use LiteLLM.
         self._streaming = self._once.copy(engine="lm15") if native else None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LMBackend:
@@ -88,7 +89,7 @@ class LMBackend:
 
         Raises:
             SlowServerError: The server was silent for too long.
-            dspy.LMError: It had too much, can't be reached, or failed otherwise.
+            dspy.LMError: The server was overloaded, couldn't be reached, or failed otherwise.
         """
         if self._as_it_is:
             with as_inner_call(rollout):
@@ -97,7 +98,7 @@ class LMBackend:
         try:
             return flight.result()
         except BaseException:
-            flight.cancel()  # Ctrl-C; otherwise it has ended
+            flight.cancel()  # after Ctrl-C it may still run; after any other error it has ended
             raise
 
     async def acomplete(self, request: Request, rollout: int) -> Response:
@@ -139,10 +140,13 @@ class LMBackend:
             raise worded from error
 
     def _pause(self, call: Call, state: RetryCallState) -> float:
-        """Seconds until a failed request is asked again; where the server said how long, the pace waits for all."""
+        """Seconds until a failed request is sent again.
+
+        Where an overloaded server said how long to wait, it is 0, since the pace makes all requests wait that long.
+        """
         assert state.outcome is not None
         error = state.outcome.exception()
-        assert isinstance(error, LMError)  # nothing else is asked again
+        assert isinstance(error, LMError)  # no other error is retried
         why = overload(error)
         if why and error.retry_after:
             return 0.0
@@ -153,7 +157,7 @@ class LMBackend:
         return seconds
 
     async def _asked(self, request: Request, rollout: int, call: Call, turn: Turn) -> Response:
-        """One request, with what its outcome says about the pace."""
+        """Send one request, and tell the pace how it ended."""
         started = asyncio.get_running_loop().time()
         try:
             response = await self._streamed_or_whole(request, rollout, call)
@@ -183,7 +187,7 @@ class LMBackend:
         except LMStreamAssemblyError as error:
             if pace.streams or listener.tokens:
                 if not listener.tokens:
-                    pace.streams = None  # perhaps another server has its address now: found out again
+                    pace.streams = None  # another server may have this address now, so this is to be found out again
                 raise LMTransportError(f"the reply broke off: {error.message}", model=self.lm.model) from error
         except LMInvalidRequestError as error:
             about_it = isinstance(error, (ContextWindowExceededError, LMUnsupportedModelError))
@@ -192,24 +196,27 @@ class LMBackend:
         else:
             pace.streams = True
             return _as_if_whole(response)
-        # Refused, or answered with one object that has no piece of a stream in it.
+        # The server refused to stream, or answered with a single object that is no chunk of a stream.
         pace.streams = False
         listener.found_out()
         try:
             return await self._heard(request, rollout, call, None)
         except LMInvalidRequestError:
-            pace.streams = None  # it wasn't for the stream
+            pace.streams = None  # streaming wasn't the reason for the refusal
             raise
 
     def _may_stream(self, request: Request) -> bool:
-        # A stream has no probabilities of choices in it.
+        # A stream doesn't carry the probabilities of choices.
         return self._streaming is not None and request.config.probabilities in (None, "off")
 
     async def _let_one_find_out(self, request: Request, call: Call) -> asyncio.Future[None] | None:
-        """Whether a server streams is found out by one request, since a reply that can't be read is paid for too.
+        """Let one request find out whether the server streams, while the others wait.
+
+        Only one request does it, since a reply that can't be read is paid for too. Providers' own servers are known to
+        stream, so for them nobody waits.
 
         Returns:
-            What the others wait for, where this is the one; a provider's own servers stream, and nobody waits.
+            The future that the others wait for, where this request is the one that finds out; else None.
         """
         pace = self.pace
         if pace.streams is not None or self._address is None or not self._may_stream(request):
@@ -223,10 +230,10 @@ class LMBackend:
         return None
 
     async def _heard(self, request: Request, rollout: int, call: Call, listener: _Listener | None) -> Response:
-        """The reply to one request, unless the server is silent for too long.
+        """The reply to one request.
 
         Raises:
-            SlowServerError: It is.
+            SlowServerError: The server is silent for too long.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -241,14 +248,14 @@ class LMBackend:
                 left = deadline - loop.time()
                 if left <= 0:
                     raise self._too_silent(limit, listener)
-                # No longer than a token may take, since the first one makes the time that is left shorter.
+                # Look again after `silence` seconds at the latest: the first token makes the limit shorter.
                 done, _ = await asyncio.wait({asking}, timeout=min(left, self.patience.silence))
                 if done:
                     return asking.result()
         finally:
             if not asking.done():
                 asking.cancel()
-                await asyncio.wait({asking}, timeout=_CONNECT)  # it closes its connection
+                await asyncio.wait({asking}, timeout=_CONNECT)  # give it time to close its connection
 
     def _deadline(self, started: float, listener: _Listener | None) -> tuple[Limit, float]:
         patience = self.patience
@@ -269,13 +276,14 @@ class LMBackend:
         mute = limit == "first_token" and not self.pace.heard
         return SlowServerError(said[limit], limit, mute, model=self.lm.model)
 
-    # -- what is billed --------------------------------------------------------------------------------------------
+    # -- token counts ----------------------------------------------------------------------------------------------
 
     def _counted(self, response: Response) -> Response:
-        """The response with all that is billed in its counters.
+        """The response with token counts that hold all billed tokens.
 
-        A native client gives the provider's own: Anthropic's input leaves out what was cached, the output of Gemini
-        and xAI what was thought. DSPy mends that for an LM whose provider it knows, which the one in front isn't.
+        A native client returns the provider's counts. Anthropic's input count leaves out cached tokens, and the output
+        count of Gemini and xAI leaves out reasoning tokens. DSPy corrects this only for an LM whose provider it knows,
+        and it doesn't know the provider of an LM with a stored engine.
         """
         if self._provider is None:
             return response
@@ -287,7 +295,7 @@ class LMBackend:
 
     @functools.cached_property
     def _provider(self) -> str | None:
-        """The provider whose own client is used; None where LiteLLM is, or an engine of one's own."""
+        """The provider whose native client is used; None for LiteLLM and for an engine object."""
         if getattr(self.lm, "engine", "auto") != "auto":
             return None
         try:
@@ -298,9 +306,9 @@ class LMBackend:
 
 
 class _Listener:
-    """Is sent the pieces of one reply as they come; what DSPy has for showing them is used for counting them.
+    """Counts the chunks of one reply as they arrive, through DSPy's hook for showing them.
 
-    Keep-alive bytes aren't pieces, so a server that sends nothing else is silent.
+    Keep-alive bytes aren't chunks, so a server that sends nothing else counts as silent.
     """
 
     def __init__(self, backend: LMBackend, call: Call) -> None:
@@ -309,9 +317,9 @@ class _Listener:
         self._pace = backend.pace
         self._call = call
 
-    async def send(self, piece: Any) -> None:
+    async def send(self, chunk: Any) -> None:
         self.last = asyncio.get_running_loop().time()
-        if piece["choices"][0]["finish_reason"] is None:
+        if chunk["choices"][0]["finish_reason"] is None:
             if not self.tokens:
                 self._pace.streams = self._pace.heard = True
                 self.found_out()
@@ -319,14 +327,14 @@ class _Listener:
             self._call.writes()
 
     def found_out(self) -> None:
-        """Let those go on who wait to know whether the server streams."""
+        """Wake the requests that wait to know whether the server streams."""
         first = self._pace.finding_out
         if first is not None and not first.done():
             first.set_result(None)
 
 
 def _as_if_whole(response: Response) -> Response:
-    """A streamed reply with the name and id of a whole one, which DSPy's native client leaves in the last piece."""
+    """A streamed reply with the id and model of a whole one, which DSPy's native client leaves in the last chunk."""
     last = response.provider_data or {}
     if last.get("object") != "chat.completion.chunk":
         return response

@@ -1,4 +1,4 @@
-"""Jobs: many calls at once, results as they come, and nothing lost when one fails or the user stops."""
+"""Jobs: run many calls at once and yield each result as it ends; a failed job or Ctrl-C loses no other result."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from divcon.signatures import DivconError, FatalError
 J = TypeVar("J")
 R = TypeVar("R")
 
-# After these every further call fails the same way, so going on only costs time.
+# After one of these errors every further call would fail in the same way.
 HOPELESS = (LMAuthError, LMBillingError, LMConfigurationError)
-# A server that can't be reached is given this many chances before a station gives up.
+# A station gives up after so many calls in a row that couldn't reach the server.
 _UNREACHED_LIMIT = 3
 
 
 class Progress(Protocol):
-    """Takes how much of a station's work is done, of how much, and a remark on what was done last."""
+    """Gets the number of a station's jobs that are done, the total, and a remark on the job that ended last."""
 
     def __call__(self, done: int, total: int, remark: str = "") -> None: ...
 
@@ -35,13 +35,13 @@ class Job:
     """One piece of a station's work, as plain data, so that it can be done in another process.
 
     Attributes:
-        work: The name of what is to be done: `collect`, `screen oracle`, `evaluate sd-r`.
-        item: The question it is about.
-        sample: Which of several samples.
-        traces: Decompositions that are judged or solved.
-        lora: The adapter that answers, where it isn't the run's own.
-        position: Where the item stands in its set; results are kept in that order.
-        warm_up: Whether it is done alone, while a server or weights are loaded.
+        work: The name of the work, such as `collect`, `screen oracle` or `evaluate sd-r`.
+        item: The item with the question.
+        sample: The number of the sample, from 0.
+        traces: The decompositions to judge or solve.
+        lora: The adapter that answers; None for the run's own.
+        position: The item's index in its set; results are stored in that order.
+        warm_up: Whether the job runs alone first, while a server starts or weights are loaded.
     """
 
     work: str
@@ -54,26 +54,26 @@ class Job:
 
 
 class Place(Protocol):
-    """Where jobs are done: takes a station's work as this process does it, and gives what is called for each job."""
+    """Where jobs are done: takes the function that does a job here, and returns the function to call for each job."""
 
     def __call__(self, work: Callable[[Job], R]) -> Callable[[Job], R]: ...
 
 
 def here(work: Callable[[Job], R]) -> Callable[[Job], R]:
-    """Jobs are done in this process."""
+    """The place that does jobs in this process."""
     return work
 
 
 @dataclass
 class Tally:
-    """What became of a station's jobs.
+    """Counts of a station's jobs.
 
     Attributes:
-        total: All, those of earlier runs included.
-        done: Those that ended, well or not.
-        failed: Those that failed.
-        first_error: The error of the first that failed.
-        first_failed: That job's question.
+        total: All jobs, including those of earlier runs.
+        done: Jobs that ended, with or without an error.
+        failed: Jobs that ended with an error.
+        first_error: The error of the first job that failed.
+        first_failed: The question of that job.
     """
 
     total: int
@@ -84,7 +84,7 @@ class Tally:
 
     @property
     def said(self) -> str | None:
-        """The first error in words, or None."""
+        """The type and message of the first error, or None."""
         return None if self.first_error is None else f"{type(self.first_error).__name__}: {self.first_error}"
 
 
@@ -99,24 +99,24 @@ def run_jobs(
     progress: Progress | None = None,
     remark: Callable[[J], str] = lambda job: "",
 ) -> Tally:
-    """Do every job, keep each result as it comes, and count what failed.
+    """Do every job, keep each result as it comes, and count the failures.
 
     Args:
         work: Does one job; see `overlapped`.
-        jobs: Those that aren't done yet.
+        jobs: The jobs that aren't done yet.
         concurrency: Jobs at a time.
-        keep: Takes a result; called in the caller's thread, so whatever it writes has one writer.
-        tally: Goes on counting there; by default `jobs` are all there are.
-        failed: Told of a job that failed.
-        progress: Told of every job that ended.
-        remark: What it is told of the job.
+        keep: Stores a result. It is called in the caller's thread only, so there is one writer.
+        tally: The counts to continue from; by default they start at 0 of `len(jobs)`.
+        failed: Called with each job that failed and its error.
+        progress: Called after each job that ended.
+        remark: Returns the remark on a job that `progress` gets.
 
     Returns:
         The counts.
 
     Raises:
-        FatalError: Nothing more can be asked or kept.
-        dspy.LMError: Every further call would fail the same way.
+        FatalError: No further call can be made, or no further result stored.
+        dspy.LMError: Every further call would fail in the same way.
     """
     tally = tally if tally is not None else Tally(len(jobs))
     for job, result, error in overlapped(work, jobs, concurrency):
@@ -135,7 +135,7 @@ def run_jobs(
 
 
 def cause_of_ours(error: BaseException | None) -> DivconError | None:
-    """The error of divcon's own behind an LM's, which is how DSPy passes on what an engine raises; or None."""
+    """The divcon error in the causes of an error, or None; DSPy wraps the errors of an engine in LM errors."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, DivconError):
@@ -150,14 +150,13 @@ def overlapped(
 ) -> Iterator[tuple[J, R | None, Exception | None]]:
     """Run `work` on every job, `concurrency` at a time, and yield (job, result, error) as each ends.
 
-    Stops early where going on is hopeless: a refused key, a server that can't be reached or has never given a token,
-    or one that wants to be left alone for long. The error is raised; what was yielded before stands. A slow or
-    overloaded server stops nothing.
+    It stops early where every further call would fail too: the server refuses the API key, can't be reached, has never
+    sent a token, or asks for a long wait. Then the error is raised. A slow or overloaded server doesn't stop it.
 
     Args:
-        work: Called in threads, each in a copy of the caller's context.
-        jobs: What to work on.
-        concurrency: Calls at a time.
+        work: Called in threads, each time in a copy of the caller's context.
+        jobs: The jobs to do.
+        concurrency: Jobs at a time.
     """
     unreached = 0
     wait_for_running = False
@@ -190,7 +189,7 @@ def overlapped(
                 yield job, None if error is not None else future.result(), error
                 start_next()
     except Exception:
-        wait_for_running = True  # what is in flight is paid for: it is kept before the error comes out
+        wait_for_running = True  # calls in flight are paid for, so their replies are stored before the error is raised
         raise
     finally:
         pool.shutdown(wait=wait_for_running, cancel_futures=True)

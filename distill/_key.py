@@ -1,4 +1,4 @@
-"""Keys: what a result depends on, part by part, so that a result can be found again and a change can be named."""
+"""Keys: everything that a result depends on, by name. A key finds a stored result, and shows what has changed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _LONGEST = 60  # characters of a value that are shown
 
 @dataclass(frozen=True)
 class Key:
-    """What a station's or an arm's result depends on.
+    """Everything that the result of a station or an arm depends on.
 
     Attributes:
-        parts: JSON-ready values, or keys of what is depended on, by name. Their order counts in the digest, their
-            names don't.
+        parts: JSON-ready values, or keys of other results, by name. The digest depends on their order and not on
+            their names.
 
     Examples:
         >>> before, now = Key({"model": "small", "seed": 0}), Key({"model": "large", "seed": 0})
@@ -31,17 +31,17 @@ class Key:
 
     @property
     def digest(self) -> str:
-        """The name that results are stored under."""
+        """The hash that results are stored under."""
         return fingerprint(*(part.digest if isinstance(part, Key) else part for part in self.parts.values()))
 
     def plain(self) -> dict[str, Any]:
-        """The parts as JSON gives them back, those of keys inside as parts of theirs."""
+        """The parts as plain JSON values, with the parts of nested keys as nested dicts."""
         found = {name: part.plain() if isinstance(part, Key) else part for name, part in self.parts.items()}
         plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
         return plain
 
     def changes(self, before: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-        """The parts that differ from those of an earlier key: name, value then, value now; nested names have dots."""
+        """The parts that differ from an earlier key: (name, earlier value, value now). Nested names are dotted."""
         yield from _changes("", dict(before), self.plain())
 
 
@@ -65,7 +65,7 @@ def _text(value: Any) -> str:
 
 
 def _around(text: str, at: int) -> str:
-    """A text, or of a long one the part in which the difference stands."""
+    """A text; a long text is cut to the part around the difference."""
     if len(text) <= _LONGEST:
         return text
     start = max(0, at - _LONGEST // 3)

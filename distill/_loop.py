@@ -1,4 +1,4 @@
-"""The one loop on which all servers are asked, in a thread of its own."""
+"""The event loop that all HTTP calls share, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _loop: asyncio.AbstractEventLoop | None = None
 
 
 def on_the_loop(work: Coroutine[Any, Any, R]) -> Future[R]:
-    """Run `work` on the one loop on which all servers are asked, in a thread of its own.
+    """Run `work` on the shared event loop, in a thread of its own.
 
-    Threads and other loops share it, so that one pace and one pool of connections serve them all, and a request can
-    be ended while it is silent, which a blocked read can't.
+    Threads and other loops share it, so that they share a pace and a pool of connections. A request on it can be
+    cancelled while the server is silent, which isn't possible for a blocking read.
     """
     global _thread, _loop
     with _lock:
-        # A fork has the loop and not its thread.
+        # A forked process has a copy of the loop, but not the thread.
         if _loop is None or _thread is None or not _thread.is_alive():
             _loop = asyncio.new_event_loop()
             _thread = threading.Thread(target=_loop.run_forever, name="divcon-http", daemon=True)

@@ -1,4 +1,4 @@
-"""The manifest beside every adapter: what it was trained from, so that binding it elsewhere can be checked."""
+"""The manifest beside every adapter: what it was trained on and with, so that binding it can be checked."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ _UNSAFE = ("adapter_model.bin", "program.pkl", "pytorch_model.bin", "training_ar
 
 
 class ManifestError(DivconError):
-    """An adapter without a readable manifest, or one that doesn't fit what it is bound to."""
+    """An adapter has no readable manifest, or doesn't fit the base or the role it is bound to."""
 
 
 class Manifest(BaseModel):
     """What an adapter was trained on and with.
 
     Attributes:
-        schema_version: Of this file's form; 1 in manifests of before it was written.
-        role: What the adapter does: `decomposer` or `solver`.
-        student: The paper's name for it (`SD-T`, `SD-R`), or a name of ours.
+        schema_version: The version of this file's format; manifests without it are of version 1.
+        role: The role of the adapter: `decomposer` or `solver`.
+        student: The student's name in the paper (`SD-T`, `SD-R`), or a name of divcon's.
         base: Public name, revision and dtype of the base.
         prompt_hash: Hash of the system messages of the training prompts; see `prompt_hash`.
-        prompt: Hashes of what the training prompts were made of, by name; see `prompt_parts`.
+        prompt: Hashes of the parts of the training prompts, by name; see `prompt_parts`.
         chat_template_hash: Hash of the tokenizer's chat template.
         data_hash: Hash of the training file's bytes.
         rows: Rows trained on.
-        screening: Collected, kept and lost by reason, as the screen counted them.
+        screening: The screen's counts: traces collected, kept, and lost by reason.
         settings: The training settings.
-        precision: What the training computed in.
+        precision: The precision that the training computed in.
         result: Steps, losses, seconds and tokens of the training.
         scripted_teacher: Whether the training data came from a script rather than from a model.
-        versions: The packages that trained it.
-        content_hash: Hash of the adapter's weights and configuration; served names carry it.
+        versions: Versions of the packages that trained it.
+        content_hash: Hash of the adapter's weights and configuration; served names carry its beginning.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -66,7 +66,7 @@ class Manifest(BaseModel):
 
     @property
     def served_name(self) -> str:
-        """The name the adapter is served under wherever that is, which carries its content hash."""
+        """The name that the adapter is served under, on any server; it carries the beginning of the content hash."""
         return f"{self.student or self.role}-{self.content_hash[:12]}"
 
     def write(self, folder: Path) -> None:
@@ -77,11 +77,11 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of an adapter folder.
 
     Raises:
-        ManifestError: It is missing or unreadable, the folder holds pickled weights, or the weights changed since.
+        ManifestError: It is missing or unreadable, the folder holds a pickle, or the weights have changed.
     """
     for name in _UNSAFE:
         if (folder / name).exists():
-            raise ManifestError(f"{folder / name} is a pickle, and nothing is unpickled here.", "Save as safetensors.")
+            raise ManifestError(f"{folder / name} is a pickle, and divcon loads no pickles.", "Save as safetensors.")
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
     except OSError as error:
@@ -99,7 +99,7 @@ def manifest_for(folder: Path, base: Base) -> Manifest:
     """The manifest of an adapter that is to be served on `base`.
 
     Raises:
-        ManifestError: As for `read_manifest`; or it was trained on another base.
+        ManifestError: As for `read_manifest`, or the adapter was trained on another base.
     """
     manifest = read_manifest(folder)
     if (manifest.base["id"], manifest.base["revision"]) != (base.id, base.revision):
@@ -112,7 +112,7 @@ def manifest_for(folder: Path, base: Base) -> Manifest:
 
 
 def content_hash(folder: Path) -> str:
-    """Hash of an adapter's weights and of the settings that shape them."""
+    """Hash of an adapter's weights and of the LoRA settings that decide what they compute."""
     digest = hashlib.sha256()
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     shaping = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "bias")
@@ -122,24 +122,25 @@ def content_hash(folder: Path) -> str:
 
 
 def prompt_hash(prompts: Sequence[Sequence[Mapping[str, str]]]) -> str:
-    """Hash of the distinct system messages in `prompts`: what the model was told, whatever it was asked.
+    """Hash of the distinct system messages in `prompts`. It is independent of the questions.
 
     Args:
-        prompts: Chat messages without the reply, one list a row.
+        prompts: Chat messages without the reply, one list per row.
     """
-    told = sorted({message["content"] for prompt in prompts for message in prompt if message["role"] == "system"})
-    return hashlib.sha256("\x00".join(told).encode()).hexdigest()
+    system = sorted({message["content"] for prompt in prompts for message in prompt if message["role"] == "system"})
+    return hashlib.sha256("\x00".join(system).encode()).hexdigest()
 
 
 def prompt_parts(predictor: Any) -> dict[str, str]:
-    """Hashes of what a predictor's prompt is made of: `instruction`, `demos`, `layout` (inputs), `set of outputs`.
+    """Hashes of the parts of a predictor's prompt: `instruction`, `demos`, `layout` (of inputs), `set of outputs`.
 
     Args:
         predictor: A `RolePredict`.
     """
     inputs = {name: f"<{name}>" for name in predictor.signature.input_fields}
     *before, user = predictor.prompt(**inputs)
-    # Where the instruction ends the prompt there is no system message, and it is part of the layout.
+    # Some adapters put the instruction at the end of the prompt. Then there is no system message, and the instruction
+    # is part of the layout.
     system, demos = (before[0], before[1:]) if before and before[0]["role"] == "system" else (None, before)
     label = getattr(predictor.adapter, "label", lambda name: name)
     outputs = [
@@ -159,6 +160,6 @@ def text_hash(text: str) -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide what an adapter becomes."""
+    """Versions of the packages that influence what an adapter learns."""
     names = ("divcon", "dspy", "torch", "transformers", "peft", "trl")
     return {name: metadata.version(name) for name in names}

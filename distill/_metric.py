@@ -1,4 +1,4 @@
-"""The metric: one object for every DSPy optimizer, which tells the decomposer what the solver made of its list."""
+"""The metric for every DSPy optimizer: it scores answers, and tells the decomposer how the solver used its list."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ _UNANSWERABLE = re.compile(
       | no\ (?:information|answer|way\ to) | (?:don't|do\ not)\ know | does(?:n't|\ not)\ (?:say|state|mention)
     )\b"""
 )
-_ALIKE = 0.5  # ROUGE-L above which a subquestion asks what a reference asks; paraphrases of one family lie above it
+_ALIKE = 0.5  # A subquestion and a reference with at least this ROUGE-L ask the same. Paraphrases lie above it.
 
 
 class DecompositionMetric:
     """Scores a prediction of `DivideAndConquer`, and explains the score to GEPA.
 
-    Called as (gold, prediction) it gives accuracy, 1.0 or 0.0. Called with a trace, as optimizers do that look for
-    demonstrations, it also asks that the question was split: an answer got whole shows no decomposition. Called with
-    a predictor's name, as GEPA does, it gives accuracy with a feedback text.
+    - Called as (gold, prediction), it returns the accuracy, 1.0 or 0.0.
+    - Called with a trace, as by optimizers that look for demonstrations, it returns whether the answer is right and
+      the question was decomposed: an undecomposed question is no demonstration.
+    - Called with a predictor's name, as by GEPA, it returns the accuracy with a feedback text.
 
     Args:
-        right: Whether an answer is right: (example, answer) to bool.
+        right: Takes (example, answer), and says whether the answer is right.
 
     Examples:
         >>> metric = DecompositionMetric(lambda example, answer: answer == example.answer)
@@ -59,11 +60,11 @@ class DecompositionMetric:
         return ScoreWithFeedback(score=float(right), feedback=self.feedback(gold, pred, pred_name))
 
     def feedback(self, gold: dspy.Example, pred: dspy.Prediction, pred_name: str = "decompose") -> str:
-        """What to tell the predictor `pred_name` about this prediction.
+        """The feedback for the predictor `pred_name` on this prediction.
 
-        The decomposer hears which of its subquestions the solver couldn't answer, which led it astray, and what was
-        not asked. With `reference_subquestions` and `reference_sub_answers` in the example it hears so by name;
-        without, by what the solver had to add.
+        It tells the decomposer which subquestions the solver couldn't answer, which misled the solver, and which were
+        missing. The missing ones are taken from `reference_subquestions` in the example. Without these, the first line
+        that the solver added is named.
         """
         answer = _answer(pred)
         right = self.right(gold, answer)
@@ -121,7 +122,7 @@ def _answer(pred: dspy.Prediction) -> str:
 
 
 def _by_number(text: str) -> dict[int, str]:
-    """The solver's lines by their number; unnumbered lines count on."""
+    """The solver's lines by number; a line without a number gets the next one."""
     found: dict[int, str] = {}
     for line in text.splitlines():
         if not line.strip():
@@ -133,7 +134,7 @@ def _by_number(text: str) -> dict[int, str]:
 
 
 def _most_alike(question: str, references: Sequence[str]) -> int | None:
-    """Which reference asks the same, or None."""
+    """The index of the reference that asks the same as `question`, or None."""
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
     scores = [scorer.score(reference, question)["rougeL"].fmeasure for reference in references]
     best = max(range(len(scores)), key=scores.__getitem__, default=None)
@@ -141,5 +142,5 @@ def _most_alike(question: str, references: Sequence[str]) -> int | None:
 
 
 def _holds(reply: str, truth: str) -> bool:
-    """Whether a solver's line states a sub-answer, as a word of its own."""
+    """Whether a solver's line contains a sub-answer as whole words."""
     return re.search(rf"(?<!\w){re.escape(truth.strip())}(?!\w)", reply, re.IGNORECASE) is not None

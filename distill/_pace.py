@@ -1,7 +1,7 @@
-"""Pace: how many requests an endpoint is sent at a time, found out by asking.
+"""Pace: how many requests are sent to an endpoint at a time, adapted to its replies.
 
-More at a time while replies come, half as many when it is too much for the server (429, 503, silence), as TCP does it.
-A server that merely queues isn't asked less: its replies come, only later.
+As in TCP, the limit grows while replies come, and is halved when the server is overloaded (429, 503, silence). A server
+that only queues requests keeps its limit: its replies come, only later.
 """
 
 from __future__ import annotations
@@ -16,31 +16,30 @@ from weakref import WeakValueDictionary
 
 from divcon.distill._traffic import Call
 
-# DSPy's native client opens no more connections to a server; what is beyond waits here, where it is seen.
+# DSPy's native client opens no more connections to a server. Further requests wait here, where divcon can show them.
 MOST = 100
-# Replies that come within so many seconds, on average, show a quick server.
-_QUICK = 5.0
-_SHOWN = 16  # replies after which that is believed
+_QUICK = 5.0  # A server is quick when its replies take fewer seconds than this on average,
+_SHOWN = 16  # over at least so many replies.
 
 
 class Pace:
-    """The pace of one endpoint, shared by all that ask it. It belongs to one event loop.
+    """The pace of one endpoint, shared by all callers of it. It belongs to one event loop.
 
-    The setting of a station is its ceiling without being known here: a station has no more calls than that to send.
+    A station's own limit isn't known here. It holds nonetheless, since a station has no more calls in flight.
 
     Args:
-        most: Requests at a time that are never exceeded; also where it begins.
-        clock: Seconds, for tests.
+        most: The largest number of requests at a time; also the first limit.
+        clock: Returns the time in seconds; tests replace it.
 
     Attributes:
-        limit: Requests at a time that the server has shown to take.
-        running: Requests at the server.
-        why: What made the limit smaller last, as `429`.
-        streams: Whether the server streams; None while nobody has found out.
-        finding_out: Done when the request that finds that out has.
-        heard: Whether a token has ever come from there.
-        quick: Whether its replies come so soon that nobody has to watch them grow. It isn't for a server that has
-            slowed down: the next replies are watched again.
+        limit: The number of requests that may be at the server at a time.
+        running: The number of requests that are at the server.
+        why: Why the limit was last made smaller, such as `429`.
+        streams: Whether the server streams; None while that isn't known.
+        finding_out: Done when it is known whether the server streams.
+        heard: Whether the server has ever sent a token.
+        quick: Whether its replies come so soon that they needn't be streamed. It becomes False again when the server
+            slows down.
     """
 
     def __init__(self, most: int = MOST, clock: Callable[[], float] = time.monotonic) -> None:
@@ -52,7 +51,7 @@ class Pace:
         self.heard = False
         self.quick = False
         self._replies = 0
-        self._usual = 0.0  # seconds a reply, the last ones weighing most
+        self._usual = 0.0  # moving average of the seconds per reply
         self._most = float(most)
         self._clock = clock
         self._held_until = float("-inf")
@@ -63,11 +62,11 @@ class Pace:
 
     @asynccontextmanager
     async def turn(self, call: Call, again: bool = False) -> AsyncIterator[Turn]:
-        """A place among the requests at the server, waited for.
+        """Wait until one more request may be at the server, and hold its place during the block.
 
         Args:
-            call: Whose place; it is told what it waits for.
-            again: Whether it was there before; then it comes before those who weren't.
+            call: The call that waits; its state is set to what it waits for.
+            again: Whether the call is repeated; a repeated call goes to the head of the queue.
         """
         waiting = (asyncio.get_running_loop().create_future(), call)
         if again:
@@ -80,7 +79,7 @@ class Pace:
             await admitted
         except asyncio.CancelledError:
             if admitted.done() and not admitted.cancelled():
-                self._leave()  # it was its turn in the same moment
+                self._leave()  # it was admitted and cancelled in the same moment
             elif waiting in self._queue:
                 self._queue.remove(waiting)
             raise
@@ -90,25 +89,25 @@ class Pace:
             self._leave()
 
     def answered(self) -> None:
-        """A reply came: after as many as there are at a time, one more at a time, and only where they are used."""
+        """Raise the limit after a reply: by one per `limit` replies, and only where the limit is reached."""
         if self._queue or self.running >= int(self.limit):
             self.limit = min(self._most, self.limit + 1 / self.limit)
         if self.limit >= self._most:
             self.why = ""
 
     def took(self, seconds: float) -> None:
-        """A whole reply took so long."""
+        """Record how long a whole reply took."""
         self._replies += 1
         self._usual += (seconds - self._usual) / min(self._replies, _SHOWN)
         self.quick = self._replies >= _SHOWN and self._usual < _QUICK
 
     def too_much(self, sent: float, why: str, wait: float | None = None) -> None:
-        """The server had too much: half as many at a time. Nothing that runs is ended.
+        """Halve the limit, because the server is overloaded. Requests that are at the server go on.
 
         Args:
-            sent: When the request was sent; the refusals of one burst are one sign, not thirty-two.
-            why: As people read it, such as `429`.
-            wait: Seconds that the server said to wait; nothing is sent before.
+            sent: When the refused request was sent. A request sent before the last halving doesn't halve it again.
+            why: The reason as users read it, such as `429`.
+            wait: Seconds that the server said to wait; until then nothing is sent.
         """
         now = self._clock()
         if sent >= self._fewer_at:
@@ -116,12 +115,12 @@ class Pace:
             self._fewer_at = now
             self.why = why
         if wait:
-            # Spread, so that those who were told the same don't come back in one moment, of several processes too.
+            # The random factor keeps processes that got the same answer from all coming back in the same moment.
             self._held_until = max(self._held_until, now + wait * random.uniform(1, 1.1))
             self._held_for = f"{why} (the server says {wait:.0f} s)"
 
     def may_send(self) -> bool:
-        """Whether one more may be sent now."""
+        """Whether one more request may be sent now."""
         return self._clock() >= self._held_until and self.running < int(self.limit)
 
     def _admit(self) -> None:
@@ -149,11 +148,11 @@ class Pace:
 
 
 class Turn:
-    """One request's place at the server.
+    """The place of one request at the server.
 
     Args:
-        pace: The endpoint's.
-        sent: When it began.
+        pace: The pace of the endpoint.
+        sent: When the request was admitted, in seconds of the pace's clock.
     """
 
     def __init__(self, pace: Pace, sent: float) -> None:
@@ -173,10 +172,10 @@ _paces: WeakValueDictionary[str, Pace] = WeakValueDictionary()
 
 
 def pace_of(endpoint: str) -> Pace:
-    """The pace of an endpoint, the same one for all that name it while anybody holds it.
+    """The pace of an endpoint. All callers that name the endpoint share it while any of them holds it.
 
     Args:
-        endpoint: A server's address, or the name of a provider's model where there is none.
+        endpoint: A server's address; without one, the name of a provider's model.
     """
     pace = _paces.get(endpoint)
     if pace is None:
@@ -185,5 +184,5 @@ def pace_of(endpoint: str) -> Pace:
 
 
 def forget_pace(endpoint: str) -> None:
-    """Forget what is known of an endpoint: another server has started at its address."""
+    """Forget the pace of an endpoint, after another server has started at its address."""
     _paces.pop(endpoint, None)

@@ -1,8 +1,9 @@
-"""The probe: proof that a served adapter is the one that was trained, before a question is asked.
+"""The probe: a check that a served adapter is the one that was trained, made before a question is asked.
 
-A server may list an adapter and not apply it, answer an old name with new weights, or render chats with another
-template; replies then look plausible. So training keeps one of its rows beside the adapter, with its token ids and how
-likely it was, and the server has to give the same ids for it and find it likelier than the base does.
+A server may list an adapter without applying it, serve new weights under an old name, or render chats with another
+template. The replies then still look plausible. So training keeps one of its rows beside the adapter, with its token
+ids and its probability. The server has to render the row to the same ids, and to give it a higher probability than
+the base does.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from divcon.distill._manifest import ManifestError
 from divcon.distill.serving.embedded import Precision
 
 PROBE = "probe.json"
-PROBE_CANDIDATES = 8  # rows among which the one that training changed most is taken
+PROBE_CANDIDATES = 8  # the probe is the one of so many rows whose probability training raised most
 
 
 class ProbeRow(BaseModel):
-    """One training row, kept beside the adapter that learnt it. It is training data: think before publishing it.
+    """One training row, kept beside the adapter trained on it. It is training data: think before publishing it.
 
     Attributes:
         messages: The prompt, as chat messages.
-        completion: What was learnt as the reply.
-        prompt_ids: The prompt's token ids, up to where the reply begins.
-        completion_ids: The reply's, with the token that ends it.
-        adapter_logprob: Natural log of the reply's probability under the adapter, when training ended.
+        completion: The reply.
+        prompt_ids: Token ids of the prompt, up to where the reply begins.
+        completion_ids: Token ids of the reply, including the token that ends it.
+        adapter_logprob: Natural log of the reply's probability under the adapter, at the end of training.
         base_logprob: The same under the base.
     """
 
@@ -46,10 +47,10 @@ class ProbeRow(BaseModel):
 
 
 def read_probe(folder: Path) -> ProbeRow | None:
-    """The row kept beside an adapter; None for an adapter that comes without.
+    """The row kept beside an adapter, or None where there is none.
 
     Raises:
-        ManifestError: The file is broken.
+        ManifestError: The file can't be read.
     """
     file = folder / PROBE
     try:
@@ -63,12 +64,12 @@ def read_probe(folder: Path) -> ProbeRow | None:
 def choose_probe(
     model: Any, rows: Sequence[tuple[dict[str, Any], list[int], list[int]]], precision: Precision
 ) -> ProbeRow:
-    """Of some rows, the one that training has made likelier most.
+    """The row whose probability training has raised most.
 
     Args:
         model: A trained PEFT model.
-        rows: A training row, its prompt's token ids and its reply's, each.
-        precision: What it was trained in.
+        rows: The candidates, as (training row, token ids of its prompt, token ids of its reply).
+        precision: The precision that the model was trained in.
     """
     found = []
     was_training = model.training

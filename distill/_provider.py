@@ -1,7 +1,7 @@
-"""DSPy's way to a local model: an LM on the embedded engine, whose provider fine-tunes it with LoRA.
+"""A DSPy LM on the embedded engine, with a provider that fine-tunes it with LoRA.
 
-It gives `lm.finetune`, `lm.launch`, `lm.kill` and DSPy's own BootstrapFinetune what they look for; DSPy's local
-provider wants SGLang and trains all weights.
+It supports `lm.finetune`, `lm.launch`, `lm.kill` and DSPy's BootstrapFinetune. DSPy's own local provider needs SGLang
+and trains all weights.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _PREFIX = "embedded/"
 
 
 class PromptDrift(UserWarning):
-    """An adapter is asked something else than it was trained to be asked."""
+    """An adapter gets another instruction than it was trained with."""
 
 
 class EmbeddedEngine:
-    """What `dspy.LM` asks: the base or the adapter that the request's model names, in this process.
+    """The engine of a `dspy.LM` that is served in this process. The request's `model` names the base or an adapter.
 
-    It holds a name and no weights, so an LM with it can be copied, pickled and saved.
+    The engine holds a name and no weights, so an LM with it can be copied, pickled and saved.
 
     Args:
         base: `embedded`, a folder, or a hub name.
@@ -78,7 +78,7 @@ class EmbeddedEngine:
         yield from response_to_events(self.complete(request))
 
     def close(self) -> None:
-        """Nothing to release: the weights are shared by all LMs of the process."""
+        """Does nothing: all LMs of the process share the weights."""
 
     def dump_state(self) -> dict[str, Any]:
         """DSPy's hook for saving an LM."""
@@ -93,8 +93,8 @@ class EmbeddedEngine:
         adapter = served_lora(request.model)
         self.model.require(adapter)
         if adapter and adapter not in self._checked:
-            told = [{"role": "system", "content": str(request.system or "")}] if request.system is not None else []
-            if prompt_hash([told]) != self.model.manifest(adapter).prompt_hash:
+            system = [{"role": "system", "content": str(request.system or "")}] if request.system is not None else []
+            if prompt_hash([system]) != self.model.manifest(adapter).prompt_hash:
                 warnings.warn(
                     f"The adapter {adapter} is asked with another instruction than it was trained with; give the "
                     "training the predictor's own adapter, as in BootstrapFinetune(adapter=CompactAdapter()).",
@@ -153,11 +153,11 @@ def embedded_lm(
         base: `embedded`, a folder, or a hub name.
         adapter: A trained adapter's folder; None for the base as it is.
         temperature: 0 is greedy.
-        max_tokens: The longest reply.
+        max_tokens: The largest number of tokens in a reply.
         train_kwargs: The fields of `TrainSettings`, for `lm.finetune`.
 
     Raises:
-        ManifestError: The adapter isn't one, or is for another base.
+        ManifestError: The folder holds no adapter, or an adapter for another base.
     """
     name = shared_model(local_base(base)).add(Path(adapter)) if adapter is not None else "base"
     return dspy.LM(
@@ -167,7 +167,7 @@ def embedded_lm(
         provider=EmbeddedProvider(base),
         finetuning_model=f"{_PREFIX}base",  # an adapter is always trained from the base, never on top of another
         train_kwargs=train_kwargs,
-        cache=False,  # its key is the name alone, and DSPy keeps entries as pickles
+        cache=False,  # DSPy's cache has the model's name as its key, and pickles its entries
         num_retries=0,
         temperature=temperature,
         max_tokens=max_tokens,
@@ -182,7 +182,7 @@ def served_lora(model: str) -> str:
 
 
 class LoRAJob(TrainingJob):
-    """A fine-tuning under way: a future whose result is the trained LM, or the error, raised."""
+    """A running fine-tuning: a future that returns the trained LM, or raises the error."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -190,7 +190,7 @@ class LoRAJob(TrainingJob):
         self.steps = (0, 0)
 
     def status(self) -> TrainingStatus:
-        """Where it stands; `steps` says how far it is, as (done, in all)."""
+        """The state of the training; the attribute `steps` is the number of steps as (done, total)."""
         if not self.done():
             return TrainingStatus.running if self.steps[0] else TrainingStatus.pending
         outcome = super().result()
@@ -199,10 +199,10 @@ class LoRAJob(TrainingJob):
         return TrainingStatus.failed if isinstance(outcome, Exception) else TrainingStatus.succeeded
 
     def cancel(self) -> bool:
-        """Stop after the step under way; what was learnt is kept, and the same call goes on from there.
+        """Stop after the current step. A later call with the same rows and settings resumes the training.
 
         Returns:
-            False where the job has ended.
+            False where the job has already ended.
         """
         if self.done():
             return False
@@ -217,8 +217,8 @@ class LoRAJob(TrainingJob):
         """The trained LM.
 
         Raises:
-            CancelledError: It was stopped.
-            DivconError: It failed; DSPy alone would hand the error back as a result.
+            CancelledError: The job was cancelled.
+            DivconError: The job failed. (DSPy's own job returns the error as its result.)
         """
         try:
             outcome = super().result(timeout)
@@ -232,13 +232,13 @@ class LoRAJob(TrainingJob):
         return outcome
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What `result` would raise, or None."""
+        """The error of the job, or None."""
         outcome = super().result(timeout)
         return outcome if isinstance(outcome, Exception) else None
 
 
 class LoRAProvider(Provider):
-    """Fine-tunes a base with LoRA on this machine; those that derive from it serve what comes out.
+    """Fine-tunes a base with LoRA on this machine; subclasses serve the trained adapter.
 
     Args:
         base: `embedded`, a folder, or a hub name.
@@ -253,11 +253,11 @@ class LoRAProvider(Provider):
         self.folder = folder
 
     def served(self, adapter: Path) -> str:
-        """The `model` of an LM that is answered by a trained adapter."""
+        """The `model` of an LM that a trained adapter answers."""
         raise NotImplementedError
 
     def check(self, settings: TrainSettings) -> None:
-        """Raise where what would be trained couldn't be served; before anything is trained."""
+        """Raise an error, before training, where an adapter with these settings couldn't be served."""
 
     def finetune(
         self,
@@ -269,21 +269,22 @@ class LoRAProvider(Provider):
     ) -> str:
         """Train a LoRA adapter on chats and return the name it is served under.
 
-        The same rows and settings give the adapter that is there already; a training that was stopped goes on.
+        An adapter already trained on the same rows and settings is returned as it is. A training that was stopped is
+        resumed.
 
         Args:
-            job: Whose `stop` ends it.
-            model: Not used: an adapter is trained from the base.
-            train_data: `{"messages": [...]}` each, the last message being what to learn.
+            job: The job of this training; setting its `stop` stops the training.
+            model: Not used: an adapter is always trained from the base.
+            train_data: Rows of `{"messages": [...]}`, whose last message is the reply to learn.
             train_data_format: Only `chat`.
             train_kwargs: The fields of `TrainSettings`.
 
         Raises:
-            TrainingError: Rows, format or settings can't be trained on.
+            TrainingError: The rows, the format or the settings can't be trained with.
             TrainingStopped: The job was cancelled.
         """
         if train_data_format is not None and TrainDataFormat(train_data_format) is not TrainDataFormat.CHAT:
-            raise TrainingError(f"A local model learns from chats here, not from {train_data_format}.", "Give chats.")
+            raise TrainingError(f"A local model learns from chats, not from {train_data_format}.", "Give chats.")
         try:
             settings = TrainSettings(**(train_kwargs or {}))
         except ValidationError as error:
@@ -299,20 +300,20 @@ class LoRAProvider(Provider):
             job.steps = (done, total)
 
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f"{named}.lock"):  # the same training in another thread or process is done once
+        with FileLock(root / f"{named}.lock"):  # threads and processes do the same training once
             write_whole(rows, text)
             training = Training(rows, base, output, settings)
             try:
                 trained = already_trained(training)
             except ManifestError as error:
-                raise TrainingError(f"What was trained can't be used: {error}", f"Remove {output}.") from error
+                raise TrainingError(f"The trained adapter can't be used: {error}", f"Remove {output}.") from error
             if trained is None:
                 train_adapter(training, Provenance(student="tuned"), progress=progress, stop=job.stop)
         return self.served(output)
 
 
 class EmbeddedProvider(LoRAProvider):
-    """Fine-tunes an embedded base with LoRA, and serves what comes out in this process.
+    """Fine-tunes an embedded base with LoRA, and serves the trained adapter in this process.
 
     Args:
         base: `embedded`, a folder, or a hub name.
@@ -328,15 +329,15 @@ class EmbeddedProvider(LoRAProvider):
         return f"{_PREFIX}{shared_model(local_base(self.base)).add(adapter)}"
 
     def launch(self, lm: dspy.LM, launch_kwargs: dict[str, Any] | None = None) -> None:
-        """Load the weights; nothing happens where they are loaded.
+        """Load the weights, unless they are loaded.
 
         Raises:
-            ManifestError: The LM names an adapter that isn't there.
+            ManifestError: The LM names an unknown adapter.
         """
         shared_model(local_base(self.base)).load(served_lora(lm.model))
 
     def kill(self, lm: dspy.LM, launch_kwargs: dict[str, Any] | None = None) -> None:
-        """Free the memory of the LM's weights; nothing happens where they aren't loaded."""
+        """Free the memory of the LM's weights, if they are loaded."""
         shared_model(local_base(self.base)).unload(served_lora(lm.model))
 
 
@@ -345,6 +346,6 @@ def _row(number: int, data: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(messages, list) or len(messages) < 2 or messages[-1].get("role") != "assistant":
         raise TrainingError(
             f"Training row {number} is no chat that ends with the assistant's message.",
-            "Give rows as adapter.format_finetune_data makes them.",
+            "Give rows in the form that adapter.format_finetune_data returns.",
         )
     return {"prompt": messages[:-1], "completion": messages[-1:]}

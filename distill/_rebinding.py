@@ -1,4 +1,4 @@
-"""A program with other LMs and another planner in it: behind a store, recorded, or on a student."""
+"""Rebinding: replace the LMs of a program by stored ones, and its planner by another predictor."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ StoredLMs = dict[tuple[int, str], dspy.BaseLM]  # by original LM and role
 
 
 class DistillationError(DivconError):
-    """The program, the examples or the teacher can't give a student."""
+    """A student can't be distilled from this program, these examples or this teacher."""
 
 
 def behind_store(given: dspy.Module, planner: str, store: RunStore, stored: StoredLMs) -> dspy.Module:
-    """A copy of the program with every LM behind the store; equal LMs of a predictor share what is in flight."""
+    """A copy of the program in which every LM goes through the store; predictors of a role share an LM's stored one."""
     program: dspy.Module = given.deepcopy()
     originals = dict(given.named_predictors())
     for name, predictor in program.named_predictors():
@@ -40,7 +40,7 @@ def behind_store(given: dspy.Module, planner: str, store: RunStore, stored: Stor
 
 
 def with_planner(program: dspy.Module, planner: str, role: RolePredict) -> dspy.Module:
-    """The program with `role` wherever its planner was, under all its names."""
+    """The program with its planner replaced by `role`, under all names that the planner has."""
     if planner == "self":  # the program is the planner
         return role
     _replace(program, dict(program.named_predictors())[planner], role, set())
@@ -50,26 +50,24 @@ def with_planner(program: dspy.Module, planner: str, role: RolePredict) -> dspy.
 def stored_lm(lm: dspy.BaseLM, role: str, store: RunStore) -> dspy.BaseLM:
     own = getattr(lm, "engine", None)
     if isinstance(own, StoredEngine):
-        return lm  # of a run, whose store keeps its replies
+        return lm  # the LM of a run, whose own store keeps its replies
     state = getattr(own, "dump_state", None)
     where: Any = lm.kwargs.get("api_base") or lm.kwargs.get("base_url") or (state() if state else None)
     if isinstance(own, EmbeddedEngine):
         where = own.model.base.revision
-    elif where is None:  # the environment decides
+    elif where is None:  # the provider's client reads the address from the environment
         where = os.environ.get(f"{lm.model.partition('/')[0].upper()}_API_BASE")
     asked = {key: value for key, value in lm.kwargs.items() if key not in CLIENT_KEYS}
     limit = asked.pop("max_completion_tokens", None)
     asked.setdefault("max_tokens", limit)
     asked.setdefault("temperature", None)
-    engine = StoredEngine(
-        LMBackend(lm.copy(cache=False)), role, lm.model, store,
-        price=getattr(lm, "divcon_price", None), identity=fingerprint(lm.model, where),
-    )  # fmt: skip
+    backend, price = LMBackend(lm.copy(cache=False)), getattr(lm, "divcon_price", None)
+    engine = StoredEngine(backend, role, lm.model, store, price=price, identity=fingerprint(lm.model, where))
     return role_lm(engine, **asked)
 
 
 def _replace(node: Any, old: Any, new: Any, seen: set[int]) -> Any:
-    """Put `new` for `old` in a module, its sub-modules, lists and dicts; gives back what stands for `node`."""
+    """Replace `old` by `new` in a module, its sub-modules, lists and dicts; returns what replaces `node`."""
     if node is old:
         return new
     if id(node) in seen:

@@ -1,4 +1,4 @@
-"""The planner of any program, recorded while the program runs: what it was asked and said, in runs that ended well."""
+"""Recording: the inputs and outputs of the planner of any program, while the program runs."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class PlannerCall:
 
 
 class RecordedPlanner(RolePredict):
-    """The planner while its program is watched: what it was asked and said, copied at once.
+    """The planner of a program that is recorded: it copies the inputs and outputs of each of its calls.
 
-    A trace holds the program's own objects, which it goes on to change (`steps.pop(0)`), and copies of the program
-    (BestOfN) have other predictors than the one that was looked for.
+    DSPy's trace isn't enough. It holds the program's own objects, which the program may change later
+    (`steps.pop(0)`), and in copies of the program (BestOfN) the planner is another object.
     """
 
     def forward(self, **kwargs: Any) -> dspy.Prediction:
@@ -58,7 +58,7 @@ _notes: contextvars.ContextVar[list[tuple[dspy.Prediction, PlannerCall]] | None]
 
 @contextlib.contextmanager
 def recording() -> Iterator[list[tuple[dspy.Prediction, PlannerCall]]]:
-    """The calls of recorded planners inside the block, with what each of them gave."""
+    """Collect the calls of recorded planners inside the block, each with its prediction."""
     notes: list[tuple[dspy.Prediction, PlannerCall]] = []
     token = _notes.set(notes)
     try:
@@ -68,14 +68,14 @@ def recording() -> Iterator[list[tuple[dspy.Prediction, PlannerCall]]]:
 
 
 def run_program(program: dspy.Module, example: dspy.Example) -> Any:
-    """One run; a program that can only be awaited is, in this thread."""
+    """Run the program once; a program that has only `aforward` is awaited in this thread."""
     if hasattr(type(program), "forward"):
         return program(**example.inputs())
     return asyncio.run(program.acall(**example.inputs()))
 
 
 def why_unusable(program: dspy.Module, student: RolePredict, row: PlannerCall) -> str | None:
-    """Why a call isn't worth learning, or None: a list of no use, or a reply that wouldn't be read as it was meant."""
+    """Why a call can't be learnt from, or None: its list is empty or too long, or its reply can't be read back."""
     reply = student.training_row(row.inputs, row.outputs)["completion"][0]["content"]
     try:
         read = student.adapter.parse(student.signature, reply)

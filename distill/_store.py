@@ -1,7 +1,7 @@
-"""The run store: one SQLite file a run, in WAL mode, that holds every reply and every result.
+"""The run store: one SQLite file per run, in WAL mode, that holds every reply and every result.
 
-A reply is committed before it is handed on, so that killing the process loses at most the calls then in flight. The
-key of a reply is the request itself, its model and its rollout; asking for what is there is a read.
+A reply is committed before it is returned, so a killed process loses at most the calls in flight. The key of a reply is
+made of the request, its model and its rollout. A repeated request is answered from the store.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS outcomes (
 ) WITHOUT ROWID;
 """
 _VERSION = 1
-# What a row does where one with its key is there: a reply that is paid for stays, anything else is made anew.
+# What happens to a new row whose key is in the table: a reply that is paid for stays, anything else is replaced.
 _INSERT = {"items": "IGNORE", "calls": "IGNORE", "traces": "REPLACE", "verdicts": "REPLACE", "outcomes": "REPLACE"}
 _KEYS = {"traces": "collection", "verdicts": "screening", "outcomes": "fingerprint"}
 
@@ -54,7 +54,7 @@ class StoreError(FatalError):
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short hash of JSON-ready values, for telling one set of inputs from another."""
+    """A short hash of JSON-ready values: equal values have equal fingerprints."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -73,11 +73,11 @@ class Trace:
 
     Attributes:
         item: The item's id.
-        sample: Which of the item's samples, from 0.
-        subquestions: What was read, or None where the reply was refused.
+        sample: The number of the item's sample, from 0.
+        subquestions: The subquestions of the reply, or None where the reply was refused.
         lost: Why it was refused at collection (`cut_off`, `empty`, `duplicate`, `unreadable`, `failed`), else None.
-        detail: More about the refusal.
-        reply: The reply as it came.
+        detail: The error message of the refusal.
+        reply: The unchanged reply.
     """
 
     item: str
@@ -89,7 +89,7 @@ class Trace:
 
 
 class RunStore:
-    """Everything a run has asked and found. Safe to use from many threads of one process.
+    """All replies and results of a run. Threads of one process may share it.
 
     Args:
         folder: The run folder; made if it isn't there.
@@ -103,7 +103,7 @@ class RunStore:
         pickles = [*folder.glob("**/*.pkl"), *folder.glob("**/adapter_model.bin")] if folder.is_dir() else []
         if pickles:
             raise StoreError(
-                f"The run folder holds {pickles[0]}, a pickle, and nothing is unpickled here.",
+                f"The run folder holds {pickles[0]}, a pickle, and divcon loads no pickles.",
                 "Remove it, or choose another folder with --run.",
             )
         self._lock = threading.RLock()
@@ -157,26 +157,26 @@ class RunStore:
     # -- rows ------------------------------------------------------------------------------------------------------
 
     def write_row(self, table: str, row: Sequence[Any]) -> None:
-        """Commit a row to disk. Everything but the items is written here. Returns when it is there."""
+        """Commit a row to disk. All tables but `items` are written through this method."""
         marks = ",".join("?" * len(row))
         with self._writing() as db:
             db.execute(f"INSERT OR {_INSERT[table]} INTO {table} VALUES ({marks})", row)
 
     def rows(self, table: str, key: str) -> list[tuple[Any, ...]]:
-        """The rows of `traces`, `verdicts` or `outcomes` that stand under a key, as they are stored."""
+        """The rows of `traces`, `verdicts` or `outcomes` with a key, as they are stored."""
         return self._all(f"SELECT * FROM {table} WHERE {_KEYS[table]} = ?", key)
 
     def _before_reading(self, table: str, key: str) -> None:
-        """A hook for a store that fetches what it is asked for."""
+        """A hook for stores that fetch rows from another process before they are read."""
 
     def know_items(self, contents: dict[str, str]) -> None:
-        """Remember what each item's id stands for in this folder.
+        """Record which content each item's id stands for in this folder.
 
         Args:
-            contents: Fingerprints of the items' contents by id.
+            contents: Fingerprints of the items' contents, by item id.
 
         Raises:
-            StoreError: An id stood for another question before; what is stored under it would be taken for this one's.
+            StoreError: An id stood for another question before, so results stored under it belong to that question.
         """
         known = dict(self._all("SELECT id, content FROM items"))
         changed = [identity for identity, content in contents.items() if known.get(identity, content) != content]
@@ -211,7 +211,7 @@ class RunStore:
         seconds: float,
         cost: float | None,
     ) -> None:
-        """Commit a reply to disk. Returns when it is there."""
+        """Commit a reply to disk."""
         usage = response.get("usage") or {}
         tokens = [usage.get(name) for name in ("input_tokens", "output_tokens", "cache_read_tokens")]
         asked, answered = json.dumps(request), json.dumps(response)
@@ -225,13 +225,13 @@ class RunStore:
         cell: str | None = None,
         prices: Mapping[str, Mapping[str, float] | None] | None = None,
     ) -> dict[str, dict[str, Any]]:
-        """What was really asked of models, by role: calls, tokens, seconds, cost (None where no call was priced).
+        """The calls that were really made, by role: calls, tokens, seconds, cost (None where no call has a price).
 
         Args:
-            station: Only what was asked there.
-            cell: Only what was asked for that cell of an experiment.
-            prices: US dollars per million tokens by role, as they are known now; a role without keeps what its calls
-                cost when they were made.
+            station: Only calls of this station.
+            cell: Only calls for this cell of an experiment.
+            prices: Current US dollars per million tokens, by role. For a role that isn't in it, the cost is what was
+                stored with the calls.
         """
         where, values = [], []
         if station is not None:
@@ -250,9 +250,13 @@ class RunStore:
             if price := (prices or {}).get(role):
                 cost, unpriced = cost_of(price, read or 0, cached or 0, written or 0), 0
             found[role] = {
-                "calls": calls, "input_tokens": read or 0, "output_tokens": written or 0,
-                "seconds": round(seconds, 2), "cost": cost, "unpriced_calls": unpriced,
-            }  # fmt: skip
+                "calls": calls,
+                "input_tokens": read or 0,
+                "output_tokens": written or 0,
+                "seconds": round(seconds, 2),
+                "cost": cost,
+                "unpriced_calls": unpriced,
+            }
         return found
 
     # -- traces and verdicts ---------------------------------------------------------------------------------------
@@ -263,9 +267,9 @@ class RunStore:
         self.write_row("traces", [collection, trace.item, trace.sample, position, asked, *said])
 
     def traces(self, collection: str) -> Iterator[Trace]:
-        """The traces of a collection as they stand now, in the order of items and samples, read as they are asked for.
+        """The traces of a collection, in the order of items and samples. They are read lazily.
 
-        They are read over a connection of their own, so that others may write meanwhile.
+        They are read over a separate connection, so that other threads can write meanwhile.
         """
         self._before_reading("traces", collection)
         query = (
@@ -285,7 +289,7 @@ class RunStore:
             ) from error
 
     def trace_keys(self, collection: str) -> set[tuple[str, int]]:
-        """(item, sample) of the traces of a collection."""
+        """The (item, sample) pairs of the traces of a collection."""
         self._before_reading("traces", collection)
         rows = self._all("SELECT item, sample FROM traces WHERE collection = ?", collection)
         return {(item, sample) for item, sample in rows}
@@ -314,18 +318,18 @@ class RunStore:
 
 
 def _storable(text: str | None) -> str | None:
-    """Text without lone surrogates, which no encoding takes."""
+    """Text without lone surrogates, which can't be encoded."""
     return None if text is None else text.encode("utf-8", "replace").decode()
 
 
 def render_lines(rows: Sequence[dict[str, Any]]) -> str:
-    """JSON Lines, the same bytes for the same rows."""
+    """The rows as JSON Lines; equal rows give equal bytes."""
     text = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
     return _storable(text) or ""
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old one or the new one, never half.
+    """Write a file so that a kill leaves the whole old file or the whole new one.
 
     Raises:
         StoreError: The disk is full or the folder may not be written.

@@ -1,4 +1,4 @@
-"""Students: the models that are trained, each for a role, from what a rule or a target gives, by a method."""
+"""Students: the models that are trained. Each has a role, a training method, and a rule or a target for its rows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Role = Literal["decomposer", "solver"]
 
 @dataclass(frozen=True)
 class Target:
-    """What a student of the solver learns to write after the teacher's subquestions.
+    """The text that a student of the solver learns to write after the teacher's subquestions.
 
     Attributes:
-        gold: Whether the answer is the gold one, else the solver's own, right or wrong.
-        direct: Whether it is the answer alone, without sub-answers.
+        gold: Whether the text ends with the gold answer; otherwise with the solver's own, right or wrong.
+        direct: Whether the text is the answer alone, without sub-answers.
     """
 
     gold: bool
@@ -30,12 +30,12 @@ class Student:
     """A model that is trained.
 
     Attributes:
-        name: As an arm, its files and its adapter have it: `sd-r`.
-        label: As people read it: `SD-R`.
-        role: What it does in the program.
-        method: How it is trained; a name of `METHODS`.
-        rule: For a decomposer: what screens the rows it learns from; a name of `RULES`.
-        target: For a solver: what it learns to write.
+        name: The name in arms and files, such as `sd-r`.
+        label: The name in reports, such as `SD-R`.
+        role: The role in the program.
+        method: The training method, a name in `METHODS`.
+        rule: For a decomposer, the rule that screens its training rows, a name in `RULES`.
+        target: For a solver, what it learns to write.
     """
 
     name: str
@@ -47,12 +47,12 @@ class Student:
 
     @property
     def screened_by_solver(self) -> bool:
-        """Whether its rows were screened by what the solver made of them."""
+        """Whether its rows were screened with the help of the solver's answers."""
         return self.rule is not None and RULES[self.rule].asks_solver
 
 
 def decomposer_student(rule: str, method: str) -> Student:
-    """The student that learns to decompose from what a rule keeps.
+    """The student that learns to decompose from the traces that a rule keeps.
 
     Raises:
         UnknownName: There is no such rule or method.
@@ -74,18 +74,18 @@ SOLVER_STUDENTS = {
 
 
 def students_of(rules: Sequence[str], methods: Sequence[str]) -> list[Student]:
-    """The decomposer's students of these rules and methods, the rules in their order, each by all methods."""
+    """The students of the decomposer for every pair of these rules and methods, ordered by rule, then by method."""
     return [decomposer_student(rule, method) for rule in rules for method in methods]
 
 
 def find_student(name: str) -> Student | None:
-    """The student of a name, or None."""
+    """The student with a name, or None."""
     if name in SOLVER_STUDENTS:
         return SOLVER_STUDENTS[name]
     return next((student for student in students_of(list(RULES), list(METHODS)) if student.name == name), None)
 
 
 def student_names(role: Role | None = None) -> list[str]:
-    """The names of all students there are, or of those for a role."""
+    """The names of all students, or of the students for a role."""
     planning = [] if role == "solver" else [student.name for student in students_of(list(RULES), list(METHODS))]
     return planning if role == "decomposer" else [*planning, *SOLVER_STUDENTS]

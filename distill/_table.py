@@ -1,4 +1,4 @@
-"""Tables: what there is of one kind by name, ours and what installed packages add through an entry point."""
+"""Tables: objects of one kind by name. They hold divcon's own, and those that installed packages add by entry point."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ class UnknownName(DivconError, KeyError):
 
     @property
     def brief(self) -> str:
-        """Problem and remedy as a part of a longer sentence."""
+        """Problem and remedy as one clause, for use inside a longer sentence."""
         problem, remedy = self.problem.rstrip("."), self.remedy.rstrip(".?")
         return f"{problem[0].lower()}{problem[1:]}; {remedy[0].lower()}{remedy[1:]}"
 
 
 class PluginError(DivconError):
-    """An entry point whose object can't be imported, or whose name is taken."""
+    """The object of an entry point can't be imported, or its name is taken."""
 
 
 class Table(Mapping[str, T], Generic[T]):
     """Objects of one kind by name.
 
-    An object of ours may stand as `module:attribute`. Neither such an object nor one of another package is imported
-    before it is used: their names come from the packages' metadata.
+    An object of divcon's may be given as `module:attribute`. Such an object, or one of another package, is imported
+    when it is first used. The names of other packages' objects come from the packages' metadata.
 
     Args:
-        kind: What one of them is, as messages say it: `screening rule`.
-        group: The entry-point group that other packages add to: `divcon.rules`.
-        ours: What divcon has.
+        kind: What the messages call an object, such as `screening rule`.
+        group: The entry-point group that other packages add to, such as `divcon.rules`.
+        ours: divcon's own objects by name.
 
     Raises:
         PluginError: A package adds a name that divcon has.
@@ -77,14 +77,14 @@ class Table(Mapping[str, T], Generic[T]):
 
     @property
     def own(self) -> list[str]:
-        """The names that divcon has, whatever packages are installed."""
+        """The names of divcon's own objects, without those of installed packages."""
         return list(self._ours)
 
     def known(self, name: str) -> str:
-        """The name, where it is in the table; for pydantic, which takes a `ValueError`.
+        """Return the name if it is in the table. It is a pydantic validator, so it raises `ValueError`.
 
         Raises:
-            ValueError: It isn't.
+            ValueError: The name isn't in the table.
         """
         if name in self:
             return name
@@ -128,11 +128,11 @@ class Table(Mapping[str, T], Generic[T]):
 
 @dataclass(frozen=True)
 class Choices:
-    """Stands beside the validator of a name: has a JSON schema list divcon's own names, which editors offer.
+    """An annotation of a field with a name: it lists divcon's own names in the JSON schema, so that editors offer them.
 
     Attributes:
-        names: Gives the names; called when a schema is made.
-        more: Whether the schema also takes other names, which installed packages may add.
+        names: Returns the names; called when a schema is made.
+        more: Whether the schema also accepts other names, which installed packages may add.
     """
 
     names: Callable[[], Iterable[str]]

@@ -1,7 +1,8 @@
-"""Targets: what a student of the *solver* learns, to compare distilling that half with distilling the other.
+"""Targets: the training rows for students of the *solver*, to compare distilling the solver and the decomposer.
 
-The paper's SE-T learns the solver's own sub-answers and answer, right or wrong; SE-A the same with the gold answer in
-the end. Their direct forms learn the answer alone. All rows give the teacher's subquestions, and all are kept.
+The paper's SE-T learns the solver's own sub-answers and answer, right or wrong. SE-A learns the sub-answers with the
+gold answer. Their direct variants learn the answer alone. Every prompt holds the teacher's subquestions, and no row is
+screened out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from divcon.signatures import Subquestions
 
 @dataclass(frozen=True)
 class Solved:
-    """What the solver wrote for a trace."""
+    """The solver's reply to a trace."""
 
     sub_answers: str
     answer: str
@@ -31,12 +32,13 @@ class Solved:
 
 @dataclass(frozen=True)
 class SolvedTraces:
-    """What the solver made of some traces.
+    """The solver's replies to a set of traces.
 
     Attributes:
-        solved: Trace and reply, in the order of the traces; replies that couldn't be read are left out.
-        lost: Counts of what was left out, by reason.
-        failed: Traces the solver failed on; they are asked again next time.
+        solved: Pairs of trace and reply, in the order of the traces, without the replies that couldn't be read.
+        lost: Counts of the replies left out, by reason.
+        failed: Traces whose call failed; the next run asks for them again.
+        first_error: The message of the first failure.
     """
 
     solved: list[tuple[Trace, Solved]]
@@ -46,7 +48,7 @@ class SolvedTraces:
 
 
 def solving(solve: RolePredict) -> Callable[[Job], Solved | None]:
-    """The work of one job: what the solver makes of its trace; None where its reply can't be read."""
+    """The function that does one job: it returns the solver's reply to the trace, or None where it can't be read."""
 
     def ask(job: Job) -> Solved | None:
         found = solve_trace(solve, job.item, job.traces[0])
@@ -64,17 +66,17 @@ def solve_traces(
     progress: Progress | None = None,
     place: Place = here,
 ) -> SolvedTraces:
-    """Have the solver answer every well-formed trace's question with its subquestions, once.
+    """Have the solver answer the question of every trace once, with the trace's subquestions.
 
-    The call is the one that oracle screening makes first, so with a run store nothing is asked twice.
+    Oracle screening makes the same calls first, so with a run store no call is made twice.
 
     Args:
         solve: The solver's predictor, of the signature `Solve`.
-        traces: Well-formed traces; two with the same list are asked as one.
-        items: The items they belong to.
+        traces: Well-formed traces; traces of an item with the same list share a call.
+        items: The items that the traces belong to.
         concurrency: Calls at a time.
-        progress: Told how many are there.
-        place: Where jobs are done.
+        progress: Gets the number of traces that are done, and the total.
+        place: Where the jobs are done.
     """
     by_id = {item.id: item for item in items}
     distinct = list({(trace.item, trace.subquestions): trace for trace in traces}.values())
@@ -101,21 +103,21 @@ def export_targets(
 
     Args:
         student: A student of the solver.
-        solve: The predictor the student will answer for: of `Solve`, or of `SolveDirect` for a direct form.
-        solved: What the solver made of the traces.
-        items: The items they belong to.
-        to: Where to.
+        solve: The predictor that the student will answer, of `Solve`, or of `SolveDirect` for a direct variant.
+        solved: The solver's replies to the traces.
+        items: The items that the traces belong to.
+        to: The files to write.
 
     Raises:
-        NothingToLearn: The solver answered nothing.
-        ValueError: It is no student of the solver.
+        NothingToLearn: There is no reply of the solver that can be read.
+        ValueError: The student isn't one of the solver.
     """
     target = student.target
     if target is None:
         raise ValueError(f"{student.name} is no student of the solver: it has no target")
     if not solved.solved:
         raise NothingToLearn(
-            f"The solver left nothing for {student.label} to learn from.", "Collect more, or look at its replies."
+            f"The solver gave no reply for {student.label} to learn from.", "Collect more, or look at its replies."
         )
     by_id = {item.id: item for item in items}
     rows = []
@@ -125,9 +127,8 @@ def export_targets(
         outputs = {"answer": answer}
         if not target.direct:
             outputs["sub_answers"] = prediction.sub_answers
-        inputs = {
-            "question": item.question, "context": item.context, "subquestions": Subquestions(trace.subquestions or ()),
-        }  # fmt: skip
+        asked = Subquestions(trace.subquestions or ())
+        inputs = {"question": item.question, "context": item.context, "subquestions": asked}
         rows.append(solve.training_row(inputs, outputs))
     lost = dict(sorted(solved.lost.items()))
     counts = {"collected": len(rows) + sum(lost.values()), "kept": len(rows), "lost": lost, "failed": solved.failed}

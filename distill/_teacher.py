@@ -2,7 +2,7 @@
 
 It answers `Decompose` with the whole list, and `FollowUp` (self-ask) with the list's next entry.
 
-It stands in for a paid model where there is none. It isn't one, and every output that rests on it says so.
+It replaces a paid model in tests and demonstrations. It is no model, and every output that depends on it says so.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ FAULTS = ("missing_step", "restated_fact", "wrong_order", "too_many", "cut_off")
 
 
 class ScriptedTeacherError(DivconError):
-    """A task without references, or a question the script doesn't know."""
+    """The task has items without reference subquestions."""
 
 
 class ScriptedTeacher:
     """A backend that answers a decomposition request with the item's references.
 
     Args:
-        items: The questions it knows; each with `subquestions`.
-        faults: Shares of replies that are spoiled, by the names in `FAULTS`.
-        max_subquestions: The cap that `too_many` exceeds.
-        seed: Of the choice of faults; an item and rollout always get the same reply.
+        items: The items that it can answer; each needs `subquestions`.
+        faults: The share of replies that get each fault, by a name in `FAULTS`.
+        max_subquestions: The limit that the fault `too_many` exceeds.
+        seed: Seeds the choice of faults; an item and rollout always get the same reply.
 
     Raises:
         ScriptedTeacherError: An item has no reference decomposition.
@@ -59,9 +59,9 @@ class ScriptedTeacher:
         asked, steps_done = _without_steps(request.messages[-1].text or "")
         item = self._asked(asked, request.model)
         text, finish_reason = self.reply(item, rollout)
-        if NOTHING_MORE in _told(request):
+        if NOTHING_MORE in _system(request):
             text, finish_reason = self.follow_up(item, rollout, steps_done), "stop"
-        # Words stand in for tokens: no tokenizer belongs to a script.
+        # A script has no tokenizer, so words are counted instead of tokens.
         read = sum(len((message.text or "").split()) for message in request.messages)
         return Response(
             id=None,
@@ -75,7 +75,7 @@ class ScriptedTeacher:
         return self.complete(request, rollout)
 
     def fault(self, item: Item, rollout: int) -> str | None:
-        """Which fault the reply to this item and rollout has, or None."""
+        """The fault of the reply to this item and rollout, or None."""
         draw = random.Random(f"{self._seed}/{item.id}/{rollout}").random()
         for name in FAULTS:
             draw -= self._faults.get(name, 0.0)
@@ -87,16 +87,16 @@ class ScriptedTeacher:
         """The reply's text and finish reason."""
         fault = self.fault(item, rollout)
         asked = list(item.subquestions)
-        if fault in _SPOIL:
+        if fault in _FAULTY:
             rng = random.Random(f"{self._seed}/{item.id}/{rollout}/{fault}")
-            asked = _SPOIL[fault](asked, item, self._max_subquestions, rng)
+            asked = _FAULTY[fault](asked, item, self._max_subquestions, rng)
         text = Subquestions(asked).render() if asked else NO_DECOMPOSITION
         if fault == "cut_off":
             return text[: max(8, len(text) - 12)], "length"
         return text, "stop"
 
     def follow_up(self, item: Item, rollout: int, done: int) -> str:
-        """The subquestion after `done` others, for a program that asks them one at a time; spoiled as the list is."""
+        """The subquestion after `done` others, for a program that asks them one at a time; with the list's fault."""
         text, _ = self.reply(item, rollout)
         lines = [line.partition(". ")[2] for line in text.splitlines() if line[:1].isdigit()]
         return lines[done] if done < len(lines) else NOTHING_MORE
@@ -105,7 +105,7 @@ class ScriptedTeacher:
         _, _, question = text.rpartition("Question:")
         if item := self._items.get(question.strip()):
             return item
-        for question, item in self._items.items():  # another adapter's prompt
+        for question, item in self._items.items():  # the prompt of another adapter, which labels the question otherwise
             if question in text:
                 return item
         raise LMInvalidRequestError(
@@ -115,13 +115,13 @@ class ScriptedTeacher:
         )
 
 
-def _told(request: Request) -> str:
+def _system(request: Request) -> str:
     system = request.system or ""
     return system if isinstance(system, str) else " ".join(getattr(part, "text", "") for part in system)
 
 
 def _without_steps(text: str) -> tuple[str, int]:
-    """A prompt up to the steps that are already done, and how many these are."""
+    """The prompt without the list of steps already done, and the number of these steps."""
     before, marker, steps = text.rpartition("\nSteps:")
     return (before, sum(line[:1].isdigit() for line in steps.splitlines())) if marker else (text, 0)
 
@@ -133,9 +133,9 @@ def _without_a_step(asked: list[str], item: Item, cap: int, rng: random.Random) 
 
 def _restating(asked: list[str], item: Item, cap: int, rng: random.Random) -> list[str]:
     facts = item.facts or (f"What does the question say about '{' '.join(item.question.split()[:4])}'?",)
-    spoiled = list(asked)
-    spoiled[rng.randrange(len(spoiled))] = rng.choice(facts)
-    return spoiled
+    faulty = list(asked)
+    faulty[rng.randrange(len(faulty))] = rng.choice(facts)
+    return faulty
 
 
 def _reordered(asked: list[str], item: Item, cap: int, rng: random.Random) -> list[str]:
@@ -147,7 +147,7 @@ def _too_many(asked: list[str], item: Item, cap: int, rng: random.Random) -> lis
     return [*asked, *extra][: max(cap, len(asked)) + 1]
 
 
-_SPOIL: dict[str, Callable[[list[str], Item, int, random.Random], list[str]]] = {
+_FAULTY: dict[str, Callable[[list[str], Item, int, random.Random], list[str]]] = {
     "missing_step": _without_a_step,
     "restated_fact": _restating,
     "wrong_order": _reordered,

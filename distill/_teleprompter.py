@@ -1,7 +1,7 @@
-"""`DistillDecomposer`: the stations as one DSPy teleprompter, for the planner of any program.
+"""`DistillDecomposer`: the stations from collect to bind as one DSPy teleprompter, for the planner of any program.
 
-It runs the program with the teacher in the planner's place, keeps the planner's calls that led to a good end, trains
-a student on them, and gives back a copy of the program in which the student plans.
+It runs the program with the teacher as the planner, keeps the planner's calls of the runs that score well, trains a
+student on them, and returns a copy of the program whose planner is the student.
 """
 
 from __future__ import annotations
@@ -54,24 +54,24 @@ class _Run:
 
 
 class DistillDecomposer(Teleprompter):
-    """Moves one predictor of a program to a small local model.
+    """Distils one predictor of a program into a small local model.
 
-    Everything asked on the way is kept in `folder` and asked for once: a compilation that failed or was stopped goes
-    on when it is started again.
+    Every reply is kept in `folder`, and no call is made twice. A compilation that failed or was stopped resumes when
+    `compile` is called again.
 
     Args:
-        metric: (example, prediction, trace) to bool or a number; a run counts as good from `threshold` on.
-        folder: Where replies, rows and the adapter are kept.
-        predictor: The planner's name, as `named_predictors()` has it.
+        metric: Takes (example, prediction, trace), and returns a bool or a number; see `threshold`.
+        folder: The folder for replies, training rows and adapters.
+        predictor: The planner's name in `named_predictors()`.
         base: The student's base: `embedded`, a folder, or a hub name.
-        adapter: How the student is asked; `CompactAdapter` by default.
-        train: How it is trained.
-        samples: Runs of the program for every example; the first good ones of it are kept.
-        temperature: Of the teacher where there are several samples.
-        threshold: The score from which a run is good.
-        max_tokens: The longest reply of the student.
+        adapter: The DSPy adapter that renders the student's prompts; `CompactAdapter` by default.
+        train: The training settings.
+        samples: Runs of the program per example; the planner's calls of all good runs are kept.
+        temperature: The teacher's sampling temperature where there are several samples.
+        threshold: The lowest score of a run whose calls are kept.
+        max_tokens: The largest number of tokens in a reply of the student.
         concurrency: Runs at a time.
-        progress: Called with (station, done, in all).
+        progress: Called with (station, done, total).
 
     Examples:
         >>> tune = DistillDecomposer(lambda e, p, t=None: p.answer == e.answer, folder="runs/mine", predictor="plan")
@@ -122,15 +122,16 @@ class DistillDecomposer(Teleprompter):
         Args:
             student: The program. It isn't changed.
             trainset: Examples with inputs set.
-            teacher: An LM for the planner's place, or a program of the same structure (or a list with one); by
-                default the program as it is teaches, with the LM its planner has.
+            teacher: An LM for the planner, or a program of the same structure, or a list with one of these. By
+                default the program itself is the teacher, with the LM that its planner has.
             valset: Examples to score before and after; the scores are in the result's `distillation`.
 
         Returns:
-            A copy whose planner runs on the student; its `distillation` holds the counts.
+            A copy of the program whose planner is the student; its `distillation` holds the counts.
 
         Raises:
-            DistillationError: See the class. The program is as it was, and what was answered is kept.
+            DistillationError: The program, the examples or the teacher can't be used, or runs failed. The program is
+                unchanged, and replies are kept.
             dspy.LMError: A call failed.
             TrainingError: The rows can't be trained on.
         """
@@ -145,7 +146,7 @@ class DistillDecomposer(Teleprompter):
                 return self._compile(student, planner, teaching, trainset, valset)
         except Timeout as error:
             raise DistillationError(
-                f"Another compilation is at work in {self.folder}.",
+                f"Another compilation is running in {self.folder}.",
                 "Wait for it, or give this one a folder of its own.",
             ) from error
 
@@ -166,8 +167,11 @@ class DistillDecomposer(Teleprompter):
             bind_adapter(role, lm, folder, tokenizer=shared_model(local_base(self.base)).tokenizer)
             compiled = with_planner(student.deepcopy(), self.predictor, role)
             compiled.distillation = {
-                **counts, "training": manifest.result, "served": role.trained, "adapter": str(folder)
-            }  # fmt: skip
+                **counts,
+                "training": manifest.result,
+                "served": role.trained,
+                "adapter": str(folder),
+            }
             if valset:
                 compiled.distillation["valset"] = {
                     "before": self._score(student, valset, store),
@@ -175,7 +179,7 @@ class DistillDecomposer(Teleprompter):
                 }
         except Exception:
             store.close()
-            raise  # not on Ctrl-C: what is in flight still lands in the store
+            raise  # Ctrl-C leaves the store open, so that calls in flight can still write their replies
         store.close()
         compiled._compiled = True
         return compiled
@@ -185,13 +189,13 @@ class DistillDecomposer(Teleprompter):
     def _collect(
         self, teaching: dspy.Module, trainset: Sequence[dspy.Example], store: RunStore, student: RolePredict
     ) -> tuple[list[PlannerCall], dict[str, Any]]:
-        """The planner's calls in the runs that ended well, and the counts of the others."""
+        """The planner's calls in the good runs, and the counts of kept and lost runs."""
         stored: StoredLMs = {}
         programs = [self._recorded(teaching, store, stored, sample) for sample in range(self.samples)]
         jobs = [_Run(example, sample) for sample in range(self.samples) for example in trainset]
         results: dict[int, list[PlannerCall] | str] = {}
         failed: list[_Run] = []
-        told = self.progress
+        report = self.progress
         with at_station("collect"):
             tally = run_jobs(
                 lambda job: self._run(programs[job.sample], job.example, student),
@@ -199,13 +203,13 @@ class DistillDecomposer(Teleprompter):
                 self.concurrency,
                 lambda job, found: results.update({id(job): found}),
                 failed=lambda job, error: failed.append(job),
-                progress=(lambda done, total, remark="": told("collect", done, total)) if told else None,
+                progress=(lambda done, total, remark="": report("collect", done, total)) if report else None,
             )
         if tally.first_error is not None:
             first = repr(failed[0].example.inputs().toDict())[:120]
             raise DistillationError(
                 f"{tally.failed} of {len(jobs)} runs of the program failed; the first, on {first}: {tally.said}.",
-                f"What was answered is kept in {self.folder}; compile again, and only what failed is asked again.",
+                f"Compile again: replies are kept in {self.folder}, so only the failed calls are repeated.",
             ) from tally.first_error
         found = [results[id(job)] for job in jobs]
         lost = Counter(reason for reason in found if isinstance(reason, str))
@@ -213,21 +217,21 @@ class DistillDecomposer(Teleprompter):
         if not kept:
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(lost.items()))
             raise DistillationError(
-                f"Of {len(jobs)} runs of the program none can be learnt from ({reasons}).",
+                f"None of {len(jobs)} runs of the program can be learnt from ({reasons}).",
                 "Try the program and the metric on a few examples, or lower the threshold.",
             )
         counts = {"collected": len(jobs), "kept": len(kept), "lost": dict(sorted(lost.items()))}
         return [call for calls in kept for call in calls], counts
 
     def _run(self, program: dspy.Module, example: dspy.Example, student: RolePredict) -> list[PlannerCall] | str:
-        """The planner's calls in one run, or why they aren't learnt from."""
+        """The planner's calls in one run, or the reason why they can't be learnt from."""
         with recording() as notes, dspy.context(trace=[]):
             try:
                 prediction = run_program(program, example)
             except AdapterParseError as error:
                 return why_refused(error)
             trace = list(dspy.settings.trace)
-        # Attempts that the program threw away (BestOfN) are in no trace.
+        # The trace doesn't hold attempts that the program rejected (BestOfN).
         counted = {id(prediction) for _, _, prediction in trace}
         good = [call for prediction, call in notes if id(prediction) in counted]
         if not good:
@@ -243,7 +247,8 @@ class DistillDecomposer(Teleprompter):
         name = "".join(letter if letter.isalnum() else "-" for letter in self.predictor).strip("-")
         base = local_base(self.base)
         template = shared_model(base).tokenizer.chat_template
-        # Named after what it is made of: a program compiled earlier goes on with the adapter that it has.
+        # The name depends on everything that decides the adapter, so that a new adapter never overwrites the one that
+        # a program compiled earlier still uses.
         made_of = fingerprint(
             unique, self.settings.deciding(), base.id, base.revision, template, prompt_parts(role), self.predictor
         )[:8]
@@ -251,10 +256,10 @@ class DistillDecomposer(Teleprompter):
         folder = self.folder / "adapters" / f"{name}-{made_of}"
         write_rows(unique, role, Destination(file, name), counts)
         training = Training(file, base, folder, self.settings)
-        if (there := already_trained(training)) is not None:
-            return folder, there
-        told = self.progress
-        progress = (lambda done, total, loss: told("train", done, total)) if told else None
+        if (trained := already_trained(training)) is not None:
+            return folder, trained
+        report = self.progress
+        progress = (lambda done, total, loss: report("train", done, total)) if report else None
         manifest = train_adapter(
             training,
             Provenance(_role_name(planner, self.predictor), student=name, screening=counts),
@@ -291,14 +296,14 @@ class DistillDecomposer(Teleprompter):
         return teaching
 
     def _recorded(self, teaching: dspy.Module, store: RunStore, stored: StoredLMs, sample: int) -> dspy.Module:
-        """The teaching program behind the store, its planner one that is watched and refuses replies cut off."""
+        """The teaching program with stored LMs and a recorded planner, which refuses replies that were cut off."""
         program = behind_store(teaching, self.predictor, store, stored)
         given = self._planner(program)
         adapter = given.adapter if isinstance(given, RolePredict) else dspy.settings.adapter or ChatAdapter()
+        name = _role_name(given, self.predictor)
         planner = RecordedPlanner(
-            given.signature, _role_name(given, self.predictor), lm=given.lm, adapter=adapter, refuse_cut_off=True,
-            **given.config,
-        )  # fmt: skip
+            given.signature, name, lm=given.lm, adapter=adapter, refuse_cut_off=True, **given.config
+        )
         planner.demos = given.demos
         if self.samples > 1:
             planner.config = {**planner.config, "rollout_id": sample, "temperature": self.temperature}
@@ -310,18 +315,18 @@ class DistillDecomposer(Teleprompter):
             for kind in (field.annotation, *get_args(field.annotation)):
                 if isinstance(kind, type) and kind is not Subquestions and issubclass(kind, (dspy.Type, dspy.History)):
                     raise DistillationError(
-                        f"The planner's field '{name}' is a {kind.__name__}, and the student reads and writes text.",
+                        f"The planner's field '{name}' is a {kind.__name__}; a student reads and writes text only.",
                         "Give the planner a text field instead, or distil another predictor.",
                     )
 
     def _student(self, planner: Any, lm: dspy.BaseLM | None) -> RolePredict:
-        """The planner as the student is asked: its instruction, no demonstrations, the student's adapter."""
+        """The predictor of the student: the planner's signature, no demonstrations, the student's DSPy adapter."""
         return RolePredict(
             planner.signature, _role_name(planner, self.predictor), lm=lm, adapter=self.adapter, refuse_cut_off=True
         )
 
     def _score(self, given: dspy.Module, valset: Sequence[dspy.Example], store: RunStore) -> dict[str, Any]:
-        """Three-valued: the mean over what was answered, and how many failed."""
+        """The mean score of the examples that were answered, and how many were answered and failed."""
         program = behind_store(given, self.predictor, store, {})
 
         values: list[float] = []

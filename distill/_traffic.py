@@ -1,4 +1,4 @@
-"""Traffic: what the calls of a station do at this moment, in words, and what they have cost."""
+"""Traffic: what the calls of a station are doing at the moment, and what they have cost."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any, Literal
 import dspy
 
 _SETTING = "_divcon_traffic"
-_WINDOW = 30.0  # seconds over which tokens a second are counted
+_WINDOW = 30.0  # seconds over which the tokens per second are averaged
 
 State = Literal["answered", "waiting", "queued", "held"]
 
 
 class Call:
-    """One call, and what it does.
+    """One call and its state.
 
     Attributes:
-        state: `answered` (it is being answered), `waiting` (for the server's first token), `queued` (nobody has been
-            asked yet) or `held` (it will be asked later, for a reason).
-        why: The reason, as people read it.
-        written: Tokens that were counted as they came.
+        state: `answered` (the reply is being written), `waiting` (for the server's first token), `queued` (not sent
+            yet) or `held` (to be sent later, for the reason `why`).
+        why: The reason, as users read it.
+        written: Tokens counted while the reply was streamed.
     """
 
     def __init__(self, traffic: Traffic | None = None) -> None:
@@ -51,14 +51,14 @@ class Call:
 
 
 class Traffic:
-    """The calls made inside `watching`, also by other threads. Safe to use from many.
+    """The calls made inside `watching`, by any thread. Threads may share it.
 
     Args:
-        clock: Seconds, for tests.
+        clock: Returns the time in seconds; tests replace it.
 
     Attributes:
-        cost: US dollars of the calls that were answered and have a price.
-        priced: How many those are.
+        cost: US dollars of the calls that ended and have a price.
+        priced: The number of these calls.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -74,7 +74,7 @@ class Traffic:
         return self
 
     def wrote(self, tokens: int) -> None:
-        """Count tokens that have just come."""
+        """Count tokens that have just arrived."""
         now = self._clock()
         with self._lock:
             if self._tokens and now - self._tokens[-1][0] < 0.25:
@@ -83,12 +83,12 @@ class Traffic:
                 self._tokens.append((now, tokens))
 
     def ended(self, call: Call, output_tokens: int | None, cost: float | None) -> None:
-        """A call was answered.
+        """Record that a call was answered.
 
         Args:
-            call: Which.
-            output_tokens: As the server counted them; those that weren't seen coming are counted now.
-            cost: US dollars, where it has a price.
+            call: The call.
+            output_tokens: The server's count; tokens that weren't counted while streaming are counted now.
+            cost: US dollars; None where the call has no price.
         """
         if output_tokens is not None and output_tokens > call.written:
             self.wrote(output_tokens - call.written)
@@ -99,7 +99,7 @@ class Traffic:
 
     @property
     def tokens_a_second(self) -> float:
-        """Over the last half minute."""
+        """Output tokens per second, over the last 30 seconds."""
         now = self._clock()
         with self._lock:
             while self._tokens and now - self._tokens[0][0] > _WINDOW:
@@ -108,10 +108,10 @@ class Traffic:
         return written / max(1.0, min(_WINDOW, now - self._since))
 
     def said(self, remaining: int) -> list[str]:
-        """What happens now, in words: tokens a second, what is being answered, what waits and why.
+        """The current state as phrases: tokens per second, calls being answered, calls that wait and why.
 
         Args:
-            remaining: What the station still has to have answered; those that no call is made for yet are queued.
+            remaining: The number of replies that the station still needs; those without a call yet count as queued.
         """
         with self._lock:
             calls = list(self._calls)
@@ -130,7 +130,7 @@ class Traffic:
 
     @contextmanager
     def call(self) -> Iterator[Call]:
-        """A call that is made inside the block."""
+        """Track a call that is made inside the block."""
         call = Call(self)
         with self._lock:
             self._calls.add(call)
@@ -147,12 +147,12 @@ _call: ContextVar[Call | None] = ContextVar("divcon_call", default=None)
 
 
 def current_call() -> Call:
-    """The call that is being made here; one that nobody looks at where none is."""
+    """The call that is being made in this context; outside of one, a new call that isn't tracked."""
     return _call.get() or Call()
 
 
 def current_traffic() -> Traffic:
-    """What is watched here; one that nobody looks at where nothing is."""
+    """The traffic that is watched in this context; outside of `watching`, a new one."""
     found: Traffic | None = dspy.settings.get(_SETTING)
     return found or Traffic()
 

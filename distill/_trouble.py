@@ -1,4 +1,4 @@
-"""What is the matter with a server: slow, overloaded or unreachable, and how long it is waited for."""
+"""Trouble with a server: whether it is slow, overloaded or unreachable, and how long to wait for it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from dspy.utils.exceptions import LMError, LMRateLimitError, LMServerError, LMTi
 
 Limit = Literal["silence", "first_token", "longest"]
 
-# A server that asks to be left alone for longer isn't waited for.
-LONGEST_WAIT = 600.0
-_OVERLOADED = (503, 529)  # the second is Anthropic's
+LONGEST_WAIT = 600.0  # seconds; a server that asks for a longer wait isn't waited for
+_OVERLOADED = (503, 529)  # Anthropic sends 529
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a reply is waited for, in seconds.
+    """How long to wait for a reply, in seconds.
 
     Attributes:
-        silence: Between two tokens.
-        first_token: Until the first one, and so in the queue of a busy server. A server that can't stream has to have
-            the whole reply there by then.
-        longest: For a whole reply, however many tokens come.
+        silence: Time between two tokens.
+        first_token: Time until the first token, including the time in the queue of a busy server. A server that can't
+            stream has to send the whole reply by then.
+        longest: Time for a whole reply, even while tokens come.
     """
 
     silence: float = 120.0
@@ -31,11 +30,11 @@ class Patience:
 
 
 class SlowServerError(LMTimeoutError):
-    """A server that was silent for longer than it may be, or that didn't come to an end.
+    """The server was silent for longer than a limit of `Patience`, or didn't end its reply in time.
 
     Attributes:
-        limit: Which limit of `Patience` ended the waiting.
-        mute: Whether no token has ever come from there, for any request of this process.
+        limit: The limit of `Patience` that was exceeded.
+        mute: Whether the server has never sent a token to this process, for any request.
     """
 
     def __init__(self, message: str, limit: Limit, mute: bool = False, **more: Any) -> None:
@@ -45,7 +44,7 @@ class SlowServerError(LMTimeoutError):
 
 
 def overload(error: BaseException) -> str | None:
-    """What a server that had too much said, such as `429`; None for any other error."""
+    """The status that says the server is overloaded, such as `429`; None for any other error."""
     if isinstance(error, LMRateLimitError):
         return "429"
     if isinstance(error, LMServerError) and error.status in _OVERLOADED:
@@ -54,38 +53,47 @@ def overload(error: BaseException) -> str | None:
 
 
 def asks_for_too_long(error: BaseException) -> bool:
-    """Whether a server said to come back in so long a time that it isn't waited for."""
+    """Whether an overloaded server asks for a wait longer than `LONGEST_WAIT`."""
     return overload(error) is not None and (getattr(error, "retry_after", None) or 0) > LONGEST_WAIT
 
 
 def in_words(error: LMError) -> LMError | None:
-    """The same error, saying whether the server is slow, overloaded or unreachable, and what to do; or None."""
+    """The error with a message that says whether the server is slow, overloaded or unreachable, and what to do.
+
+    None for an error that says nothing about the server.
+    """
     problem, remedy = trouble(error)
     if not remedy:
         return None
     more: dict[str, Any] = {"limit": error.limit, "mute": error.mute} if isinstance(error, SlowServerError) else {}
     return type(error)(
-        f"the server {problem}. {remedy}.", model=error.model, provider=error.provider, status=error.status,
-        provider_code=error.provider_code, request_id=error.request_id, retry_after=error.retry_after, **more,
-    )  # fmt: skip
+        f"the server {problem}. {remedy}.",
+        model=error.model,
+        provider=error.provider,
+        status=error.status,
+        provider_code=error.provider_code,
+        request_id=error.request_id,
+        retry_after=error.retry_after,
+        **more,
+    )
 
 
 def trouble(error: LMError, setting: str = "", concurrency: str = "the concurrency") -> tuple[str, str]:
-    """What is the matter with a server, slow, overloaded or unreachable, and the remedy; the latter is empty otherwise.
+    """Problem and remedy where the server is slow, overloaded or unreachable; otherwise the remedy is empty.
 
     Args:
-        error: As it was raised by a client or by `LMBackend`.
-        setting: Where the settings of its role stand, such as `roles.teacher.`.
-        concurrency: What sets how many are asked at a time.
+        error: An error of a client or of `LMBackend`.
+        setting: The prefix of the role's settings in the pipeline file, such as `roles.teacher.`.
+        concurrency: The name of the setting for the number of calls at a time.
     """
     cause = error.__cause__
     if isinstance(cause, LMError) and trouble(cause)[1]:
-        error = cause  # it is in these words already
+        error = cause  # `in_words` made this error, so its cause has the original message
     said = error.message.rstrip(".")
     if isinstance(error, SlowServerError):
         name = {"silence": "timeout", "first_token": "first_token", "longest": "longest"}[error.limit]
         if error.mute:
-            return f"takes requests and answers none: {said}", f"Look at the server, or raise {setting}{name}"
+            return f"takes requests and answers none: {said}", f"Check the server, or raise {setting}{name}"
         return f"is slow: {said}", f"Raise {setting}{name}, or lower {concurrency}"
     if (why := overload(error)) is not None:
         wait = f" and says to wait {error.retry_after:g} s" if error.retry_after else ""

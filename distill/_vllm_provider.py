@@ -1,4 +1,4 @@
-"""DSPy's way to a student on vLLM: a plain `dspy.LM` over HTTP, whose provider starts the server and fine-tunes."""
+"""A DSPy LM on vLLM: a plain `dspy.LM` over HTTP, with a provider that starts the server and fine-tunes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _PREFIX = f"{_VLLM.provider}/"
 class VLLMProvider(LoRAProvider):
     """Serves an LM's base or adapter with vLLM, and fine-tunes the base with LoRA.
 
-    `lm.launch()` starts the server (or loads the adapter into one that runs), probes the adapter and gives the LM its
-    address; `lm.kill()` ends it. Copies of an LM share the server. It ends with this process at the latest.
+    `lm.launch()` starts the server (or loads the adapter into a running one), probes the adapter and sets the LM's
+    address. `lm.kill()` stops the server. Copies of an LM share the server. It stops with this process at the latest.
 
     Args:
         base: `embedded`, a folder, or a hub name.
-        settings: The server; `launch_kwargs` of an LM override its fields.
+        settings: The server's settings; `launch_kwargs` of an LM override them.
         adapter: How adapters are served; see `VLLMModel`.
         folder: Where fine-tuned adapters are kept; the cache folder by default.
     """
@@ -58,12 +58,12 @@ class VLLMProvider(LoRAProvider):
         """See `LoRAProvider.check`.
 
         Raises:
-            ServerError: The rank is over what vLLM takes, or over what the server is told to take.
+            ServerError: The rank is higher than vLLM supports, or higher than the server's `max-lora-rank`.
         """
         allowed = int(self.settings.arguments.get(_VLLM.rank_argument, _VLLM.ranks[-1]))
         if settings.rank > allowed and self.adapter == "lora":
             raise ServerError(
-                f"train_kwargs: rank {settings.rank} is over {allowed}, which is all the server will take.",
+                f"train_kwargs: rank {settings.rank} is over {allowed}, the highest that the server will take.",
                 "Lower the rank, raise max-lora-rank, or serve the adapter merged.",
             )
 
@@ -71,22 +71,22 @@ class VLLMProvider(LoRAProvider):
         """See `LoRAProvider.served`.
 
         Raises:
-            ManifestError: It isn't an adapter of this base.
+            ManifestError: The folder holds no adapter of this base.
         """
         name = read_adapter(adapter, self._base, _VLLM).name
         self.known[name] = adapter
         return f"{_PREFIX}{name}"
 
     def launch(self, lm: dspy.LM, launch_kwargs: dict[str, Any] | None = None) -> None:
-        """Serve what the LM names, and tell it where; nothing happens where it is served.
+        """Serve the model that the LM names, unless it is served, and set the LM's address.
 
         Args:
-            lm: Of this provider.
+            lm: An LM of this provider.
             launch_kwargs: Fields of `ServerSettings` that differ from the provider's.
 
         Raises:
             ServerError: The server can't be started or used.
-            ManifestError: The LM names an adapter that isn't there.
+            ManifestError: The LM names an unknown adapter.
         """
         settings = self._settings({**lm.launch_kwargs, **(launch_kwargs or {})})
         name = self._served_lora(lm.model)
@@ -97,7 +97,7 @@ class VLLMProvider(LoRAProvider):
             lm.kwargs["api_key"] = server.client.key
 
     def kill(self, lm: dspy.LM, launch_kwargs: dict[str, Any] | None = None) -> None:
-        """End the server of what the LM names, once nothing else is launched on it; nothing happens where none runs."""
+        """Stop the LM's server, if it runs and no other model is launched on it."""
         _forget(self._base, self._served_lora(lm.model), lm.kwargs.get("api_base"))
         for name in ("api_base", "api_key"):
             lm.kwargs.pop(name, None)
@@ -113,7 +113,7 @@ class VLLMProvider(LoRAProvider):
             raise ServerError(f"launch_kwargs: {refusal(error)}.", "See divcon.ServerSettings.") from error
 
     def _served_lora(self, model: str) -> str:
-        """The adapter an LM's `model` names; empty for the base."""
+        """The adapter that an LM's `model` names; empty for the base."""
         name = model.removeprefix(_PREFIX)
         if name == self._base.id or name in self.known:
             return "" if name == self._base.id else name
@@ -122,7 +122,7 @@ class VLLMProvider(LoRAProvider):
         raise ManifestError(f"There is no adapter '{name}'.", "Give its folder: vllm_lm(adapter=FOLDER).")
 
 
-# Servers of this process by what they serve, and what is launched on each.
+# The servers of this process by key, each with the names of the adapters launched on it ("" is the base).
 _servers: dict[str, tuple[VLLMModel, set[str]]] = {}
 _changing = threading.RLock()
 
@@ -167,21 +167,21 @@ def vllm_lm(
     train_kwargs: dict[str, Any] | None = None,
     **asked: Any,
 ) -> dspy.LM:
-    """A `dspy.LM` on a vLLM server of our own, or on a running one; it can be fine-tuned.
+    """A `dspy.LM` on a vLLM server that divcon starts, or on a running one; it can be fine-tuned.
 
     Args:
         base: `embedded`, a folder, or a hub name.
         adapter: A trained adapter's folder; None for the base as it is.
-        settings: The server; see `ServerSettings`.
+        settings: The server's settings.
         mode: How the adapter is served; see `VLLMModel`.
-        launch: Start the server now; otherwise `lm.launch()` does.
+        launch: Whether to start the server now; otherwise `lm.launch()` does.
         temperature: 0 is greedy.
-        max_tokens: The longest reply.
+        max_tokens: The largest number of tokens in a reply.
         train_kwargs: The fields of `TrainSettings`, for `lm.finetune`.
         asked: Further settings of the `dspy.LM`, such as `engine`.
 
     Raises:
-        ManifestError: The adapter isn't one, or is for another base.
+        ManifestError: The folder holds no adapter, or an adapter for another base.
         ServerError: The server can't be started or used.
     """
     provider = VLLMProvider(base, settings, mode)
@@ -191,7 +191,7 @@ def vllm_lm(
         provider=provider,
         finetuning_model=f"{_PREFIX}{local_base(base).id}",  # always trained from the base
         train_kwargs=train_kwargs,
-        cache=False,  # its key ignores the address, and DSPy keeps entries as pickles
+        cache=False,  # the key of DSPy's cache ignores the address, and its entries are pickles
         temperature=temperature,
         max_tokens=max_tokens,
         **asked,

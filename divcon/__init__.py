@@ -1,6 +1,6 @@
 """Distil the planning half of a two-stage DSPy program into a small local model.
 
-Names are loaded on first use, so that `import divcon` costs nothing: neither DSPy nor torch is imported by it.
+Names are loaded on first use, so that `import divcon` is fast: it imports neither DSPy nor torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The doctor: what would stop a pipeline, and what it should know, found before anything is paid for."""
+"""The doctor: check everything that a pipeline needs, before a call is paid for."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from divcon.distill.serving.embedded import cache_folder, precision
 from divcon.distill.serving.server import KeyRefused, ServerClient, ServerUnreachable
 from divcon.signatures import DivconError
 
-_ROOM = 2e9  # bytes on disk below which a warning is given; a tenth of it stops a run
+_ROOM = 2e9  # free bytes on disk; with less there is a warning, and with less than a tenth of it a failure
 
 
 def diagnose(
     pipeline: Pipeline, folder: Path, *, asks: tuple[str, ...] = ("teacher", "solver", "decomposer")
 ) -> Iterator[Finding]:
-    """Look at everything a pipeline needs, the cheap things first.
+    """Check everything that a pipeline needs, the cheap checks first.
 
     Args:
         pipeline: The pipeline.
         folder: Its run folder, which need not be there.
-        asks: The roles that will be asked; the endpoints of others aren't tried.
+        asks: The roles whose models will be called; the endpoints of other roles aren't checked.
     """
     yield from _packages(pipeline)
     yield _device(pipeline)
@@ -71,11 +71,9 @@ def _packages(pipeline: Pipeline) -> Iterator[Finding]:
     shown = ", ".join(f"{name} {metadata.version(name)}" for name in ("divcon", "dspy"))
     python = ".".join(map(str, sys.version_info[:3]))
     if wrong:
-        yield Finding(
-            "failure", "packages", "; ".join(text for text, _ in wrong),
-            f"pip install 'divcon[{','.join(sorted(extras - {''}))}]', "
-            "with -c constraints.txt for the tested versions.",
-        )  # fmt: skip
+        wanted_extras = ",".join(sorted(extras - {""}))
+        remedy = f"pip install 'divcon[{wanted_extras}]', with -c constraints.txt for the tested versions."
+        yield Finding("failure", "packages", "; ".join(text for text, _ in wrong), remedy)
     else:
         yield Finding("ok", "packages", f"Python {python}, {shown} and what they need")
 
@@ -124,10 +122,8 @@ def _base(pipeline: Pipeline, folder: Path) -> Iterator[Finding]:
         if not isinstance(try_to_load_from_cache(name, "config.json"), str):
             offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
             if offline:
-                yield Finding(
-                    "failure", "base", f"{name} isn't in the hub's cache, and HF_HUB_OFFLINE forbids to fetch it",
-                    "Unset HF_HUB_OFFLINE, or give a folder.",
-                )  # fmt: skip
+                text = f"{name} isn't in the hub's cache, and HF_HUB_OFFLINE forbids to fetch it"
+                yield Finding("failure", "base", text, "Unset HF_HUB_OFFLINE, or give a folder.")
             else:
                 yield Finding("ok", "base", f"{name} is downloaded when the run begins")
             return
@@ -164,17 +160,13 @@ def _endpoint(role: str, endpoint: Endpoint) -> Iterator[Finding]:
         yield _reached(role, ServerClient(endpoint.api_base, key or _usual_key(model), timeout=10.0), name, model)
         return
     if not _known_provider(model):
-        yield Finding(
-            "failure", role, f"LiteLLM knows no provider for {model}",
-            f"Correct roles.{role}.model: a provider's name, a slash and the model.",
-        )  # fmt: skip
+        remedy = f"Correct roles.{role}.model: a provider's name, a slash and the model."
+        yield Finding("failure", role, f"LiteLLM knows no provider for {model}", remedy)
         return
     missing = [] if key else _missing_keys(model)
     if missing:
-        yield Finding(
-            "failure", role, f"{model} needs a key, and {', '.join(missing)} isn't set",
-            f"Set it, or name another variable in roles.{role}.api_key_env.",
-        )  # fmt: skip
+        remedy = f"Set it, or name another variable in roles.{role}.api_key_env."
+        yield Finding("failure", role, f"{model} needs a key, and {', '.join(missing)} isn't set", remedy)
     else:
         yield Finding("ok", role, f"{model}, with a key from the environment; it wasn't asked")
 
@@ -183,16 +175,15 @@ def _reached(what: str, client: ServerClient, name: str, model: str) -> Finding:
     try:
         served = client.names()
     except DivconError as error:
-        # A gateway may list nothing and answer nevertheless.
+        # A gateway may refuse to list its models and still answer.
         refused = isinstance(error, (ServerUnreachable, KeyRefused))
         return Finding("failure" if refused else "warning", what, error.problem, error.remedy)
     if name in served:
         return Finding("ok", what, f"{client.api_base} serves {name}")
-    shown = ", ".join(served[:6]) or "nothing"
+    text = f"{client.api_base} doesn't serve '{name}'; it serves {', '.join(served[:6]) or 'nothing'}"
     return Finding(
-        "failure" if model.startswith("hosted_vllm/") else "warning", what,
-        f"{client.api_base} doesn't serve '{name}'; it serves {shown}", f"Correct roles.{what}.model.",
-    )  # fmt: skip
+        "failure" if model.startswith("hosted_vllm/") else "warning", what, text, f"Correct roles.{what}.model."
+    )
 
 
 def _usual_key(model: str) -> str | None:
@@ -204,7 +195,7 @@ def _known_provider(model: str) -> bool:
     from litellm.exceptions import BadRequestError
 
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints a list of providers beside the error
+        with contextlib.redirect_stdout(io.StringIO()):  # besides raising the error, it prints a list of providers
             litellm.get_llm_provider(model)
     except BadRequestError:
         return False
@@ -221,7 +212,5 @@ def _missing_keys(model: str) -> list[str]:
 def _price(role: str, endpoint: Endpoint) -> Iterator[Finding]:
     if endpoint.scripted or endpoint.embedded or endpoint.price:
         return
-    yield Finding(
-        "warning", "price", f"the {role}'s price is unknown, so what the run costs will be too",
-        f"Write roles.{role}.price: {{input: ..., output: ...}} in dollars per million tokens.",
-    )  # fmt: skip
+    remedy = f"Write roles.{role}.price: {{input: ..., output: ...}} in dollars per million tokens."
+    yield Finding("warning", "price", f"the {role}'s price is unknown, so the cost of the run is unknown too", remedy)

@@ -1,4 +1,4 @@
-"""The program of a run folder as an MCP server on standard input and output, for agents of any make."""
+"""The program of a run folder as an MCP server on standard input and output, for agents of any kind."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from divcon.signatures import DivconError
 
 
 def serve_mcp(program: dspy.Module) -> None:
-    """Offer `program` as the tool `divide_and_conquer` until the client hangs up.
+    """Offer `program` as the tool `divide_and_conquer` until the client disconnects.
 
-    Standard output belongs to the protocol; nothing else may write there.
+    Standard output carries the protocol, so nothing else may write to it.
 
     Raises:
         DivconError: The extra `mcp` isn't installed.

@@ -1,4 +1,4 @@
-"""The LMs of a run: what the pipeline file names as teacher, solver and student, each behind the run's store."""
+"""The LMs of a run: teacher, solver and students of the pipeline file. Their calls go through the run's store."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ class Models:
 
     Attributes:
         pipeline: The validated pipeline file.
-        store: Where replies are kept.
-        items: All questions of the task, which is what a scripted teacher knows.
-        log: Where a server writes.
-        told: Is told how serving goes.
+        store: The store that keeps the replies.
+        items: Returns all items of the task, which a scripted teacher can answer.
+        log: The log file of a server.
+        report: Gets lines about serving.
     """
 
     pipeline: Pipeline
     store: RunStore
     items: Callable[[], Sequence[Item]]
     log: Path
-    told: Callable[[str], None]
+    report: Callable[[str], None]
 
     @cached_property
     def base(self) -> Base:
@@ -55,9 +55,9 @@ class Models:
 
     @cached_property
     def student_model(self) -> ServedBase:
-        """What serves the students: one base with its adapters."""
+        """The served base of the students, with their adapters."""
         student = self.pipeline.roles.decomposer
-        options = ServingOptions(student.server, student.adapter, self._precision, self.log, self.told)
+        options = ServingOptions(student.server, student.adapter, self._precision, self.log, self.report)
         return ENGINES[student.serve].serves(self.base, options)
 
     @cached_property
@@ -78,12 +78,12 @@ class Models:
 
     @cached_property
     def references(self) -> dspy.LM:
-        """The task's reference decompositions, served unspoiled; scripted, and no model."""
+        """A scripted LM, no model, that answers with the task's reference decompositions, without faults."""
         return self._of_endpoint("decomposer", Endpoint(model="scripted/references"))
 
     def _of_endpoint(self, role: str, endpoint: Endpoint) -> dspy.LM:
         model = endpoint.model
-        # What decides the answers goes into the key of every reply: the same name elsewhere is another model.
+        # The identity is part of every reply's key: a model of the same name on another server is another model.
         identity = fingerprint(endpoint.model_dump(include={"model", "api_base", "faults"}))
         backend: Any
         if endpoint.scripted:
@@ -105,9 +105,14 @@ class Models:
             elif model.startswith("hosted_vllm/"):
                 options["api_key"] = "none"  # vLLM asks for no key unless it was started with one
             inner = dspy.LM(
-                model, engine=endpoint.engine, cache=False, num_retries=endpoint.retries,
-                temperature=endpoint.temperature, max_tokens=endpoint.max_tokens, **options,
-            )  # fmt: skip
+                model,
+                engine=endpoint.engine,
+                cache=False,
+                num_retries=endpoint.retries,
+                temperature=endpoint.temperature,
+                max_tokens=endpoint.max_tokens,
+                **options,
+            )
             patience = Patience(endpoint.timeout, endpoint.first_token, endpoint.longest)
             backend = LMBackend(inner, patience)
         price = endpoint.price.model_dump(exclude_none=True) if endpoint.price else None
@@ -115,11 +120,11 @@ class Models:
         return role_lm(engine, temperature=endpoint.temperature, max_tokens=endpoint.max_tokens)
 
     def student(self, adapter: Path | None, role: str = "decomposer") -> dspy.LM:
-        """The LM of a student: its base, or one of its adapters.
+        """The LM of a student: the base, or one of its adapters.
 
         Args:
-            adapter: The adapter's folder.
-            role: `decomposer`, or `solver` for a solver's student, which may write as much as the solver.
+            adapter: The adapter's folder; None for the base.
+            role: `decomposer`, or `solver` for a student of the solver, which gets the solver's token limit.
         """
         student, model = self.pipeline.roles.decomposer, self.student_model
         name = model.add(adapter) if adapter else ""
@@ -136,28 +141,31 @@ class Models:
         return role_lm(engine, temperature=student.temperature, max_tokens=longest)
 
     def close(self) -> None:
-        """End what was started to serve the student."""
+        """Stop the server of the student, if one was started."""
         if (student := self.__dict__.get("student_model")) is not None:
             student.close()
 
 
 def prompt_adapter_of(endpoint: Endpoint) -> dspy.Adapter:
-    """The adapter (the DSPy kind) that an endpoint's predictors pin."""
+    """The DSPy adapter of an endpoint's predictors."""
     return ChatAdapter() if endpoint.adapter == "chat" else CompactAdapter(wording_of(endpoint).labels)
 
 
 def wording_of(endpoint: Endpoint) -> Wording:
-    """How an endpoint is asked: a solver that ships here in the words it learnt, any other as an untrained model."""
+    """The wording of an endpoint's prompts; a solver that ships with divcon has the wording it was trained with."""
     name = endpoint.model.partition("/")[2]
     return solver_wording(name) if endpoint.embedded and name != "base" else Wording()
 
 
 def identity_of(lm: dspy.LM) -> dict[str, Any]:
-    """What decides an LM's answers, as far as a client can know."""
+    """Everything that decides an LM's answers and that a client can know."""
     limits = ("temperature", "max_tokens", "max_completion_tokens")
     return {"served": lm.engine.identity, **{key: lm.kwargs.get(key) for key in limits}}
 
 
 def sampling_temperature(lm: dspy.LM, wanted: float | None) -> float | None:
-    """The temperature for further samples; OpenAI's reasoning models take none, which DSPy shows by their limits."""
+    """The temperature for further samples; None for OpenAI's reasoning models, which take none.
+
+    DSPy gives these models `max_completion_tokens`.
+    """
     return None if "max_completion_tokens" in lm.kwargs else wanted

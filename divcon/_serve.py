@@ -1,4 +1,4 @@
-"""`divcon serve`: the students of a run folder behind a server, for programs elsewhere on this machine."""
+"""`divcon serve`: serve the students of a run folder to other programs on this machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from divcon.signatures import DivconError, refusal
 
 
 def read_arguments(words: Sequence[str]) -> dict[str, Any]:
-    """What stands after `--`, as `server.arguments` has it.
+    """The arguments after `--`, in the form of `server.arguments`.
 
     Raises:
-        DivconError: A value stands where a name should.
+        DivconError: A value comes before the first name.
     """
     found: dict[str, Any] = {}
     name = ""
@@ -39,25 +39,27 @@ def read_arguments(words: Sequence[str]) -> dict[str, Any]:
 def serve_students(
     run: Run, student: str | None, adapter: str | None, changed: dict[str, Any], show: Callable[[str], None]
 ) -> None:
-    """Serve until the server ends for good or the user stops it; a running server only gets the adapters.
+    """Serve students until the user stops it or the server can't be restarted.
+
+    A server that is already running gets the adapters, and the function returns.
 
     Args:
-        run: The run folder.
-        student: A trained student's name, or `untuned`; None for all that one server can serve, or else the best.
-        adapter: How adapters are served; None for what the run says.
+        run: The run.
+        student: A trained student's name, or `untuned`. None serves all students that fit one server, or else the best.
+        adapter: How adapters are served; None for the run's setting.
         changed: Fields of the server's settings that differ from the run's.
         show: Prints a line.
 
     Raises:
-        DivconError: A student isn't trained, or the settings make no sense.
+        DivconError: A student isn't trained, or the settings are invalid.
         ServerError: The server can't be started or used.
     """
-    of_run = run.pipeline.roles.decomposer
-    mode = adapter or of_run.adapter
+    declared = run.pipeline.roles.decomposer
+    mode = adapter or declared.adapter
     if mode not in get_args(AdapterMode):
         raise DivconError(f"There is no way '{mode}' to serve an adapter.", "Write lora, merged or auto.")
-    engine = server_engine(of_run.serve)
-    before = of_run.server.model_dump(exclude_defaults=True) if of_run.server else {}
+    engine = server_engine(declared.serve)
+    before = declared.server.model_dump(exclude_defaults=True) if declared.server else {}
     if "api_base" in changed:
         before = {}
     if "arguments" in changed:
@@ -67,13 +69,13 @@ def serve_students(
     except ValidationError as error:
         raise DivconError(f"serve: {refusal(error)}.", "Correct it.") from error
     wanted = run.saved.students(student)
-    told = lambda text: run.reporter.finished("serve", text)  # noqa: E731
+    report = lambda text: run.reporter.finished("serve", text)  # noqa: E731
     log = run.folder / f"{engine.name}.log"
-    options = ServingOptions(settings, cast(AdapterMode, mode), run.pipeline.roles.precision, log, told)
+    options = ServingOptions(settings, cast(AdapterMode, mode), run.pipeline.roles.precision, log, report)
     with engine.serves(run.models.base, options) as model:
         names = [model.add(folder) if folder else "" for _, folder in wanted]
         if len({model.server_of(name) for name in names}) > 1:
-            names = names[:1]  # a merged copy takes a server of its own
+            names = names[:1]  # each merged adapter needs a server of its own
         for name in names:
             address = model.start(name)
         show(f"address  {address}")
@@ -84,11 +86,11 @@ def serve_students(
             show(f'python   dspy.LM("{model.model_name(name)}", api_base="{address}", api_key={key}, cache=False)')
         if settings.api_base:
             return
-        show("Ctrl-C ends it.")
+        show("Press Ctrl-C to stop.")
         try:
             while True:
                 time.sleep(0.5)
                 for name in names:
-                    model.start(name)  # nothing, while it runs
+                    model.start(name)  # does nothing while the server runs
         except KeyboardInterrupt:
-            show("Ended.")
+            show("Stopped.")

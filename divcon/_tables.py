@@ -12,7 +12,7 @@ from divcon._terminal import out
 
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
-    """The table of an evaluation."""
+    """Print the table of an evaluation."""
     table = Table(title=f"{results['task']['name']}: {results['questions']} held-out questions", title_justify="left")
     table.add_column("program", no_wrap=True)
     columns = ("accuracy", "95 %", "right/wrong/failed", "unread", "no split", "salvaged", "fell back")
@@ -35,7 +35,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
             *tokens,
             f"{arm['seconds']:.0f}",
         )
-    # Wide enough for the table even where there is no terminal.
+    # Without a wide terminal, the table is printed at its own width.
     (out if out.is_terminal and out.width > 150 else Console(width=160)).print(table)
     print_unreadable(results["arms"])
     if results["teacher"]["scripted"]:
@@ -45,24 +45,24 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
 
 
 def _share(line: dict[str, Any], rate: str) -> str:
-    """A rate in per cent; a dash where the program doesn't split."""
+    """A rate in per cent; a dash where there is none, or where the program doesn't decompose."""
     value = line.get(rate)
     return "–" if value is None or not line["splits"] else f"{100 * value:.0f} %"
 
 
 def print_unreadable(lines: list[dict[str, Any]]) -> None:
-    """How many replies couldn't be read, and the first of them."""
+    """Print how many replies couldn't be read, and the end of the first of them."""
     for line in lines:
         if line.get("unreadable"):
-            out.print(
+            text = (
                 f"{line['label']}: the answer of {line['unreadable']} replies can't be read, and they count as wrong; "
-                f"the first ends: {line.get('first_unreadable', '')!r}",
-                highlight=False, markup=False, soft_wrap=True,
-            )  # fmt: skip
+                f"the first ends: {line.get('first_unreadable', '')!r}"
+            )
+            out.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_advice(results: dict[str, Any]) -> None:
-    """What to choose, a line a table of costs, and where moving the planner saves little."""
+    """Print which program to choose, a line per cost comparison, and warn where a student saves little."""
     from divcon.benchmarks import advise
 
     for card in advise(results):
@@ -72,7 +72,7 @@ def print_advice(results: dict[str, Any]) -> None:
 
 
 def print_rows(results: dict[str, Any], folder: Path) -> None:
-    """The table of an experiment."""
+    """Print the table of an experiment."""
     kind, rows = results["experiment"], results["rows"]
     from divcon.benchmarks import FACTORS
 

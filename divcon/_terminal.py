@@ -1,4 +1,4 @@
-"""The terminal: how a run goes, and what ends a command."""
+"""The terminal: progress of a run, and error messages that end a command."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ err = Console(stderr=True)
 
 
 class Terminal:
-    """Reports a run with bars on a terminal, and with a line now and then elsewhere."""
+    """Reports a run: with progress bars on a terminal, and with a line every ten seconds elsewhere."""
 
-    # Seconds between lines where there is no terminal. It is told every second, and later on a busy machine; with all
-    # that, lines are ten seconds apart at most.
+    # The least seconds between lines where there is no terminal. Progress comes every second, and later on a busy
+    # machine, so lines are ten seconds apart at most.
     _EVERY = 8.0
 
     def __init__(self, console: Console = out) -> None:
         self._console = console
-        self._lock = threading.RLock()  # a station's progress comes from another thread than what else it has to say
+        self._lock = threading.RLock()  # progress comes from another thread than the other lines
         self._bar: Progress | None = None
         self._task: Any = None
         self._name = ""
@@ -52,10 +52,14 @@ class Terminal:
                 self._close()
                 self._name = name
                 self._bar = Progress(
-                    TextColumn("  {task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
-                    TextColumn("{task.fields[note]}", markup=False), TimeElapsedColumn(),
-                    console=self._console, transient=True,
-                )  # fmt: skip
+                    TextColumn("  {task.description}"),
+                    BarColumn(bar_width=20),
+                    MofNCompleteColumn(),
+                    TextColumn("{task.fields[note]}", markup=False),
+                    TimeElapsedColumn(),
+                    console=self._console,
+                    transient=True,
+                )
                 self._bar.start()
                 self._task = self._bar.add_task(name, total=total, note=note)
             self._bar.update(self._task, completed=done, total=total, note=note)
@@ -72,7 +76,12 @@ class Terminal:
 
 
 def guarded(pipeline: Callable[[], Any], work: Callable[[], Any]) -> Any:
-    """Do `work`; what a user can mend comes out as one message, and as an exit status that isn't 0."""
+    """Do `work`. An error that the user can fix is shown as one message, and the exit status isn't 0.
+
+    Args:
+        pipeline: Returns the pipeline, for the message of an LM's error.
+        work: Returns the result.
+    """
     from dspy.utils.exceptions import AdapterParseError, LMError
 
     try:
@@ -83,16 +92,16 @@ def guarded(pipeline: Callable[[], Any], work: Callable[[], Any]) -> Any:
         fail(explain_lm_error(error, pipeline()))
     except AdapterParseError as error:
         said = " ".join(str(error.lm_response).split())[:200]
-        fail(DivconError(f"The solver's reply has no answer that can be read: {said}", "Ask again in other words."))
+        fail(DivconError(f"The solver's reply has no answer that can be read: {said}", "Rephrase the question."))
     except DivconError as error:
         fail(error)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         fail(DivconError(f"{where}{error.strerror or error}.", "Make room or change the folder, then run again."))
     except KeyboardInterrupt:
-        err.print("\nStopped. What was done is kept; run the same command to go on.")
+        err.print("\nStopped. All results are kept; run the same command to go on.")
         sys.stdout.flush()
-        os._exit(130)  # at once: threads may still be waiting for a server
+        os._exit(130)  # without waiting for threads, which may still wait for a server
 
 
 def fail(error: DivconError) -> NoReturn:

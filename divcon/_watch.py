@@ -1,4 +1,4 @@
-"""Watching a station: how it goes is told every second, also while nothing ends."""
+"""Watching a station: report its progress every second, even while no call ends."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ _TICK = 1.0  # seconds
 
 
 class Reporter(Protocol):
-    """Who is told how a run goes."""
+    """Gets the progress and the result lines of a run."""
 
     def station(self, name: str, text: str) -> None:
-        """A station begins."""
+        """Report that a station begins."""
 
     def progress(self, name: str, done: int, total: int, note: str = "") -> None:
-        """How far a station is; told every second, by another thread too.
+        """Report the progress of a station. It is called every second, also from another thread.
 
         Args:
             name: The station.
-            done: How much of `total` is there.
-            total: In all.
-            note: What that counts, and how it goes.
+            done: The count that is done.
+            total: The count when all is done.
+            note: The unit of the counts, and the state of the calls.
         """
 
     def finished(self, name: str, text: str) -> None:
-        """A part of a station is over, or something else is worth a line."""
+        """Report that a part of a station is done, or another line."""
 
 
 class Silent:
-    """Tells nobody."""
+    """A reporter that shows nothing."""
 
     def station(self, name: str, text: str) -> None: ...
 
@@ -44,13 +44,13 @@ class Silent:
 
 
 class Watch:
-    """What is known of how a station goes, and what is said of it.
+    """The progress of a station, and the note that is reported with it.
 
     Args:
-        traffic: The calls it makes; None where it makes none.
-        unit: What it counts.
-        spent: US dollars that the run's calls cost before; None where none of them has a price.
-        clock: Seconds, for tests.
+        traffic: The calls of the station; None where it makes none.
+        unit: The unit of its counts, such as `answers`.
+        spent: US dollars of the run's earlier calls; None where none of them has a price.
+        clock: Returns the time in seconds; tests replace it.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class Watch:
         self._began: tuple[float, int] | None = None
         self._last = clock()
 
-    def goes_on(self, done: int, total: int, remark: str = "") -> None:
-        """Take how far it is."""
+    def update(self, done: int, total: int, remark: str = "") -> None:
+        """Take new counts."""
         self._last = self._clock()
         if self._began is None:
             self._began = (self._last, done)
         self.done, self.total, self._remark = done, total, remark
 
     def note(self) -> str:
-        """How it goes, in words: what is counted, what waits and why, an estimate of the end, and money so far."""
+        """The note: the unit, the state of the calls, an estimate of the time left, and the cost so far."""
         remaining = self.total - self.done
         parts = [self._unit + (f" ({self._remark})" if self._remark else "")]
         if remaining and self._traffic is not None:
@@ -90,13 +90,13 @@ class Watch:
         return ", ".join(parts)
 
     def _seconds_left(self) -> float | None:
-        """By the pace since it began; unknown until something has ended."""
+        """The estimated seconds left, from the average speed so far; None until something has ended."""
         if self._began is None or self.total <= self.done:
             return None
         since, there = self._began
         if self.done == there:
             return None
-        # Replies that are sent together end together, so the time since the last ones counts towards the next.
+        # Replies often end in batches, so the time since the last one is counted as work on the next ones.
         worked = self._last - since
         return max(0.0, worked / (self.done - there) * (self.total - self.done) - (self._clock() - self._last))
 
@@ -109,49 +109,49 @@ def watched(
     prices: Mapping[str, Mapping[str, float]] | None = None,
     unit: str = "answers",
 ) -> Iterator[Progress]:
-    """Tell a reporter how a station goes while the block runs.
+    """Report the progress of a station every second while the block runs.
 
     Args:
-        reporter: Is told every second.
+        reporter: Gets the progress.
         name: The station.
-        store: The run's, for what was paid before; None where the station asks no model.
-        prices: US dollars per million tokens by role, as they are known now.
-        unit: What the station counts.
+        store: The run's store, which knows the cost of earlier calls; None where the station makes no calls.
+        prices: Current US dollars per million tokens, by role.
+        unit: The unit of the station's counts.
 
     Yields:
-        What the station tells how far it is.
+        A function that the station calls with its counts.
     """
     paid = store.paid(prices=prices).values() if store is not None else []
     spent = [role["cost"] for role in paid if role["cost"] is not None]
-    over, telling = threading.Event(), threading.Lock()
+    over, reporting = threading.Event(), threading.Lock()
     with watching() as traffic:
         watch = Watch(traffic if store is not None else None, unit, sum(spent) if spent else None)
 
-        def tell() -> None:
-            with telling:
+        def report() -> None:
+            with reporting:
                 if watch.total and not over.is_set():
                     reporter.progress(name, watch.done, watch.total, watch.note())
 
-        def goes_on(done: int, total: int, remark: str = "") -> None:
-            watch.goes_on(done, total, remark)
-            tell()
+        def update(done: int, total: int, remark: str = "") -> None:
+            watch.update(done, total, remark)
+            report()
 
         def tick() -> None:
             while not over.wait(_TICK):
-                tell()
+                report()
 
         ticking = threading.Thread(target=tick, name="divcon-watch", daemon=True)
         ticking.start()
         try:
-            yield goes_on
+            yield update
         finally:
             over.set()
-            with telling:
-                pass  # a line that is being told is told whole, and none after it
+            with reporting:
+                pass  # wait for a report that has begun; no other begins
 
 
 def by_loss(progress: Progress) -> Callable[[int, int, float], None]:
-    """Progress as a training tells it: steps done, of how many, the loss of the last."""
+    """The progress callback of a training: takes the steps done, all steps, and the loss of the last step."""
     return lambda done, total, loss: progress(done, total, f"loss {loss:.3f}")
 
 

@@ -1,4 +1,4 @@
-"""The command line: a command a station, all on one pipeline file."""
+"""The command line: one command per station, and commands for experiments, questions and serving."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-# Before dspy and transformers are imported: no price list and no telemetry is fetched behind the user's back, and
-# tokenizers' threads don't warn about the forks of a data loader.
+# These are set before dspy and transformers are imported. They stop LiteLLM from downloading a price list, Hugging Face
+# from sending telemetry, and tokenizers from warning about the forks of a data loader.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of libraries; ours are below
+os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars of libraries beside divcon's own
 
 import typer
 from rich.markup import escape
@@ -26,11 +26,7 @@ from divcon._tables import print_results, print_rows
 from divcon._terminal import Terminal, err, fail, guarded, out
 from divcon.signatures import DivconError
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 PipelineFile = Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline file, in YAML.")]
 RunFolder = Annotated[
     Path | None, typer.Option("--run", metavar="FOLDER", help="The run folder; runs/<the file's stem> by default.")
@@ -72,7 +68,7 @@ def _run_of(file: Path, run: Path | None, overrides: list[str] | None) -> Any:
 
 
 def _log_into(folder: Path) -> None:
-    """What libraries have to say goes into the run folder; the terminal is for the run."""
+    """Write the logs of libraries into the run folder, and not to the terminal."""
     handler = logging.FileHandler(folder / "divcon.log", encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in ("dspy", "LiteLLM", "httpx"):
@@ -128,7 +124,7 @@ def status(
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
 ) -> None:
-    """Show what of a run is there, and what has changed where a station would run again; nothing is asked."""
+    """Show which stations are done, and what has changed where a station would run again. No model is called."""
     made: list[Any] = []
 
     def work() -> Any:
@@ -158,7 +154,7 @@ def experiment(
         named = Path("examples") / "experiments" / f"{file}.yaml"
         if not named.is_file():
             problem = f"There is no file {file}, and no {named} here."
-            fail(DivconError(problem, "Give an experiment's file, or go to a checkout of divcon, which has these."))
+            fail(DivconError(problem, "Give an experiment's file, or run the command in a checkout of divcon."))
         file = named
     folder = run or Path("runs") / file.stem
     made: list[Any] = []
@@ -233,7 +229,7 @@ _SHOWN = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "fai
 
 @app.command()
 def doctor(file: PipelineFile, run: RunFolder = None, overrides: Overrides = None) -> None:
-    """Say in one line each whether what a pipeline or experiment file needs is there; nothing is paid for."""
+    """Check everything that a pipeline or experiment file needs, a line per check. No call is paid for."""
     found = []
 
     def work() -> None:
@@ -260,18 +256,18 @@ def serve(
     run: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="A run folder.")],
     student: Annotated[
         str | None,
-        typer.Option(help="As in ask; by default all that one server can serve, or the best."),
+        typer.Option(help="As in ask; by default all students that one server can serve, or else the best."),
     ] = None,
-    adapter: Annotated[str | None, typer.Option(help="lora, merged or auto; by default as the run has it.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="lora, merged or auto; by default the run's setting.")] = None,
     python: Annotated[
         Path | None, typer.Option(metavar="PYTHON", help="The Python that vLLM is installed for.")
     ] = None,
-    url: Annotated[str | None, typer.Option(metavar="URL", help="Load into this running server instead.")] = None,
+    url: Annotated[str | None, typer.Option(metavar="URL", help="Load into this running server; start none.")] = None,
     port: Annotated[int | None, typer.Option(help="The port on loopback; a free one by default.")] = None,
     deadline: Annotated[float | None, typer.Option(metavar="SECONDS", help="How long loading may take.")] = None,
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="[-- VLLM ARGUMENTS]", help="Passed on.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="[-- VLLM ARGUMENTS]", help="For vLLM.")] = None,
 ) -> None:
-    """Serve the students of a run folder with vLLM on loopback, probed, until Ctrl-C."""
+    """Serve the students of a run folder with vLLM on loopback until Ctrl-C. Their adapters are probed first."""
 
     def work() -> None:
         from divcon._serve import read_arguments, serve_students
@@ -302,7 +298,7 @@ def grade(
     percent: Annotated[bool, typer.Option(help="Numeric answers are shares: 5 % is 0.05.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
 ) -> None:
-    """Say whether a reply is right, what was read as its answer, and by which rule; status 2 where one is wrong."""
+    """Grade a reply: whether it is right, which answer was read, and by which rule. The status is 2 if one is wrong."""
 
     def work() -> list[Any]:
         from divcon.benchmarks.tasks import grade_replies, read_pairs
@@ -331,12 +327,12 @@ def grade(
 @app.command()
 def base(
     file: Annotated[Path, typer.Argument(metavar="FILE.gguf", help="A GGUF file of an instruction-tuned model.")],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to; it must not be there yet.")],
-    dtype: Annotated[str, typer.Option(help="Of the written weights: bfloat16, or float32 at twice the size.")] = (
-        "bfloat16"
-    ),
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to write; it must not exist.")],
+    dtype: Annotated[
+        str, typer.Option(help="The type of the written weights: bfloat16, or float32 at twice the size.")
+    ] = "bfloat16",
 ) -> None:
-    """Turn a GGUF file into a folder that roles.decomposer.base and vLLM take."""
+    """Convert a GGUF file to a folder that roles.decomposer.base and vLLM can load."""
 
     def work() -> Path:
         from divcon.distill.serving.embedded import convert_gguf

@@ -118,8 +118,10 @@ def type_of(schema: Schema, anchors: dict[str, str]) -> str:
 def bounds(schema: Schema) -> str:
     """The least and the greatest value of a number, in words."""
     said = {
-        "above": schema.get("exclusiveMinimum"), "at least": schema.get("minimum"), "at most": schema.get("maximum"),
-    }  # fmt: skip
+        "above": schema.get("exclusiveMinimum"),
+        "at least": schema.get("minimum"),
+        "at most": schema.get("maximum"),
+    }
     words = ", ".join(f"{word} {value}" for word, value in said.items() if value is not None)
     return f" ({words})" if words else ""
 

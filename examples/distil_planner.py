@@ -31,8 +31,10 @@ program = Errand()
 program.set_lm(teacher)
 tune = DistillDecomposer(
     lambda example, prediction, trace=None: prediction.price == example.price,
-    folder="runs/errands", predictor="plan", train=TrainSettings(epochs=2, batch_size=4, rank=16, learning_rate=2e-3),
-)  # fmt: skip
+    folder="runs/errands",
+    predictor="plan",
+    train=TrainSettings(epochs=2, batch_size=4, rank=16, learning_rate=2e-3),
+)
 distilled = tune.compile(program, trainset=examples[:-2])
 
 print(f"{distilled.distillation['kept']} of {distilled.distillation['collected']} plans led to the right price")

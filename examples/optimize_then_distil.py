@@ -24,9 +24,14 @@ view = OneRole(program, "decompose")  # optimizers see the decomposer alone; the
 
 mipro = dspy.MIPROv2(metric=metric, prompt_model=large, task_model=large, auto=None, num_candidates=2, num_threads=4)
 view = mipro.compile(
-    view, trainset=examples[:6], valset=examples[6:10], num_trials=2, minibatch=False,
-    max_bootstrapped_demos=1, max_labeled_demos=0,
-)  # fmt: skip
+    view,
+    trainset=examples[:6],
+    valset=examples[6:10],
+    num_trials=2,
+    minibatch=False,
+    max_bootstrapped_demos=1,
+    max_labeled_demos=0,
+)
 gepa = dspy.GEPA(metric=metric, reflection_lm=large, max_metric_calls=20, num_threads=4)
 view = gepa.compile(view, trainset=examples[:6], valset=examples[6:10])
 print("instruction:", view.program.decompose.signature.instructions)

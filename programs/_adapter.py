@@ -27,9 +27,13 @@ from divcon.signatures import (
 )
 
 _LABELS = {
-    "context": "Passage", "subquestions": "Hints", "sub_answers": "Steps", "reasoning": "Steps",
-    "sub_answer": "Final answer", "answer": "Final answer",
-}  # fmt: skip
+    "context": "Passage",
+    "subquestions": "Hints",
+    "sub_answers": "Steps",
+    "reasoning": "Steps",
+    "sub_answer": "Final answer",
+    "answer": "Final answer",
+}
 
 
 class _Adapter(dspy.ChatAdapter):

@@ -30,9 +30,13 @@ def solver_role(
 ) -> RolePredict:
     """A predictor for the solver, worded by `wording`; `reask` is `RolePredict`'s."""
     return RolePredict(
-        wording.of(signature), "solver", lm=lm, adapter=adapter or CompactAdapter(wording.labels),
-        demos=wording.shown(signature), reask=reask,
-    )  # fmt: skip
+        wording.of(signature),
+        "solver",
+        lm=lm,
+        adapter=adapter or CompactAdapter(wording.labels),
+        demos=wording.shown(signature),
+        reask=reask,
+    )
 
 
 class _SingleStage(dspy.Module):

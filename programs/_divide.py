@@ -93,9 +93,13 @@ class DivideAndConquer(dspy.Module):
         self.solver_wording = solver_wording or Wording()
         asked = decompose_signature(max_subquestions, allow_whole)
         self.decompose = RolePredict(
-            asked, "decomposer", lm=decomposer, adapter=adapter, refuse_cut_off=True,
+            asked,
+            "decomposer",
+            lm=decomposer,
+            adapter=adapter,
+            refuse_cut_off=True,
             demos=(decomposer_wording or Wording()).shown(asked),
-        )  # fmt: skip
+        )
         self.solve = solver_role(_ASKS[solving], solver, adapter, self.solver_wording, reask)
 
     @property
@@ -157,9 +161,11 @@ class DivideAndConquer(dspy.Module):
         """The inputs of `ChainOfThought`'s call, so that a run store has its reply already."""
         signature = self.solver_wording.of(Reason)
         return {
-            "question": question, "context": context,
-            "signature": signature, "demos": self.solver_wording.shown(Reason),
-        }  # fmt: skip
+            "question": question,
+            "context": context,
+            "signature": signature,
+            "demos": self.solver_wording.shown(Reason),
+        }
 
     def _prediction(
         self,

@@ -293,9 +293,12 @@ class RolePredict(dspy.Predict):
         config = {**self.config, **(kwargs.get("config") or {})}
         config = {key: value for key, value in config.items() if key in ("rollout_id", "temperature")}
         return refused, {
-            "lm": kwargs.get("lm") or self.lm, "lm_kwargs": config, "signature": Conclude, "demos": [],
+            "lm": kwargs.get("lm") or self.lm,
+            "lm_kwargs": config,
+            "signature": Conclude,
+            "demos": [],
             "inputs": {"question": kwargs.get("subquestion") or kwargs.get("question"), "reply": str(reply).strip()},
-        }  # fmt: skip
+        }
 
     def _concluded(
         self, completions: list[dict[str, Any]], kwargs: dict[str, Any], refused: AdapterParseError

@@ -1,4 +1,4 @@
-"""Arms: the programs that are measured against each other. `divcon.arms` takes those of others."""
+"""Arms: the programs that are compared. Packages add arms under the entry point `divcon.arms`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ from divcon.distill.training import METHODS
 from divcon.programs import Solving
 
 _OURS = (DIRECT, CHAIN_OF_THOUGHT, TEACHER, REFERENCES, UNTUNED, UNTUNED_SOLVES, SELF_ASK)
-# Arms that need no student of their own; every student has one besides.
+# The arms without a trained student. Besides these, there is an arm for every student.
 ARMS: Table[ArmKind] = Table("arm", "divcon.arms", {kind.name: kind for kind in _OURS})
-# Other ways to solve than the run's own, as an arm's name has them behind a slash, and in words.
+# Ways of solving that may follow an arm's name after a slash, with their labels.
 WAYS: dict[Solving, str] = {"direct": "without steps", "stepwise": "step by step", "dag": "as a graph"}
 assert {*WAYS, "single_call"} == set(get_args(Solving))
 
 
 def read_arm(name: str) -> tuple[ArmKind, Solving | None]:
-    """The kind of arm that a name means, and the way of solving behind its slash.
+    """The kind of an arm, and the way of solving after the slash in its name.
 
     Args:
-        name: `sd-r`, or `sd-r/dag`.
+        name: The arm's name, such as `sd-r` or `sd-r/dag`.
+
+    Returns:
+        The kind, and the way of solving; None for the run's own way.
 
     Raises:
         UnknownName: There is no such arm.
@@ -49,13 +52,13 @@ def read_arm(name: str) -> tuple[ArmKind, Solving | None]:
     if slash and (not kind.other_ways or way not in WAYS):
         raise UnknownName(
             f"There is no arm '{name}'.",
-            f"/{', /'.join(WAYS)} may follow an arm in which subquestions are planned at once, such as teacher.",
+            f"/{', /'.join(WAYS)} may follow an arm that plans all subquestions at once, such as teacher.",
         )
     return kind, cast(Solving, way) if slash else None
 
 
 def own_arms() -> list[str]:
-    """The names of the arms that divcon has, whatever packages are installed."""
+    """The names of divcon's own arms, without those of installed packages."""
     students = [*students_of(RULES.own, METHODS.own), *SOLVER_STUDENTS.values()]
     return [*ARMS.own, *(student.name for student in students)]
 

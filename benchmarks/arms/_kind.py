@@ -1,4 +1,4 @@
-"""What an arm is: a program that is measured, who plans and who solves in it, and how it is built."""
+"""Kinds of arms: a program that is measured, its planner and solver, and how it is built."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ Planner = Literal["teacher", "references", "student"]
 
 
 class Parts(Protocol):
-    """What arms are built from: the models of a run, and its programs."""
+    """The parts that arms are built from: the programs of a run, with its models in place."""
 
     def without_planner(self, program: type[dspy.Module]) -> dspy.Module:
         """A program of the solver alone, such as `ChainOfThought`."""
 
     def self_ask(self) -> SelfAsk:
-        """The teacher asks one subquestion after the other, and the solver answers each."""
+        """Self-ask: the teacher asks one subquestion after the other, and the solver answers each."""
 
     def planned_by_teacher(self, solving: Solving | None) -> DivideAndConquer: ...
 
     def planned_by_references(self, solving: Solving | None) -> DivideAndConquer: ...
 
     def planned_by_student(self, lora: Path | None, solving: Solving | None) -> DivideAndConquer:
-        """The student plans; without an adapter, its base."""
+        """The two-stage program planned by a student; without an adapter, by its base."""
 
     def solved_by_student(self, student: Student | None, lora: Path | None) -> DivideAndConquer:
-        """The teacher plans and the student solves; without a student, its base."""
+        """The two-stage program planned by the teacher and solved by a student; without an adapter, by its base."""
 
     def deciding(self, predictor: Any) -> Key:
-        """What decides a predictor's replies: its model, and its prompt."""
+        """The key of a predictor's replies: its model and its prompt."""
 
     def collected_from(self) -> Key:
         """The key of the teacher's decompositions."""
@@ -46,8 +46,8 @@ class Built:
     """An arm's program.
 
     Attributes:
-        program: What answers.
-        planner_key: What decides its subquestions: a key, or JSON-ready; None where nothing is split.
+        program: The program.
+        planner_key: The key of its subquestions, or a JSON-ready value; None where it doesn't decompose.
     """
 
     program: Any
@@ -59,14 +59,14 @@ class ArmKind:
     """A kind of arm.
 
     Attributes:
-        name: As `evaluate.arms` has it.
-        label: As people read it.
-        build: Builds the program from the parts, the way of solving (None for the run's own), and the adapter of the
-            student that is trained (None where there is none).
-        planner: Who writes the subquestions; None where the question isn't split.
+        name: The name in `evaluate.arms`.
+        label: The name in reports.
+        build: Builds the program from the parts, the way of solving (None for the run's own), and the adapter of its
+            trained student (None where there is none).
+        planner: The source of the subquestions; None where the question isn't decomposed.
         student_solves: Whether a student, or its base, solves.
-        student: The student that has to be trained for it.
-        other_ways: Whether it may be solved in other ways, as in `sd-r/dag`.
+        student: The student that has to be trained for it, or None.
+        other_ways: Whether a way of solving may follow its name, as in `sd-r/dag`.
     """
 
     name: str
@@ -79,12 +79,12 @@ class ArmKind:
 
     @property
     def splits(self) -> bool:
-        """Whether it splits the question."""
+        """Whether it decomposes the question."""
         return self.planner is not None
 
     @property
     def choosable(self) -> bool:
-        """Whether it can answer a new question: reference subquestions exist for a data set's own alone."""
+        """Whether it can answer a new question, which has no reference subquestions."""
         return self.planner != "references"
 
     @property

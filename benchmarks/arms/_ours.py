@@ -1,4 +1,4 @@
-"""The arms that divcon has: two without a plan, the two-stage program by who plans or solves, and self-ask."""
+"""divcon's own arms: two without a planner, the two-stage program with several planners and solvers, and self-ask."""
 
 from __future__ import annotations
 

@@ -73,10 +73,16 @@ def serve(port: int, latency: float) -> None:
                     continue
                 await asyncio.sleep(latency)
                 choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-                answer = json.dumps({
-                    "id": "x", "object": "chat.completion", "created": 0, "model": asked["model"],
-                    "choices": [choice], "usage": usage,
-                }).encode()  # fmt: skip
+                answer = json.dumps(
+                    {
+                        "id": "x",
+                        "object": "chat.completion",
+                        "created": 0,
+                        "model": asked["model"],
+                        "choices": [choice],
+                        "usage": usage,
+                    }
+                ).encode()
                 head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n\r\n"
                 writer.write(head.encode() + answer)
                 await writer.drain()
@@ -166,12 +172,18 @@ def main() -> None:
         for name, runs in found.items()
     }
     base = lines["predict"]["cpu_ms_a_call"]
-    write(given.output, {
-        "calls": calls, "latency_s": given.latency, "concurrency": CONCURRENCY, "rounds": given.rounds,
-        "kinds": lines,
-        "added_ms_a_call": {name: round(line["cpu_ms_a_call"] - base, 2) for name, line in lines.items()},
-        "litellm_over_native": round(lines["litellm"]["cpu_ms_a_call"] / base, 2),
-    })  # fmt: skip
+    write(
+        given.output,
+        {
+            "calls": calls,
+            "latency_s": given.latency,
+            "concurrency": CONCURRENCY,
+            "rounds": given.rounds,
+            "kinds": lines,
+            "added_ms_a_call": {name: round(line["cpu_ms_a_call"] - base, 2) for name, line in lines.items()},
+            "litellm_over_native": round(lines["litellm"]["cpu_ms_a_call"] / base, 2),
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def precisions(rounds: int) -> dict[str, Any]:
             "bfloat16_over_float32": round(found["bfloat16"] / found["float32"], 2),
         }
         for name, found in medians.items()
-    }  # fmt: skip
+    }
 
 
 def steps(precision: str, threads: int) -> dict[str, float]:

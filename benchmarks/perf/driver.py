@@ -54,9 +54,16 @@ def fill(store: RunStore, rows: int) -> None:
 def keep(store: RunStore, key: str) -> None:
     """One reply, kept as an engine does."""
     store.keep_reply(
-        key, role="teacher", station="collect", model="m", request=REQUEST, rollout=0, response=RESPONSE, seconds=1.0,
+        key,
+        role="teacher",
+        station="collect",
+        model="m",
+        request=REQUEST,
+        rollout=0,
+        response=RESPONSE,
+        seconds=1.0,
         cost=None,
-    )  # fmt: skip
+    )
 
 
 def make(arguments: dict[str, Any], store: RunStore) -> Callable[[Job], Trace]:

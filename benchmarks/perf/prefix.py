@@ -83,9 +83,11 @@ def main() -> None:
             def ask(messages: list[dict[str, str]], backend: Any = backend) -> int:
                 told = [m["content"] for m in messages if m["role"] == "system"]
                 request = Request(
-                    model="m", system=told[0] if told else None, messages=(Message.user(messages[-1]["content"]),),
+                    model="m",
+                    system=told[0] if told else None,
+                    messages=(Message.user(messages[-1]["content"]),),
                     config=Config(temperature=0.0, max_tokens=1),
-                )  # fmt: skip
+                )
                 return int(backend.complete(request, 0).usage.input_tokens or 0)
 
             def work(passage: tuple[str, list[str]], program: Any = program, ask: Any = ask) -> int:
@@ -103,12 +105,17 @@ def main() -> None:
                 "cached_share": round((count("hits") - hits) / (count("queries") - queries), 3),
                 "seconds": round(seconds, 1),
             }
-    write(given.output, {
-        "passages": len(data), "questions_a_passage": given.questions, "orders": lines,
-        "time_over_question_first": {
-            order: round(line["seconds"] / lines["question first"]["seconds"], 3) for order, line in lines.items()
+    write(
+        given.output,
+        {
+            "passages": len(data),
+            "questions_a_passage": given.questions,
+            "orders": lines,
+            "time_over_question_first": {
+                order: round(line["seconds"] / lines["question first"]["seconds"], 3) for order, line in lines.items()
+            },
         },
-    })  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

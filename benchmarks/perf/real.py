@@ -47,9 +47,12 @@ class Plans:
         asked = (request.messages[-1].text or "").rpartition("Question: ")[2].strip()
         text = Subquestions.model_construct(items=tuple(self.plans[asked])).render()
         return Response(
-            id=None, model=request.model, message=Message.assistant([TextPart(text)]), finish_reason="stop",
+            id=None,
+            model=request.model,
+            message=Message.assistant([TextPart(text)]),
+            finish_reason="stop",
             usage=Usage(input_tokens=0, output_tokens=0),
-        )  # fmt: skip
+        )
 
     async def acomplete(self, request: Request, rollout: int) -> Response:
         return self.complete(request, rollout)
@@ -72,9 +75,13 @@ class Plain(dspy.Module):
     def forward(self, question: str, context: str | None = None) -> dspy.Prediction:
         solved = self.solve(question=question)
         return dspy.Prediction(
-            subquestions=Subquestions(), sub_answers=solved.reasoning, status="whole", reason=None,
-            read_by=solved.get("read_by"), answer=solved.answer,
-        )  # fmt: skip
+            subquestions=Subquestions(),
+            sub_answers=solved.reasoning,
+            status="whole",
+            reason=None,
+            read_by=solved.get("read_by"),
+            answer=solved.answer,
+        )
 
 
 def questions(name: str, data: Path, count: int) -> tuple[list[Item], dict[str, dict[str, Sequence[str]]]]:
@@ -168,8 +175,13 @@ def main() -> None:
     given = parser.parse_args()
     store = RunStore(given.store)
     inner = dspy.LM(
-        f"hosted_vllm/{given.model}", api_base=given.api_base, api_key="none", cache=False, num_retries=0, timeout=3600,
-    )  # fmt: skip
+        f"hosted_vllm/{given.model}",
+        api_base=given.api_base,
+        api_key="none",
+        cache=False,
+        num_retries=0,
+        timeout=3600,
+    )
 
     def lm(role: str, max_tokens: int) -> dspy.LM:
         engine = StoredEngine(LMBackend(inner), role, inner.model, store, identity=given.model)
@@ -207,11 +219,14 @@ def main() -> None:
             for arm, (label, program) in programs.items()
         ]
         answers = evaluate_arms(
-            arms, items, store, concurrency=given.concurrency,
-            progress=lambda done, total, arm, name=name: print(f"{name}: {done}/{total} {arm}", flush=True)
-            if done % 20 == 0
-            else None,
-        )  # fmt: skip
+            arms,
+            items,
+            store,
+            concurrency=given.concurrency,
+            progress=lambda done, total, arm, name=name: (
+                print(f"{name}: {done}/{total} {arm}", flush=True) if done % 20 == 0 else None
+            ),
+        )
         records = dict(zip(programs, answers, strict=True))
         lines = []
         for arm in arms:
@@ -219,9 +234,19 @@ def main() -> None:
             statuses = [record.get("status") for record in records[arm.name].values()]
             used = sum(status in ("decomposed", "salvaged") for status in statuses) / len(statuses)
             keys = (
-                "name", "label", "right", "wrong", "failed", "accuracy", "ci95", "unreadable", "reasked", "whole_rate",
-                "salvaged_rate", "fell_back_rate",
-            )  # fmt: skip
+                "name",
+                "label",
+                "right",
+                "wrong",
+                "failed",
+                "accuracy",
+                "ci95",
+                "unreadable",
+                "reasked",
+                "whole_rate",
+                "salvaged_rate",
+                "fell_back_rate",
+            )
             tokens = {
                 role: {key: spent[key] / len(items) for key in ("input_tokens", "output_tokens")}
                 for role, spent in line["usage"].items()

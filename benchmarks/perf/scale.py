@@ -71,10 +71,13 @@ def measure_store(folder: Path) -> dict[str, float]:
         json.loads(row[4])
     bare = time.perf_counter() - started
     return {
-        "traces": TRACES, "seconds": round(streamed, 3), "seconds_to_first": round(to_first, 4),
-        "over_plain_sqlite": round(streamed / bare, 2), "peak_mb": round(peak / 1e6, 2),
+        "traces": TRACES,
+        "seconds": round(streamed, 3),
+        "seconds_to_first": round(to_first, 4),
+        "over_plain_sqlite": round(streamed / bare, 2),
+        "peak_mb": round(peak / 1e6, 2),
         "peak_mb_as_a_list": round(whole / 1e6, 1),
-    }  # fmt: skip
+    }
 
 
 def measure_grading() -> dict[str, float]:
@@ -108,9 +111,11 @@ def measure_report(folder: Path) -> dict[str, float] | None:
     words = "More words. " * 12
     items = [Item(id=str(n), question=f"What is {n} plus zero? {words}", answer=str(n)) for n in range(QUESTIONS)]
     said = {
-        "status": "decomposed", "rule": "only_number", "sub_answers": "1. 3 + 4 = 7\n2. 7 + 0 = 7",
+        "status": "decomposed",
+        "rule": "only_number",
+        "sub_answers": "1. 3 + 4 = 7\n2. 7 + 0 = 7",
         "subquestions": ["What is it at first?", "What is it in the end?"],
-    }  # fmt: skip
+    }
     records = {
         name: {
             item.id: {"outcome": "right" if n % every else "wrong", "answer": item.answer, **said}
@@ -120,9 +125,16 @@ def measure_report(folder: Path) -> dict[str, float] | None:
     }
     lines = [summarize_arm(_measured(name), [found], 200) for name, found in records.items()]
     results = {
-        "task": {"name": "t"}, "questions": QUESTIONS, "teacher": {"model": "m", "scripted": False}, "solver": "s",
-        "student_base": "b", "arms": lines, "differences": [], "screening": {"by_student": {}}, "training": {},
-    }  # fmt: skip
+        "task": {"name": "t"},
+        "questions": QUESTIONS,
+        "teacher": {"model": "m", "scripted": False},
+        "solver": "s",
+        "student_base": "b",
+        "arms": lines,
+        "differences": [],
+        "screening": {"by_student": {}},
+        "training": {},
+    }
     file, empty = folder / "report.html", folder / "empty.html"
     write_report(results, records, items, file)
     empty.write_text("<!doctype html><details></details>")
@@ -140,9 +152,11 @@ def measure_report(folder: Path) -> dict[str, float] | None:
                 page.close()
         browser.close()
     return {
-        "questions": QUESTIONS, "megabytes": round(file.stat().st_size / 1e6, 1),
-        "seconds": round(median(seconds["report"]), 2), "seconds_of_an_empty_page": round(median(seconds["empty"]), 3),
-    }  # fmt: skip
+        "questions": QUESTIONS,
+        "megabytes": round(file.stat().st_size / 1e6, 1),
+        "seconds": round(median(seconds["report"]), 2),
+        "seconds_of_an_empty_page": round(median(seconds["empty"]), 3),
+    }
 
 
 def main() -> None:
@@ -151,9 +165,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = {
-            "store": measure_store(Path(folder)), "drop_grading": measure_grading(),
+            "store": measure_store(Path(folder)),
+            "drop_grading": measure_grading(),
             "report": measure_report(Path(folder)),
-        }  # fmt: skip
+        }
     write(options.output, found)
 
 

@@ -54,9 +54,12 @@ def raw(url: str, name: str, requests: list[Request], **more: Any) -> tuple[int,
         def ask(request: Request) -> tuple[int, str]:
             system = [{"role": "system", "content": request.system}] if request.system else []
             body = {
-                "model": name, "messages": [*system, *({"role": m.role, "content": m.text} for m in request.messages)],
-                "max_tokens": request.config.max_tokens, "temperature": 0.0, **more,
-            }  # fmt: skip
+                "model": name,
+                "messages": [*system, *({"role": m.role, "content": m.text} for m in request.messages)],
+                "max_tokens": request.config.max_tokens,
+                "temperature": 0.0,
+                **more,
+            }
             answer = client.post(f"{url}/chat/completions", json=body).raise_for_status().json()
             return answer["usage"]["completion_tokens"], answer["choices"][0]["message"]["content"]
 
@@ -81,10 +84,12 @@ def main() -> None:
         system, user = decompose.prompt(question=item.question, context=item.context)
         asked.append(
             Request(
-                model="m", system=system["content"], messages=(Message.user(user["content"]),),
+                model="m",
+                system=system["content"],
+                messages=(Message.user(user["content"]),),
                 config=Config(temperature=0.0, max_tokens=96),
             )
-        )  # fmt: skip
+        )
     results: dict[str, Any] = {"concurrency": CONCURRENCY, "questions": len(items)}
 
     # Embedded engine against vLLM: the same decompositions.

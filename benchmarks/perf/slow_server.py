@@ -135,9 +135,13 @@ def main() -> None:
     )
     said: list[tuple[float, str]] = []
     collect = subprocess.Popen(
-        [str(Path(sys.executable).with_name("divcon")), "collect", "p.yaml"], cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
+        [str(Path(sys.executable).with_name("divcon")), "collect", "p.yaml"],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
     assert collect.stdout is not None
 
     def listen() -> None:
@@ -154,15 +158,24 @@ def main() -> None:
     began = next(at for at, line in said if line.startswith("collect:"))
     times = [at for at, _ in said if at >= began]
     rows = sqlite3.connect(folder / "runs" / "p" / "run.sqlite").execute("SELECT seconds FROM calls").fetchall()
-    write(given.output, {
-        "questions": given.questions, "tokens_a_second": given.rate, "tokens_a_reply": given.tokens,
-        "concurrency": CONCURRENCY, "streams": not given.plain, "exit_status": status, "requests": received.value,
-        "answers": len(rows), "seconds": round(ended - began, 1),
-        "least_possible_seconds": round(given.questions * given.tokens / given.rate, 1),
-        "longest_reply_seconds": round(max((seconds for (seconds,) in rows), default=0.0), 1),
-        "longest_silence_seconds": round(max(b - a for a, b in itertools.pairwise(times)), 1),
-        "lines": len(times),
-    })  # fmt: skip
+    write(
+        given.output,
+        {
+            "questions": given.questions,
+            "tokens_a_second": given.rate,
+            "tokens_a_reply": given.tokens,
+            "concurrency": CONCURRENCY,
+            "streams": not given.plain,
+            "exit_status": status,
+            "requests": received.value,
+            "answers": len(rows),
+            "seconds": round(ended - began, 1),
+            "least_possible_seconds": round(given.questions * given.tokens / given.rate, 1),
+            "longest_reply_seconds": round(max((seconds for (seconds,) in rows), default=0.0), 1),
+            "longest_silence_seconds": round(max(b - a for a, b in itertools.pairwise(times)), 1),
+            "lines": len(times),
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -44,8 +44,12 @@ WIDE_MIX = {"solve": 0.50, "step": 0.24, "whole": 0.06, "reason": 0.11, "answer"
 # share of rows by family; the reading family is learnt sooner than the arithmetic one
 FAMILIES = {"word-problems": 0.58, "passage-hops": 0.42}
 WIDE_FAMILIES = {
-    "word-problems": 0.16, "passage-hops": 0.12, "schedules": 0.24, "unit-conversion": 0.24, "deduction": 0.24,
-}  # fmt: skip
+    "word-problems": 0.16,
+    "passage-hops": 0.12,
+    "schedules": 0.24,
+    "unit-conversion": 0.24,
+    "deduction": 0.24,
+}
 
 
 def training_row(item: Item, call: str, rng: random.Random) -> dict[str, object]:
@@ -98,7 +102,7 @@ def main() -> None:
         Training(file, embedded_base(), output, settings, start=solver_adapter() if options.wide else None),
         Provenance(role="solver", student=f"{name}-solver", scripted_teacher=True),
         progress=lambda done, of, loss: print(f"step {done}/{of} loss {loss:.3f}", flush=True),
-    )  # fmt: skip
+    )
     # Half the size on disk, and what the engine computes in anyway.
     weights = output / "adapter_model.safetensors"
     save_file({k: v.to(torch.bfloat16) for k, v in load_file(weights).items()}, weights, metadata={"format": "pt"})

@@ -1,4 +1,4 @@
-"""Tasks: where the questions come from, how they are split, and what belongs to an answer."""
+"""Tasks: the sources of questions, and their split into training and test questions."""
 
 from divcon.benchmarks.tasks._files import TaskError, gsm8k_items, json_lines_items, read_pairs
 from divcon.benchmarks.tasks._grade import GradingError, grade_replies

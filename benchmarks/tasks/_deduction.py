@@ -45,10 +45,11 @@ def deduction(rng: random.Random, identity: str) -> Item:
     people = rng.sample(NAMES, 3)
     did, not_did = rng.choice(_DEEDS)
     who, *others = rng.sample(people, 3)
-    one_of = (f"One of {people[0]}, {people[1]} and {people[2]} {did}.",
-              f"Either {people[0]}, {people[1]} or {people[2]} {did}.")  # fmt: skip
-    ruled_out = (f"It is neither {others[0]} nor {others[1]}.",
-                 f"{others[0]} {not_did}. {others[1]} {not_did} either.")  # fmt: skip
+    one_of = (
+        f"One of {people[0]}, {people[1]} and {people[2]} {did}.",
+        f"Either {people[0]}, {people[1]} or {people[2]} {did}.",
+    )
+    ruled_out = (f"It is neither {others[0]} nor {others[1]}.", f"{others[0]} {not_did}. {others[1]} {not_did} either.")
     told = [rng.choice(one_of), rng.choice(ruled_out)]
     subquestions, answers = [f"Who {did}, if not {others[0]} and not {others[1]}?"], [who]
     before = {person: f"it is {person}" for person in people}  # the cases, and how a rule speaks of each

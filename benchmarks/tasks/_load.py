@@ -1,4 +1,4 @@
-"""Load a task: training and test questions, disjoint, before anything is paid for."""
+"""Load a task: disjoint training and test questions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from divcon.benchmarks.tasks._task import TASKS, Source, Task
 from divcon.distill import overlapping, refuse_overlap
 from divcon.programs import Item
 
-# A run of words that more questions than these share is the task's own wording ("There are three guests at the ...").
+# A run of words in more questions than this is the task's own wording, such as "There are three guests at the ...".
 COMMON = 10
-LONGEST_QUESTION = 8_000  # characters; a longer one is a document, and belongs into `context`
+LONGEST_QUESTION = 8_000  # characters; a longer text is a document, which belongs into `context`
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class LoadedTask:
     """A task's questions.
 
     Attributes:
-        train: To collect on.
-        test: Held out.
-        dropped_overlap: Training questions left out because they stand in the test set.
-        numbers_only_twins: Training questions that differ from a test question in their numbers alone.
+        train: The training items.
+        test: The held-out items.
+        dropped_overlap: The number of training questions left out because they overlap with the test set.
+        numbers_only_twins: The number of training questions that differ from a test question in their numbers alone.
     """
 
     train: list[Item]
@@ -39,23 +39,24 @@ def load_task(task: Task) -> LoadedTask:
 
     Raises:
         TaskError: The data is missing, broken or too small, or a question is too long.
-        OverlapError: Training questions stand in the test set, and `overlap` isn't `drop`.
+        OverlapError: Training questions overlap with the test set, and `overlap` isn't `drop`.
     """
     source = TASKS[task.name]
     learn, held_out = _generate(task, source) if source.draw is not None else _read(task, source)
     if task.percent:
         learn, held_out = [as_share(item) for item in learn], [as_share(item) for item in held_out]
     _check(learn + held_out)
-    # Generated questions were drawn clear of the test set; of few, what all share looks like what two share.
+    # Questions made from templates were drawn without overlap, so only equal ones are refused here. In a small set, the
+    # template's own wording is in too few questions to be told from an overlap.
     common = 0 if task.overlap == "same" or source.template_made else COMMON
     dropped = 0
     if task.overlap == "drop":
         pairs, twins = overlapping(learn, held_out, common)
-        standing = {pair[0].id for pair in pairs}
-        learn, dropped = [item for item in learn if item.id not in standing], len(standing)
+        overlap = {pair[0].id for pair in pairs}
+        learn, dropped = [item for item in learn if item.id not in overlap], len(overlap)
         if not learn:
             raise TaskError(
-                "Every training question stands in the test set.",
+                "Every training question overlaps with the test set.",
                 "Give other data, or set task.overlap to same where the questions are made from one template.",
             )
     else:
@@ -64,7 +65,7 @@ def load_task(task: Task) -> LoadedTask:
 
 
 def _generate(task: Task, source: Source) -> tuple[list[Item], list[Item]]:
-    """Training questions without a run of words in common with the test set, and test questions; of all parts."""
+    """Generated training and test questions of all parts. The training questions don't overlap with the test set."""
     draw, parts = source.draw, source.parts
     assert draw is not None
 
@@ -79,7 +80,7 @@ def _generate(task: Task, source: Source) -> tuple[list[Item], list[Item]]:
 
 
 def _read(task: Task, source: Source) -> tuple[list[Item], list[Item]]:
-    """Training and test questions of what there is, drawn from one set or from two of their own."""
+    """Training and test questions from existing data, drawn from one set, or each from a set of its own."""
     reader = source.read
     if reader is None:
         raise TaskError(f"The task {task.name} neither reads nor draws questions.", "Correct the package that adds it.")
@@ -94,13 +95,13 @@ def _read(task: Task, source: Source) -> tuple[list[Item], list[Item]]:
 
 
 def _again(read: Callable[[], Iterable[Item]]) -> Callable[[], Iterable[Item]]:
-    """What gives the questions each time it is called: a list is kept, what is read row by row is read again."""
+    """A function that returns the questions each time: it keeps a list, and reads a lazy source again."""
     first = read()
     return (lambda: first) if isinstance(first, list) else read
 
 
 def _drawn(read: Callable[[], Iterable[Item]], name: str, count: int, seed: int, asked: str) -> list[Item]:
-    """Questions of a file of their own, drawn by position; fewer are the beginning of more."""
+    """`count` questions of a set, drawn by position. A smaller draw is the beginning of a larger one."""
     order = list(range(sum(1 for _ in read())))
     if len(order) < count:
         raise TaskError(f"{asked} asks for {count} questions of {name}, and there are {len(order)}.", f"Lower {asked}.")
@@ -115,7 +116,7 @@ def _at(positions: Sequence[int], read: Callable[[], Iterable[Item]]) -> list[It
 
 
 def _split(read: Callable[[], Iterable[Item]], task: Task) -> tuple[list[Item], list[Item]]:
-    """Training and test questions, drawn by position, so that only those are kept of a file that may be large."""
+    """Training and test questions of one set, drawn by position, so that a large file isn't kept in memory."""
     order = list(range(sum(1 for _ in read())))
     if len(order) < task.train + task.test:
         raise TaskError(
@@ -134,23 +135,23 @@ def _split(read: Callable[[], Iterable[Item]], task: Task) -> tuple[list[Item], 
 
 
 def as_share(item: Item) -> Item:
-    """An item whose number is a share, so that "12 %" and "0.12" are the same."""
+    """The item, with a numeric answer marked as a share, so that "12 %" and "0.12" are equal."""
     return replace(item, grader="percent") if item.grader in ("", "number") and is_number(item.answer) else item
 
 
 def _clear_of(
     held_out: Sequence[Item], draw: Callable[[int], list[Item]], count: int, common: int | None = None
 ) -> list[Item]:
-    """Generated training items without a run of words in common with the test set.
+    """Generated training items that don't overlap with the test set.
 
-    The families' own splits share no template instance; sentences of one wording and equal numbers may still recur.
+    The families' training and test splits share no template instance, but equal sentences may still occur in both.
     """
     more = count
     while True:
         more += count // 4 + 8
         items = draw(more)
-        standing = {pair[0].id for pair in overlapping(items, held_out, common)[0]}
-        clear = [item for item in items if item.id not in standing]
+        overlap = {pair[0].id for pair in overlapping(items, held_out, common)[0]}
+        clear = [item for item in items if item.id not in overlap]
         if len(clear) >= count:
             return clear[:count]
 
@@ -163,7 +164,7 @@ def _check(items: Sequence[Item]) -> None:
     seen: set[str] = set()
     for item in items:
         if item.id in seen:
-            raise TaskError(f"The id '{item.id}' stands twice.", "Give every question its own id.")
+            raise TaskError(f"Two questions have the id '{item.id}'.", "Give every question its own id.")
         seen.add(item.id)
         if item.grader in ("number", "percent") and not numbers(item.answer):
             raise TaskError(

@@ -108,11 +108,18 @@ _HOPS: dict[str, tuple[_Hop, ...]] = {
     ),
 }  # fmt: skip
 _MAKERS: dict[str, Callable[[random.Random], str]] = {
-    "product": _product, "company": _company, "person": _person, "city": _city, "country": _country,
-}  # fmt: skip
+    "product": _product,
+    "company": _company,
+    "person": _person,
+    "city": _city,
+    "country": _country,
+}
 _BACK = {
-    "company": "that company", "person": "that person", "city": "that city", "country": "that country",
-}  # fmt: skip
+    "company": "that company",
+    "person": "that person",
+    "city": "that city",
+    "country": "that country",
+}
 
 
 def passage_hops(rng: random.Random, identity: str) -> Item:

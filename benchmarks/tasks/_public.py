@@ -144,9 +144,13 @@ def _svamp(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
         body = fields.text("Body")
         body = body if body.endswith((".", "?", "!")) else f"{body}."
         yield Item(
-            id=str(row.get("ID") or f"svamp-{number}"), question=f"{body} {fields.text('Question')}",
-            answer=_whole(fields.text("Answer")), family="svamp", grader="number", licence="MIT",
-        )  # fmt: skip
+            id=str(row.get("ID") or f"svamp-{number}"),
+            question=f"{body} {fields.text('Question')}",
+            answer=_whole(fields.text("Answer")),
+            family="svamp",
+            grader="number",
+            licence="MIT",
+        )
 
 
 def _multiarith(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
@@ -154,9 +158,13 @@ def _multiarith(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
         fields = _Fields("MultiArith", number, row)
         answer = str(fields.listed("lSolutions")[0]) if "lSolutions" in row else fields.text("final_ans")
         yield Item(
-            id=f"multiarith-{row.get('iIndex', number)}", question=fields.text("sQuestion", "question"),
-            answer=_whole(answer), family="multiarith", grader="number", licence="research use",
-        )  # fmt: skip
+            id=f"multiarith-{row.get('iIndex', number)}",
+            question=fields.text("sQuestion", "question"),
+            answer=_whole(answer),
+            family="multiarith",
+            grader="number",
+            licence="research use",
+        )
 
 
 def _bamboogle(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
@@ -166,11 +174,16 @@ def _bamboogle(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
         answer = fields.text("Answer")
         last = steps[-1][1] if steps else ()
         yield Item(
-            id=f"bamboogle-{number}", question=fields.text("Question"), answer=answer,
+            id=f"bamboogle-{number}",
+            question=fields.text("Question"),
+            answer=answer,
             aliases=tuple(alias for alias in last if alias and alias != answer),
-            subquestions=tuple(ask for ask, _ in steps), sub_answers=tuple(said[0] for _, said in steps),
-            family="bamboogle", grader="text", licence="MIT",
-        )  # fmt: skip
+            subquestions=tuple(ask for ask, _ in steps),
+            sub_answers=tuple(said[0] for _, said in steps),
+            family="bamboogle",
+            grader="text",
+            licence="MIT",
+        )
 
 
 def _strategyqa(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
@@ -179,11 +192,14 @@ def _strategyqa(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
         if not isinstance(row.get("answer"), bool):
             raise TaskError(f"{fields.where} has no 'answer' of true or false.", "Give the published files.")
         yield Item(
-            id=f"strategyqa-{row.get('qid', number)}", question=fields.text("question"),
+            id=f"strategyqa-{row.get('qid', number)}",
+            question=fields.text("question"),
             answer="yes" if row["answer"] else "no",
             subquestions=fields.texts("decomposition"),
-            family="strategyqa", grader="yes_no", licence="MIT",
-        )  # fmt: skip
+            family="strategyqa",
+            grader="yes_no",
+            licence="MIT",
+        )
 
 
 def _musique(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
@@ -192,12 +208,18 @@ def _musique(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
         steps = fields.listed("question_decomposition")
         passages = "\n\n".join(f"{p['title']}: {p['paragraph_text']}" for p in fields.listed("paragraphs"))
         yield Item(
-            id=fields.text("id"), question=fields.text("question"), context=passages, answer=fields.text("answer"),
+            id=fields.text("id"),
+            question=fields.text("question"),
+            context=passages,
+            answer=fields.text("answer"),
             aliases=fields.texts("answer_aliases"),
             subquestions=tuple(_asked(str(step["question"])) for step in steps),
             sub_answers=tuple(str(step["answer"]) for step in steps),
-            family="musique", grader="text", licence="CC BY 4.0", extra={"hops": len(steps)},
-        )  # fmt: skip
+            family="musique",
+            grader="text",
+            licence="CC BY 4.0",
+            extra={"hops": len(steps)},
+        )
 
 
 def _asked(step: str) -> str:
@@ -230,10 +252,15 @@ def _hotpotqa(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
         passages = "\n\n".join(f"{title}: {''.join(sentences)}" for title, sentences in given)
         answer = fields.text("answer")
         yield Item(
-            id=fields.text("_id", "id"), question=fields.text("question"), context=passages, answer=answer,
-            family="hotpotqa", grader="yes_no" if answer.casefold() in ("yes", "no") else "text",
-            licence="CC BY-SA 4.0", extra={"type": row.get("type")},
-        )  # fmt: skip
+            id=fields.text("_id", "id"),
+            question=fields.text("question"),
+            context=passages,
+            answer=answer,
+            family="hotpotqa",
+            grader="yes_no" if answer.casefold() in ("yes", "no") else "text",
+            licence="CC BY-SA 4.0",
+            extra={"type": row.get("type")},
+        )
 
 
 def _bbh(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
@@ -242,9 +269,13 @@ def _bbh(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
         target = fields.text("target")
         choice, yes_no = bool(re.fullmatch(r"\([A-Z]\)", target)), target.casefold() in YES_NO
         yield Item(
-            id=str(number), question=fields.text("input"), answer=target, family="bbh",
-            grader="choice" if choice else "yes_no" if yes_no else "", licence="MIT",
-        )  # fmt: skip
+            id=str(number),
+            question=fields.text("input"),
+            answer=target,
+            family="bbh",
+            grader="choice" if choice else "yes_no" if yes_no else "",
+            licence="MIT",
+        )
 
 
 def _drop(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
@@ -296,9 +327,15 @@ def _drop_item(identity: str, question: str, passage: str, golds: list[tuple[str
     if not given or not question.strip():
         raise TaskError(f"{fields.where} has an empty question or answer.", "Give the published files.")
     return Item(
-        id=identity, question=question.strip(), context=passage, answer=_listed(given[0]), references=given,
-        family="drop", grader="drop", licence="CC BY-SA 4.0",
-    )  # fmt: skip
+        id=identity,
+        question=question.strip(),
+        context=passage,
+        answer=_listed(given[0]),
+        references=given,
+        family="drop",
+        grader="drop",
+        licence="CC BY-SA 4.0",
+    )
 
 
 PUBLIC: dict[str, PublicTask] = {

@@ -93,9 +93,12 @@ def _clock(s: _Schedule, wanted: int) -> tuple[str, str] | None:
         return None
     if not asks_rest:
         question = rng.choice(
-            [f"At what hour is that, for {s.person}?", f"What hour does {s.person}'s clock show then?",
-             f"At what hour is {s.person} done?"]
-        )  # fmt: skip
+            [
+                f"At what hour is that, for {s.person}?",
+                f"What hour does {s.person}'s clock show then?",
+                f"At what hour is {s.person} done?",
+            ]
+        )
         return question, str(s.moment)
     late, what = rng.randint(s.moment + 1, _LATEST), rng.choice(_CLOSING)
     s.say(f"The {what} is at {late}:00.", f"{s.person} wants to catch the {what} at {late}:00.")

@@ -1,4 +1,4 @@
-"""The sources that divcon has: generated families, reasoning-gym, public data sets, and anybody's JSON Lines."""
+"""divcon's own sources: generated families, reasoning-gym, public data sets, and JSON Lines files of users."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ def _draw(task: Task, family: str, split: Literal["train", "test"], count: int, 
 
 
 def _draw_gym(task: Task, part: str, split: Literal["train", "test"], count: int, seed: int) -> list[Item]:
-    """Its generators know no splits, and question i of seed s is question i-1 of seed s+1: seeds stand far apart."""
+    """Questions of reasoning-gym.
+
+    Its generators have no splits, and question i of seed s equals question i-1 of seed s+1. So training and test sets
+    have seeds that are far apart.
+    """
     start = 1_000_000_000 + 1_000_000 * seed if split == "test" else 1_000_000 * (seed + 1)
     return gym_items(str(task.subtask), count, start)
 

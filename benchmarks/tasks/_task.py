@@ -1,4 +1,4 @@
-"""A task: where the questions come from, as a pipeline file says it, and the table of sources."""
+"""The section `task` of a pipeline file, and the table of sources."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ Splits = Callable[[str], bool]  # whether a split of a hub's data set is wanted
 
 @dataclass(frozen=True)
 class Source:
-    """Where the questions of a task come from. It reads what there is, or draws as many as are wanted.
+    """The source of a task's questions. It either reads existing questions or generates as many as are wanted.
 
     Attributes:
-        read: Gives the questions of a file or a hub's splits (None for all of them), the same ones each time.
-        draw: Generates different questions: part, split (`train` or `test`), how many, seed.
-        parts: What questions are drawn from, in equal numbers.
-        common: See `divcon.distill.overlapping`; for questions that are drawn.
-        template_made: Whether equal wording is the template's: then only equal questions count as contamination.
+        read: Takes the task and the wanted splits of a hub's data set (None for all). Returns the questions, the same
+            ones each time.
+        draw: Takes the task, a part, a split (`train` or `test`), a count and a seed. Returns so many different
+            questions.
+        parts: The parts that questions are generated from, in equal numbers.
+        common: For generated questions; see `divcon.distill.overlapping`.
+        template_made: Whether questions are made from templates, so that only equal questions count as contamination.
         needs_data: Whether `path` or `hub` has to be given.
         needs_subtask: Whether `subtask` has to be given.
         extra: The extra of divcon that it needs.
-        grader: What its answers are; by the form of the gold answer where it is empty.
+        grader: The grader of its answers; if empty, the form of the gold answer decides.
     """
 
     read: Callable[[Task, Splits | None], Iterable[Item]] | None = None
@@ -69,23 +71,25 @@ TASKS: Table[Source] = Table(
 
 
 class Task(BaseModel):
-    """Where the questions come from.
+    """The source and number of the questions.
 
     Attributes:
-        name: `word-problems`, `passage-hops`, `schedules`, `unit-conversion` or `deduction`, which are generated, or
-            `offline`, the first two of them; `reasoning-gym`, which its package generates; `gsm8k`, `drop`,
-            `bamboogle`, `musique`, `hotpotqa`, `strategyqa`, `svamp`, `multiarith` or `bbh`; or `jsonl`, your own.
+        name: The task: `word-problems`, `passage-hops`, `schedules`, `unit-conversion` or `deduction`, which are
+            generated; `offline`, which is the first two of them; `reasoning-gym`, which its package generates;
+            `gsm8k`, `drop`, `bamboogle`, `musique`, `hotpotqa`, `strategyqa`, `svamp`, `multiarith` or `bbh`; or
+            `jsonl` for your own data.
         path: A file; for `bbh` also a folder of files. Training and test questions are drawn from it.
-        test_path: A file of test questions, where they have one of their own; `path` holds training questions then.
-        hub: A data set's hub name, instead of a path; training and test questions are drawn from all its splits.
-        test_split: The hub's split with the test questions; the others hold training questions then.
-        subtask: Of `bbh`, all of the folder without it; for `reasoning-gym` the data set's name.
-        train: Questions to collect on.
-        test: Held-out questions to evaluate on.
-        seed: Of what is drawn, and where train and test part.
-        train_seed: Of the training questions alone, so that several seeds share a test set; `seed` without it.
-        percent: Whether answers are shares: "12 %" and "0.12" are the same then. Otherwise the sign says nothing.
-        overlap: What to do with training questions that stand in the test set too, whole or in a run of 13 words:
+        test_path: A separate file of test questions; `path` then holds training questions only.
+        hub: The hub name of a data set, instead of a path. Training and test questions are drawn from all its splits.
+        test_split: The split of `hub` with the test questions; the other splits then hold training questions only.
+        subtask: For `bbh`, one file of the folder, or all without it; for `reasoning-gym`, the name of the data set.
+        train: The number of training questions.
+        test: The number of held-out test questions.
+        seed: Seeds the draw of questions, and their split into training and test questions.
+        train_seed: Seeds the draw of training questions only, so that several seeds share a test set; `seed` by
+            default.
+        percent: Whether answers are shares, so that "12 %" and "0.12" are equal. Otherwise the percent sign is ignored.
+        overlap: What to do with training questions that equal a test question or share a run of 13 words with one:
             `refuse` the run, or `drop` them. `same` refuses equal questions only, for data made from one template.
     """
 
@@ -112,12 +116,12 @@ class Task(BaseModel):
         if source.needs_data and not (self.path or self.hub):
             raise ValueError(f"the task {self.name} needs path (a file) or hub (a data set's name)")
         if self.test_path and not self.path:
-            raise ValueError("task.test_path goes with task.path (the training questions)")
+            raise ValueError("task.test_path needs task.path (the training questions)")
         if self.test_split and not self.hub:
-            raise ValueError("task.test_split goes with task.hub (a data set's name)")
+            raise ValueError("task.test_split needs task.hub (a data set's name)")
         return self
 
     @property
     def training_seed(self) -> int:
-        """What draws the training questions."""
+        """The seed of the draw of training questions."""
         return self.seed if self.train_seed is None else self.train_seed

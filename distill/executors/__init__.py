@@ -1,4 +1,4 @@
-"""Where jobs are done: in this process, or on workers elsewhere. `divcon.executors` takes those of others."""
+"""Executors do jobs in this process or on workers. Packages add to them under the entry point `divcon.executors`."""
 
 from divcon.distill.executors._driver import WorkerLost, WorkersLost, done_elsewhere
 from divcon.distill.executors._executor import EXECUTORS, Execution, Executor, Recipe

@@ -1,4 +1,4 @@
-"""A driver's side: what workers send back becomes rows of the store and results of jobs."""
+"""The driver: it sends jobs to workers, writes the rows they send back into the store, and returns their results."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from divcon.distill._traffic import Call, current_traffic
 from divcon.distill.executors._wire import pack_job, unpack_error, unpack_result
 from divcon.signatures import FatalError
 
-_LOSSES = 5  # workers that one job may outlive; a job that ends its workers would go on for ever
+_LOSSES = 5  # workers that may end during one job; without a limit, a job that crashes its worker would repeat forever
 
 Sent = Iterable[tuple[str, str]]
 
 
 class WorkerLost(Exception):
-    """A worker ended in the middle of a job, with its node or by itself."""
+    """A worker ended in the middle of a job, alone or with its node."""
 
 
 class WorkersLost(FatalError):
-    """Workers keep ending."""
+    """Too many workers have ended in the middle of the same job."""
 
 
 def done_elsewhere(job: Job | None, store: RunStore, send: Callable[[str | None, str, str], Sent]) -> Any:
-    """Have a job done by a worker, and write here what it would have written.
+    """Have a worker do a job, and write the rows it sends back into the store.
 
-    Where its worker is lost it is done again: what was answered before is in the store by then, so that only what was
-    in flight is asked again.
+    Where the worker is lost, the job is repeated. Replies that arrived before are in the store, so only the calls in
+    flight are made again.
 
     Args:
         job: The job; None for a cell.
-        store: The run's.
-        send: Sends the job, the station and the cell to a worker and gives what comes back. It raises `WorkerLost`
-            where the worker is, and takes another one the next time.
+        store: The run's store.
+        send: Sends (job, station, cell) to a worker and yields what the worker sends back. It raises `WorkerLost` where
+            the worker is lost, and uses another worker the next time.
 
     Raises:
-        WorkersLost: One job has outlived too many workers.
-        Exception: What the job raised there.
+        WorkersLost: Too many workers ended during this job.
+        Exception: The error that the job raised on the worker.
     """
     packed = None if job is None else pack_job(job)
     for _ in range(_LOSSES):
@@ -51,7 +51,7 @@ def done_elsewhere(job: Job | None, store: RunStore, send: Callable[[str | None,
             continue
     what = "a cell" if job is None else f"'{job.work}' of {job.item.id}"
     raise WorkersLost(
-        f"{_LOSSES} workers ended in the middle of {what}.", "Look at the workers' logs: memory is the usual reason."
+        f"{_LOSSES} workers ended in the middle of {what}.", "Look at the workers' logs; most often memory ran out."
     )
 
 

@@ -1,4 +1,4 @@
-"""What an executor is: where jobs are done, and the cells of an experiment."""
+"""The protocol of executors, which do jobs and the cells of an experiment, and the table of executors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Execution(BaseModel):
 
     Attributes:
         executor: `threads` (in this process) or `ray` (on the workers of a Ray cluster).
-        address: Of `ray`: `local` starts a cluster on this machine, `auto` takes the one that runs here, else its
+        address: The Ray cluster: `local` starts one on this machine, `auto` uses the one that runs here; else its
             address.
-        workers: Of `ray`: processes that do jobs; one for each CPU of the cluster by default.
-        worker_cpus: CPUs that each of them claims.
-        worker_gpus: GPUs that each of them claims.
+        workers: The number of Ray processes that do jobs; by default one for each CPU of the cluster.
+        worker_cpus: CPUs that each worker claims.
+        worker_gpus: GPUs that each worker claims.
         cell_cpus: CPUs that a cell of an experiment claims while it collects, screens and trains.
-        cell_gpus: GPUs that it claims.
+        cell_gpus: GPUs that a cell of an experiment claims while it collects, screens and trains.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -42,11 +42,11 @@ class Execution(BaseModel):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How another process makes what does jobs. It holds no secret: a worker has those in its own environment.
+    """How a worker makes the function that does jobs. It holds no secrets: a worker reads them from its environment.
 
     Attributes:
-        maker: `module:function`, called with the arguments and a store; what it gives is called with a job.
-        arguments: JSON-ready.
+        maker: `module:function`. The function takes the arguments and a store, and returns a function of a job.
+        arguments: The arguments, JSON-ready.
     """
 
     maker: str
@@ -54,7 +54,7 @@ class Recipe:
 
 
 class Executor(Protocol):
-    """Where jobs are done; made from `run` of a pipeline file.
+    """Does jobs, in this process or elsewhere; made from `run` of a pipeline file.
 
     Attributes:
         extra: The extra of divcon that it needs; empty for none.
@@ -65,29 +65,29 @@ class Executor(Protocol):
     def __init__(self, execution: Execution) -> None: ...
 
     def place(self, recipe: Callable[[], Recipe], store: RunStore) -> Place:
-        """Where the jobs of a station are done.
+        """The place where the jobs of a station are done.
 
         Args:
-            recipe: Gives how a worker makes what does them.
-            store: Where replies go; only this process writes it.
+            recipe: Returns the recipe by which a worker makes the function that does the jobs.
+            store: The store for the replies; only this process writes it.
         """
 
     def do_cells(self, cells: Sequence[Recipe], store: RunStore) -> list[Exception | None]:
         """Have the cells of an experiment train their students before they are measured.
 
         Args:
-            cells: How a worker makes what does each; called without a job.
-            store: The experiment's.
+            cells: A recipe for each cell; the function that it makes is called with None for a job.
+            store: The experiment's store.
 
         Returns:
-            The error of each, or None. A cell that isn't done here is done when it is measured.
+            The error of each cell, or None. A cell that isn't done here is done when it is measured.
         """
 
     def release(self, store: RunStore) -> None:
-        """Let go of the workers that do jobs for a store, until the next ones are placed."""
+        """Release the workers that do jobs for a store. The next call of `place` gets new ones."""
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release all workers and connections."""
 
 
 EXECUTORS: Table[type[Executor]] = Table(

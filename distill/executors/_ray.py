@@ -1,8 +1,8 @@
 """The executor `ray`: jobs on the workers of a Ray cluster, and the cells of an experiment as Ray tasks.
 
-The workers send back every reply as it comes, and the driver alone writes the store. Ray's own transport carries JSON
-text, which is all that divcon puts into it. The run folder has to be on storage that all nodes see, since adapters are
-read and written there; the store in it is opened on the driver's node alone.
+The workers send back every reply as it comes, and only the driver writes the store. divcon passes nothing but JSON text
+through Ray. The run folder has to be on storage that all nodes see, since adapters are read and written there. The
+store in it is opened on the driver's node alone.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from divcon.distill.executors._worker import StoreLookup, Worker
 from divcon.signatures import FatalError
 
 R = TypeVar("R")
-_AT_ONCE = 256  # jobs that one worker does at a time at most; they wait for servers
-_ROOM = 600.0  # seconds until a cluster without room for a single worker is given up
+_AT_ONCE = 256  # the most jobs that a worker does at a time; most of them wait for servers
+_ROOM = 600.0  # seconds to wait for the cluster to have room for a first worker
 
 
 class RayError(FatalError):
@@ -73,7 +73,7 @@ class _WorkerActor(Worker):
 
 @dataclass(eq=False)
 class _Hired:
-    """A worker that is there, and the questions of the jobs that it does now."""
+    """A worker that is ready, and the number of jobs it is doing by item."""
 
     actor: Any
     doing: Counter[str] = field(default_factory=Counter)
@@ -82,8 +82,8 @@ class _Hired:
 class _Pool:
     """The workers of one recipe.
 
-    A job goes to the worker that has another of its question, so that equal calls are one call there, else to the one
-    with the least to do. A worker for which the cluster has no room yet joins when it has.
+    A job goes to a worker that has another job of the same item, so that equal calls become one call there. Otherwise
+    it goes to the worker with the fewest jobs. A worker that the cluster has no room for yet joins later.
     """
 
     def __init__(self, ray: Any, recipe: Recipe, lookup: Any, execution: Execution, size: int) -> None:
@@ -120,10 +120,10 @@ class _Pool:
                 worker.doing[job.item.id] -= 1
 
     def _chosen(self, item: str) -> _Hired:
-        """The worker that does an item's job.
+        """The worker to do an item's job.
 
         Raises:
-            RayError: None has come for a long time.
+            RayError: No worker has started in time, or workers fail when they start.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._there or self._failure, _ROOM):
@@ -133,14 +133,14 @@ class _Pool:
                 )
             if not self._there:
                 assert self._failure is not None
-                raise RayError(f"Workers end before they begin: {self._failure}", "Look at the workers' logs.")
+                raise RayError(f"Workers fail when they start: {self._failure}", "Look at the workers' logs.")
             at_it = next((worker for worker in self._there if worker.doing[item] > 0), None)
             worker = at_it or min(self._there, key=lambda one: one.doing.total())
             worker.doing[item] += 1
             return worker
 
     def _hire(self) -> None:
-        """Ask for a worker, and have it join when it is there."""
+        """Ask for a worker, which joins the pool when it is ready."""
         with self._changed:
             if self._closed:
                 return
@@ -151,7 +151,7 @@ class _Pool:
     def _join(self, actor: Any) -> None:
         try:
             self._ray.get(actor.ready.remote())
-        except Exception as error:  # noqa: BLE001 - whatever ends a worker at its start is told to those who wait
+        except Exception as error:  # noqa: BLE001 - any error at a worker's start is raised by the jobs that wait for it
             with self._changed:
                 self._coming.discard(actor)
                 self._failure = error
@@ -174,11 +174,11 @@ class _Pool:
             self._ray.kill(actor)
 
 
-def _stream(ray: Any, pieces: Any) -> Iterator[tuple[str, str]]:
-    """What a worker sends, piece by piece.
+def _stream(ray: Any, messages: Any) -> Iterator[tuple[str, str]]:
+    """Yield the messages of a worker as they come.
 
     Raises:
-        WorkerLost: It ended before it was done.
+        WorkerLost: The worker ended before the job was done.
     """
     lost = (
         ray.exceptions.RayActorError,
@@ -187,8 +187,8 @@ def _stream(ray: Any, pieces: Any) -> Iterator[tuple[str, str]]:
         ray.exceptions.ObjectLostError,
     )
     try:
-        for piece in pieces:
-            yield ray.get(piece)
+        for message in messages:
+            yield ray.get(message)
     except lost as error:
         raise WorkerLost from error
 
@@ -219,7 +219,7 @@ class RayExecutor:
         return placed
 
     def do_cells(self, cells: Sequence[Recipe], store: RunStore) -> list[Exception | None]:
-        """See `Executor.do_cells`. Each is a Ray task with the CPUs and GPUs that the file declares."""
+        """See `Executor.do_cells`. Each cell is a Ray task with the CPUs and GPUs that the file declares."""
         ray, lookup = self._connected(), self._lookup(store)
         execution = self.execution
         options = {"num_cpus": execution.cell_cpus, "num_gpus": execution.cell_gpus}
@@ -244,7 +244,7 @@ class RayExecutor:
             pool.close()
 
     def close(self) -> None:
-        """See `Executor.close`. A cluster that was started here ends."""
+        """See `Executor.close`. A cluster that this executor started is shut down."""
         with self._lock:
             pools, self._pools = list(self._pools.values()), {}
             lookups, self._lookups = list(self._lookups.values()), {}

@@ -1,4 +1,4 @@
-"""The executor `threads`: everything is done in this process."""
+"""The executor `threads`: all jobs are done in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from divcon.distill.executors._executor import Execution, Recipe
 
 
 class ThreadExecutor:
-    """See `Executor`. A cell is done when it is measured: all of them share one processor, and one trainer."""
+    """See `Executor`. Cells aren't done in advance: on one machine they would compete for the same processor."""
 
     extra: ClassVar[str] = ""
 

@@ -1,4 +1,4 @@
-"""What goes between a driver and its workers: JSON text for jobs, results, errors and writes. Nothing is unpickled."""
+"""The messages between a driver and its workers: jobs, results and errors as JSON text. Nothing is pickled."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from divcon.distill._targets import Solved
 from divcon.distill.screening import Judgement
 from divcon.signatures import DivconError, FatalError
 
-_OF_LM = ("message", "model", "provider", "status", "request_id", "retry_after")
+_LM_ERROR_FIELDS = ("message", "model", "provider", "status", "request_id", "retry_after")
 _JOB = TypeAdapter(Job)
-# What a job gives, by the first word of its work.
+# The type of a job's result, by the first word of its work.
 _RESULTS: dict[str, TypeAdapter[Any]] = {
     "collect": TypeAdapter(Trace),
     "screen": TypeAdapter(list[Judgement]),
@@ -32,12 +32,12 @@ class WorkerError(DivconError):
     Args:
         problem: See `DivconError`.
         remedy: See `DivconError`.
-        of: The code of the error that was raised there.
+        code: The code of the error that was raised on the worker.
     """
 
-    def __init__(self, problem: str, remedy: str, of: str) -> None:
+    def __init__(self, problem: str, remedy: str, code: str) -> None:
         super().__init__(problem, remedy)
-        self.code = of
+        self.code = code
 
 
 class FatalWorkerError(WorkerError, FatalError):
@@ -61,28 +61,30 @@ def unpack_result(job: Job, text: str) -> Any:
 
 
 def pack_error(error: BaseException) -> str:
-    """An error as text: its class, its words, and what else decides how it is dealt with."""
-    told: dict[str, Any] = {"class": type(error).__name__, "notes": list(getattr(error, "__notes__", []))}
+    """An error as JSON: its class, its notes, its message, and the fields that decide how the driver handles it."""
+    packed: dict[str, Any] = {"class": type(error).__name__, "notes": list(getattr(error, "__notes__", []))}
     if isinstance(error, DivconError):
-        told |= {"problem": error.problem, "remedy": error.remedy, "code": error.code}
-        told |= {"fatal": isinstance(error, FatalError)}
+        packed |= {"problem": error.problem, "remedy": error.remedy, "code": error.code}
+        packed |= {"fatal": isinstance(error, FatalError)}
     elif isinstance(error, LMError):
-        told |= {name: getattr(error, name, None) for name in _OF_LM}
+        packed |= {name: getattr(error, name, None) for name in _LM_ERROR_FIELDS}
     else:
-        told |= {"message": str(error)}
-    return json.dumps(told, default=str)
+        packed |= {"message": str(error)}
+    return json.dumps(packed, default=str)
 
 
 def unpack_error(text: str) -> Exception:
-    """The error of a worker, of its own class where that is DSPy's."""
-    told = json.loads(text)
+    """The error of a worker: an LM error keeps its class, any other becomes a `WorkerError`."""
+    packed = json.loads(text)
     error: Exception
-    if "problem" in told:
-        error = (FatalWorkerError if told["fatal"] else WorkerError)(told["problem"], told["remedy"], told["code"])
-    elif isinstance(of_lm := getattr(lm_errors, told["class"], None), type) and issubclass(of_lm, LMError):
-        error = of_lm(**{name: value for name, value in told.items() if name in _OF_LM and value is not None})
+    if "problem" in packed:
+        made = FatalWorkerError if packed["fatal"] else WorkerError
+        error = made(packed["problem"], packed["remedy"], packed["code"])
+    elif isinstance(kind := getattr(lm_errors, packed["class"], None), type) and issubclass(kind, LMError):
+        error = kind(**{name: packed[name] for name in _LM_ERROR_FIELDS if packed.get(name) is not None})
     else:
-        error = WorkerError(f"A worker failed with {told['class']}: {told['message']}.", "Look at its log.", "worker")
-    for note in told["notes"]:
+        problem = f"A worker failed with {packed['class']}: {packed['message']}."
+        error = WorkerError(problem, "Look at its log.", "worker")
+    for note in packed["notes"]:
         error.add_note(note)
     return error

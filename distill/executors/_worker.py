@@ -1,4 +1,4 @@
-"""A worker's side: it is made from a recipe, does jobs, and hands on what it would write; it writes no run's store."""
+"""The worker: it does jobs, and sends its rows to the driver instead of writing them into the run's store."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _PREFIX = "divcon-worker-"
 
 
 def _sweep() -> None:
-    """Remove the folders of workers that ended without a chance to, as those that were killed."""
+    """Remove the temporary folders that killed workers left behind."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         try:
             os.kill(int(folder.name.removeprefix(_PREFIX).partition("-")[0]), 0)
         except ProcessLookupError:
             shutil.rmtree(folder, ignore_errors=True)
         except (ValueError, PermissionError):
-            continue  # not a worker's, or of another user
+            continue  # the folder is no worker's, or belongs to another user
 
 
 class Lookup(Protocol):
@@ -46,14 +46,14 @@ class Lookup(Protocol):
         """A stored reply as JSON: response, seconds and cost."""
 
     def rows(self, table: str, key: str) -> str:
-        """The rows of a table that stand under a key, as a JSON list."""
+        """The rows of a table with a key, as a JSON list."""
 
 
 class StoreLookup:
     """A lookup in a store on this machine.
 
     Args:
-        folder: The store's.
+        folder: The folder of the store.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,12 +70,12 @@ class StoreLookup:
 
 
 class ForwardingStore(RunStore):
-    """A worker's store: it finds what the run's store holds, and hands on to the driver what is to be written.
+    """A worker's store: it reads the run's store through a lookup, and sends new rows to the driver.
 
-    What was written here is also kept in a folder that goes with the worker, so that it is found at once.
+    New rows are also kept in a folder of the worker's own, so that it can read them before the driver has written them.
 
     Args:
-        folder: That folder.
+        folder: The worker's own folder, which is removed with the worker.
         lookup: Reads the run's store.
     """
 
@@ -93,13 +93,13 @@ class ForwardingStore(RunStore):
         return None if text is None else StoredCall(*json.loads(text))
 
     def know_items(self, contents: dict[str, str]) -> None:
-        """The driver knows them."""
+        """Does nothing: the driver has recorded the items."""
 
     def write_row(self, table: str, row: Sequence[Any]) -> None:
         """See `RunStore.write_row`."""
         super().write_row(table, row)
         outbox = _outbox.get()
-        assert outbox is not None, "a row is written outside of a job"
+        assert outbox is not None, "a row was written outside of a job"
         outbox.put(("row", json.dumps([table, list(row)])))
 
     def _before_reading(self, table: str, key: str) -> None:
@@ -114,7 +114,7 @@ class Worker:
     """Does jobs in another process than the driver's.
 
     Args:
-        recipe: How it makes what does them.
+        recipe: Makes the function that does the jobs.
         lookup: Reads the run's store.
     """
 
@@ -129,15 +129,15 @@ class Worker:
         self._making = threading.Lock()
 
     def do(self, packed: str | None, station: str, cell: str) -> Iterator[tuple[str, str]]:
-        """Do a job and give, as they come, the rows to write, then its result or its error.
+        """Do a job. Yield the rows to write as they come, then the result or the error.
 
         Args:
-            packed: The job; None for a cell.
-            station: What its calls are booked under.
-            cell: The cell of an experiment that they are booked to.
+            packed: The job as JSON; None for a cell.
+            station: The station that its calls are recorded under.
+            cell: The cell of an experiment that its calls are recorded under.
 
         Yields:
-            `row`, `result` or `error`, and what it is as JSON.
+            Pairs of a kind (`row`, `result` or `error`) and its content as JSON.
         """
         outbox: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         job = None if packed is None else unpack_job(packed)
@@ -148,7 +148,7 @@ class Worker:
                 with at_station(station), booked_to(cell):
                     result = self._work()(job)
                 outbox.put(("result", "" if job is None else pack_result(job, result)))
-            except BaseException as error:  # noqa: BLE001 - handed to the driver, who raises it
+            except BaseException as error:  # noqa: BLE001 - sent to the driver, which raises it
                 outbox.put(("error", pack_error(error)))
             finally:
                 _outbox.reset(token)

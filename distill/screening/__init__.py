@@ -1,4 +1,4 @@
-"""Screening: which decompositions a student learns from. One file a rule; `divcon.rules` takes those of others."""
+"""Screening: which decompositions a student learns from. Packages add rules under the entry point `divcon.rules`."""
 
 from divcon.distill.screening._rule import RULES, Judgement, Rule, well_formed
 from divcon.distill.screening._screen import Screened, judging, screen

@@ -1,4 +1,4 @@
-"""The rule `none`: every well-formed list is kept. It gives the paper's SD-T."""
+"""The rule `none` keeps every well-formed list. The student trained on them is the paper's SD-T."""
 
 from __future__ import annotations
 

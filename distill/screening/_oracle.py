@@ -1,6 +1,6 @@
-"""The rule `oracle`: a list is kept if the solver reaches the gold answer with it. It gives the paper's SD-R.
+"""The rule `oracle` keeps a list if the solver reaches the gold answer with it. The student is the paper's SD-R.
 
-One right answer in m samples is enough; the paper's code takes m = 2.
+One right answer in m samples is enough; m is 2 in the paper's code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Oracle:
 
     def judge(self, item: Item, traces: Sequence[Trace], solver: Solver | None) -> Sequence[Judgement]:
         """See `Rule.judge`."""
-        assert solver is not None  # `screen` has seen to it
+        assert solver is not None  # `screen` has checked it
         return [self._judged(item, trace, solver) for trace in traces]
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What a screening rule is, the table of rules, and what is refused whatever the rule."""
+"""The protocol of screening rules, the table of rules, and the check that comes before every rule."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from divcon.programs import Item
 
 
 class Judgement(NamedTuple):
-    """What a rule says of a trace.
+    """The judgement of a rule on a trace.
 
     Attributes:
-        kept: Whether a student learns from it.
-        reason: Why, in a word; those that aren't kept are counted by it.
+        kept: Whether a student learns from the trace.
+        reason: The reason in a word; traces that aren't kept are counted by reason.
     """
 
     kept: bool
@@ -27,10 +27,10 @@ class Rule(Protocol):
     """A screening rule.
 
     Attributes:
-        student: The name of the student that learns what it keeps.
-        label: The student's name as people read it.
-        asks_solver: Whether it asks the solver, and so depends on it and on the grader, and costs its calls.
-        by_item: Whether it judges all well-formed traces of a question at once, as voting has to; one by one otherwise.
+        student: The name of the student that is trained on the traces it keeps.
+        label: The student's name in reports.
+        asks_solver: Whether it calls the solver, and so depends on the solver and on the grader.
+        by_item: Whether it judges all well-formed traces of a question together, as voting needs, or one by one.
     """
 
     student: str
@@ -42,9 +42,9 @@ class Rule(Protocol):
         """Judge traces of one question.
 
         Args:
-            item: The question.
-            traces: Well-formed traces; one of them, unless `by_item`.
-            solver: For a rule that asks it.
+            item: The item with the question.
+            traces: All well-formed traces of the question where `by_item` is set; otherwise one of them.
+            solver: The solver, for a rule that calls it; else None.
 
         Returns:
             A judgement for each trace.
@@ -59,7 +59,7 @@ RULES: Table[Rule] = Table(
 
 
 def well_formed(trace: Trace, max_subquestions: int, keep_whole: bool) -> str | None:
-    """Why a trace is unusable whatever it leads to, or None."""
+    """Why a trace is unusable under any rule, or None for a well-formed trace."""
     if trace.subquestions is None:
         return trace.lost or "unreadable"
     if not trace.subquestions:

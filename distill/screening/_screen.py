@@ -1,4 +1,4 @@
-"""Screen: judge every trace by a rule, keep the verdicts, and count what is lost under its reason."""
+"""Screen: judge every trace by a rule, store the verdicts, and count the lost traces by reason."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from divcon.programs import Item
 
 @dataclass(frozen=True)
 class Screened:
-    """What a rule kept.
+    """The result of a screening.
 
     Attributes:
-        kept: The traces, in the order of the items and samples.
-        collected: Traces looked at.
-        lost: Counts by reason: `cut_off`, `empty`, `duplicate`, `unreadable`, `over_long`, `whole`, `unsolved`, and
-            what rules of others give.
+        kept: The traces that were kept, in the order of the items and samples.
+        collected: The number of all traces.
+        lost: Counts of the other traces by reason: `cut_off`, `empty`, `duplicate`, `unreadable`, `over_long`,
+            `whole`, `unsolved`, and reasons of other packages' rules.
         rejected: Well-formed traces that the rule didn't keep, for methods that learn from these too.
-        failed: Traces that couldn't be judged since the solver failed; they are tried again next time.
-        first_error: The first failure, in words.
-        disputed: Items on which all solver samples agree on one answer that isn't the gold one; the gold may be wrong.
+        failed: Traces that couldn't be judged because a call failed; the next run tries them again.
+        first_error: The message of the first failure.
+        disputed: Items for which all solver samples agree on one answer that isn't the gold one. The gold one may be
+            wrong.
     """
 
     kept: list[Trace]
@@ -39,7 +40,7 @@ class Screened:
     disputed: list[str] = field(default_factory=list)
 
     def counts(self) -> dict[str, Any]:
-        """The figures for a manifest and a report."""
+        """The counts for a manifest and a report."""
         return {
             "collected": self.collected,
             "kept": len(self.kept),
@@ -50,7 +51,7 @@ class Screened:
 
 
 def judging(rule: Rule, solver: Solver | None) -> Callable[[Job], list[Judgement]]:
-    """The work of one screening job: its traces are judged."""
+    """The function that does one screening job: it judges the job's traces."""
     return lambda job: list(rule.judge(job.item, job.traces, solver))
 
 
@@ -72,20 +73,20 @@ def screen(
 
     Args:
         rule: The rule's name.
-        traces: As collected.
-        items: The items they belong to.
-        store: Where verdicts go; a verdict that is there is not made again.
-        key: The name verdicts are stored under.
-        solver: For a rule that asks it.
-        max_subquestions: Longer lists are lost as `over_long`.
-        keep_whole: Keep "no decomposition".
+        traces: The collected traces.
+        items: The items that the traces belong to.
+        store: The store that keeps the verdicts; a trace with a stored verdict isn't judged again.
+        key: The key that verdicts are stored under.
+        solver: The solver, for a rule that calls it.
+        max_subquestions: The longest list; longer ones are lost as `over_long`.
+        keep_whole: Whether to keep replies that say that no decomposition helps.
         concurrency: Jobs at a time.
-        progress: Told how many traces are judged.
-        place: Where jobs are done.
+        progress: Gets the number of traces that are judged, and the total.
+        place: Where the jobs are done.
 
     Raises:
         UnknownName: There is no such rule.
-        ValueError: The rule asks the solver, and there is none.
+        ValueError: The rule calls the solver, and none was given.
         dspy.LMError: The solver refuses the key or can't be reached.
     """
     judge = RULES[rule]
@@ -118,7 +119,7 @@ def screen(
     verdicts = store.verdicts(key)
     judged = [(trace, *verdicts[at]) for trace in traces if (at := (trace.item, trace.sample)) in verdicts]
     well = {(trace.item, trace.sample) for trace in usable}
-    # A disputed trace is unsolved; that its gold may be wrong is said beside, not instead.
+    # A disputed trace counts as unsolved. `disputed` lists it too.
     lost = Counter("unsolved" if reason == "disputed" else reason for _, kept, reason in judged if not kept)
     return Screened(
         kept=[trace for trace, kept, _ in judged if kept],
@@ -132,7 +133,7 @@ def screen(
 
 
 def _groups(traces: Sequence[Trace], by_item: bool) -> Iterator[list[Trace]]:
-    """The traces one by one, or all of a question together."""
+    """Groups of one trace each, or of all traces of an item."""
     if not by_item:
         yield from ([trace] for trace in traces)
         return

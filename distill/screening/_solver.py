@@ -1,4 +1,4 @@
-"""The solver as screening and the solver's students ask it: with a trace's subquestions."""
+"""Calls of the solver with a trace's subquestions, for screening and for the solver's students."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Solver:
     """The solver's predictor, and the grader of its answers.
 
     Attributes:
-        solve: Of the signature `Solve`.
-        is_right: Whether an answer to an item is right.
-        samples: How many answers a rule may draw for one trace.
-        temperature: Of the samples after the first; None leaves it to the LM.
+        solve: The predictor, of the signature `Solve`.
+        is_right: Says whether an answer to an item is right.
+        samples: The number of answers that a rule may sample for one trace.
+        temperature: The sampling temperature after the first sample; None leaves it to the LM.
     """
 
     solve: RolePredict
@@ -33,7 +33,7 @@ class Solver:
     temperature: float | None = 0.7
 
     def answer(self, item: Item, trace: Trace, sample: int = 0) -> str | None:
-        """The solver's answer with a trace's subquestions; None where it can't be read."""
+        """The solver's answer to the item with a trace's subquestions; None where it can't be read."""
         solved = solve_trace(self.solve, item, trace, sample, self.temperature)
         return None if solved is None else str(solved.answer)
 
@@ -41,9 +41,9 @@ class Solver:
 def solve_trace(
     solve: RolePredict, item: Item, trace: Trace, sample: int = 0, temperature: float | None = None
 ) -> dspy.Prediction | None:
-    """What the solver makes of a trace; None where its reply can't be read.
+    """The solver's prediction with a trace's subquestions; None where its reply can't be read.
 
-    Sample 0 is the solver's ordinary answer: the same call wherever it is made, and so the same stored reply.
+    Sample 0 is the solver's ordinary answer. Every station makes the same call for it, and so shares the stored reply.
 
     Raises:
         dspy.LMError: The call failed.

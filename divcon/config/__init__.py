@@ -1,4 +1,4 @@
-"""What a pipeline file and an experiment file say, and how they are read."""
+"""The pipeline file and the experiment file: their sections, and how they are read."""
 
 from divcon.config._design import Design, Experiment
 from divcon.config._file import (

@@ -1,4 +1,4 @@
-"""An experiment file: what varies between its cells, and the sections of a pipeline file."""
+"""The experiment file: a design, which says what varies between the cells, and the sections of a pipeline file."""
 
 from __future__ import annotations
 
@@ -29,19 +29,20 @@ _FEW_SHOT = ("none", "bootstrap", "BootstrapFewShot", "BootstrapFewShotWithRando
 
 
 class Design(Section):
-    """What an experiment varies.
+    """The design of an experiment: what it varies, and what it measures.
 
     Attributes:
         kind: `main` (the paper's table), `transfer` (train on one task, test on another), `solvers` (one decomposer
             under several solvers), `dynamic` (static against dynamic), `multitask` (one decomposer for all tasks
             against one each), `depth` (by the number of steps needed), `curve` (over the number of training
             questions), `cap` (over the number of subquestions allowed).
-        tasks: By a name of your choice; each as `task` in a pipeline file, without seeds.
-        seeds: A training each: they draw the training questions and seed the training. Test questions stay.
-        arms: What is measured; each kind has its own by default.
-        questions: Of `curve`: sizes of the training set.
-        solvers: Of `solvers`: by a name of your choice; students are trained with `roles.solver`.
-        caps: Of `cap`.
+        tasks: The tasks, by a name of your choice; each is written as `task` in a pipeline file, without seeds.
+        seeds: A student is trained for each seed, which draws the training questions and seeds the training. The test
+            questions are the same for all seeds.
+        arms: The arms that are measured; each kind has a default.
+        questions: For `curve`, the sizes of the training set.
+        solvers: For `solvers`, the solvers, by a name of your choice; students are trained with `roles.solver`.
+        caps: For `cap`, the values of `program.max_subquestions`.
     """
 
     kind: Kind
@@ -62,29 +63,29 @@ class Design(Section):
             raise ValueError(f"the experiment {self.kind} needs two tasks or more")
         for name, task in self.tasks.items():
             if task.train_seed is not None:
-                raise ValueError(f"the task {name} has a train_seed; an experiment's seeds stand in its own list")
+                raise ValueError(f"the task {name} has a train_seed; write an experiment's seeds in experiment.seeds")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("a seed stands twice")
+            raise ValueError("a seed is listed twice")
         return self
 
     @property
     def measured(self) -> list[str]:
-        """The arms: those given, or the kind's own."""
+        """The arms that are measured: `arms`, or the kind's default."""
         return list(self.arms or _DEFAULT_ARMS[self.kind])
 
     @property
     def solver_changes(self) -> dict[str, dict[str, Any]]:
-        """What `Experiment.pipeline` has to change for each of `solvers`."""
+        """The changes that `Experiment.pipeline` needs for each of `solvers`."""
         return {
             name: {"roles__solver": one.model_dump(exclude_unset=True)} for name, one in (self.solvers or {}).items()
         }
 
 
 class Experiment(Sections):
-    """A whole experiment file: a design, and the pipeline's sections but for `task` and `evaluate.arms`.
+    """A whole experiment file: a design, and the pipeline's sections except `task` and `evaluate.arms`.
 
     Attributes:
-        experiment: What varies between its cells.
+        experiment: The design.
     """
 
     experiment: Design
@@ -92,7 +93,7 @@ class Experiment(Sections):
     @model_validator(mode="after")
     def _arms_stand_in_the_design(self) -> Experiment:
         if self.evaluate.arms:
-            raise ValueError("an experiment's arms stand in experiment.arms, not in evaluate.arms")
+            raise ValueError("write an experiment's arms in experiment.arms, not in evaluate.arms")
         return self
 
     @model_validator(mode="after")
@@ -117,8 +118,8 @@ class Experiment(Sections):
 
         Args:
             task: The task's name in the design.
-            seed: One of the design's.
-            arms: What it measures.
+            seed: One of the design's seeds.
+            arms: The arms that it measures.
             changes: Other values, as in `--set` but with `__` for the dot: `program__max_subquestions=2`.
         """
         tree = self.model_dump(exclude={"experiment"}, exclude_unset=True)

@@ -1,4 +1,4 @@
-"""Reading a file: YAML to sections. Every error names the key, the line and the remedy."""
+"""Read a file from YAML into sections. Every error names the key, the line and the remedy."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from divcon.signatures import DivconError
 
 
 class ConfigError(DivconError):
-    """A pipeline file that can't be read or doesn't make sense."""
+    """A file can't be read, or holds an unknown key or an invalid value."""
 
 
 def configuration_of(file: Pipeline | Experiment) -> dict[str, Any]:
-    """What a report shows of a file: all but the questions' source, which it names elsewhere, and where servers run."""
+    """The part of a file that a report shows: no task, which it shows elsewhere, and nothing on where jobs are done."""
     hidden: Any = {"run": True, "task": True, "experiment": True, "tracking": True, "roles": {"decomposer": {"server"}}}
     return file.model_dump(mode="json", exclude_none=True, exclude=hidden)
 
 
 def declared_pipelines(file: Path, overrides: Sequence[str] = ()) -> list[Pipeline]:
-    """The pipeline of a file, or for an experiment file one for each task, and each solver of its own.
+    """The pipeline of a file. For an experiment file, one for each task and one for each of `experiment.solvers`.
 
     Raises:
         ConfigError: See `load_pipeline`.
@@ -37,7 +37,7 @@ def declared_pipelines(file: Path, overrides: Sequence[str] = ()) -> list[Pipeli
     try:
         tree = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, YAMLError):
-        tree = None  # what is wrong is said below
+        tree = None  # `load_pipeline` raises the error
     if not (isinstance(tree, dict) and "experiment" in tree):
         return [load_pipeline(file, overrides)]
     experiment = load_experiment(file, overrides)
@@ -62,10 +62,10 @@ def load_pipeline(file: Path, overrides: Sequence[str] = ()) -> Pipeline:
 
     Args:
         file: The YAML file.
-        overrides: `a.b=value` each, the value in YAML, as given with `--set`.
+        overrides: Overrides as given with `--set`: `a.b=value`, with the value in YAML.
 
     Raises:
-        ConfigError: The file is missing or broken, a key is unknown, or a value makes no sense; with its line.
+        ConfigError: The file is missing or broken, a key is unknown, or a value is invalid; with its line.
     """
     return _load(file, overrides, Pipeline)
 
@@ -85,7 +85,7 @@ def _load(file: Path, overrides: Sequence[str], kind: type[_Read]) -> _Read:
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{file}{line}: this is not YAML: {error.problem}.", "Correct that line.") from error
-    except (YAMLError, ValueError) as error:  # a date or number that is none
+    except (YAMLError, ValueError) as error:  # such as an invalid date or number
         raise ConfigError(f"{file}: this is not YAML: {error}.", "Correct the file.") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{file} holds no mapping of keys.", "Begin with 'task:' and 'roles:'; see examples/.")
@@ -103,9 +103,7 @@ def _load(file: Path, overrides: Sequence[str], kind: type[_Read]) -> _Read:
         pipeline = kind.model_validate(_plain({key: value for key, value in tree.items() if value is not None}))
     except ValidationError as error:
         raise _explained(file, tree, given, error, kind) from error
-    keyed: list[tuple[str, Any]] = [
-        ("roles.teacher", pipeline.roles.teacher), ("roles.solver", pipeline.roles.solver),
-    ]  # fmt: skip
+    keyed: list[tuple[str, Any]] = [(f"roles.{role}", getattr(pipeline.roles, role)) for role in models]
     if isinstance(pipeline, Experiment):
         keyed += [(f"experiment.solvers.{name}", one) for name, one in (pipeline.experiment.solvers or {}).items()]
     part: str
@@ -120,7 +118,7 @@ def _load(file: Path, overrides: Sequence[str], kind: type[_Read]) -> _Read:
 
 
 def _model_of(tree: Any, role: str) -> tuple[str, Any]:
-    """The provider and the address of a role as the file has them."""
+    """The provider and the address of a role in the file."""
     try:
         endpoint = tree["roles"][role]
         return str(endpoint["model"]).partition("/")[0], endpoint.get("api_base")
@@ -173,7 +171,7 @@ def _plain(node: Any) -> Any:
 
 def _explained(file: Path, tree: Any, given: set[str], error: ValidationError, kind: type[BaseModel]) -> ConfigError:
     first = error.errors()[0]
-    # pydantic adds the tried member of a union to the location; only keys of the file are shown
+    # For a union, pydantic adds the member that it tried to the location. Only the file's keys are shown.
     path: list[Any] = [part for part in first["loc"] if isinstance(part, int) or "[" not in part] or list(first["loc"])
     key = ".".join(str(part) for part in path)
     while path and path[-1] in ("str", "list", "literal"):
@@ -208,7 +206,7 @@ def _model_at(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:
 
 
 def _line(tree: Any, path: Sequence[Any]) -> int:
-    """The line of the deepest part of `path` that the file holds, from 1."""
+    """The line, from 1, of the deepest part of `path` that is in the file."""
     line = 1
     node = tree
     for part in path:

@@ -1,4 +1,4 @@
-"""The section `roles`: who plans, who learns to, and who solves."""
+"""The section `roles`: the models of the teacher, the decomposer and the solver."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Price(Section):
     """US dollars per million tokens.
 
     Attributes:
-        input: For input tokens.
-        output: For output tokens.
-        cached: For input tokens that the provider read from its cache; as `input` where it isn't given.
+        input: The price of input tokens.
+        output: The price of output tokens.
+        cached: The price of input tokens that the provider read from its cache; `input` by default.
     """
 
     input: float = Field(ge=0)
@@ -41,13 +41,13 @@ class Price(Section):
 
 
 class Faults(Section):
-    """How often a scripted teacher errs, each as a share of its replies.
+    """The faults of a scripted teacher. Each value is the share of its replies that have the fault.
 
     Attributes:
         missing_step: A step is left out.
-        restated_fact: A subquestion asks for what the question states.
-        wrong_order: The steps stand in another order.
-        too_many: There are more subquestions than the cap allows.
+        restated_fact: A subquestion asks for a fact that the question states.
+        wrong_order: The steps are in the wrong order.
+        too_many: There are more subquestions than `program.max_subquestions`.
         cut_off: The reply ends in the middle.
     """
 
@@ -68,25 +68,25 @@ EMBEDDED = ("base", "solver", "wide-solver")
 
 
 class Endpoint(Section):
-    """A model that is asked: over HTTP by LiteLLM's naming, `embedded/...` in this process, or `scripted/references`.
+    """A model of a role: over HTTP under LiteLLM's name, `embedded/...` in this process, or `scripted/references`.
 
     Attributes:
-        model: `openai/gpt-5-mini`, `hosted_vllm/NAME`, `embedded/solver`, `embedded/wide-solver`, `embedded/base`,
-            `scripted/references`.
+        model: The model, such as `openai/gpt-5-mini`, `hosted_vllm/NAME`, `embedded/solver`, `embedded/wide-solver`,
+            `embedded/base` or `scripted/references`.
         api_base: The server's address, needed for `hosted_vllm/`.
         api_key_env: The environment variable that holds the key; the provider's usual one by default.
-        engine: `auto` (DSPy's native client where it can) or `litellm`.
-        price: Where known. An unknown price is reported as unknown, never as zero.
-        temperature: Of its replies; the model's own by default.
-        max_tokens: The longest reply in tokens; the model's own limit by default.
-        adapter: `compact`, or `chat` for a model that is used to DSPy's ChatAdapter.
-        retries: How often a request that failed is sent again at most.
-        timeout: Seconds that a server may be silent between two tokens of a reply. However long a reply takes, it is
-            waited for while tokens come.
-        first_token: Seconds until a reply's first token, the time in a busy server's queue included. A server that
-            can't stream has to give the whole reply by then.
+        engine: `auto` (DSPy's native client where it supports the model) or `litellm`.
+        price: The price of tokens. An unknown price is reported as unknown, never as zero.
+        temperature: The sampling temperature; the model's default by default.
+        max_tokens: The largest number of tokens in a reply; the model's limit by default.
+        adapter: The prompt's form: `compact`, or `chat` for DSPy's ChatAdapter.
+        retries: How often a failed request is sent again at most.
+        timeout: Seconds that a server may be silent between two tokens of a reply. A long reply isn't cut off while
+            tokens come, up to `longest`.
+        first_token: Seconds until a reply's first token, including the time in a busy server's queue. A server that
+            can't stream has to send the whole reply by then.
         longest: Seconds that one reply may take in all.
-        faults: Of a scripted teacher.
+        faults: The faults of a scripted teacher.
     """
 
     model: str
@@ -126,7 +126,7 @@ class Endpoint(Section):
         if self.api_base:
             parts = urlsplit(self.api_base)
             if parts.username or parts.password or parts.query:
-                raise ValueError("api_base holds a user or a query, where secrets stand; give the address alone")
+                raise ValueError("api_base holds a user or a query, which may be secret; give the address alone")
         return self
 
     @property
@@ -139,18 +139,17 @@ class Endpoint(Section):
 
 
 class Decomposer(Section):
-    """The model that becomes the decomposer.
+    """The model that is trained to decompose.
 
     Attributes:
-        base: `embedded`, a folder, or a hub name.
-        serve: What it runs on, by its name in the table of serving engines: `embedded` is in this process, `vllm` a
-            server on loopback or a running one.
+        base: The base model: `embedded`, a folder, or a hub name.
+        serve: The serving engine: `embedded` runs in this process, `vllm` is a server on loopback or a running one.
         adapter: How a server serves a trained adapter: `lora` (unmerged), `merged` into a copy of the base, or `auto`.
-        server: The server.
-        guided: Have the server write nothing but a numbered list of questions. For a small untuned model.
-        temperature: Of its replies.
-        max_tokens: The longest reply in tokens.
-        price: What serving it costs, per million tokens; free by default where it runs in this process.
+        server: The settings of the server.
+        guided: Constrain replies to a numbered list of questions. It helps a small untuned model.
+        temperature: The sampling temperature.
+        max_tokens: The largest number of tokens in a reply.
+        price: The price of serving it, per million tokens; free by default where it runs in this process.
     """
 
     base: str = "embedded"
@@ -181,14 +180,14 @@ class Decomposer(Section):
 
 
 class Roles(Section):
-    """Who does what.
+    """The models of the roles.
 
     Attributes:
-        teacher: Writes the decompositions that students learn from.
-        decomposer: The small model that learns to plan.
-        solver: Answers with the subquestions.
-        precision: What models on this machine compute in: the embedded engine, and a vLLM server that is started.
-            `auto` is bfloat16 where the processor is fast in it, else float32. It decides replies.
+        teacher: The model that writes the decompositions that students learn from.
+        decomposer: The small model that learns to decompose.
+        solver: The model that answers the question with the subquestions.
+        precision: The precision of models on this machine: the embedded engine, and a vLLM server that divcon starts.
+            `auto` is bfloat16 where the processor is fast at it, else float32. Replies depend on it.
     """
 
     teacher: Endpoint

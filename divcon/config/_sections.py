@@ -1,6 +1,6 @@
 """The sections of a pipeline file, and the file as a whole.
 
-Secrets never stand in it, only the names of the environment variables that hold them.
+The file holds no secrets, only the names of the environment variables that hold them.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ class Program(Section):
     """The two-stage program.
 
     Attributes:
-        solving: How subquestions are answered: all in one call (`single_call`), not at all, for the final answer alone
-            (`direct`), one after the other (`stepwise`), or those at once that don't wait for each other (`dag`).
-        max_subquestions: The cap that the decomposer is told, and that lists are cut to.
-        allow_whole: Offer the decomposer to write that no split helps. Off by default: small models take that way out
-            of every question.
-        salvage: Use what stands whole of a list that repeats itself or is cut off, rather than ask the question whole.
-            Training rows are never made of such lists.
-        reask: How often the solver is asked for the last line of a reply whose answer can't be read, paid and counted.
+        solving: How the solver answers: all subquestions in one call (`single_call`), one call for the final answer
+            without sub-answers (`direct`), a call per subquestion in order (`stepwise`), or a call per subquestion, in
+            parallel where one doesn't need another's answer (`dag`).
+        max_subquestions: The largest number of subquestions. The decomposer is told it, and longer lists are cut.
+        allow_whole: Let the decomposer reply that no decomposition helps. Off by default, since small models then give
+            that reply to every question.
+        salvage: Use the complete subquestions of a list that repeats itself or is cut off, instead of solving the
+            question whole. Such lists are never training rows.
+        reask: How often the solver is asked for the last line again where its answer can't be read. These calls are
+            paid for and counted.
     """
 
     solving: Solving = "single_call"
@@ -45,8 +47,8 @@ class Compile(Section):
 
     Attributes:
         optimizer: `none` or `bootstrap` (BootstrapFewShot), or another DSPy teleprompter by class name.
-        examples: Training questions it may look at.
-        arguments: Passed to the teleprompter.
+        examples: The number of training questions that it gets.
+        arguments: Arguments of the teleprompter.
     """
 
     optimizer: Annotated[str, Choices(lambda: ("none", "bootstrap", *OPTIMIZERS), more=False)] = "none"
@@ -59,8 +61,8 @@ class Collect(Section):
 
     Attributes:
         samples: Decompositions of each training question.
-        temperature: Of several samples; a single one is drawn at the teacher's own.
-        concurrency: Requests at a time at most.
+        temperature: The sampling temperature for several samples; a single sample has the teacher's own.
+        concurrency: The largest number of requests at a time.
     """
 
     samples: int = Field(1, ge=1)
@@ -81,12 +83,13 @@ class Screen(Section):
     """Which decompositions are kept.
 
     Attributes:
-        rule: `none` gives the paper's SD-T, `oracle` its SD-R; a list trains a student for each.
-        samples: Solver samples of the oracle; one right is enough.
-        keep_whole: Keep replies that say no split helps. Off by default: a student that learns to say it too often
+        rule: The screening rule: `none` gives the paper's SD-T, `oracle` its SD-R. With a list of rules, a student is
+            trained for each.
+        samples: The number of solver samples of the rule `oracle`; one right answer is enough.
+        keep_whole: Keep replies that no decomposition helps. Off by default, since a student that learns it too often
             stops decomposing.
-        temperature: Of the solver's samples after the first.
-        concurrency: Requests at a time at most.
+        temperature: The sampling temperature of the solver's samples after the first.
+        concurrency: The largest number of requests at a time.
     """
 
     rule: RuleName | list[RuleName] = "oracle"
@@ -115,14 +118,14 @@ class Evaluate(Section):
     """What is measured.
 
     Attributes:
-        arms: In the order of the table; by default direct, cot, teacher, untuned and the students that screen.rule
-            gives. More are `references`, `self-ask` and the students of the solver: `se-t`, `se-a`, `se-t-direct`,
-            `se-a-direct`, which are trained where they stand here, and `se-untuned`, what they were before.
-            `teacher/dag` is the teacher's arm solved as a graph, and so on.
-        grader: `strict`, or `paper` for the lenient graders of the paper's code, for comparison with its figures only;
-            screening goes by it too.
-        concurrency: Questions at a time at most.
-        resamples: Of the paired bootstrap.
+        arms: The arms, in the order of the table. By default `direct`, `cot`, `teacher`, `untuned` and the students of
+            screen.rule. Others are `references`, `self-ask`, the students of the solver (`se-t`, `se-a`,
+            `se-t-direct`, `se-a-direct`), which are trained where they are listed here, and `se-untuned`, their
+            untrained base. A suffix names another way of solving, as in `teacher/dag`.
+        grader: `strict`, or `paper` for the lenient graders of the paper's code, for comparison with its figures only.
+            Screening uses the same grader.
+        concurrency: The largest number of questions at a time.
+        resamples: The number of resamples of the paired bootstrap.
     """
 
     arms: list[ArmName] | None = None
@@ -132,17 +135,17 @@ class Evaluate(Section):
 
 
 class Costs(Section):
-    """What isn't in the price of a token.
+    """Costs besides the prices of tokens.
 
     Attributes:
-        training_hour: US dollars an hour of the machine that trains, for the break-even; unknown without it.
+        training_hour: US dollars per hour of the machine that trains. Without it, the break-even point is unknown.
     """
 
     training_hour: float | None = Field(None, ge=0)
 
 
 class Tracking(Section):
-    """Where results go besides the folder.
+    """Where results are written besides the run folder.
 
     Attributes:
         mlflow: MLflow's tracking address: a server's, or `file:` and a folder. Credentials come from the environment.
@@ -162,19 +165,19 @@ class Tracking(Section):
 
 
 class Sections(Section):
-    """What a pipeline file and an experiment file share.
+    """The sections that a pipeline file and an experiment file share.
 
     Attributes:
-        roles: Who plans, who learns to, and who solves.
+        roles: The models of the teacher, the decomposer and the solver.
         program: The two-stage program.
         compile: How the teacher's prompt is optimized.
         collect: How the teacher is asked for decompositions.
         screen: Which decompositions are kept.
         train: How students are trained.
         evaluate: What is measured.
-        costs: What isn't in the price of a token.
+        costs: Costs besides the prices of tokens.
         run: Where jobs are done.
-        tracking: Where results go besides the folder.
+        tracking: Where results are written besides the run folder.
     """
 
     roles: Roles
@@ -201,7 +204,7 @@ class Pipeline(Sections):
     @model_validator(mode="after")
     def _whole_is_offered(self) -> Pipeline:
         if self.screen.keep_whole and not self.program.allow_whole:
-            raise ValueError("screen.keep_whole keeps what is only offered with program.allow_whole: true")
+            raise ValueError("screen.keep_whole needs program.allow_whole: true")
         return self
 
     @model_validator(mode="after")
@@ -223,16 +226,16 @@ class Pipeline(Sections):
 
     @property
     def students(self) -> list[Student]:
-        """All that are trained: those of the decomposer, and of the solver."""
+        """All students that are trained, of the decomposer and of the solver."""
         return [*self.decomposer_students, *self.solver_students]
 
     @property
     def decomposer_students(self) -> list[Student]:
-        """One for every rule."""
+        """The students of the decomposer, one for every rule and training method."""
         return students_of(self.screen.rules, self.train.methods)
 
     @property
     def solver_students(self) -> list[Student]:
-        """The students of the solver that an arm asks for."""
+        """The students of the solver that an arm needs."""
         asked = {read_arm(arm)[0].name for arm in self.arms}
         return [student for name, student in SOLVER_STUDENTS.items() if name in asked]

@@ -1,4 +1,4 @@
-"""Experiments: the paper's questions, each answered by many runs that share one store."""
+"""Experiments: many runs that share one store, to answer the questions of the paper."""
 
 from divcon.experiments._run import ExperimentRun
 

@@ -1,4 +1,4 @@
-"""The cells of an experiment: which runs it takes, and which arms of them are measured, by its kind."""
+"""The cells of an experiment: the runs that each kind needs, and the arms that are measured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from divcon.distill.executors import EXECUTORS, Executor
 from divcon.pipeline import Run, adapter_folder, recipe_of, worker_context
 from divcon.programs import Item
 
-_ALL = "_all"  # no task may be called so
+_ALL = "_all"  # not a valid name of a task
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Cell:
 
     Attributes:
         run: The run whose solver and test questions are used.
-        arm: What is measured.
+        arm: The arm.
         seed: The training seed.
-        factors: What the experiment varies, by name.
+        factors: The values of what the experiment varies, by name.
     """
 
     run: Run
@@ -45,9 +45,9 @@ class Runs:
 
     Attributes:
         experiment: The validated experiment file.
-        folder: Where everything is kept.
-        reporter: Who is told.
-        trained: Those that have trained what they need.
+        folder: The experiment's folder.
+        reporter: Gets progress and result lines.
+        trained: The runs whose students are trained.
     """
 
     experiment: Experiment
@@ -73,8 +73,8 @@ class Runs:
 
         Args:
             task: The task's name in the design.
-            seed: One of the design's.
-            arms: What it measures, and so which students it trains; all of the experiment's by default.
+            seed: One of the design's seeds.
+            arms: The arms that it measures, which decide the students it trains; all arms of the experiment by default.
             changes: See `Experiment.pipeline`.
         """
         measured = arms if arms is not None else self.design.measured
@@ -86,7 +86,7 @@ class Runs:
         return Run(pipeline, folder, self.reporter, self.store, loaded, self.executor)
 
     def together(self, runs: dict[str, Run], seed: int) -> Run:
-        """The run that trains on the questions of all tasks."""
+        """The run that trains one student on the questions of all tasks."""
         union = LoadedTask(
             [item for group in zip_longest(*(run.task.train for run in runs.values())) for item in group if item],
             [item for run in runs.values() for item in run.task.test],
@@ -96,9 +96,9 @@ class Runs:
         return Run(first.pipeline, folder, self.reporter, self.store, union, self.executor)
 
     def _loaded(self, task: str, seed: int, train: int) -> LoadedTask:
-        """A task's questions; their ids carry its name, since all tasks share the store."""
+        """A task's questions. Their ids begin with the task's name, since all tasks share the store."""
         key = (task, seed, train)
-        if key not in self._tasks:  # a file may be large, and cells are many
+        if key not in self._tasks:  # files may be large, and many cells read the same one
             given = self.design.tasks[task].model_dump()
             loaded = load_task(Task(**{**given, "train_seed": seed, "train": train}))
             named: Callable[[Item], Item] = lambda item: replace(item, id=f"{task}:{item.id}")  # noqa: E731
@@ -106,7 +106,7 @@ class Runs:
         return self._tasks[key]
 
     def train(self, run: Run, name: str) -> Run:
-        """Have a run collect, screen and train whatever it hasn't, and give it back."""
+        """Have a run collect, screen and train whatever is missing, and return it."""
         self.reporter.station("cell", name)
         with booked_to(self.cell_of(run)):
             if not train_students(run):
@@ -115,7 +115,7 @@ class Runs:
         return run
 
     def could_train(self, run: Run, name: str) -> bool:
-        """Train a cell of a series; one in which nothing is left to learn from is left out, and the series goes on."""
+        """Train a cell of a series. Returns False for a cell without training rows, which the series leaves out."""
         try:
             self.train(run, name)
         except NothingToLearn as error:
@@ -124,14 +124,14 @@ class Runs:
         return True
 
     def cell_of(self, run: Run) -> str:
-        """The name of a run's cell, under which its calls are booked."""
+        """The name of a run's cell, under which its calls are recorded."""
         return str(run.folder.relative_to(self.folder / "cells"))
 
     def train_elsewhere(self) -> None:
-        """Have the executor train the students of all cells that it can take, before they are measured.
+        """Have the executor train the students of all cells that it can, before they are measured.
 
         Raises:
-            DivconError: A cell failed. One in which nothing is left to learn from is left to its turn.
+            DivconError: A cell failed. A cell without training rows isn't an error here; `could_train` handles it.
         """
         cells = [run for run in planned_runs(self) if any(map(needs_training, run.pipeline.arms))]
         recipes = [
@@ -151,7 +151,7 @@ class Runs:
 
 
 def train_students(run: Run) -> bool:
-    """Do a run's stations up to training; False where no arm of it needs a student."""
+    """Do a run's stations up to training. Returns False where none of its arms needs a student."""
     run.check()
     run.compile()
     if not any(needs_training(name) for name in run.pipeline.arms):
@@ -163,7 +163,7 @@ def train_students(run: Run) -> bool:
 
 
 def make_cell(arguments: dict[str, Any], store: RunStore) -> Callable[[None], None]:
-    """What trains the students of a cell, in a worker."""
+    """The function that trains the students of a cell in a worker; see `Recipe`."""
     context = worker_context(arguments, store)
     run = Run(context.pipeline, context.folder, None, store, context.loaded)
 
@@ -174,7 +174,7 @@ def make_cell(arguments: dict[str, Any], store: RunStore) -> Callable[[None], No
 
 
 def planned_runs(all_runs: Runs) -> Iterator[Run]:
-    """The runs that an experiment takes, but for those that need others to be there."""
+    """The runs of an experiment that don't depend on other runs."""
     design = all_runs.design
     for seed, task in product(design.seeds, design.tasks):
         changes: list[dict[str, Any]] = [
@@ -191,14 +191,14 @@ def needs_training(arm: str) -> bool:
 
 
 def lora_of(run: Run, arm: str) -> Path:
-    """The folder of the adapter that an arm is answered by."""
+    """The folder of the adapter that answers an arm."""
     student = read_arm(arm)[0].student
     assert student is not None
     return adapter_folder(run.folder, student.name)
 
 
 def cells_of(runs: Runs) -> Iterator[list[Cell]]:
-    """What is measured, the arms of one run at a time; students are trained on the way."""
+    """The cells of an experiment, in batches that share a run. Their students are trained before each batch."""
     yield from _KINDS[runs.design.kind](runs, list(runs.design.tasks), runs.design.seeds)
 
 

@@ -1,4 +1,4 @@
-"""What the answers of an experiment's cells say together."""
+"""The results of an experiment: figures and comparisons over the answers of all its cells."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUESTIONS = {
     "curve": "Which half is easier to distil?",
     "cap": "How many subquestions should be allowed?",
 }
-# What is tested against what, by arm: few comparisons, named before anything is measured.
+# The planned comparisons of arms. They are few, and fixed before anything is measured.
 _PAIRS = [
     ("sd-r", "teacher"), ("sd-r", "untuned"), ("sd-r", "sd-t"), ("sd-r", "cot"), ("sd-r", "se-a"),
     ("se-a", "teacher"), ("se-t", "teacher"), ("se-a", "se-a-direct"), ("se-t", "se-t-direct"), ("teacher", "cot"),
@@ -44,7 +44,7 @@ def experiment_results(
         for steps, part in _parts(all_runs, cell, records):
             factors = {**cell.factors, **({"steps": steps} if steps else {})}
             key = (*(factors.get(name) for name in FACTORS), cell.arm.name)
-            # An arm that no seed changes was asked once, and counts once.
+            # An arm that doesn't depend on the seed has the same answers for all seeds, and counts once.
             if all(cell.arm.key.digest != other.arm.key.digest for other, _ in groups[key]):
                 groups[key].append((cell, part))
     rows, answers = [], {}
@@ -79,12 +79,12 @@ def experiment_results(
         "screening": _screening(all_runs),
         "paid": all_runs.store.paid(prices=first.context.prices()),
         "versions": package_versions(),
-    }  # fmt: skip
+    }
     return results, answers
 
 
 def _parts(all_runs: Runs, cell: Cell, records: Records) -> Iterator[tuple[int | None, Records]]:
-    """The records whole, or for `depth` also by the number of steps that a question needs."""
+    """All records; for `depth`, then also the records by the number of steps that their questions need."""
     yield None, records
     if all_runs.design.kind != "depth":
         return
@@ -94,7 +94,7 @@ def _parts(all_runs: Runs, cell: Cell, records: Records) -> Iterator[tuple[int |
 
 
 def _comparisons(all_runs: Runs, answers: dict[tuple[Any, ...], list[Records]]) -> list[dict[str, Any]]:
-    """The planned comparisons, within each combination of the other factors; Holm's correction is over them all."""
+    """The planned comparisons within each combination of the other factors, with Holm's correction over all of them."""
     groups: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
     for key, found in answers.items():
         factors = dict(zip(FACTORS, key[:-1], strict=True))
@@ -123,9 +123,10 @@ def _comparisons(all_runs: Runs, answers: dict[tuple[Any, ...], list[Records]]) 
 def _across(
     all_runs: Runs, answers: dict[tuple[Any, ...], list[Records]]
 ) -> Iterator[tuple[dict[str, Any], tuple[str, Any], tuple[str, Any]]]:
-    """Planned comparisons of one arm with itself where the experiment varies something else.
+    """The planned comparisons of an arm with itself, between values of what the experiment varies.
 
-    A student with those of other tasks; the largest training set with the one before; each cap with the one before.
+    They compare a student with those of other tasks, the largest training set with the next smaller one, and each cap
+    with the next smaller one.
     """
     varied = {"transfer": "trained_on", "curve": "questions", "cap": "cap"}.get(all_runs.design.kind)
     if varied is None:
@@ -148,7 +149,7 @@ def _across(
 
 
 def _costs(all_runs: Runs, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """By task (and solver), where the rows differ in their program alone otherwise."""
+    """The cost comparisons by task (and solver), for the kinds whose other rows differ in the program only."""
     if all_runs.design.kind not in ("main", "dynamic", "depth", "solvers"):
         return {}
     found = {}
@@ -167,7 +168,7 @@ def _costs(all_runs: Runs, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _screening(all_runs: Runs) -> list[dict[str, Any]]:
-    """What was screened and trained for each student of this experiment."""
+    """The counts of screening and training for each student of this experiment."""
     lines = []
     for run in all_runs.trained:
         for student in run.pipeline.students:

@@ -1,7 +1,7 @@
 """Experiments: many runs that share one store.
 
-A cell is a run of its own, on one task and seed: it trains what it needs into a folder of its own and keeps its
-replies in the experiment's store, so that nothing is asked twice and a stopped experiment goes on where it was.
+A cell is a run of its own on one task and seed, with a folder of its own. Its replies are kept in the experiment's
+store, so that no call is made twice and a stopped experiment can be resumed.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class ExperimentRun:
 
     Args:
         experiment: The validated experiment file.
-        folder: Where everything is kept.
-        reporter: Who is told; nobody by default.
+        folder: The experiment's folder.
+        reporter: Gets progress and result lines; by default nothing is reported.
     """
 
     def __init__(self, experiment: Experiment, folder: Path, reporter: Reporter | None = None) -> None:
@@ -63,10 +63,10 @@ class ExperimentRun:
         return self.experiment.experiment.kind
 
     def check(self) -> None:
-        """Look at everything that can fail before anything is paid for: data, references, overlaps, endpoints.
+        """Check everything that can fail, before a call is paid for: data, references, overlaps, endpoints.
 
         Raises:
-            DivconError: What is wrong, and what to do.
+            DivconError: Something would stop the experiment; the message says what to do.
         """
         design = self.experiment.experiment
         self.store  # noqa: B018 - made on first use
@@ -93,10 +93,10 @@ class ExperimentRun:
             stop_at_failures(diagnose(run.pipeline, self.folder), self.reporter)
 
     def run(self) -> dict[str, Any]:
-        """Train, ask and measure whatever is missing, and write `KIND.json`, `KIND.csv` and `KIND.html`.
+        """Train and measure whatever is missing, and write `KIND.json`, `KIND.csv` and `KIND.html`.
 
         Raises:
-            Incomplete: Some answers failed; they are in no figure, and asked again next time.
+            Incomplete: Some answers failed. They are in no figure, and the next run asks for them again.
         """
         started = time.perf_counter()
         self.check()
@@ -105,7 +105,7 @@ class ExperimentRun:
         for batch in cells_of(self.runs):
             measured.extend(zip(batch, self._answers(batch), strict=True))
             for run in {id(cell.run): cell.run for cell in batch}.values():
-                run.close()  # a server of its students, whose memory the next training may need
+                run.close()  # stops the server of its students, whose memory the next training may need
         results, answers = experiment_results(self.runs, measured)
         results["seconds"] = round(time.perf_counter() - started, 1)
         self._write(results, answers, measured)
@@ -113,7 +113,7 @@ class ExperimentRun:
         return results
 
     def _answers(self, batch: Sequence[Cell]) -> list[Records]:
-        """The outcomes of the arms of one run's cells."""
+        """The outcomes of a batch of cells, which share a run."""
         context = batch[0].run.context
         test = context.task.test
         self.reporter.station("evaluate", f"{len(batch)} arms on {len(test)} questions")
@@ -128,7 +128,7 @@ class ExperimentRun:
             )
 
     def close(self) -> None:
-        """End what was started, and close the store."""
+        """Stop servers and workers that were started, and close the store."""
         self.runs.close()
 
     def _write(
@@ -137,7 +137,7 @@ class ExperimentRun:
         answers: dict[tuple[Any, ...], list[Records]],
         measured: Sequence[tuple[Cell, Records]],
     ) -> None:
-        """Write the figures as JSON and CSV, and the report, which shows the answers of the first seed."""
+        """Write the figures as JSON and CSV, and the report, which shows the first seed's answers."""
         figures, table, report = files = results_files(self.folder, self.kind)
         write_whole(figures, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         write_whole(table, as_csv(results["rows"]))

@@ -1,4 +1,4 @@
-"""A pipeline file at work: its stations, its arms, its results, and the saved run that answers."""
+"""Running a pipeline file: its stations, arms and results, and answering with a finished run."""
 
 from divcon.pipeline._context import Context, announce_conversion
 from divcon.pipeline._errors import Incomplete, MissingStation, Unfit, explain_lm_error, stop_at_failures

@@ -16,7 +16,7 @@ from divcon.pipeline._stations import Stations
 
 
 class _Parts(Programs):
-    """What arms are built from; see `benchmarks.arms.Parts`."""
+    """The programs and keys that arms are built from; see `benchmarks.arms.Parts`."""
 
     def collected_from(self) -> Key:
         return Keys(self._context, self).collection()
@@ -31,15 +31,15 @@ def bound_arm(
     """An arm with its models in place.
 
     Args:
-        context: The run's.
-        compiled: The prompt that was compiled.
-        name: As in `evaluate.arms`.
-        lora: The student's adapter, where it isn't this run's own; it was trained on the same prompt.
+        context: The run's context.
+        compiled: The teacher's optimized prompt, or None.
+        name: The arm's name in `evaluate.arms`.
+        lora: The adapter of a student of another run, trained with the same prompt; None for this run's own.
         origin: Where that adapter comes from, for the label.
 
     Raises:
-        MissingStation: The student isn't trained, or on other rows or settings.
-        ManifestError: It was trained on another prompt or base.
+        MissingStation: The student isn't trained, or was trained on other rows or settings.
+        ManifestError: The student was trained with another prompt or base.
     """
     kind, solving = read_arm(name)
     parts = _Parts(context, compiled)
@@ -67,7 +67,7 @@ def bound_arm(
 
 
 def _prices_of(kind: ArmKind, known: Prices) -> Prices:
-    """The prices of an arm's roles: its planner may be the teacher or a student, and its solver too."""
+    """The prices of an arm's roles. The planner may be the teacher or a student; the solver may be a student too."""
     planner = {"teacher": "teacher", "student": "decomposer"}.get(kind.planner or "", "")
     found = {"decomposer": known.get(planner), "solver": known.get("decomposer" if kind.student_solves else "solver")}
     return {role: price for role, price in found.items() if price}

@@ -1,4 +1,4 @@
-"""What all stations of a run work with: its file, its folder, its store, its questions and its models."""
+"""The context that all stations of a run share: its file, folder, store, questions and models."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Prices = dict[str, dict[str, float]]
 
 @dataclass
 class Context:
-    """What stations work with.
+    """The context of a run's stations.
 
     Attributes:
         pipeline: The validated pipeline file.
-        folder: Where everything is kept.
-        reporter: Who is told.
-        shared: A store that several runs keep their replies in; by default the run has its own.
-        loaded: The task, where it isn't the one that the file names.
-        given_executor: Where jobs are done, where it is shared with other runs.
+        folder: The run folder.
+        reporter: Gets progress and result lines.
+        shared: A store that several runs share; by default the run has its own.
+        loaded: The questions; by default those of the file's task.
+        given_executor: An executor that several runs share; by default the run has its own.
     """
 
     pipeline: Pipeline
@@ -66,27 +66,27 @@ class Context:
 
     @property
     def graders(self) -> dict[str, str]:
-        """How answers are graded where that isn't as by default, as parts of a key."""
+        """The settings of the grader that aren't the default, as parts of a key."""
         pipeline = self.pipeline
         paper = {"grader": "paper"} if pipeline.evaluate.grader == "paper" else {}
         return paper | ({"shares": "percent"} if pipeline.task.percent else {})
 
     def is_right(self, item: Item, answer: str) -> bool:
-        """Whether an answer is right by the grader of this run."""
+        """Whether an answer is right by this run's grader."""
         return GRADERS[self.pipeline.evaluate.grader](item, answer).right
 
     def prices(self) -> Prices:
-        """US dollars per million tokens by role, of those that the file gives."""
+        """The prices in the file: US dollars per million tokens, by role."""
         roles = self.pipeline.roles
         given = {"teacher": roles.teacher.price, "decomposer": roles.decomposer.price, "solver": roles.solver.price}
         return {role: price.model_dump(exclude_none=True) for role, price in given.items() if price}
 
     def watched(self, name: str) -> AbstractContextManager[Progress]:
-        """Report how a station that asks models goes, while the block runs."""
+        """Report the progress of a station that calls models, while the block runs."""
         return watched(self.reporter, name, self.store, self.prices())
 
     def close(self) -> None:
-        """End the server of the student, where one was started, let go of workers, and close the store."""
+        """Stop the student's server if one was started, release workers, and close the store."""
         if "executor" in self.__dict__:
             executor = self.__dict__.pop("executor")
             executor.release(self.store)
@@ -99,7 +99,7 @@ class Context:
 
 
 def announce_conversion(pipeline: Pipeline, reporter: Reporter) -> None:
-    """Say that the embedded base is dequantized, where that comes next: nothing else is heard of it."""
-    with contextlib.suppress(EmbeddedBaseMissing):  # the doctor says what to install
+    """Report that the embedded base will be dequantized, if it has to be; the conversion itself reports nothing."""
+    with contextlib.suppress(EmbeddedBaseMissing):  # the doctor reports what to install
         if pipeline.roles.decomposer.base == "embedded" and not is_converted():
             reporter.station("base", "dequantizing the embedded base, once; 20 seconds or so")

@@ -1,4 +1,4 @@
-"""What ends a station or a run, and an LM's error in the words of the pipeline file."""
+"""Errors that end a station or a run, and LM errors explained with the keys of the pipeline file."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from divcon.signatures import DivconError
 
 
 class Incomplete(DivconError):
-    """A station did what it could, and some calls failed.
+    """Some calls of a station failed; its other results are kept.
 
     Attributes:
-        results: What an evaluation found nevertheless, or None.
+        results: The results of an evaluation without the failed answers; None for other stations.
     """
 
     results: dict[str, Any] | None = None
 
 
 class Unfit(DivconError):
-    """Something that the doctor found would stop the run."""
+    """The doctor or a check found something that would stop the run."""
 
 
 class MissingStation(DivconError):
-    """A station needs what an earlier one makes."""
+    """A station needs the result of an earlier station."""
 
 
 def stop_at_failures(findings: Iterable[Finding], reporter: Reporter) -> None:
-    """Report the doctor's warnings, and stop at the first thing that would stop the work.
+    """Report the doctor's warnings, and stop at its first failure.
 
     Raises:
-        Unfit: With that thing.
+        Unfit: There is a failure.
     """
     for finding in findings:
         if finding.level == "failure":
@@ -46,20 +46,20 @@ def stop_at_failures(findings: Iterable[Finding], reporter: Reporter) -> None:
 
 
 def require_all(station: str, failed: int, total: int, first_error: str | None) -> None:
-    """Raise where calls of a station failed.
+    """Raise an error where calls of a station failed.
 
     Raises:
-        Incomplete: How many, and the first error.
+        Incomplete: Calls failed; the message has their number and the first error.
     """
     if failed:
         raise Incomplete(
             f"{station}: {failed} of {total} calls failed; the first: {first_error}",
-            "What was answered is kept. Run the same command again; only what failed is asked again.",
+            "All replies are kept. Run the same command again; only the failed calls are repeated.",
         )
 
 
 def explain_lm_error(error: LMError, pipeline: Pipeline) -> DivconError:
-    """An LM's error in the words of the pipeline file: which role, which server, what to do."""
+    """An LM's error as an error of divcon's, which names the role, the server and the key of the file to change."""
     if (ours := cause_of_ours(error)) is not None:
         return ours
     notes = getattr(error, "__notes__", [])
@@ -70,7 +70,7 @@ def explain_lm_error(error: LMError, pipeline: Pipeline) -> DivconError:
     if isinstance(endpoint, Endpoint):
         who = f"The {role} ({endpoint.model})"
         at = f" at {endpoint.api_base}" if endpoint.api_base else ""
-    kept = "What was answered before is kept."
+    kept = "All replies are kept."
     if isinstance(error, (LMAuthError, LMNotConfiguredError)):
         variable = getattr(endpoint, "api_key_env", None) or "the provider's usual one, such as OPENAI_API_KEY"
         return DivconError(
@@ -80,7 +80,7 @@ def explain_lm_error(error: LMError, pipeline: Pipeline) -> DivconError:
     setting = f"roles.{role or 'teacher'}." if declared else f"roles.{role}.server."
     problem, remedy = trouble(error, setting, "the station's concurrency")
     if not declared and isinstance(error, LMTimeoutError):
-        remedy = "Lower the station's concurrency"  # a student's limits aren't set in the file
+        remedy = "Lower the station's concurrency"  # the file has no time limits for students
     if remedy:
         return DivconError(f"{who}{at} {problem}.", f"{remedy}. {kept}")
     return DivconError(f"{who}{at} failed: {type(error).__name__}: {error.message}", f"{kept} Run again to go on.")

@@ -1,4 +1,4 @@
-"""The keys of a run: what each station's result depends on."""
+"""The keys of a run: everything that each station's result depends on."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from divcon.pipeline._context import Context
 from divcon.pipeline._programs import Programs
 from divcon.signatures import READER, Subquestions
 
-# When an answer comes and what it costs changes with these, not which it is.
+# These change when an answer comes, and not the answer itself.
 _WAITING = {"retries", "timeout", "first_token", "longest"}
 
 
 class Keys:
-    """The keys of what comes after compiling.
+    """The keys of the stations after compiling.
 
     Args:
-        context: The run's.
-        programs: Its programs, with the prompt that was compiled.
+        context: The run's context.
+        programs: The run's programs, with the teacher's optimized prompt.
     """
 
     def __init__(self, context: Context, programs: Programs) -> None:
@@ -29,7 +29,7 @@ class Keys:
         self._programs = programs
 
     def collection(self) -> Key:
-        """Of the teacher's decompositions."""
+        """The key of the teacher's decompositions."""
         teacher, settings = self._pipeline.roles.teacher, self._pipeline.collect
         single = settings.samples == 1  # a single sample is drawn at the endpoint's own temperature
         return Key(
@@ -42,7 +42,7 @@ class Keys:
         )
 
     def screening(self, rule: str) -> Key:
-        """Of a rule's verdicts."""
+        """The key of a rule's verdicts."""
         parts: dict[str, Any] = {
             "rule": rule,
             "collection": self.collection(),
@@ -60,7 +60,7 @@ class Keys:
         return Key(parts)
 
     def rows(self, student: Student) -> Key:
-        """Of a student's training rows."""
+        """The key of a student's training rows."""
         ids, samples = [item.id for item in self._context.task.train], self._pipeline.collect.samples
         if student.rule is not None:
             parts = {"screening": self.screening(student.rule), "questions": ids, "samples": samples}
@@ -82,7 +82,7 @@ class Keys:
         )
 
     def answers(self, name: str, built: Built) -> Key:
-        """Of an arm's outcomes."""
+        """The key of an arm's outcomes."""
         solve = built.program.solve
         key = Key(
             {

@@ -1,4 +1,4 @@
-"""Everything that can fail before anything is paid for."""
+"""The checks before a run: everything that can fail is checked before a call is paid for."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from divcon.signatures import Subquestions
 
 
 def check(context: Context) -> None:
-    """Look at the folder, the data, the base and the endpoints, and write what the run is made with.
+    """Check the folder, the data, the base and the endpoints, and write the pipeline into the run folder.
 
     Raises:
-        DivconError: What is wrong, and what to do.
+        DivconError: Something would stop the run; the message says what to do.
     """
     task, pipeline = context.task, context.pipeline
     contents = (*task.train, *task.test)
@@ -32,7 +32,7 @@ def check(context: Context) -> None:
     )
     context.reporter.station("check", f"{len(task.train)} training and {len(task.test)} test questions")
     models = context.models
-    models.base, models.solver, models.teacher  # noqa: B018 - made on first use, and refused then
+    models.base, models.solver, models.teacher  # noqa: B018 - each is made on first use, which may raise an error
     needing = [arm for arm in pipeline.arms if read_arm(arm)[0].planner == "references"]
     bare = [item.id for item in contents if not item.subquestions]
     if bare and needing:
@@ -43,16 +43,16 @@ def check(context: Context) -> None:
     notes = _about_references(context, contents, bool(needing))
     write_whole(context.folder / "pipeline.json", pipeline.model_dump_json(indent=2) + "\n")
     if task.dropped_overlap:
-        notes.append(f"{task.dropped_overlap} training questions dropped, since they stand in the test set")
+        notes.append(f"{task.dropped_overlap} training questions dropped, since they overlap with the test set")
     if task.numbers_only_twins:
         notes.append(
             f"warning: {task.numbers_only_twins} training questions differ from a test question in numbers alone"
         )
-    context.reporter.finished("check", "; ".join(notes) or "nothing in the way")
+    context.reporter.finished("check", "; ".join(notes) or "no problems")
 
 
 def _about_references(context: Context, items: Sequence[Item], measured: bool) -> list[str]:
-    """Which reference subquestions, where they are served, can't be read back or are too many.
+    """Warnings about reference decompositions that can't be read back or are too long, if any of them will be used.
 
     Raises:
         Unfit: None of them can be read.
@@ -73,8 +73,7 @@ def _about_references(context: Context, items: Sequence[Item], measured: bool) -
         notes.append(f"warning: {unread} of {len(given)} reference decompositions can't be read and fall back")
     if longer:
         notes.append(
-            f"warning: {longer} of {len(given)} reference decompositions lose what is beyond "
-            f"program.max_subquestions ({cap})"
+            f"warning: {longer} of {len(given)} reference decompositions are cut to program.max_subquestions ({cap})"
         )
     return notes
 
@@ -87,10 +86,10 @@ def _reads_back(asked: Sequence[str]) -> bool:
 
 
 def examine(context: Context, keys: Keys) -> None:
-    """Have the doctor look at what is still to be asked.
+    """Have the doctor check the models that still have to be called.
 
     Raises:
-        Unfit: Something would stop the run; the first such thing is named.
+        Unfit: Something would stop the run; the message names the first such problem.
     """
     pipeline = context.pipeline
     wanted = len(context.task.train) * pipeline.collect.samples

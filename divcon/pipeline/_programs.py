@@ -1,4 +1,4 @@
-"""The one program of a run, with each of its models in place."""
+"""The programs of a run: the same two stages with the teacher, the references or a student in place."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Compiled:
     """The teacher's optimized prompt.
 
     Attributes:
-        instructions: Of `decompose`; everybody's, since students are asked with it too.
-        demos: For models that weren't trained: a student has learnt from what they led to, and would pay for every
-            token of them.
+        instructions: The instruction of `decompose`, for the teacher and for students.
+        demos: Demonstrations for models that weren't trained. A student has learnt from replies made with them, so its
+            prompts don't need them.
     """
 
     instructions: str
@@ -43,11 +43,11 @@ class Compiled:
 
     @classmethod
     def read(cls, folder: Path, key: Key | None = None) -> Compiled | None:
-        """The one that a run folder holds, or None.
+        """Read the prompt in a run folder; None where there is none.
 
         Args:
             folder: The run folder.
-            key: What it has to be made from; anything by default.
+            key: The key that it must have been compiled under; any by default.
         """
         file = folder / "program.json"
         if not file.is_file():
@@ -71,14 +71,17 @@ class Compiled:
 
 
 def compiled_prompt(context: Context) -> Compiled | None:
-    """The prompt that a run's pipeline compiles, where it is there."""
+    """The optimized prompt of a run, or None where it isn't compiled or the pipeline has no optimizer."""
     if context.pipeline.compile.optimizer == "none":
         return None
     return Compiled.read(context.folder, compile_key(context))
 
 
 def compile_key(context: Context) -> Key:
-    """Of the optimized prompt. The solver isn't part of it: swapping it mustn't pay for another collection."""
+    """The key of the optimized prompt.
+
+    The solver isn't part of it, so that replacing the solver doesn't need a new collection.
+    """
     pipeline = context.pipeline
     return Key(
         {
@@ -92,11 +95,11 @@ def compile_key(context: Context) -> Key:
 
 
 class Programs:
-    """Programs of a run.
+    """The programs of a run.
 
     Args:
-        context: The run's.
-        compiled: The teacher's optimized prompt; None for the one that ships.
+        context: The run's context.
+        compiled: The teacher's optimized prompt; None for divcon's own.
     """
 
     def __init__(self, context: Context, compiled: Compiled | None) -> None:
@@ -116,12 +119,12 @@ class Programs:
     def two_stage(
         self, decomposer: dspy.LM, solving: Solving | None = None, wording: Wording = LEARNT
     ) -> DivideAndConquer:
-        """The program with a decomposer.
+        """The two-stage program with a decomposer.
 
         Args:
-            decomposer: Its LM.
-            solving: How it is solved; as the file says by default.
-            wording: How the decomposer is asked; as a trained student by default.
+            decomposer: The LM of the decomposer.
+            solving: How the subquestions are solved; the file's setting by default.
+            wording: The wording of the decomposer's prompt; that of a trained student by default.
         """
         roles, settings = self._pipeline.roles, self._pipeline.program
         program = DivideAndConquer(
@@ -142,7 +145,7 @@ class Programs:
         return program
 
     def asking_solver(self) -> DivideAndConquer:
-        """The program whose `solve` screening and the solver's students ask: all subquestions in one call."""
+        """The program whose `solve` is called for screening and the solver's students: all subquestions in one call."""
         return self.two_stage(self.teacher, "single_call")
 
     def planned_by_teacher(self, solving: Solving | None = None) -> DivideAndConquer:
@@ -156,7 +159,7 @@ class Programs:
         return self.two_stage(self._models.references, solving)
 
     def planned_by_student(self, lora: Path | None, solving: Solving | None = None) -> DivideAndConquer:
-        """The program with a student in place; an adapter only answers the prompt it was trained on."""
+        """The program with a student as the decomposer; raises an error where it was trained with another prompt."""
         lm = self._models.student(lora)
         program = self.two_stage(lm, solving, Wording() if lora is None else LEARNT)
         if lora is not None:
@@ -164,7 +167,7 @@ class Programs:
         return program
 
     def learning_to_solve(self, student: Student | None) -> DivideAndConquer:
-        """The teacher's program with its solver asked as a solver's student is; the untrained one without a student."""
+        """The teacher's program whose solver gets the prompt of a student of the solver; None is the untrained one."""
         direct = student is not None and student.target is not None and student.target.direct
         program = self.planned_by_teacher("direct" if direct else "single_call")
         wording = Wording() if student is None else LEARNT
@@ -192,7 +195,7 @@ class Programs:
 
     def self_ask(self) -> SelfAsk:
         endpoint, settings = self._pipeline.roles.solver, self._pipeline.program
-        # Reasoning models take no stop strings; self-ask cuts their replies itself.
+        # Reasoning models take no stop strings, so `SelfAsk` cuts their replies.
         stop = "max_completion_tokens" not in self.teacher.kwargs
         made = SelfAsk(
             self.teacher,

@@ -1,4 +1,4 @@
-"""What each station's result was made from, kept in the run folder for `divcon status`."""
+"""The recorded keys: the key of each station's result, kept in the run folder for `divcon status`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FILE = "keys.json"
 
 
 def record_key(folder: Path, station: str, key: Key) -> None:
-    """Keep what a station's result depends on, now that it is there."""
+    """Record the key of a station's result, after the station has finished."""
     recorded = recorded_keys(folder)
     if recorded.get(station, {}).get("digest") == key.digest:
         return
@@ -21,7 +21,7 @@ def record_key(folder: Path, station: str, key: Key) -> None:
 
 
 def recorded_keys(folder: Path) -> dict[str, dict[str, Any]]:
-    """The digest and the parts of each station's key, as they were when it finished."""
+    """The digest and the parts of each station's key when it finished."""
     file = folder / _FILE
     recorded: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return recorded

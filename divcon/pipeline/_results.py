@@ -1,4 +1,4 @@
-"""The results of a run: what its arms answered, what it cost, and what its students were made from."""
+"""The results of a run: the accuracy of its arms, their costs, and how its students were trained."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def run_results(
     """The content of `results.json`.
 
     Args:
-        context: The run's.
-        arms: Those that were measured.
-        records: Their outcomes, by arm.
-        seconds: Of each station.
+        context: The run's context.
+        arms: The arms that were measured.
+        records: The outcomes, by arm and item.
+        seconds: The seconds that each station took.
     """
     pipeline, resamples = context.pipeline, context.pipeline.evaluate.resamples
     lines = []
@@ -60,18 +60,18 @@ def run_results(
 
 
 def trained_students(context: Context) -> dict[str, Manifest]:
-    """The manifests of the students that are trained, by name."""
+    """The manifests of the trained students, by name."""
     folders = {s.name: adapter_folder(context.folder, s.name) for s in context.pipeline.students}
     return {name: read_manifest(folder) for name, folder in folders.items() if is_trained(folder)}
 
 
 def student_upfront(context: Context, name: str, cell: str | None = None) -> dict[str, Any]:
-    """What a trained student cost before its first answer; see `benchmarks.upfront`.
+    """The cost of a trained student before its first answer; see `benchmarks.upfront`.
 
     Args:
-        context: The run's.
-        name: The student's.
-        cell: Of an experiment, where the store holds several runs.
+        context: The run's context.
+        name: The student's name.
+        cell: The cell of an experiment, where the store holds several runs.
     """
     student = find_student(name)
     asked_solver = student is None or student.role == "solver" or student.screened_by_solver
@@ -82,26 +82,26 @@ def student_upfront(context: Context, name: str, cell: str | None = None) -> dic
 
 
 def require_all_answered(results: dict[str, Any], lines: Sequence[dict[str, Any]]) -> None:
-    """Raise where answers failed, with what was found nevertheless.
+    """Raise an error where answers failed.
 
     Args:
-        results: All that was found.
-        lines: Its lines of arms.
+        results: All results.
+        lines: The lines of the arms in the results.
 
     Raises:
-        Incomplete: Some answers failed.
+        Incomplete: Some answers failed. The error carries the results.
     """
     failed = sum(line["failed"] for line in lines)
     if failed:
         first = next(error for line in lines for error in line["errors"])
         incomplete = Incomplete(
             f"{failed} answers failed and are in no accuracy; the first: {first}",
-            "Run the same command again; only what failed is asked again.",
+            "Run the same command again; only the failed calls are repeated.",
         )
         incomplete.results = results
         raise incomplete
 
 
 def results_files(folder: Path, stem: str) -> list[Path]:
-    """Where results are written: figures, table, report."""
+    """The files that results are written to: figures, table, report."""
     return [folder / f"{stem}.json", folder / f"{stem}.csv", folder / f"{'report' if stem == 'results' else stem}.html"]

@@ -36,11 +36,11 @@ class Run:
 
     Args:
         pipeline: The validated pipeline file.
-        folder: Where everything is kept.
-        reporter: Who is told; nobody by default.
-        shared: A store that several runs keep their replies in; by default the run has its own.
-        loaded: The task, where it isn't the one that the file names.
-        executor: Where jobs are done; as the file says by default.
+        folder: The run folder.
+        reporter: Gets progress and result lines; by default nothing is reported.
+        shared: A store that several runs share; by default the run has its own.
+        loaded: The questions; by default those of the file's task.
+        executor: An executor that several runs share; by default the run has its own.
     """
 
     def __init__(
@@ -82,44 +82,44 @@ class Run:
 
     @property
     def compiled(self) -> Compiled | None:
-        """The prompt that this pipeline compiles, where it is there."""
+        """The teacher's optimized prompt, or None."""
         return compiled_prompt(self.context)
 
     @property
     def programs(self) -> Programs:
-        """The programs of this run, with the prompt that is compiled now."""
+        """The programs of this run, with the current optimized prompt."""
         return Programs(self.context, self.compiled)
 
     @property
     def keys(self) -> Keys:
-        """What the stations' results depend on, with the prompt that is compiled now."""
+        """The keys of the stations' results, with the current optimized prompt."""
         return self.stations.keys
 
     @property
     def stations(self) -> Stations:
-        """The stations after compiling, with the prompt that is compiled now."""
+        """The stations after compiling, with the current optimized prompt."""
         return Stations(self.context, self.programs, self.place)
 
     @property
     def place(self) -> Place:
-        """Where the jobs of stations are done."""
+        """The place where the jobs of stations are done."""
         return self.context.executor.place(lambda: recipe_of(self.context), self.store)
 
     def close(self) -> None:
-        """End the server of the student, where one was started, and close the store."""
+        """Stop the student's server if one was started, and close the store."""
         self.context.close()
 
     # -- stations --------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Look at everything that can fail before anything is paid for: folder, data, base, endpoints."""
+        """Check everything that can fail, before a call is paid for: folder, data, base, endpoints."""
         _preflight.check(self.context)
 
     def examine(self) -> None:
-        """Have the doctor look at what is still to be asked.
+        """Have the doctor check the models that still have to be called.
 
         Raises:
-            Unfit: Something would stop the run; the first such thing is named.
+            Unfit: Something would stop the run; the message names the first such problem.
         """
         _preflight.examine(self.context, self.keys)
 
@@ -128,20 +128,20 @@ class Run:
         compile_prompt(self.context)
 
     def collect(self) -> None:
-        """Ask the teacher for the decompositions that aren't there."""
+        """Ask the teacher for the decompositions that are missing."""
         self.stations.collect()
 
     def screen(self) -> dict[str, Screened]:
-        """Judge the decompositions by every rule, and give what each kept."""
+        """Judge the decompositions by every rule. Returns the result of each rule."""
         return self.stations.screen()
 
     def export(self, screened: dict[str, Screened] | None = None) -> dict[str, Export]:
-        """Write the training rows of every student, and give them by student."""
+        """Write the training rows of every student. Returns them by student."""
         stations = self.stations
         return stations.export(screened if screened is not None else stations.screen())
 
     def train(self) -> dict[str, Path]:
-        """Train an adapter on every export that has none, and give their folders by student."""
+        """Train an adapter on every export that has none. Returns the adapters' folders by student."""
         return self.stations.train()
 
     def arms(self) -> list[Arm]:
@@ -152,13 +152,13 @@ class Run:
         """One arm, bound to its models.
 
         Args:
-            name: As in `evaluate.arms`.
-            lora: The student's adapter, where it isn't this run's own; it was trained on the same prompt.
+            name: The arm's name in `evaluate.arms`.
+            lora: The adapter of a student of another run, trained with the same prompt; None for this run's own.
             origin: Where that adapter comes from, for the label.
 
         Raises:
-            MissingStation: The student isn't trained, or on other rows or settings.
-            ManifestError: It was trained on another prompt or base.
+            MissingStation: The student isn't trained, or was trained on other rows or settings.
+            ManifestError: The student was trained with another prompt or base.
         """
         return bound_arm(self.context, self.compiled, name, lora, origin)
 
@@ -166,7 +166,7 @@ class Run:
         """Measure every arm on the test questions, and write `results.json`, `results.csv` and `report.html`.
 
         Raises:
-            Incomplete: Some answers failed; they are in no accuracy, and asked again next time.
+            Incomplete: Some answers failed. They are in no accuracy, and the next run asks for them again.
         """
         context, arms, test = self.context, self.arms(), self.task.test
         records = self.answers(arms)
@@ -201,7 +201,7 @@ class Run:
         return {arm.name: records for arm, records in zip(arms, found, strict=True)}
 
     def run(self) -> dict[str, Any]:
-        """Do all stations in order, and give the results."""
+        """Do all stations in order. Returns the results."""
         seconds: dict[str, float] = {}
 
         def timed(name: str, station: Callable[[], Any]) -> Any:
@@ -220,14 +220,14 @@ class Run:
         return self.evaluate(seconds)
 
     def status(self) -> list[StationStatus]:
-        """What is there, what isn't, and why a station would run again; nothing is asked for it."""
+        """Which stations are done, and why a station would run again. No model is called."""
         return list(run_status(self.context))
 
     # -- answering -------------------------------------------------------------------------------------------------
 
     @property
     def saved(self) -> SavedRun:
-        """What this run folder answers with, whatever has become of its data and settings since."""
+        """The program and students in this run folder, even if its data and settings have changed since."""
         return SavedRun(self.context)
 
     def ask(self, question: str, context: str | None = None, student: str | None = None) -> dspy.Prediction:

@@ -1,4 +1,4 @@
-"""A run folder that answers: its own prompt and students, whatever has become of its data and settings since."""
+"""A saved run: answers questions with the prompt and students in a run folder, even if data and settings changed."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class SavedRun:
     """The program of a run folder.
 
     Attributes:
-        context: The run's.
+        context: The run's context.
     """
 
     context: Context
 
     def students(self, name: str | None = None) -> list[tuple[str, Path | None]]:
-        """Name and adapter of the decomposer's trained students, the best first; the untuned one where there is none.
+        """Name and adapter of the decomposer's trained students, the best first; if none is trained, the untuned base.
 
         Args:
-            name: Only this one.
+            name: Only the student with this name.
 
         Raises:
             DivconError: There is no such student.
-            MissingStation: It isn't trained.
+            MissingStation: The student isn't trained.
         """
         if name == UNTRAINED:
             return [(UNTRAINED, None)]
@@ -55,7 +55,7 @@ class SavedRun:
         return [(name, self._folder(name))]
 
     def _trained(self) -> list[tuple[str, Path | None]]:
-        """Those of the folder, screened by what the solver made of their lists before those that weren't."""
+        """The trained students in the folder; those screened by the solver's answers come first."""
         folders = sorted(self._folder("").glob("*"))
         known = [(find_student(folder.name), folder) for folder in folders if is_trained(folder)]
         found = [(student, folder) for student, folder in known if student and student.role == "decomposer"]
@@ -69,10 +69,10 @@ class SavedRun:
         """The program with a student in place, and the student's name.
 
         Args:
-            student: A trained one's name, or `untuned`; the best trained one by default.
+            student: A trained student's name, or `untuned`; the best trained student by default.
 
         Raises:
-            MissingStation: That student isn't trained.
+            MissingStation: The student isn't trained.
         """
         name, folder = self.students(student)[0]
         optimized = self.context.pipeline.compile.optimizer != "none"
@@ -89,7 +89,7 @@ class SavedRun:
 
         Args:
             question: The question.
-            context: A passage.
+            context: A passage that the question is about, or None.
             student: See `program`.
 
         Raises:

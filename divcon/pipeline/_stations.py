@@ -1,4 +1,4 @@
-"""The stations of a pipeline in order, each of which does only what is missing from the run folder."""
+"""The stations of a pipeline in order. Each does only what is missing from the run folder."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ from divcon.pipeline._record import record_key
 
 
 def compile_prompt(context: Context) -> Compiled | None:
-    """Optimize the teacher's prompt, if the file asks for it, and give what there is of it."""
+    """Optimize the teacher's prompt if the file asks for it. Returns the optimized prompt, or None."""
     settings = context.pipeline.compile
     if settings.optimizer == "none":
         return None
     key = compile_key(context)
-    if (there := Compiled.read(context.folder, key)) is not None:
-        context.reporter.finished("compile", "there already")
-        return there
+    if (found := Compiled.read(context.folder, key)) is not None:
+        context.reporter.finished("compile", "already done")
+        return found
     context.reporter.station("compile", f"{settings.optimizer} on up to {settings.examples} questions")
     program = compile_program(
         Programs(context, None).planned_by_teacher(),
@@ -70,9 +70,9 @@ class Stations:
     """The stations after compiling.
 
     Attributes:
-        context: What they work with.
-        programs: The run's programs, with the prompt that was compiled.
-        place: Where jobs are done.
+        context: The run's context.
+        programs: The run's programs, with the teacher's optimized prompt.
+        place: Where the jobs are done.
     """
 
     context: Context
@@ -86,7 +86,7 @@ class Stations:
     # -- collect ---------------------------------------------------------------------------------------------------
 
     def collect(self) -> None:
-        """Ask the teacher for what isn't there.
+        """Ask the teacher for the decompositions that are missing.
 
         Raises:
             Incomplete: Some calls failed.
@@ -94,7 +94,7 @@ class Stations:
         context, settings, teacher = self.context, self.context.pipeline.collect, self.context.pipeline.roles.teacher
         scripted = " (scripted, not a model)" if teacher.scripted else ""
         context.reporter.station(
-            "collect", f"{settings.samples} decompositions a question from {teacher.model}{scripted}"
+            "collect", f"{settings.samples} decompositions per question from {teacher.model}{scripted}"
         )
         key = self.keys.collection()
         with context.watched("collect") as progress:
@@ -114,10 +114,10 @@ class Stations:
         context.reporter.finished("collect", f"{found.asked} traces")
 
     def traces(self) -> list[Trace]:
-        """What was collected for this run's questions.
+        """The traces collected for this run's questions.
 
         Raises:
-            MissingStation: Nothing.
+            MissingStation: Nothing was collected.
         """
         wanted = {item.id for item in self.context.task.train}
         samples = self.context.pipeline.collect.samples
@@ -130,13 +130,13 @@ class Stations:
     # -- screen ----------------------------------------------------------------------------------------------------
 
     def solver(self) -> Solver:
-        """The solver as rules ask it."""
+        """The solver, for rules that call it."""
         settings = self.context.pipeline.screen
         temperature = sampling_temperature(self.context.models.solver, settings.temperature)
         return Solver(self.programs.asking_solver().solve, self.context.is_right, settings.samples, temperature)
 
     def screen(self) -> dict[str, Screened]:
-        """Judge the traces by every rule, and give what each kept by the rule's name.
+        """Judge the traces by every rule. Returns the results by rule.
 
         Raises:
             Incomplete: Some calls failed.
@@ -175,18 +175,18 @@ class Stations:
     # -- export ----------------------------------------------------------------------------------------------------
 
     def rows_file(self, student: Student) -> Path:
-        """Where a student's training rows are."""
+        """The file of a student's training rows."""
         return self.context.folder / "exports" / f"{student.name}.jsonl"
 
     def export(self, screened: dict[str, Screened]) -> dict[str, Export]:
         """Write the training rows of every student.
 
         Args:
-            screened: What each rule kept.
+            screened: The results of the screening, by rule.
 
         Raises:
             NothingToLearn: A rule kept nothing.
-            Incomplete: The solver failed on some decompositions, for its students.
+            Incomplete: Some calls of the solver failed, which students of the solver need.
         """
         context, exports = self.context, {}
         for student in context.pipeline.decomposer_students:
@@ -231,17 +231,17 @@ class Stations:
         return well_formed(trace, pipeline.program.max_subquestions, pipeline.screen.keep_whole) is None
 
     def is_exported(self, student: Student) -> bool:
-        """Whether a student's rows are there, from what this run would export them from."""
+        """Whether a student's rows are exported, under the key that this run would export them under."""
         return exported_from(self.rows_file(student)) == self.keys.rows(student).digest
 
     # -- train -----------------------------------------------------------------------------------------------------
 
     def train(self) -> dict[str, Path]:
-        """Train an adapter on every export that has none, and give their folders by student.
+        """Train an adapter on every export that has none. Returns the adapters' folders by student.
 
         Raises:
-            MissingStation: A student's rows aren't there, or are of other settings.
-            TrainingError: They can't be trained on.
+            MissingStation: A student's rows aren't exported, or were exported with other settings.
+            TrainingError: The rows can't be trained on.
         """
         context, adapters = self.context, {}
         for student in context.pipeline.students:
@@ -254,7 +254,7 @@ class Stations:
                 )
             adapters[student.name] = training.output
             if self.is_trained(student):
-                context.reporter.finished(f"train {student.name}", "there already")
+                context.reporter.finished(f"train {student.name}", "already done")
                 continue
             context.reporter.station("train", f"{student.label} on {training.rows.name}")
             self._train(student, training)
@@ -286,7 +286,7 @@ class Stations:
         )
 
     def training_key(self, student: Student) -> Key:
-        """What a student's adapter depends on."""
+        """The key of a student's adapter."""
         training = self._training(student)
         base, settings = training.base, training.settings.deciding()
         return Key({"rows": self.keys.rows(student), "train": settings, "base": [base.id, base.revision]})
@@ -299,22 +299,22 @@ class Stations:
         """The folder of a student's adapter.
 
         Raises:
-            MissingStation: It isn't trained, or on other rows or settings than these.
+            MissingStation: The student isn't trained, or was trained on other rows or settings.
         """
         if not self.is_trained(student):
             raise MissingStation(
-                f"The student {student.label} isn't trained, or on other rows or settings than these.",
+                f"The student {student.label} isn't trained, or was trained on other rows or settings than these.",
                 "Run 'divcon train' first.",
             )
         return adapter_folder(self.context.folder, student.name)
 
 
 def adapter_folder(folder: Path, student: str) -> Path:
-    """Where a run folder keeps a student's adapter."""
+    """The folder of a student's adapter in a run folder."""
     return folder / "adapters" / student
 
 
 def exported_from(rows: Path) -> str | None:
-    """The key of what rows were exported from; None where there are none."""
+    """The key that rows were exported under; None where there are none."""
     exported = read_export(rows)
     return exported.key if exported else None

@@ -1,4 +1,4 @@
-"""What does the jobs of a run's stations, made anew in a worker from the run folder."""
+"""Works: the functions that do the jobs of a run's stations, made in a worker from the pipeline and the run folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MissingSecret(FatalError):
 
 
 def recipe_of(context: Context, maker: str = "divcon.pipeline._works:make_works", **more: Any) -> Recipe:
-    """How a worker makes what does a run's jobs."""
+    """The recipe by which a worker makes the function that does a run's jobs."""
     elsewhere = context.pipeline.run.model_copy(update={"executor": "threads"})
     pipeline = context.pipeline.model_copy(update={"run": elsewhere})
     loaded = None if context.loaded is None else _LOADED.dump_python(context.loaded, mode="json")
@@ -55,14 +55,14 @@ def worker_context(arguments: dict[str, Any], store: RunStore) -> Context:
         if role.api_key_env and not os.environ.get(role.api_key_env):
             raise MissingSecret(
                 f"The environment variable {role.api_key_env} is not set for a worker.",
-                "Set it where 'ray start' is run on that node: keys don't travel with the jobs.",
+                "Set it where 'ray start' is run on that node: jobs are sent without keys.",
             )
     loaded = None if arguments["loaded"] is None else _LOADED.validate_python(arguments["loaded"])
     return Context(pipeline, Path(arguments["folder"]), shared=store, loaded=loaded)
 
 
 def make_works(arguments: dict[str, Any], store: RunStore) -> Callable[[Job], Any]:
-    """What does any job of a run's stations, by the name of its work."""
+    """The function that does any job of a run's stations, by the name of the job's work."""
     context = worker_context(arguments, store)
     made: dict[tuple[str, str | None], Work] = {}
     making = threading.Lock()

@@ -1,4 +1,4 @@
-"""What stands in `results.json`, as types: a schema is made of them, and a test holds what is written to them."""
+"""The content of `results.json` as types. The schema is generated from them, and a test validates results with them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class _Part(BaseModel):
 
 
 class Paid(_Part):
-    """What was asked of a role's model.
+    """The calls of a role's model.
 
     Attributes:
-        calls: Requests answered.
-        input_tokens: As the server counted them.
-        output_tokens: As the server counted them.
-        seconds: Spent waiting, summed over calls that may have overlapped.
-        cost: US dollars, of the priced calls alone; null where no call was priced.
+        calls: Requests that were answered.
+        input_tokens: Input tokens, by the server's count.
+        output_tokens: Output tokens, by the server's count.
+        seconds: Seconds of waiting, summed over calls that may have overlapped.
+        cost: US dollars of the calls with a known price; null where there are none.
         unpriced_calls: Calls without a known price.
     """
 
@@ -35,7 +35,7 @@ class Paid(_Part):
 
 
 class Used(Paid):
-    """What a role has used in an arm's answers.
+    """The calls of a role for an arm's answers.
 
     Attributes:
         cached_calls: Calls that came from DSPy's cache.
@@ -47,12 +47,12 @@ class Used(Paid):
 
 
 class QuestionOfRole(_Part):
-    """What one question costs a role, on average.
+    """The average cost of one question for a role.
 
     Attributes:
-        input_tokens: Tokens read.
-        cached_tokens: Those of them that came from the server's cache.
-        output_tokens: Tokens written.
+        input_tokens: Input tokens.
+        cached_tokens: Input tokens that came from the server's cache.
+        output_tokens: Output tokens.
         cost: US dollars; null where a price is unknown.
     """
 
@@ -63,13 +63,13 @@ class QuestionOfRole(_Part):
 
 
 class Bill(_Part):
-    """What one question costs, on average.
+    """The average cost of one question.
 
     Attributes:
-        by_role: By role.
+        by_role: The cost for each role.
         cost: US dollars; null where a price is unknown.
-        large_tokens: What models other than students read and wrote.
-        student_free: Whether a student's unknown price was taken as nothing.
+        large_tokens: Input and output tokens of models other than students.
+        student_free: Whether a student's unknown price was counted as zero.
     """
 
     by_role: dict[str, QuestionOfRole]
@@ -79,7 +79,7 @@ class Bill(_Part):
 
 
 class Agreement(_Part):
-    """How far an arm's subquestions agree with the references.
+    """The agreement of an arm's subquestions with the references.
 
     Attributes:
         n: Questions that have references.
@@ -95,32 +95,32 @@ class Agreement(_Part):
 
 
 class ArmLine(_Part):
-    """The line of an arm.
+    """The results of an arm.
 
     Attributes:
-        name: As `evaluate.arms` has it.
-        label: As people read it.
-        splits: Whether it splits the question.
+        name: The name in `evaluate.arms`.
+        label: The name in reports.
+        splits: Whether it decomposes the question.
         choosable: Whether it can answer a new question.
-        student: The trained student that answers; null where none does.
+        student: The trained student that is used; null where there is none.
         right: Answers that are right.
         wrong: Answers that are wrong, unreadable ones included.
-        failed: Questions whose calls failed; they are in no accuracy.
+        failed: Questions whose calls failed; no accuracy includes them.
         accuracy: The share of right answers; null where every question failed.
         ci95: The 95 % interval of the accuracy.
         f1: DROP's F1; only for tasks that are graded by it.
         by_seed: The accuracy of each seed; only where there are several.
-        whole_rate: The share of questions that were answered whole.
-        salvaged_rate: The share whose list was salvaged.
-        fell_back_rate: The share whose list couldn't be used.
-        reasked: Answers that were read from a second reply, in which the solver gave its last line again.
+        whole_rate: The share of questions that were answered without a decomposition.
+        salvaged_rate: The share of questions whose list was salvaged.
+        fell_back_rate: The share of questions whose list couldn't be used.
+        reasked: Answers that were read from a second reply, in which the solver repeated its last line.
         unreadable: Answers that couldn't be read.
-        first_unreadable: The end of the first of them; only where there is one.
-        usage: What each role has used.
-        bill: What one question costs; null where every question failed.
-        seconds: From the first question to the last answer, without pauses.
+        first_unreadable: The end of the first reply without a readable answer; only where there is one.
+        usage: The calls of each role.
+        bill: The average cost of one question; null where every question failed.
+        seconds: Seconds from the first question to the last answer, without pauses.
         errors: The three most common errors, each with its count.
-        agreement: With the references; null where the task has none, and only for arms that split.
+        agreement: The agreement with the references, for arms that decompose; null where the task has no references.
     """
 
     name: str
@@ -152,13 +152,13 @@ class Difference(_Part):
     """A paired difference of accuracy, over the questions that neither arm failed.
 
     Attributes:
-        a: An arm.
-        b: Another arm.
+        a: The first arm.
+        b: The second arm.
         difference: The accuracy of `a` minus that of `b`.
-        ci95: Its 95 % interval.
-        n: Questions that are compared.
-        p: Of the paired permutation test.
-        p_holm: The same, corrected for all differences of the file.
+        ci95: The 95 % interval of the difference.
+        n: The number of questions that are compared.
+        p: The p-value of the paired permutation test.
+        p_holm: The p-value after Holm's correction for all differences in the file.
     """
 
     a: str
@@ -171,15 +171,15 @@ class Difference(_Part):
 
 
 class Upfront(_Part):
-    """What a student costs before its first answer.
+    """The cost of a student before its first answer.
 
     Attributes:
-        asked: US dollars for the teacher and for the solver's screening; null where a price is unknown.
-        training: US dollars for the training; null where the hour's price is unknown.
-        cost: Both; null where either is.
-        calls: Requests to the teacher and the solver.
-        tokens: Tokens that they read and wrote.
-        seconds: Spent training.
+        asked: US dollars for the teacher and for the solver in screening; null where a price is unknown.
+        training: US dollars for the training; null where the price of an hour is unknown.
+        cost: The sum of both; null where one of them is.
+        calls: Calls of the teacher and the solver.
+        tokens: Input and output tokens of these calls.
+        seconds: Seconds of training.
     """
 
     asked: float | None
@@ -191,12 +191,13 @@ class Upfront(_Part):
 
 
 class AgainstTeacher(_Part):
-    """A student's program against the teacher's.
+    """The cost of a student's program compared with the teacher's.
 
     Attributes:
-        saves: The share of the teacher's bill that it saves; null where that bill is nothing.
-        break_even: After how many questions it has paid for itself; null where it never does or a price is unknown.
-        student_free: Whether its unknown price was taken as nothing.
+        saves: The share of the teacher's bill that the student saves; null where that bill is zero.
+        break_even: The number of questions after which the student has paid for itself; null where it never does, or
+            where a price is unknown.
+        student_free: Whether the student's unknown price was counted as zero.
     """
 
     saves: float | None
@@ -205,19 +206,19 @@ class AgainstTeacher(_Part):
 
 
 class Comparison(_Part):
-    """Which program to choose, and what that saves.
+    """The comparison of costs: which program to choose, and what it saves.
 
     Attributes:
-        unit: What is compared, in words.
-        in_money: Whether that is money.
+        unit: The unit of the costs.
+        in_money: Whether that unit is money.
         points: Accuracy and cost of each program.
-        pareto_front: The programs that no other beats in both, the cheapest first.
-        choice: The cheapest program near the most accurate one; null where none answered.
-        margin: How near, in accuracy.
-        upfront: What each student costs before its first answer.
-        against_teacher: Each student's program against the teacher's.
-        solver_share: The solver's share of the teacher's bill; null where it isn't known.
-        solver_dominates: Whether that is more than half.
+        pareto_front: The programs that no other program beats in both accuracy and cost, the cheapest first.
+        choice: The cheapest program within `margin` of the most accurate one; null where no question was answered.
+        margin: The accepted loss of accuracy.
+        upfront: The cost of each student before its first answer.
+        against_teacher: The cost of each student's program compared with the teacher's.
+        solver_share: The solver's share of the teacher's bill; null where it is unknown.
+        solver_dominates: Whether that share is more than half.
     """
 
     unit: str
@@ -233,15 +234,15 @@ class Comparison(_Part):
 
 
 class Screening(_Part):
-    """Which decompositions a student learnt from.
+    """The decompositions that a student learnt from.
 
     Attributes:
-        collected: Decompositions looked at.
-        kept: Those the student learnt from.
+        collected: The number of all decompositions.
+        kept: Decompositions that the student learnt from.
         lost: The others, counted by reason.
-        failed: Those that couldn't be judged.
-        disputed: Questions on which the solver's answers agree with each other and not with the gold one; only for
-            students that plan.
+        failed: Decompositions that couldn't be judged.
+        disputed: Questions for which the solver's answers agree with each other and not with the gold answer; only for
+            students of the decomposer.
     """
 
     collected: Count
@@ -252,15 +253,16 @@ class Screening(_Part):
 
 
 class Screenings(_Part):
-    """Which decompositions students learnt from.
+    """The decompositions that students learnt from.
 
-    The counts on top are those of the first student whose rule asks the solver, or else of the first one.
+    The counts on top are those of the first student whose rule calls the solver, or else of the first student. They
+    are null where no student is trained.
 
     Attributes:
-        collected: Decompositions looked at; null where no student is trained.
-        kept: Those the student learnt from; null as well then.
-        lost: The others, counted by reason; null as well then.
-        by_student: The same for each student.
+        collected: The number of all decompositions.
+        kept: Decompositions that the student learnt from.
+        lost: The others, counted by reason.
+        by_student: The counts of each student.
     """
 
     collected: Count | None
@@ -275,14 +277,14 @@ class TrainingLine(_Part):
     Attributes:
         rows: Rows trained on.
         steps: Steps of the optimizer.
-        first_loss: Of the first step.
-        last_loss: Over the last quarter of the steps.
-        seconds: Spent training.
-        resumed_from: The checkpoint it went on from; null where it was done in one go.
-        started_from: The adapter it went on from; only where there was one.
-        dropped_over_length: Rows that were too long.
-        tokens: Tokens read in a pass over the rows.
-        label_tokens: Those of them that are learnt.
+        first_loss: The loss of the first step.
+        last_loss: The mean loss of the last quarter of the steps.
+        seconds: Seconds of training.
+        resumed_from: The checkpoint that the training was resumed from; null where it wasn't interrupted.
+        started_from: The adapter that the training started from; only where there was one.
+        dropped_over_length: Rows left out because they were too long.
+        tokens: Tokens of one pass over the rows.
+        label_tokens: The tokens of these that are learnt.
     """
 
     rows: Count
@@ -298,10 +300,10 @@ class TrainingLine(_Part):
 
 
 class Teacher(_Part):
-    """Who planned.
+    """The teacher.
 
     Attributes:
-        model: As `roles.teacher.model` has it.
+        model: `roles.teacher.model` in the pipeline file.
         scripted: Whether it is a script rather than a model.
     """
 
@@ -312,26 +314,26 @@ class Teacher(_Part):
 class Results(_Part):
     """The results of a run.
 
-    Files written before `schema_version` was have none, and their arms have no `splits`, `choosable` and `student`.
-    This schema doesn't take them.
+    Older files have no `schema_version`, and their arms have no `splits`, `choosable` and `student`. This schema
+    doesn't accept them.
 
     Attributes:
-        schema_version: Of this file's form.
+        schema_version: The version of this file's format.
         task: The section `task` of the pipeline file, without paths.
-        questions: Held-out questions.
-        teacher: Who planned.
-        solver: As `roles.solver.model` has it.
+        questions: The number of held-out questions.
+        teacher: The teacher.
+        solver: `roles.solver.model` in the pipeline file.
         student_base: The public name of the students' base.
         program: The section `program` of the pipeline file.
         configuration: The sections of the pipeline file that decide the results.
-        arms: A line for each arm, in the order of the table.
-        differences: All pairs of arms.
-        costs: Which program to choose, and what that saves.
-        screening: Which decompositions students learnt from.
+        arms: The results of each arm, in the order of the table.
+        differences: The differences of all pairs of arms.
+        costs: The comparison of costs: which program to choose, and what it saves.
+        screening: The decompositions that students learnt from.
         training: The training of each student.
-        paid: What was really asked, by role, all stations together.
-        seconds: Of each station of this start of the run.
-        versions: The packages that trained the students; empty where there are none.
+        paid: The calls that were really made at all stations, by role.
+        seconds: The seconds of each station, the last time the run was started.
+        versions: Versions of the packages that trained the students; empty where there are no students.
     """
 
     schema_version: Literal[1]

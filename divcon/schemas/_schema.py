@@ -1,4 +1,4 @@
-"""JSON Schemas, made of the classes that validate the files, with what their docstrings tell."""
+"""JSON Schemas, generated from the classes that validate the files and from their docstrings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from divcon.config import Experiment, Pipeline
-from divcon.schemas._attributes import told_of
+from divcon.schemas._attributes import class_doc
 from divcon.schemas._results import Results
 
 Schema = dict[str, Any]
@@ -21,21 +21,21 @@ class _Generator(GenerateJsonSchema):
     def model_schema(self, schema: Any) -> Schema:
         """A section's schema, described by its docstring."""
         made = super().model_schema(schema)
-        told = told_of(schema["cls"])
-        made["description"] = told.summary
-        for name, meaning in told.attributes.items():
+        doc = class_doc(schema["cls"])
+        made["description"] = doc.summary
+        for name, meaning in doc.attributes.items():
             if name in made.get("properties", {}):
                 made["properties"][name]["description"] = meaning
         return made
 
     def default_schema(self, schema: Any) -> Schema:
-        """A key's schema. Where it holds a section, the section's own keys have defaults, and it needs none."""
+        """A key's schema. A section gets no default, since its own keys have defaults."""
         if isinstance(schema.get("default"), BaseModel):
             return self.generate_inner(schema["schema"])
         return super().default_schema(schema)
 
     def field_title_should_be_set(self, schema: Any) -> bool:
-        """No: a title would say what the key says."""
+        """Whether a key gets a title. It doesn't, since the title would repeat the key's name."""
         return False
 
 
@@ -45,17 +45,17 @@ def _schema_of(model: type[BaseModel], title: str) -> Schema:
 
 
 def pipeline_schema() -> Schema:
-    """Of the pipeline file."""
+    """The schema of the pipeline file."""
     return _schema_of(Pipeline, "A pipeline file of divcon")
 
 
 def experiment_schema() -> Schema:
-    """Of the experiment file."""
+    """The schema of the experiment file."""
     return _schema_of(Experiment, "An experiment file of divcon")
 
 
 def results_schema() -> Schema:
-    """Of `results.json`."""
+    """The schema of `results.json`."""
     return _schema_of(Results, "The results.json of a run of divcon")
 
 

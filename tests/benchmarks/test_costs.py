@@ -18,9 +18,13 @@ from divcon.programs import cost_of
 
 def used(read: int, written: int, cost: float | None, cached: int = 0) -> dict[str, Any]:
     return {
-        "calls": 10, "input_tokens": read, "cached_tokens": cached, "output_tokens": written, "cost": cost,
+        "calls": 10,
+        "input_tokens": read,
+        "cached_tokens": cached,
+        "output_tokens": written,
+        "cost": cost,
         "unpriced_calls": 0 if cost is not None else 10,
-    }  # fmt: skip
+    }
 
 
 def line(name: str, accuracy: float, decomposer: dict | None, solver: dict, *local: str) -> dict[str, Any]:
@@ -34,8 +38,11 @@ def test_both_stages_count_with_input_output_and_cached_apart() -> None:
     found = bill({"decomposer": used(1000, 200, 0.5, 400), "solver": used(3000, 100, 1.5)}, 10)
     assert found["cost"] == pytest.approx(0.2)
     assert found["by_role"]["decomposer"] == {
-        "input_tokens": 100, "cached_tokens": 40, "output_tokens": 20, "cost": pytest.approx(0.05),
-    }  # fmt: skip
+        "input_tokens": 100,
+        "cached_tokens": 40,
+        "output_tokens": 20,
+        "cost": pytest.approx(0.05),
+    }
     assert found["large_tokens"] == pytest.approx(430)
 
 

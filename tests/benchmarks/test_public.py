@@ -93,8 +93,11 @@ def test_steps_can_be_read_back_from_a_prompt(tmp_path: Path) -> None:
     (tmp_path / "drop.jsonl").write_text(json.dumps({**ROWS["drop"], "qdmr": steps}))
     (item,) = public_items("drop", tmp_path / "drop.jsonl", None)
     assert item.subquestions == (
-        "Find the Federales.", "Find number of #1.", "Which is lowest of #1, #2?", "Determine if #1 is 4.",
-    )  # fmt: skip
+        "Find the Federales.",
+        "Find number of #1.",
+        "Which is lowest of #1, #2?",
+        "Determine if #1 is 4.",
+    )
     assert tuple(Subquestions.read(Subquestions(item.subquestions).render())) == item.subquestions
     told = {**ROWS["musique"], "question_decomposition": [{"question": "who led the #1", "answer": "Tor"}]}
     (tmp_path / "musique.jsonl").write_text(json.dumps(told))

@@ -66,8 +66,13 @@ def test_seeds_are_summed_and_their_accuracies_named() -> None:
 
 def test_a_price_that_became_known_or_changed_counts_as_it_is_now() -> None:
     used = {
-        "calls": 1, "input_tokens": 1000, "cached_tokens": 400, "output_tokens": 100, "cost": None, "unpriced_calls": 1,
-    }  # fmt: skip
+        "calls": 1,
+        "input_tokens": 1000,
+        "cached_tokens": 400,
+        "output_tokens": 100,
+        "cost": None,
+        "unpriced_calls": 1,
+    }
     answered = {"0": {"outcome": "right", "usage": {"solver": used}}}
     assert summarize_arm(arm_named("cot"), [answered], 200)["bill"]["cost"] is None
     price = {"solver": {"input": 2.0, "cached": 0.5, "output": 8.0}}

@@ -18,13 +18,17 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "BootstrapFewShotWithRandomSearch": {"max_bootstrapped_demos": 1, "num_candidate_programs": 1, "num_threads": 2},
     "COPRO": {"breadth": 2, "depth": 1, "eval_kwargs": {"num_threads": 2}},
     "MIPROv2": {
-        "auto": None, "num_candidates": 2, "num_trials": 2, "minibatch": False, "max_bootstrapped_demos": 1,
+        "auto": None,
+        "num_candidates": 2,
+        "num_trials": 2,
+        "minibatch": False,
+        "max_bootstrapped_demos": 1,
         "max_labeled_demos": 0,
     },
     "GEPA": {"max_metric_calls": 20, "num_threads": 1},
     "SIMBA": {"bsize": 4, "num_candidates": 2, "max_steps": 1, "max_demos": 1, "num_threads": 1},
     "InferRules": {"num_candidates": 1, "num_rules": 2, "max_bootstrapped_demos": 1},
-}  # fmt: skip
+}
 
 
 def items() -> list[Item]:
@@ -102,8 +106,9 @@ def test_every_optimizer_of_dspy_is_either_taken_or_sent_elsewhere() -> None:
     from dspy.teleprompt import Teleprompter
 
     known = {
-        name for name in dir(dspy.teleprompt)
+        name
+        for name in dir(dspy.teleprompt)
         if isinstance(found := getattr(dspy.teleprompt, name), type) and issubclass(found, Teleprompter)
-    }  # fmt: skip
+    }
     not_for_programs_of_this_kind = {"Teleprompter", "AvatarOptimizer", "BootstrapRS"}
     assert known - not_for_programs_of_this_kind <= {*OPTIMIZERS, *_ELSEWHERE}

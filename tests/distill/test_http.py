@@ -1,4 +1,4 @@
-"""An LM over HTTP: what is streamed inside, what is waited for and for how long, and what is asked again."""
+"""An LM over HTTP: streaming, time limits and retries."""
 
 import asyncio
 import sqlite3

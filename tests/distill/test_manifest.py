@@ -15,10 +15,15 @@ def adapter(tmp_path: Path) -> Path:
     (folder / "adapter_config.json").write_text('{"r": 8, "lora_alpha": 16}')
     (folder / "adapter_model.safetensors").write_bytes(b"weights")
     manifest = {
-        "role": "decomposer", "student": "sd-t", "base": {"id": "b", "revision": "r", "dtype": "auto"},
-        "prompt_hash": "p", "chat_template_hash": "t", "data_hash": "d", "rows": 1,
+        "role": "decomposer",
+        "student": "sd-t",
+        "base": {"id": "b", "revision": "r", "dtype": "auto"},
+        "prompt_hash": "p",
+        "chat_template_hash": "t",
+        "data_hash": "d",
+        "rows": 1,
         "content_hash": content_hash(folder),
-    }  # fmt: skip
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

@@ -8,9 +8,16 @@ from divcon.distill import RunStore, StoreError, Trace, fingerprint, render_line
 
 def keep(store: RunStore, key: str, role: str = "teacher", cost: float | None = None) -> None:
     store.keep_reply(
-        key, role=role, station="collect", model="m", request={"q": key}, rollout=0,
-        response={"text": "é\u2028", "usage": {"input_tokens": 3, "output_tokens": 2}}, seconds=0.5, cost=cost,
-    )  # fmt: skip
+        key,
+        role=role,
+        station="collect",
+        model="m",
+        request={"q": key},
+        rollout=0,
+        response={"text": "é\u2028", "usage": {"input_tokens": 3, "output_tokens": 2}},
+        seconds=0.5,
+        cost=cost,
+    )
 
 
 def test_a_reply_is_there_for_the_next_process(tmp_path: Path) -> None:
@@ -50,7 +57,7 @@ def test_a_run_folder_with_a_pickle_is_refused(tmp_path: Path, pickle: str) -> N
     file = tmp_path / "run" / pickle
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x")
-    with pytest.raises(StoreError, match="nothing is unpickled"):
+    with pytest.raises(StoreError, match="divcon loads no pickles"):
         RunStore(tmp_path / "run")
 
 

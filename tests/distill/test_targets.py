@@ -95,7 +95,7 @@ def test_failed_calls_are_counted_and_no_targets(tmp_path: Path, items: list[Ite
 
 def test_nothing_to_learn_and_unknown_students_are_refused(tmp_path: Path, items: list[Item]) -> None:
     ask = RolePredict(Solve, "solver")
-    with pytest.raises(NothingToLearn, match="left nothing for SE-A"):
+    with pytest.raises(NothingToLearn, match="gave no reply for SE-A"):
         export_targets(SOLVER_STUDENTS["se-a"], ask, SolvedTraces([]), items, Destination(tmp_path / "x.jsonl", "x"))
     with pytest.raises(ValueError, match="sd-r is no student of the solver"):
         export_targets(

@@ -108,7 +108,7 @@ def test_nothing_is_asked_twice_and_a_failure_loses_nothing(tiny_base: Base, tmp
 
     with OpenAIServer(shaky) as server:
         program = errand(server)
-        with pytest.raises(DistillationError, match=r"1 of 8 runs of the program failed.*compile again"):
+        with pytest.raises(DistillationError, match=r"1 of 8 runs of the program failed.*Compile again"):
             distil(tiny_base, tmp_path).compile(program, trainset=goals(), teacher=lm(server, "teacher"))
         assert program.plan.lm.model == "openai/planner", "the program is as it was"
         broken["on"] = False
@@ -171,7 +171,7 @@ def test_valset_scores_are_three_valued(tiny_base: Base, tmp_path: Path) -> None
         ({"trainset": []}, "trainset is empty"),
         ({"teacher": "gpt-5"}, "neither an LM nor a program"),
         ({"teacher": [Errand(), Errand()]}, "several teachers"),
-        ({"metric": lambda e, p, t=None: False}, "none can be learnt from"),
+        ({"metric": lambda e, p, t=None: False}, "None of 8 runs of the program can be learnt from"),
         ({"no_lm": True}, "predictor 'act' has no LM"),
     ],
 )
@@ -354,7 +354,7 @@ def test_two_compilations_do_not_share_a_folder_at_once(tiny_base: Base, tmp_pat
 
     tmp_path.mkdir(exist_ok=True)
     with OpenAIServer(reply) as server, FileLock(tmp_path / "compile.lock"):
-        with pytest.raises(DistillationError, match="Another compilation is at work"):
+        with pytest.raises(DistillationError, match="Another compilation is running"):
             distil(tiny_base, tmp_path).compile(errand(server), trainset=goals())
         assert server.requests == []
 

@@ -23,9 +23,12 @@ def test_what_happens_is_said_with_its_reasons() -> None:
         d.queues("4 at a time after 503")
         e.queues()
         assert traffic.said(9)[1:] == [
-            "1 being answered", "1 waiting for the server", "1 wait after 429 (the server says 20 s)",
-            "1 wait their turn (4 at a time after 503)", "5 queued",
-        ]  # fmt: skip
+            "1 being answered",
+            "1 waiting for the server",
+            "1 wait after 429 (the server says 20 s)",
+            "1 wait their turn (4 at a time after 503)",
+            "5 queued",
+        ]
     assert traffic.said(0)[1:] == []
 
 

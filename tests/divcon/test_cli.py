@@ -17,9 +17,13 @@ DIVCON = Path(sys.executable).with_name("divcon")
 
 def divcon(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(DIVCON), *map(str, arguments)], cwd=cwd, text=True, capture_output=True, timeout=120,
+        [str(DIVCON), *map(str, arguments)],
+        cwd=cwd,
+        text=True,
+        capture_output=True,
+        timeout=120,
         env={**os.environ, **environment},
-    )  # fmt: skip
+    )
 
 
 def pipeline(
@@ -132,9 +136,12 @@ def test_killed_after_seven_of_twenty_the_next_run_asks_thirteen(tmp_path: Path)
     with OpenAIServer(reply, delay=0.05) as server:
         file = pipeline(tmp_path, f"{{model: openai/t, api_base: '{server.url}', retries: 0}}")
         process = subprocess.Popen(
-            [str(DIVCON), "collect", str(file)], cwd=tmp_path, env={**os.environ, "OPENAI_API_KEY": "k"},
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [str(DIVCON), "collect", str(file)],
+            cwd=tmp_path,
+            env={**os.environ, "OPENAI_API_KEY": "k"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         assert process.wait(60) == -signal.SIGKILL
         assert len(server.requests) == 7
         done = divcon("collect", file, cwd=tmp_path, OPENAI_API_KEY="k")
@@ -147,10 +154,14 @@ def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
     with OpenAIServer(decomposition, delay=0.2) as server:
         file = pipeline(tmp_path, f"{{model: openai/t, api_base: '{server.url}'}}")
         process = subprocess.Popen(
-            [str(DIVCON), "collect", str(file)], cwd=tmp_path, env={**os.environ, "OPENAI_API_KEY": "k"},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [str(DIVCON), "collect", str(file)],
+            cwd=tmp_path,
+            env={**os.environ, "OPENAI_API_KEY": "k"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             preexec_fn=heed_ctrl_c,
-        )  # fmt: skip
+        )
         while len(server.requests) < 5:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)

@@ -68,9 +68,12 @@ def test_every_failing_thing_has_its_line_and_remedy(tmp_path: Path, monkeypatch
     monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
     with OpenAIServer(lambda body: "x", served=("one", "two")) as server:
         file = pipeline(
-            tmp_path, "{model: openai/gpt-5-mini}", f"{{model: hosted_vllm/three, api_base: '{server.url}'}}",
-            "{base: no/where, serve: vllm}", "compile: {optimizer: BootstrapFewShott}\n",
-        )  # fmt: skip
+            tmp_path,
+            "{model: openai/gpt-5-mini}",
+            f"{{model: hosted_vllm/three, api_base: '{server.url}'}}",
+            "{base: no/where, serve: vllm}",
+            "compile: {optimizer: BootstrapFewShott}\n",
+        )
         by_name = found(file, tmp_path / "run")
     assert not server.requests
     [teacher], [solver], [base], [vllm], [optimizer] = (
@@ -131,9 +134,12 @@ def test_nothing_is_paid_for_before_the_doctor_has_looked(tmp_path: Path) -> Non
         teacher = f"{{model: openai/t, api_base: '{server.url}', api_key_env: SOME_KEY}}"
         solver = "{model: openai/s, api_base: 'http://127.0.0.1:9/v1', api_key_env: SOME_KEY}"
         done = subprocess.run(
-            [str(DIVCON), "run", str(pipeline(tmp_path, teacher, solver))], cwd=tmp_path, text=True,
-            capture_output=True, env={**os.environ, "SOME_KEY": "k"},
-        )  # fmt: skip
+            [str(DIVCON), "run", str(pipeline(tmp_path, teacher, solver))],
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            env={**os.environ, "SOME_KEY": "k"},
+        )
         assert done.returncode == 1
         assert "error: solver: The server at http://127.0.0.1:9/v1 can't be reached" in done.stderr
         assert "Traceback" not in done.stderr

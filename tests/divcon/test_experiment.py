@@ -227,7 +227,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_asked(tmp_path: Path,
     lacking.write_text(lacking.read_text().replace("rule: [none, oracle]", "rule: oracle"))
     with pytest.raises(ConfigError, match="the arm sd-t needs a student of rule 'none'"):
         load_experiment(lacking)
-    with pytest.raises(ConfigError, match="a seed stands twice"):
+    with pytest.raises(ConfigError, match="a seed is listed twice"):
         load("main", "  seeds: [1, 1]")
     with pytest.raises(ConfigError, match=r"there is no key 'experiment\.sizes'"):
         load("curve", "  sizes: [1]")

@@ -164,7 +164,7 @@ def test_a_student_of_another_draw_of_the_data_is_not_evaluated(tmp_path: Path, 
         Run(load_pipeline(file), tmp_path / "run").run()
         drawn = Run(load_pipeline(file, ["task.train_seed=7"]), tmp_path / "run")
         drawn.check()
-        with pytest.raises(MissingStation, match=r"SD-T isn't trained, or on other rows"):
+        with pytest.raises(MissingStation, match=r"SD-T isn't trained, or was trained on other rows"):
             drawn.evaluate()
 
 
@@ -199,9 +199,12 @@ def test_killed_three_times_at_random_the_exports_are_the_same_and_nothing_store
         killed_at = []
         for _ in range(3):
             process = subprocess.Popen(
-                [str(DIVCON), "run", str(file), "--run", str(tmp_path / "killed")], cwd=tmp_path, env=os.environ,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+                [str(DIVCON), "run", str(file), "--run", str(tmp_path / "killed")],
+                cwd=tmp_path,
+                env=os.environ,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             target = len(server.requests) + rng.randint(5, 40)
             while len(server.requests) < target and process.poll() is None:
                 time.sleep(0.01)

@@ -51,8 +51,9 @@ def test_a_running_server_is_shown_with_the_line_that_asks_it(
         pipeline=load_pipeline(tmp_path / "p.yaml"),
         saved=SimpleNamespace(students=lambda student: [("untuned", None)]),
         models=SimpleNamespace(base=tiny_base),
-        folder=tmp_path, reporter=Silent(),
-    )  # fmt: skip
+        folder=tmp_path,
+        reporter=Silent(),
+    )
     shown: list[str] = []
     serve_students(run, "untuned", None, {"api_base": address}, shown.append)
     assert shown == [

@@ -38,29 +38,42 @@ def raised(reply, patience: Patience | None = None) -> LMError:
     ("reply", "patience", "kind", "problem", "remedy"),
     [
         (
-            Silence(after=2), Patience(silence=0.2), SlowServerError,
-            "is slow: no token for 0.2 s, after 2.", "Raise roles.teacher.timeout, or lower the station's concurrency.",
+            Silence(after=2),
+            Patience(silence=0.2),
+            SlowServerError,
+            "is slow: no token for 0.2 s, after 2.",
+            "Raise roles.teacher.timeout, or lower the station's concurrency.",
         ),
         (
-            Silence(), Patience(first_token=0.2), SlowServerError,
+            Silence(),
+            Patience(first_token=0.2),
+            SlowServerError,
             "takes requests and answers none: no token within 0.2 s.",
-            "Look at the server, or raise roles.teacher.first_token.",
+            "Check the server, or raise roles.teacher.first_token.",
         ),
         (
-            Refused(429, 700), None, LMRateLimitError,
+            Refused(429, 700),
+            None,
+            LMRateLimitError,
             "is overloaded: it answers 429 and says to wait 700 s",
             "Lower the station's concurrency, or run again in 700 s.",
         ),
         (
-            503, None, LMServerError, "is overloaded: it answers 503 (",
+            503,
+            None,
+            LMServerError,
+            "is overloaded: it answers 503 (",
             "Lower the station's concurrency, or run again later.",
         ),
         (
-            BrokenOff(2), None, LMTransportError, "can't be reached: the reply broke off",
+            BrokenOff(2),
+            None,
+            LMTransportError,
+            "can't be reached: the reply broke off",
             "Start it, or correct roles.teacher.api_base.",
         ),
     ],
-)  # fmt: skip
+)
 def test_three_messages_with_three_remedies(
     tmp_path: Path, reply, patience: Patience | None, kind: type[LMError], problem: str, remedy: str
 ) -> None:
@@ -70,7 +83,7 @@ def test_three_messages_with_three_remedies(
     said = explain_lm_error(error, load_pipeline(file))
     assert said.problem.startswith(f"The teacher (hosted_vllm/t) at http://127.0.0.1:9/v1 {problem}")
     assert said.problem.count("server") == 0, "it is said once whose it is"
-    assert said.remedy == f"{remedy} What was answered before is kept."
+    assert said.remedy == f"{remedy} All replies are kept."
 
 
 def test_a_station_goes_on_with_a_slow_server_and_says_in_the_end_what_to_do(tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ def test_a_line_says_answers_speed_what_waits_the_end_and_money() -> None:
     clock = Clock()
     traffic = Traffic(clock)
     watch = Watch(traffic, "answers", 0.01, clock)
-    watch.goes_on(0, 60)
+    watch.update(0, 60)
     clock.now += 60
-    watch.goes_on(12, 60)
+    watch.update(12, 60)
     with traffic.call() as one, traffic.call() as other:
         one.writes(1440)
         other.waits()
@@ -45,14 +45,14 @@ def test_a_line_says_answers_speed_what_waits_the_end_and_money() -> None:
 def test_the_estimate_runs_on_while_nothing_ends_and_there_is_none_before_anything_has() -> None:
     clock = Clock()
     watch = Watch(None, "steps", None, clock)
-    watch.goes_on(20, 60)
+    watch.update(20, 60)
     clock.now += 100
     assert watch.note() == "steps"
-    watch.goes_on(30, 60, "loss 0.500")
+    watch.update(30, 60, "loss 0.500")
     assert watch.note() == "steps (loss 0.500), ~5 min left"
     clock.now += 240
     assert watch.note() == "steps (loss 0.500), ~60 s left"
-    watch.goes_on(60, 60)
+    watch.update(60, 60)
     assert watch.note() == "steps"
 
 

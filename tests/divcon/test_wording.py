@@ -15,8 +15,9 @@ def test_the_shipped_solver_is_asked_what_it_learnt() -> None:
         assert user["content"] == "Question: Q?\nSubquestions:\n1. How many?\n2. And then?"
         direct = Direct(wording=wording_of(endpoint), adapter=prompt_adapter_of(endpoint))
         assert [m["content"] for m in direct.solve.prompt(question="Q?")] == [
-            "Answer the question. Write the answer alone.", "Question: Q?",
-        ]  # fmt: skip
+            "Answer the question. Write the answer alone.",
+            "Question: Q?",
+        ]
         assert "config" not in direct._inputs("Q?", None), "it learnt to answer at once"
 
 

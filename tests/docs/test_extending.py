@@ -179,8 +179,10 @@ def test_a_job_whose_worker_process_was_killed_is_done_again(site: Path, tmp_pat
         ended(driver)
     assert killed.is_set()
     assert {arm: right for arm, (right, _, _) in answered(folder).items()} == {
-        "cot": 4, "self-consistency": 4, "teacher": 4,
-    }  # fmt: skip
+        "cot": 4,
+        "self-consistency": 4,
+        "teacher": 4,
+    }
 
 
 @pytest.mark.model
@@ -195,8 +197,12 @@ def test_a_student_is_trained_by_a_method_of_another_package_on_what_its_rule_ke
     found = results(tmp_path / "run")
     # Of three lists of eight questions, the third is outvoted.
     assert found["screening"]["by_student"]["sd-m"] == {
-        "collected": 24, "kept": 16, "lost": {"outvoted": 8}, "failed": 0, "disputed": 0,
-    }  # fmt: skip
+        "collected": 24,
+        "kept": 16,
+        "lost": {"outvoted": 8},
+        "failed": 0,
+        "disputed": 0,
+    }
     # Preferring each of two kept lists to the one that was rejected gives two rows a question.
     assert {name: line["rows"] for name, line in found["training"].items()} == {"sd-m": 16, "sd-m-dpo": 16}
     assert [arm["label"] for arm in found["arms"]] == ["Two-stage, teacher", "Two-stage, SD-M", "Two-stage, SD-M-DPO"]

@@ -72,10 +72,15 @@ def test_the_figures_of_the_page_on_prompts_are_the_recorded_ones(root: Path) ->
                 low, high = arm["ci95"]
                 tokens = sum(spent["output_tokens"] for spent in arm["tokens_a_question"].values())
                 cells = [
-                    title, name, arm["label"], f"{100 * arm['accuracy']:.1f} %", f"{100 * low:.0f} to {100 * high:.0f}",
-                    str(arm["unreadable"]), f"{100 * arm['plans_used']:.0f} %" if arm["name"] in ("own", "recorded",
-                    "people") else "–", f"{tokens:.0f}",
-                ]  # fmt: skip
+                    title,
+                    name,
+                    arm["label"],
+                    f"{100 * arm['accuracy']:.1f} %",
+                    f"{100 * low:.0f} to {100 * high:.0f}",
+                    str(arm["unreadable"]),
+                    f"{100 * arm['plans_used']:.0f} %" if arm["name"] in ("own", "recorded", "people") else "–",
+                    f"{tokens:.0f}",
+                ]
                 assert f"| {' | '.join(cells)} |" in page, cells
     for found in recorded["published"]["answers"].values():
         assert abs(found["final_line"] - found["program"]) <= 0.005
@@ -195,9 +200,12 @@ def test_the_gsm8k_table_is_the_recorded_run(root: Path) -> None:
     recorded = json.loads((root / "benchmarks" / "results" / "gsm8k.json").read_text())
     readme = (root / "README.md").read_text(encoding="utf-8").partition("## On real questions")[2]
     labels = {
-        "untuned": "Two-stage, untuned student", "sd-t": "Two-stage, SD-T", "direct": "Direct",
-        "cot": "Chain of thought", "teacher": "Two-stage, people's subquestions",
-    }  # fmt: skip
+        "untuned": "Two-stage, untuned student",
+        "sd-t": "Two-stage, SD-T",
+        "direct": "Direct",
+        "cot": "Chain of thought",
+        "teacher": "Two-stage, people's subquestions",
+    }
     for arm in recorded["arms"]:
         line = next(line for line in readme.splitlines() if line.startswith(f"| {labels[arm['name']]} |"))
         assert f"| {100 * arm['accuracy']:.1f} % | {100 * arm['ci95'][0]:.0f} to {100 * arm['ci95'][1]:.0f} |" in line

@@ -19,9 +19,11 @@ TESTED = {"distil_planner.py", "agent.py", "optimize_then_distil.py", "swap_solv
 def run(root: Path, script: str, *arguments: str, **environment: str) -> str:
     ran = subprocess.run(
         [sys.executable, str(root / "examples" / script), *arguments],
-        capture_output=True, text=True, timeout=600,
+        capture_output=True,
+        text=True,
+        timeout=600,
         env={**os.environ, "OPENAI_API_KEY": "k", "HF_HUB_OFFLINE": "1", **environment},
-    )  # fmt: skip
+    )
     assert ran.returncode == 0, ran.stderr[-3000:]
     return ran.stdout
 

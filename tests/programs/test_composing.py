@@ -106,7 +106,10 @@ def test_fields_are_streamed_as_they_are_written(adapter: str, host: dspy.Adapte
                     chunks.setdefault(piece.signature_field_name, []).append(piece.chunk)
         assert final is not None and final.answer == "3"
         assert {name: "".join(parts) for name, parts in chunks.items()} == {
-            "subquestions": LIST, "sub_answers": sub_answers, "answer": "3"}  # fmt: skip
+            "subquestions": LIST,
+            "sub_answers": sub_answers,
+            "answer": "3",
+        }
         assert len(chunks["subquestions"]) > 3, "piece by piece, not at the end"
         assert {role: used["calls"] for role, used in final.usage.items()} == {"decomposer": 1, "solver": 1}
         assert ledger.usage["solver"].output_tokens == 5

@@ -118,9 +118,14 @@ def copro(s: Setting) -> dspy.Module:
 def mipro(s: Setting) -> dspy.Module:
     tune = dspy.MIPROv2(metric=s.metric, prompt_model=s.meta, auto=None, num_candidates=2, num_threads=2)
     return tune.compile(
-        s.student, trainset=s.trainset[:4], valset=s.trainset[4:], num_trials=2, minibatch=False,
-        max_bootstrapped_demos=1, max_labeled_demos=0,
-    )  # fmt: skip
+        s.student,
+        trainset=s.trainset[:4],
+        valset=s.trainset[4:],
+        num_trials=2,
+        minibatch=False,
+        max_bootstrapped_demos=1,
+        max_labeled_demos=0,
+    )
 
 
 def gepa(s: Setting) -> dspy.Module:
@@ -258,9 +263,13 @@ def test_bootstrap_finetune_trains_the_decomposer_alone(setting: Setting, tiny_b
 
 def test_distil_decomposer_is_better_togethers_weight_step(setting: Setting, tiny_base: Base, tmp_path: Path) -> None:
     distil = DistillDecomposer(
-        setting.metric, tmp_path / "run", predictor=setting.decompose, base=str(tiny_base.path), train=TRAIN,
+        setting.metric,
+        tmp_path / "run",
+        predictor=setting.decompose,
+        base=str(tiny_base.path),
+        train=TRAIN,
         max_tokens=16,
-    )  # fmt: skip
+    )
     prompts = dspy.BootstrapFewShot(metric=setting.metric, max_bootstrapped_demos=1)
     tune = dspy.BetterTogether(metric=setting.metric, p=prompts, w=distil)
     compiled = tune.compile(setting.student, trainset=setting.trainset, valset_ratio=0, strategy="p -> w", seed=0)

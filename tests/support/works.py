@@ -15,9 +15,16 @@ def keep(store: RunStore, key: str, text: str) -> None:
     """Keep a reply as an engine does."""
     response = {"text": text, "usage": {"input_tokens": 1, "output_tokens": 2}}
     store.keep_reply(
-        key, role="teacher", station="collect", model="m", request={}, rollout=0, response=response, seconds=0.1,
+        key,
+        role="teacher",
+        station="collect",
+        model="m",
+        request={},
+        rollout=0,
+        response=response,
+        seconds=0.1,
         cost=0.5,
-    )  # fmt: skip
+    )
 
 
 def make(arguments: dict[str, Any], store: RunStore) -> Callable[[Job], Trace]:

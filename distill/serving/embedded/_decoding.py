@@ -91,9 +91,13 @@ def decode(model: Any, tokenizer: Any, batch: list[Job], multiple: int) -> None:
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
             positions = positions[:, -1:] + 1
             logits = model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache,
-                use_cache=True, logits_to_keep=1,
-            ).logits[:, -1]  # fmt: skip
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
 
 
 def _read_prompts(model: Any, ids: Any, mask: Any, positions: Any, at_once: int) -> tuple[Any, Any]:
@@ -106,9 +110,13 @@ def _read_prompts(model: Any, ids: Any, mask: Any, positions: Any, at_once: int)
         some = slice(start, start + at_once)
         parts.append(DynamicCache(config=model.config))
         out = model(
-            input_ids=ids[some], attention_mask=mask[some], position_ids=positions[some], past_key_values=parts[-1],
-            use_cache=True, logits_to_keep=1,
-        )  # fmt: skip
+            input_ids=ids[some],
+            attention_mask=mask[some],
+            position_ids=positions[some],
+            past_key_values=parts[-1],
+            use_cache=True,
+            logits_to_keep=1,
+        )
         logits.append(out.logits[:, -1])
     whole = DynamicCache(config=model.config)
     for number in range(len(parts[0].layers)):

@@ -232,9 +232,15 @@ class EmbeddedModel:
             if not cuda:
                 AttentionInterface.register(_ATTENTION, grouped_attention)
                 AttentionMaskInterface.register(_ATTENTION, eager_mask)
-            self._models[""] = AutoModelForCausalLM.from_pretrained(
-                self.base.path, dtype=getattr(torch, self.precision), attn_implementation="sdpa" if cuda else _ATTENTION
-            ).to("cuda" if cuda else "cpu").eval()  # fmt: skip
+            self._models[""] = (
+                AutoModelForCausalLM.from_pretrained(
+                    self.base.path,
+                    dtype=getattr(torch, self.precision),
+                    attn_implementation="sdpa" if cuda else _ATTENTION,
+                )
+                .to("cuda" if cuda else "cpu")
+                .eval()
+            )
             if not cuda:
                 self._rows = _ROWS if self._steady(self._models[""]) else 1
         if adapter not in self._models:

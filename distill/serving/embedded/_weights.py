@@ -55,9 +55,11 @@ def convert_gguf(file: Path, folder: Path, *, dtype: str = "bfloat16") -> Path:
             if not tokenizer.chat_template:
                 raise GGUFError(f"{file} has no chat template.", "Take the file of an instruction-tuned model.")
             model = AutoModelForCausalLM.from_pretrained(
-                file.parent, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True),
+                file.parent,
+                gguf_file=file.name,
+                quantization_config=GgufConfig(dequantize=True),
                 dtype=getattr(torch, dtype),
-            )  # fmt: skip
+            )
         except (ValueError, KeyError, IndexError, TypeError, OSError, struct.error) as error:
             raise GGUFError(f"transformers can't read {file}: {error}", "Take another model or a newer one.") from error
         try:

@@ -112,9 +112,13 @@ class CurrentServer:
             # A server of ours isn't somebody else's busy one, and one that has died is started again by `serving`.
             retries = 0 if isinstance(server, StartedServer) else 3
             lm = dspy.LM(
-                f"{self._plan.software.provider}/{name or server.name}", engine=engine, api_base=server.api_base,
-                api_key=server.client.key, cache=False, num_retries=retries,
-            )  # fmt: skip
+                f"{self._plan.software.provider}/{name or server.name}",
+                engine=engine,
+                api_base=server.api_base,
+                api_key=server.client.key,
+                cache=False,
+                num_retries=retries,
+            )
             asker = self._askers[key] = LMBackend(lm)
         return asker
 

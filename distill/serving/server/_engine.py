@@ -36,9 +36,14 @@ class ServerEngine:
     def serves(self, base: Base, options: ServingOptions) -> ServedModel:
         """A base behind a server, which the first call starts."""
         return ServedModel(
-            self.software, base, options.settings, adapter=options.adapter_mode, precision=options.precision,
-            log=options.log, told=options.told,
-        )  # fmt: skip
+            self.software,
+            base,
+            options.settings,
+            adapter=options.adapter_mode,
+            precision=options.precision,
+            log=options.log,
+            told=options.told,
+        )
 
     def examine(self, settings: AnyServerSettings | None) -> Iterator[Finding]:
         """Look for the software, or ask the running server what it serves."""

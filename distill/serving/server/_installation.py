@@ -65,10 +65,12 @@ def find_installation(
     chosen = settings.python or (Path(os.environ[variable]) if os.environ.get(variable) else None)
     python = chosen.expanduser().absolute() if chosen else Path(sys.executable)
     where = (
-        "this environment" if chosen is None
-        else f"{python} (roles.decomposer.server.python)" if settings.python
+        "this environment"
+        if chosen is None
+        else f"{python} (roles.decomposer.server.python)"
+        if settings.python
         else f"{python} ({variable})"
-    )  # fmt: skip
+    )
     asked = [str(python), "-I", "-c", _ASK, *packages, "torch", "transformers"]
     try:
         told = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True)

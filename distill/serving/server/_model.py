@@ -218,9 +218,12 @@ class ServedModel:
         else:
             unmerged = {n: a for n, a in self._adapters.items() if self.served_as(a) == "lora"}
             launch = Launch(
-                self.installation, self.settings, self.base.path, self.base.id,
+                self.installation,
+                self.settings,
+                self.base.path,
+                self.base.id,
                 {name: adapter.folder for name, adapter in unmerged.items()},
                 max((adapter.server_rank for adapter in unmerged.values()), default=None),
                 self.precision,
-            )  # fmt: skip
+            )
         return StartedServer(self.software, launch, self.log)

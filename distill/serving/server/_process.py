@@ -77,9 +77,12 @@ class ServerProcess:
             try:
                 self._watchdog = subprocess.Popen(
                     [sys.executable, "-I", str(Path(__file__).with_name("_watchdog.py")), str(grace), *command],
-                    stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
                     env={**inherited(), **environment},
-                )  # fmt: skip
+                )
             except OSError as error:
                 raise ServerError(f"{name} can't be started: {error.strerror}.", "Check its Python.") from error
         atexit.register(self.stop)

@@ -57,9 +57,13 @@ class VLLMClient(AdapterClient):
 
         def one(at: int) -> float:
             answer = self.openai.completions.create(
-                model=model, prompt=prompt + reply[:at], max_tokens=1, temperature=0.0, logprobs=0,
+                model=model,
+                prompt=prompt + reply[:at],
+                max_tokens=1,
+                temperature=0.0,
+                logprobs=0,
                 extra_body={"allowed_token_ids": [reply[at]]},
-            )  # fmt: skip
+            )
             told = answer.choices[0].logprobs
             if told is None or not told.token_logprobs or told.token_logprobs[0] is None:
                 raise ServerError(f"The server at {self.api_base} tells no likelihoods.", "Use a vLLM server.")

@@ -43,8 +43,13 @@ def test_a_job_comes_back_as_rows_and_then_its_result(store: RunStore, send: Cal
     assert found == Trace("i0", 3, ("plain",), reply="new")
     assert store.reply("i0-1").response["text"] == "plain"
     assert store.paid()["teacher"] == {
-        "calls": 1, "input_tokens": 1, "output_tokens": 2, "seconds": 0.1, "cost": 0.5, "unpriced_calls": 0,
-    }  # fmt: skip
+        "calls": 1,
+        "input_tokens": 1,
+        "output_tokens": 2,
+        "seconds": 0.1,
+        "cost": 0.5,
+        "unpriced_calls": 0,
+    }
 
 
 def test_what_the_run_has_is_found_by_a_worker(store: RunStore, send: Callable) -> None:
@@ -112,8 +117,11 @@ def test_the_folder_of_a_worker_that_was_killed_is_removed_by_the_next(
 
 def test_a_job_is_text_on_its_way() -> None:
     one = Job(
-        "screen oracle", Item("i", "Q?", "1", references=(("a", "b"),)), traces=(Trace("i", 0, ("x y?",)),), lora="/a",
-    )  # fmt: skip
+        "screen oracle",
+        Item("i", "Q?", "1", references=(("a", "b"),)),
+        traces=(Trace("i", 0, ("x y?",)),),
+        lora="/a",
+    )
     text = pack_job(one)
     assert json.loads(text)["item"]["question"] == "Q?"
     assert unpack_job(text) == one

@@ -116,10 +116,18 @@ def no_adapter(training: Training) -> Training:
 @pytest.mark.parametrize(
     "change",
     [
-        other_rows, other_settings, chosen_precision, other_weights_of_the_base, other_template, other_prompt,
-        other_start, of_a_method_that_is_gone, no_rows, no_adapter,
+        other_rows,
+        other_settings,
+        chosen_precision,
+        other_weights_of_the_base,
+        other_template,
+        other_prompt,
+        other_start,
+        of_a_method_that_is_gone,
+        no_rows,
+        no_adapter,
     ],
-)  # fmt: skip
+)
 def test_an_adapter_of_another_training_is_not_this_one(
     training: Training, change: Callable[[Training], Training]
 ) -> None:

@@ -19,9 +19,14 @@ def test_the_batches_that_the_trainer_sees_hold_these_labels(tiny_base: Base, to
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     ready = preflight(training_rows(6), tokenizer, TrainSettings())
     arguments = {
-        "output_dir": str(tmp_path), "max_steps": 1, "per_device_train_batch_size": 6, "use_cpu": True, "bf16": True,
-        "report_to": [], "dataloader_pin_memory": False,
-    }  # fmt: skip
+        "output_dir": str(tmp_path),
+        "max_steps": 1,
+        "per_device_train_batch_size": 6,
+        "use_cpu": True,
+        "bf16": True,
+        "report_to": [],
+        "dataloader_pin_memory": False,
+    }
     model = AutoModelForCausalLM.from_pretrained(tiny_base.path)
     lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
     trainer = METHODS["lora"].trainer(TrainerParts(model, lora, tokenizer, ready.rows, arguments, []))

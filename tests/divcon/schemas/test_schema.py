@@ -10,7 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
-from divcon.schemas import SCHEMAS, told_of
+from divcon.schemas import SCHEMAS, class_doc
 
 FILES = [
     *sorted(Path(__file__).parents[3].glob("examples/**/*.yaml")),
@@ -132,6 +132,6 @@ def test_a_docstring_is_read_with_what_stands_on_further_lines_and_what_bases_sa
             third: not an attribute
         """
 
-    told = told_of(Below)
-    assert told.summary == "Below: so it goes.\nAnd more."
-    assert told.attributes == {"first": "Of the base.", "second": "Of this one, on two lines: with a colon."}
+    doc = class_doc(Below)
+    assert doc.summary == "Below: so it goes.\nAnd more."
+    assert doc.attributes == {"first": "Of the base.", "second": "Of this one, on two lines: with a colon."}

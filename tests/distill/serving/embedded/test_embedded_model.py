@@ -184,10 +184,13 @@ def test_one_base_serves_several_adapters_at_once(model: EmbeddedModel, adapter:
     assert name.startswith("zebra-")
     store = RunStore(tmp_path)
     lms = {
-        which: role_lm(StoredEngine(model.backend(which), "decomposer", f"embedded/{which or 'base'}", store),
-                       temperature=0.0, max_tokens=24)
+        which: role_lm(
+            StoredEngine(model.backend(which), "decomposer", f"embedded/{which or 'base'}", store),
+            temperature=0.0,
+            max_tokens=24,
+        )
         for which in ("", name)
-    }  # fmt: skip
+    }
 
     def ask(which: str) -> str:
         with dspy.context(adapter=None):

@@ -19,9 +19,13 @@ from divcon.distill.serving.server import (
 )
 
 ROW = ProbeRow(
-    messages=[{"role": "user", "content": "Split."}], completion="1. A?", prompt_ids=[1, 2, 3],
-    completion_ids=list(range(10, 22)), adapter_logprob=-2.0, base_logprob=-30.0,
-)  # fmt: skip
+    messages=[{"role": "user", "content": "Split."}],
+    completion="1. A?",
+    prompt_ids=[1, 2, 3],
+    completion_ids=list(range(10, 22)),
+    adapter_logprob=-2.0,
+    base_logprob=-30.0,
+)
 
 
 class Noting(AdapterClient):

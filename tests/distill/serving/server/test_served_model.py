@@ -38,8 +38,10 @@ def make(tiny_base: Base, tmp_path: Path) -> Callable[..., VLLMModel]:
 
     def begin(what: str, latency: float = 0.02, adapter: AdapterMode = "auto", **settings: object) -> VLLMModel:
         environment = {
-            "STAND_IN": what, "STAND_IN_STARTS": str(tmp_path / "starts"), "STAND_IN_LATENCY": str(latency),
-        }  # fmt: skip
+            "STAND_IN": what,
+            "STAND_IN_STARTS": str(tmp_path / "starts"),
+            "STAND_IN_LATENCY": str(latency),
+        }
         server = ServerSettings(environment=environment, **settings)
         model = VLLMModel(tiny_base, server, adapter=adapter, log=tmp_path / "log")
         model.__dict__["installation"] = Installation(python, {"vllm": "0.32.0", "torch": "2.13.0+cpu"})

@@ -108,9 +108,14 @@ def test_both_clients_of_dspy_reach_it(planner: Run, student: Path, merged: VLLM
     name = merged.add(student)
     with merged.serving(name) as server:
         lm = dspy.LM(
-            f"hosted_vllm/{name}", engine=engine, api_base=server.api_base, api_key="none", cache=False,
-            temperature=0.0, max_tokens=96,
-        )  # fmt: skip
+            f"hosted_vllm/{name}",
+            engine=engine,
+            api_base=server.api_base,
+            api_key="none",
+            cache=False,
+            temperature=0.0,
+            max_tokens=96,
+        )
         program = planner.programs.planned_by_student(student)
         program.decompose.lm = lm
         item = planner.task.test[0]
@@ -382,8 +387,12 @@ def serve(planner: Run, vllm_python: Path, tmp_path: Path) -> Callable[[], subpr
     def begin(*words: str) -> subprocess.Popen:
         return subprocess.Popen(
             [str(DIVCON), "serve", "--run", str(planner.folder), *words, "--", "--max-model-len", "1024"],
-            cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_ctrl_c,
-        )  # fmt: skip
+            cwd=tmp_path,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=heed_ctrl_c,
+        )
 
     return begin
 
