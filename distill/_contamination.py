@@ -87,7 +87,7 @@ def refuse_overlap(train: Sequence[Item], test: Sequence[Item], common: int | No
     if pairs:
         shown = "; ".join(f"{a.id} ~ {b.id} ({why}): {a.question[:70]}" for a, b, why in pairs[:3])
         raise OverlapError(
-            f"{len(pairs)} training questions stand in the test set: {shown}.",
+            f"{len(pairs)} training questions overlap with the test set: {shown}.",
             "Remove them from one of the sets (in a pipeline file: task.overlap: drop), or pass common=0 "
             "(task.overlap: same) where the questions are made from one template.",
         )

@@ -213,7 +213,7 @@ class LMBackend:
         """Let one request find out whether the server streams, while the others wait.
 
         Only one request does it, since a reply that can't be read is paid for too. Providers' own servers are known to
-        stream, so for them nobody waits.
+        stream, so no request waits for them.
 
         Returns:
             The future that the others wait for, where this request is the one that finds out; else None.

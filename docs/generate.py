@@ -49,12 +49,12 @@ def reference() -> str:
                 where[name].append(path)
     anchors = {name: anchor(paths[0]) for name, paths in where.items()}
     parts = [BEGIN, "## The pipeline file\n", table(pipeline, anchors)]
-    parts += ["## The experiment file\n", "It has the same sections but for `task`, and `evaluate` takes no `arms`.\n"]
+    parts += ["## The experiment file\n", "It has the same sections, except `task` and `evaluate.arms`.\n"]
     parts += [table({**experiment, "properties": {"experiment": experiment["properties"]["experiment"]}}, anchors)]
     for name, paths in where.items():
         parts += [f"## {paths[0]}\n", sections[name]["description"].replace("\n", "\n\n") + "\n"]
         if paths[1:]:
-            parts.append(f"The same keys stand under {listed([f'`{path}`' for path in paths[1:]], 'and')}.\n")
+            parts.append(f"The same keys are under {listed([f'`{path}`' for path in paths[1:]], 'and')}.\n")
         parts.append(table(sections[name], anchors))
     return "\n".join([*parts, *commands()])
 

@@ -77,8 +77,8 @@ class Endpoint(Section):
         api_key_env: The environment variable that holds the key; the provider's usual one by default.
         engine: `auto` (DSPy's native client where it supports the model) or `litellm`.
         price: The price of tokens. An unknown price is reported as unknown, never as zero.
-        temperature: The sampling temperature; the model's default by default.
-        max_tokens: The largest number of tokens in a reply; the model's limit by default.
+        temperature: The sampling temperature; by default the model's own.
+        max_tokens: The largest number of tokens in a reply; by default the model's own limit.
         adapter: The prompt's form: `compact`, or `chat` for DSPy's ChatAdapter.
         retries: How often a failed request is sent again at most.
         timeout: Seconds that a server may be silent between two tokens of a reply. A long reply isn't cut off while

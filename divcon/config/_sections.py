@@ -27,8 +27,8 @@ class Program(Section):
             without sub-answers (`direct`), a call per subquestion in order (`stepwise`), or a call per subquestion, in
             parallel where one doesn't need another's answer (`dag`).
         max_subquestions: The largest number of subquestions. The decomposer is told it, and longer lists are cut.
-        allow_whole: Let the decomposer reply that no decomposition helps. Off by default, since small models then give
-            that reply to every question.
+        allow_whole: Allow the decomposer to reply that no decomposition helps. Off by default, since small models then
+            reply so to every question.
         salvage: Use the complete subquestions of a list that repeats itself or is cut off, instead of solving the
             question whole. Such lists are never training rows.
         reask: How often the solver is asked for the last line again where its answer can't be read. These calls are
@@ -86,8 +86,8 @@ class Screen(Section):
         rule: The screening rule: `none` gives the paper's SD-T, `oracle` its SD-R. With a list of rules, a student is
             trained for each.
         samples: The number of solver samples of the rule `oracle`; one right answer is enough.
-        keep_whole: Keep replies that no decomposition helps. Off by default, since a student that learns it too often
-            stops decomposing.
+        keep_whole: Keep replies that say that no decomposition helps. Off by default, since a student that learns such
+            replies too often stops decomposing.
         temperature: The sampling temperature of the solver's samples after the first.
         concurrency: The largest number of requests at a time.
     """

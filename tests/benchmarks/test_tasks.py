@@ -232,7 +232,7 @@ def test_a_question_in_both_sets_is_refused_or_dropped(tmp_path: Path) -> None:
     rows = [{"question": "Is it so?", "answer": "x"}] * 2 + [{"question": "Or not?", "answer": "x"}]
     file = lines(tmp_path / "twice.jsonl", *rows)
     seed = next(s for s in range(50) if _split_twins(s))
-    with pytest.raises(OverlapError, match="stand in the test set"):
+    with pytest.raises(OverlapError, match="overlap with the test set"):
         load_task(Task(name="jsonl", train=2, test=1, path=file, seed=seed))
     task = load_task(Task(name="jsonl", train=2, test=1, path=file, seed=seed, overlap="drop"))
     assert (len(task.train), task.dropped_overlap) == (1, 1)

@@ -40,7 +40,7 @@ def test_a_precision_is_given_once(tmp_path: Path) -> None:
 def test_what_is_never_offered_is_not_kept(tmp_path: Path) -> None:
     program = load(tmp_path, GOOD).program
     assert (program.allow_whole, program.salvage, program.reask) == (False, True, 1)
-    with pytest.raises(ConfigError, match=r"only offered with program\.allow_whole"):
+    with pytest.raises(ConfigError, match=r"needs program\.allow_whole"):
         load(tmp_path, GOOD, "screen.keep_whole=true")
     assert load(tmp_path, GOOD, "screen.keep_whole=true", "program.allow_whole=true").screen.keep_whole
 

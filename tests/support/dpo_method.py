@@ -68,13 +68,9 @@ class DPOMethod:
                 return dataset  # `prepare` has made the token ids
 
         return Tokenized(
-            model=parts.model,
-            args=DPOConfig(**parts.arguments, max_length=None),
-            processing_class=parts.tokenizer,
-            train_dataset=Dataset.from_list(parts.rows),
-            peft_config=parts.lora,
-            callbacks=parts.callbacks,
-        )
+            model=parts.model, args=DPOConfig(**parts.arguments, max_length=None), processing_class=parts.tokenizer,
+            train_dataset=Dataset.from_list(parts.rows), peft_config=parts.lora, callbacks=parts.callbacks,
+        )  # fmt: skip
 
 
 DPO = DPOMethod()
