@@ -176,6 +176,21 @@ class RunStore:
             contents: Fingerprints of the items' contents, by item id.
 
         Raises:
+            StoreError: See `require_same_items`.
+        """
+        self.require_same_items(contents)
+        with self._writing() as db:
+            db.execute("BEGIN")
+            db.executemany("INSERT OR IGNORE INTO items VALUES (?,?)", contents.items())
+            db.execute("COMMIT")
+
+    def require_same_items(self, contents: dict[str, str]) -> None:
+        """Raise where an id stands for another question than when the folder was made; nothing is written.
+
+        Args:
+            contents: Fingerprints of the items' contents, by item id.
+
+        Raises:
             StoreError: An id stood for another question before, so results stored under it belong to that question.
         """
         known = dict(self._all("SELECT id, content FROM items"))
@@ -186,10 +201,6 @@ class RunStore:
                 f"{f', as did {len(changed) - 1} more' if len(changed) > 1 else ''}.",
                 "Give changed questions new ids, or choose another folder with --run.",
             )
-        with self._writing() as db:
-            db.execute("BEGIN")
-            db.executemany("INSERT OR IGNORE INTO items VALUES (?,?)", contents.items())
-            db.execute("COMMIT")
 
     # -- replies ---------------------------------------------------------------------------------------------------
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
+from divcon.distill._table import PluginError
 from divcon.distill.screening import RULES
 from divcon.distill.training import METHODS
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 Role = Literal["decomposer", "solver"]
 
 
@@ -56,9 +61,21 @@ def decomposer_student(rule: str, method: str) -> Student:
 
     Raises:
         UnknownName: There is no such rule or method.
+        PluginError: The rule or the method of another package names a student that can't be.
     """
     screened, suffix = RULES[rule], METHODS[method].suffix
-    return Student(screened.student + suffix, screened.label + suffix.upper(), "decomposer", method, rule=rule)
+    name = screened.student + suffix
+    if not _NAME.fullmatch(name):
+        raise PluginError(
+            f"The rule {rule} names its student '{screened.student}', which is no name for a file.",
+            "Name it in lower-case letters, digits and hyphens.",
+        )
+    taken = name in SOLVER_STUDENTS or (rule not in RULES.own and name in {RULES[one].student for one in RULES.own})
+    if taken:
+        raise PluginError(
+            f"The rule {rule} names its student {name}, and divcon has a student of that name.", "Name it differently."
+        )
+    return Student(name, screened.label + suffix.upper(), "decomposer", method, rule=rule)
 
 
 # The paper's names: SE for "solver's expertise", T for the solver's own targets, A for the gold answers.
@@ -82,10 +99,17 @@ def find_student(name: str) -> Student | None:
     """The student with a name, or None."""
     if name in SOLVER_STUDENTS:
         return SOLVER_STUDENTS[name]
-    return next((student for student in students_of(list(RULES), list(METHODS)) if student.name == name), None)
+    return next((student for student in _decomposer_students() if student.name == name), None)
+
+
+def _decomposer_students() -> Iterator[Student]:
+    """All there are, divcon's own first. What another package adds and can't be used stops those who name it alone."""
+    for rule, method in product(RULES, METHODS):
+        with contextlib.suppress(PluginError):
+            yield decomposer_student(rule, method)
 
 
 def student_names(role: Role | None = None) -> list[str]:
     """The names of all students, or of the students for a role."""
-    planning = [] if role == "solver" else [student.name for student in students_of(list(RULES), list(METHODS))]
+    planning = [] if role == "solver" else [student.name for student in _decomposer_students()]
     return planning if role == "decomposer" else [*planning, *SOLVER_STUDENTS]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
-from divcon.signatures import DivconError
+from divcon.signatures import DivconError, FatalError
 
 T = TypeVar("T")
 
@@ -27,8 +28,14 @@ class UnknownName(DivconError, KeyError):
         return f"{problem[0].lower()}{problem[1:]}; {remedy[0].lower()}{remedy[1:]}"
 
 
-class PluginError(DivconError):
-    """The object of an entry point can't be imported, or its name is taken."""
+class PluginError(FatalError):
+    """A package adds something that can't be imported, has a name that is taken, or lacks what it has to have."""
+
+
+@lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> Any:  # EntryPoints, which older stubs don't know
+    """All entry points of the packages on a path. Looking for them takes tens of milliseconds."""
+    return entry_points()
 
 
 class Table(Mapping[str, T], Generic[T]):
@@ -41,9 +48,10 @@ class Table(Mapping[str, T], Generic[T]):
         kind: What the messages call an object, such as `screening rule`.
         group: The entry-point group that other packages add to, such as `divcon.rules`.
         ours: divcon's own objects by name.
+        needs: The attributes that an object has to have.
 
     Raises:
-        PluginError: A package adds a name that divcon has.
+        PluginError: A package adds a name that divcon or another package has.
 
     Examples:
         >>> sizes = Table("size", "divcon.sizes", {"small": 1, "large": 2})
@@ -54,10 +62,11 @@ class Table(Mapping[str, T], Generic[T]):
         divcon.distill._table.UnknownName: There is no size 'smal'. Did you mean small?
     """
 
-    def __init__(self, kind: str, group: str, ours: Mapping[str, T | str]) -> None:
+    def __init__(self, kind: str, group: str, ours: Mapping[str, T | str], needs: Sequence[str] = ()) -> None:
         self.kind = kind
         self.group = group
         self._ours = dict(ours)
+        self._needs = tuple(needs)
         self._loaded: dict[str, T] = {}
 
     def __getitem__(self, name: str) -> T:
@@ -92,31 +101,37 @@ class Table(Mapping[str, T], Generic[T]):
 
     @cached_property
     def _theirs(self) -> dict[str, EntryPoint]:
-        found = {entry.name: entry for entry in entry_points(group=self.group)}
-        if taken := sorted(set(found) & set(self._ours)):
-            raise PluginError(
-                f"{found[taken[0]].value} adds a {self.kind} called {taken[0]}, and divcon has one of that name.",
-                f"Give it another name under {self.group}, or uninstall the package.",
-            )
+        found: dict[str, EntryPoint] = {}
+        for entry in _installed(tuple(sys.path)).select(group=self.group):
+            before = found.setdefault(entry.name, entry)
+            other = "divcon" if entry.name in self._ours else before.value if before.value != entry.value else None
+            if other is not None:
+                raise PluginError(
+                    f"{entry.value} adds a {self.kind} called {entry.name}, and {other} has one of that name.",
+                    f"Give it another name under {self.group}, or uninstall the package.",
+                )
         return found
 
     def _load(self, name: str) -> T:
-        ours = self._ours.get(name)
+        theirs, ours = self._theirs, self._ours.get(name)
         if isinstance(ours, str):
             module, _, attribute = ours.partition(":")
             return cast(T, getattr(importlib.import_module(module), attribute))
         if ours is not None:
             return ours
-        if name not in self._theirs:
+        if name not in theirs:
             raise self._unknown(name)
-        entry = self._theirs[name]
+        entry = theirs[name]
+        remedy = "Correct or uninstall the package that adds it."
         try:
-            return cast(T, entry.load())
-        except (ImportError, AttributeError) as error:
+            found = entry.load()
+        except Exception as error:
             raise PluginError(
-                f"The {self.kind} {name} ({entry.value}) can't be imported: {error}.",
-                "Correct or uninstall the package that adds it.",
+                f"The {self.kind} {name} ({entry.value}) can't be imported: {type(error).__name__}: {error}.", remedy
             ) from error
+        if missing := [attribute for attribute in self._needs if not hasattr(found, attribute)]:
+            raise PluginError(f"The {self.kind} {name} ({entry.value}) has no {', '.join(missing)}.", remedy)
+        return cast(T, found)
 
     def _unknown(self, name: str) -> UnknownName:
         near = difflib.get_close_matches(name, self, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -128,15 +129,28 @@ def status(
     made: list[Any] = []
 
     def work() -> Any:
-        made.append(_run_of(file, run, overrides))
-        return made[0].status()
+        from divcon.config import load_pipeline
+        from divcon.distill import RunStore
+        from divcon.pipeline import Run
+
+        folder = run or Path("runs") / file.stem
+        with tempfile.TemporaryDirectory() as empty:  # looking makes no folder
+            there = (folder / "run.sqlite").is_file()
+            store = RunStore(folder if there else Path(empty))
+            made.append(Run(load_pipeline(file, overrides or []), folder, Terminal(err), store))
+            found = made[0].status()
+            made[0].close()
+            store.close()
+        return found
 
     for one in guarded(lambda: made[0].pipeline, work):
         if as_json:
             typer.echo(json.dumps({**asdict(one), "note": one.note}, ensure_ascii=False))
         else:
             color = _STATES[one.state]
-            out.print(f"[{color}]{one.state:7}[/{color}] {one.station:20} {escape(one.note)}", highlight=False)
+            out.print(
+                f"[{color}]{one.state:7}[/{color}] {one.station:20} {escape(one.note)}", highlight=False, soft_wrap=True
+            )
 
 
 @app.command()

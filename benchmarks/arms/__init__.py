@@ -22,7 +22,9 @@ from divcon.programs import Solving
 
 _OURS = (DIRECT, CHAIN_OF_THOUGHT, TEACHER, REFERENCES, UNTUNED, UNTUNED_SOLVES, SELF_ASK)
 # The arms without a trained student. Besides these, there is an arm for every student.
-ARMS: Table[ArmKind] = Table("arm", "divcon.arms", {kind.name: kind for kind in _OURS})
+ARMS: Table[ArmKind] = Table(
+    "arm", "divcon.arms", {kind.name: kind for kind in _OURS}, needs=("label", "build", "planner", "served_here")
+)
 # Ways of solving that may follow an arm's name after a slash, with their labels.
 WAYS: dict[Solving, str] = {"direct": "without steps", "stepwise": "step by step", "dag": "as a graph"}
 assert {*WAYS, "single_call"} == set(get_args(Solving))

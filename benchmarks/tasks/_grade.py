@@ -47,4 +47,6 @@ def grade_replies(
         except ValueError as error:
             where = f"Line {number} of {file}: " if number else ""
             raise GradingError(f"{where}{error}.", f"Correct the gold answer, or the task {task}.") from error
+    if not found:
+        raise GradingError("There is nothing to grade.", "Give at least one reply with a gold answer.")
     return found

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from divcon.benchmarks._graders import is_number, numbers
 from divcon.benchmarks.tasks._files import TaskError
-from divcon.benchmarks.tasks._task import TASKS, Source, Task
+from divcon.benchmarks.tasks._task import TASKS, Reader, Source, Splits, Task
 from divcon.distill import overlapping, refuse_overlap
 from divcon.programs import Item
+from divcon.signatures import DivconError
 
 # A run of words in more questions than this is the task's own wording, such as "There are three guests at the ...".
 COMMON = 10
@@ -85,13 +86,40 @@ def _read(task: Task, source: Source) -> tuple[list[Item], list[Item]]:
     if reader is None:
         raise TaskError(f"The task {task.name} neither reads nor draws questions.", "Correct the package that adds it.")
     if task.test_path is None and task.test_split is None:
-        return _split(_again(lambda: reader(task, None)), task)
+        return _split(_again(lambda: _questions(task, reader, None)), task)
     there = task.model_copy(update={"path": task.test_path or task.path})
-    read = _again(lambda: reader(task, lambda split: split != task.test_split))
-    read_test = _again(lambda: reader(there, lambda split: split == task.test_split))
+    read = _again(lambda: _questions(task, reader, lambda split: split != task.test_split))
+    read_test = _again(lambda: _questions(there, reader, lambda split: split == task.test_split))
     learn = _drawn(read, task.name, task.train, task.training_seed, "task.train")
     held_out = _drawn(read_test, task.name, task.test, task.seed, "task.test")
     return learn, [replace(item, id=f"test-{item.id}") for item in held_out]
+
+
+def _questions(task: Task, reader: Reader, splits: Splits | None) -> Iterable[Item]:
+    """What a reader gives: a list as it is, anything else one by one. Errors of a reader of others are worded."""
+    try:
+        found = reader(task, splits)
+        return found if isinstance(found, list) else _one_by_one(task, found)
+    except DivconError:
+        raise
+    except Exception as error:
+        raise _unread(task, error) from error
+
+
+def _one_by_one(task: Task, found: Iterable[Item]) -> Iterator[Item]:
+    try:
+        yield from found
+    except DivconError:
+        raise
+    except Exception as error:
+        raise _unread(task, error) from error
+
+
+def _unread(task: Task, error: Exception) -> TaskError:
+    return TaskError(
+        f"The task {task.name} can't be read: {type(error).__name__}: {error}.",
+        "Correct the data, or the package that adds the task.",
+    )
 
 
 def _again(read: Callable[[], Iterable[Item]]) -> Callable[[], Iterable[Item]]:
@@ -112,6 +140,8 @@ def _drawn(read: Callable[[], Iterable[Item]], name: str, count: int, seed: int,
 def _at(positions: Sequence[int], read: Callable[[], Iterable[Item]]) -> list[Item]:
     wanted = set(positions)
     kept = {position: item for position, item in enumerate(read()) if position in wanted}
+    if wanted - set(kept):
+        raise TaskError("The task gives fewer questions when it is read again.", "Have it give the same each time.")
     return [kept[position] for position in positions]
 
 
@@ -163,6 +193,10 @@ def _interleaved(lists: Sequence[list[Item]]) -> list[Item]:
 def _check(items: Sequence[Item]) -> None:
     seen: set[str] = set()
     for item in items:
+        if not isinstance(item, Item):
+            raise TaskError(
+                f"The task gives a {type(item).__name__} as a question.", "Have it give divcon.Item objects."
+            )
         if item.id in seen:
             raise TaskError(f"Two questions have the id '{item.id}'.", "Give every question its own id.")
         seen.add(item.id)

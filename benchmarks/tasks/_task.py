@@ -15,6 +15,9 @@ from divcon.programs import Item
 Splits = Callable[[str], bool]  # whether a split of a hub's data set is wanted
 
 
+Reader = Callable[["Task", Splits | None], Iterable[Item]]  # gives the same questions each time
+
+
 @dataclass(frozen=True)
 class Source:
     """The source of a task's questions. It either reads existing questions or generates as many as are wanted.
@@ -33,7 +36,7 @@ class Source:
         grader: The grader of its answers; if empty, the form of the gold answer decides.
     """
 
-    read: Callable[[Task, Splits | None], Iterable[Item]] | None = None
+    read: Reader | None = None
     draw: Callable[[Task, str, Literal["train", "test"], int, int], list[Item]] | None = None
     parts: tuple[str, ...] = ("",)
     common: int | None = None
@@ -67,6 +70,7 @@ TASKS: Table[Source] = Table(
         "bbh": f"{_SOURCES}:BBH",
         "jsonl": f"{_SOURCES}:JSONL",
     },
+    needs=("read", "draw", "parts", "needs_data", "grader"),
 )
 
 

@@ -97,4 +97,5 @@ EXECUTORS: Table[type[Executor]] = Table(
         "threads": "divcon.distill.executors._threads:ThreadExecutor",
         "ray": "divcon.distill.executors._ray:RayExecutor",
     },
+    needs=("extra", "place", "do_cells", "release", "close"),
 )

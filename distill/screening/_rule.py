@@ -55,6 +55,7 @@ RULES: Table[Rule] = Table(
     "screening rule",
     "divcon.rules",
     {"none": "divcon.distill.screening._none:RULE", "oracle": "divcon.distill.screening._oracle:RULE"},
+    needs=("student", "label", "asks_solver", "by_item", "judge"),
 )
 
 

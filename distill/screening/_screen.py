@@ -7,12 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dspy.utils.exceptions import LMError
+
 from divcon.distill._engine import at_station
 from divcon.distill._jobs import Job, Place, Progress, Tally, here, run_jobs
 from divcon.distill._store import RunStore, Trace
+from divcon.distill._table import PluginError
 from divcon.distill.screening._rule import RULES, Judgement, Rule, well_formed
 from divcon.distill.screening._solver import Solver
 from divcon.programs import Item
+from divcon.signatures import DivconError
+
+_CORRECT = "Correct the rule; what was answered is kept."
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,24 @@ class Screened:
 
 def judging(rule: Rule, solver: Solver | None) -> Callable[[Job], list[Judgement]]:
     """The function that does one screening job: it judges the job's traces."""
-    return lambda job: list(rule.judge(job.item, job.traces, solver))
+
+    def judge(job: Job) -> list[Judgement]:
+        try:
+            found = [Judgement(*one) for one in rule.judge(job.item, job.traces, solver)]
+        except (LMError, DivconError):
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"{job.work.capitalize()} failed on {job.item.id}: {type(error).__name__}: {error}.", _CORRECT
+            ) from error
+        if len(found) != len(job.traces):
+            raise PluginError(
+                f"{job.work.capitalize()} gave {len(found)} judgements for {len(job.traces)} traces of {job.item.id}.",
+                _CORRECT,
+            )
+        return found
+
+    return judge
 
 
 def screen(

@@ -149,4 +149,5 @@ ENGINES: Table[Engine] = Table(
         "embedded": "divcon.distill.serving.embedded._engine:ENGINE",
         "vllm": "divcon.distill.serving.vllm._engine:ENGINE",
     },
+    needs=("where", "settings", "takes", "serves", "examine", "check_adapter"),
 )

@@ -78,4 +78,9 @@ class Method(Protocol):
         ...
 
 
-METHODS: Table[Method] = Table("training method", "divcon.methods", {"lora": "divcon.distill.training._lora:LORA"})
+METHODS: Table[Method] = Table(
+    "training method",
+    "divcon.methods",
+    {"lora": "divcon.distill.training._lora:LORA"},
+    needs=("suffix", "rows", "prepare", "trainer"),
+)

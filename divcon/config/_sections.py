@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from divcon.benchmarks.arms import CHAIN_OF_THOUGHT, DIRECT, TEACHER, UNTUNED, own_arms, read_arm
+from divcon.benchmarks.arms import ARMS, CHAIN_OF_THOUGHT, DIRECT, TEACHER, UNTUNED, own_arms, read_arm
 from divcon.benchmarks.tasks import Task
 from divcon.config._roles import Roles, Section
 from divcon.distill import OPTIMIZERS, RULES, SOLVER_STUDENTS, Choices, Student, TrainSettings, UnknownName, students_of
@@ -209,7 +209,12 @@ class Pipeline(Sections):
 
     @model_validator(mode="after")
     def _arms_have_students(self) -> Pipeline:
-        trained = {student.name for student in self.decomposer_students}
+        names = [student.name for student in self.decomposer_students]
+        for name in names:
+            if names.count(name) > 1 or name in ARMS:
+                other = "an arm" if name in ARMS else "another rule's student"
+                raise ValueError(f"a rule's student is called {name}, as is {other}; take one rule of the two")
+        trained = set(names)
         for arm in self.evaluate.arms or []:
             student = read_arm(arm)[0].student
             if student is not None and student.rule is not None and student.name not in trained:

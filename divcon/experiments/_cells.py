@@ -109,8 +109,11 @@ class Runs:
         """Have a run collect, screen and train whatever is missing, and return it."""
         self.reporter.station("cell", name)
         with booked_to(self.cell_of(run)):
-            if not train_students(run):
-                return run
+            try:
+                if not train_students(run):
+                    return run
+            except NothingToLearn as error:
+                raise NothingToLearn(f"{name}: {error.problem}", error.remedy) from error
         self.trained.append(run)
         return run
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dspy.utils.exceptions import LMError
+
 from divcon._models import identity_of
 from divcon.benchmarks import GRADERS, Arm
-from divcon.benchmarks.arms import WAYS, ArmKind, read_arm
-from divcon.distill import Key
+from divcon.benchmarks.arms import ARMS, WAYS, ArmKind, Built, Parts, read_arm
+from divcon.distill import Key, PluginError
 from divcon.pipeline._context import Context, Prices
 from divcon.pipeline._keys import Keys
 from divcon.pipeline._programs import Compiled, Programs
 from divcon.pipeline._stations import Stations
+from divcon.programs import Solving
+from divcon.signatures import DivconError
 
 
 class _Parts(Programs):
@@ -44,7 +48,7 @@ def bound_arm(
     kind, solving = read_arm(name)
     parts = _Parts(context, compiled)
     own = Stations(context, parts).adapter(kind.student) if kind.student is not None and lora is None else None
-    built = kind.build(parts, solving, lora or own)
+    built = _built(kind, parts, solving, lora or own)
     roles = context.pipeline.roles
     label = kind.label + (f", solved {WAYS[solving]}" if solving else "") + (f", {origin}" if origin else "")
     if kind.planner == "teacher" and roles.teacher.scripted:
@@ -64,6 +68,36 @@ def bound_arm(
         student=kind.student.name if kind.student else None,
         grade=GRADERS[context.pipeline.evaluate.grader],
     )
+
+
+def _built(kind: ArmKind, parts: Parts, solving: Solving | None, lora: Path | None) -> Built:
+    """An arm's program, with a predictor `solve`.
+
+    Raises:
+        PluginError: An arm of another package can't be built, or its program has no such predictor.
+    """
+    remedy = "Correct or uninstall the package that adds the arm."
+    try:
+        built = kind.build(parts, solving, lora)
+        built.program.solve  # noqa: B018 - part of the key
+    except (DivconError, LMError):
+        raise
+    except Exception as error:
+        problem = f"The arm {kind.name} can't be built: {type(error).__name__}: {error}."
+        raise PluginError(problem, remedy) from error
+    return built
+
+
+def check_arms(context: Context, compiled: Compiled | None) -> None:
+    """Build the arms of other packages that need no trained student, so that a run doesn't find out at its end.
+
+    Raises:
+        PluginError: One can't be built.
+    """
+    for name in context.pipeline.arms:
+        kind, _ = read_arm(name)
+        if kind.student is None and kind.name not in ARMS.own:
+            bound_arm(context, compiled, name)
 
 
 def _prices_of(kind: ArmKind, known: Prices) -> Prices:

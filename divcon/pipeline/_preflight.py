@@ -14,6 +14,16 @@ from divcon.programs import Item
 from divcon.signatures import Subquestions
 
 
+def contents_of(items: Sequence[Item]) -> dict[str, str]:
+    """Fingerprints of what the questions hold, by id."""
+    return {
+        item.id: fingerprint(
+            item.question, item.context, item.answer, item.aliases, item.subquestions, *item.references
+        )
+        for item in items
+    }
+
+
 def check(context: Context) -> None:
     """Check the folder, the data, the base and the endpoints, and write the pipeline into the run folder.
 
@@ -22,14 +32,7 @@ def check(context: Context) -> None:
     """
     task, pipeline = context.task, context.pipeline
     contents = (*task.train, *task.test)
-    context.store.know_items(
-        {
-            item.id: fingerprint(
-                item.question, item.context, item.answer, item.aliases, item.subquestions, *item.references
-            )
-            for item in contents
-        }
-    )
+    context.store.know_items(contents_of(contents))
     context.reporter.station("check", f"{len(task.train)} training and {len(task.test)} test questions")
     models = context.models
     models.base, models.solver, models.teacher  # noqa: B018 - each is made on first use, which may raise an error

@@ -12,6 +12,7 @@ import dspy
 from divcon._models import identity_of, prompt_adapter_of, wording_of
 from divcon.distill import Key, Student, bind_adapter, write_whole
 from divcon.pipeline._context import Context
+from divcon.pipeline._errors import MissingStation
 from divcon.programs import (
     LEARNT,
     CompactAdapter,
@@ -52,11 +53,17 @@ class Compiled:
         file = folder / "program.json"
         if not file.is_file():
             return None
-        state = json.loads(file.read_text(encoding="utf-8"))
-        if key is not None and state.get("stamp") != key.digest:
-            return None
-        demos = [{k: Subquestions.read(v) if k == "subquestions" else v for k, v in d.items()} for d in state["demos"]]
-        return cls(state["instructions"], demos)
+        try:
+            state = json.loads(file.read_text(encoding="utf-8"))
+            if key is not None and state["stamp"] != key.digest:
+                return None
+            instructions, written = state["instructions"], state["demos"]
+            demos = [{k: Subquestions.read(v) if k == "subquestions" else v for k, v in d.items()} for d in written]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if key is not None:
+                return None  # it is compiled again, from replies that are stored
+            raise MissingStation(f"{file} is damaged: {error}.", "Run 'divcon compile'.") from error
+        return cls(instructions, demos)
 
     def write(self, folder: Path, key: Key, optimizer: str) -> None:
         state = {

@@ -23,5 +23,9 @@ def record_key(folder: Path, station: str, key: Key) -> None:
 def recorded_keys(folder: Path) -> dict[str, dict[str, Any]]:
     """The digest and the parts of each station's key when it finished."""
     file = folder / _FILE
-    recorded: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return recorded
+    try:
+        recorded = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # it only explains: a run without it is as good
+    entries = recorded.items() if isinstance(recorded, dict) else ()
+    return {name: one for name, one in entries if isinstance(one, dict) and {"digest", "parts"} <= set(one)}

@@ -18,7 +18,7 @@ from divcon.config import Pipeline
 from divcon.distill import Export, Place, RunStore, Screened, write_whole
 from divcon.distill.executors import Executor
 from divcon.pipeline import _preflight
-from divcon.pipeline._arms import bound_arm
+from divcon.pipeline._arms import bound_arm, check_arms
 from divcon.pipeline._context import Context
 from divcon.pipeline._keys import Keys
 from divcon.pipeline._programs import Compiled, Programs, compiled_prompt
@@ -114,6 +114,7 @@ class Run:
     def check(self) -> None:
         """Check everything that can fail, before a call is paid for: folder, data, base, endpoints."""
         _preflight.check(self.context)
+        check_arms(self.context, self.compiled)
 
     def examine(self) -> None:
         """Have the doctor check the models that still have to be called.

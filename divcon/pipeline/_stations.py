@@ -13,6 +13,7 @@ from divcon.distill import (
     Destination,
     Export,
     Key,
+    ManifestError,
     Place,
     Provenance,
     Screened,
@@ -293,7 +294,13 @@ class Stations:
 
     def is_trained(self, student: Student) -> bool:
         """Whether a student is trained on the rows and settings of this run."""
-        return self.is_exported(student) and already_trained(self._training(student)) is not None
+        if not self.is_exported(student):
+            return False
+        try:
+            return already_trained(self._training(student)) is not None
+        except ManifestError as error:
+            self.context.reporter.finished(f"train {student.name}", f"warning: {error.problem} It is trained again.")
+            return False
 
     def adapter(self, student: Student) -> Path:
         """The folder of a student's adapter.
@@ -301,6 +308,12 @@ class Stations:
         Raises:
             MissingStation: The student isn't trained, or was trained on other rows or settings.
         """
+        if not self.is_exported(student):
+            raise MissingStation(
+                f"The rows of the student {student.label} are missing, or were exported from other data or settings, "
+                "or by an earlier version.",
+                "Run 'divcon export' first; what is trained on the same rows isn't trained again.",
+            )
         if not self.is_trained(student):
             raise MissingStation(
                 f"The student {student.label} isn't trained, or was trained on other rows or settings than these.",

@@ -10,8 +10,10 @@ from divcon.distill import Key, ManifestError
 from divcon.pipeline._arms import bound_arm
 from divcon.pipeline._context import Context
 from divcon.pipeline._errors import MissingStation
+from divcon.pipeline._preflight import contents_of
 from divcon.pipeline._programs import Programs, compile_key, compiled_prompt
 from divcon.pipeline._record import recorded_keys
+from divcon.pipeline._results import results_files
 from divcon.pipeline._stations import Stations
 
 State = Literal["done", "partly", "to do", "again"]
@@ -49,6 +51,7 @@ class StationStatus:
 def run_status(context: Context) -> Iterator[StationStatus]:
     """The status of the stations of a run, in order. No model is called and nothing is written."""
     pipeline, recorded = context.pipeline, recorded_keys(context.folder)
+    context.store.require_same_items(contents_of((*context.task.train, *context.task.test)))
     compiled = compiled_prompt(context)
     stations = Stations(context, Programs(context, compiled))
     keys, questions = stations.keys, context.task
@@ -86,6 +89,8 @@ def run_status(context: Context) -> Iterator[StationStatus]:
         answered = {item for item, record in outcomes.items() if record["outcome"] != "failed"}
         done = len(answered & {item.id for item in questions.test})
         yield status(f"evaluate {name}", arm.key, done, len(questions.test))
+    written = all(file.is_file() for file in results_files(context.folder, "results"))
+    yield StationStatus("results", "done" if written else "to do", int(written), 1)
 
 
 def _named(key: Key, before: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

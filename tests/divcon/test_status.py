@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from divcon import Run, load_pipeline
+from divcon import DivconError, Run, load_pipeline
 from divcon.cli import app
 from divcon.pipeline import StationStatus
 
@@ -46,6 +46,7 @@ def test_a_new_folder_has_everything_to_do_and_looking_asks_nothing(file: Path, 
     found = statuses(file, tmp_path / "run")
     assert list(found) == [
         "collect", "screen none", "export sd-t", "train sd-t", "evaluate cot", "evaluate teacher", "evaluate sd-t",
+        "results",
     ]  # fmt: skip
     assert {one.state for one in found.values()} == {"to do"}
     assert found["collect"].note == "0 of 12"
@@ -76,6 +77,25 @@ def test_the_command_prints_a_line_a_station(file: Path, tmp_path: Path) -> None
     assert told.exit_code == 0, told.output
     first = json.loads(told.stdout.splitlines()[0])
     assert (first["station"], first["state"], first["total"]) == ("collect", "to do", 12)
+    assert not (tmp_path / "run").exists(), "looking makes no folder"
+
+
+@pytest.mark.parametrize("text", ['{"collect":', "[]", '{"collect": {"digest": "x"}}'])
+def test_a_damaged_record_of_keys_stops_nothing(file: Path, tmp_path: Path, text: str) -> None:
+    collected(file, tmp_path / "run")
+    (tmp_path / "run" / "keys.json").write_text(text)
+    assert statuses(file, tmp_path / "run")["collect"].state == "done"
+    collected(file, tmp_path / "run")
+
+
+def test_a_damaged_prompt_is_compiled_again_and_named_where_it_would_answer(file: Path, tmp_path: Path) -> None:
+    run = Run(load_pipeline(file, ["compile.optimizer=LabeledFewShot"]), tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "program.json").write_text('{"stamp":')
+    assert run.compiled is None
+    with pytest.raises(DivconError, match=r"program\.json is damaged"):
+        run.answering_program()
+    run.close()
 
 
 def test_asking_a_saved_run_changes_nothing_for_its_stations(file: Path, tmp_path: Path) -> None:

@@ -123,11 +123,13 @@ def below() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
-def after(server: OpenAIServer, requests: int, do: Callable[[], None]) -> threading.Thread:
-    """Do something once so many requests have come."""
+def after(
+    server: OpenAIServer, requests: int, do: Callable[[], None], going_on: Callable[[], bool] = lambda: True
+) -> threading.Thread:
+    """Do something once so many requests have come, while what sends them goes on."""
 
     def wait() -> None:
-        while len(server.requests) < requests:
+        while len(server.requests) < requests and going_on():
             time.sleep(0.01)
         do()
 
@@ -186,11 +188,12 @@ def test_a_driver_that_was_killed_goes_on_where_it_was(cluster: Cluster, file: P
         in_threads, once = reference(file, tmp_path / "threads", server)
         command = [str(DIVCON), "collect", str(file), "--run", str(tmp_path / "ray")]
         command += ["--set", "run.executor=ray", "--set", f"run.address={cluster.address}"]
-        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        killing = after(server, 10, lambda: driver.send_signal(signal.SIGKILL))
+        with (tmp_path / "said").open("w") as said:
+            driver = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+        killing = after(server, 10, driver.kill, lambda: driver.poll() is None)
         driver.wait()
         killing.join()
-        assert driver.returncode == -signal.SIGKILL
+        assert driver.returncode == -signal.SIGKILL, (tmp_path / "said").read_text()
         run = on_cluster(file, tmp_path / "ray", cluster)
         stations(run)
         assert rows(run.folder) == in_threads
