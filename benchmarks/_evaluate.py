@@ -166,11 +166,11 @@ def answered_by(arm: Arm, job: Job) -> Record:
         verdict = arm.grade(item, prediction.answer)
         fields = {
             "answer": prediction.answer,
-            "status": prediction.status,
-            "reason": prediction.reason,
+            "status": prediction.get("status") or "",
+            "reason": prediction.get("reason"),
             "read_by": prediction.get("read_by"),
-            "subquestions": list(prediction.subquestions),
-            "sub_answers": prediction.sub_answers,
+            "subquestions": list(prediction.get("subquestions") or []),
+            "sub_answers": prediction.get("sub_answers") or "",
         }
     return {
         "outcome": "right" if verdict.right else "wrong",

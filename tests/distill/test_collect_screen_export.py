@@ -10,8 +10,10 @@ from divcon.benchmarks import is_right
 from divcon.distill import (
     CompileError,
     Destination,
+    Job,
     LMBackend,
     NothingToLearn,
+    PluginError,
     RunStore,
     ScriptedTeacher,
     Solver,
@@ -20,6 +22,7 @@ from divcon.distill import (
     collect,
     compile_program,
     export,
+    judging,
     role_lm,
     screen,
 )
@@ -250,3 +253,31 @@ def test_subquestions_that_end_in_a_quote_pass_every_station(tmp_path: Path, ite
     assert (
         export(RolePredict(Decompose, "decomposer"), found, items, Destination(tmp_path / "x.jsonl", "sd-r")).rows == 1
     )
+
+
+class OfOthers:
+    """A rule of another package that does what it is told."""
+
+    def __init__(self, given: object) -> None:
+        self.given = given
+
+    def judge(self, item: Item, traces: list[Trace], solver: Solver | None) -> object:
+        if isinstance(self.given, Exception):
+            raise self.given
+        return self.given
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ([], r"Screen mine gave 0 judgements for 1 traces of i1"),
+        ([True], r"Screen mine failed on i1: TypeError"),
+        (ValueError("boom"), r"Screen mine failed on i1: ValueError: boom"),
+    ],
+)
+def test_what_a_rule_of_others_does_wrong_ends_the_run_and_names_the_rule(
+    items: list[Item], given: object, says: str
+) -> None:
+    work = judging(OfOthers(given), None)
+    with pytest.raises(PluginError, match=says):
+        work(Job("screen mine", items[1], traces=(Trace("i1", 0, ("a b?",)),)))
