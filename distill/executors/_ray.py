@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from divcon.signatures import FatalError
 
 R = TypeVar("R")
 _AT_ONCE = 256  # the most jobs that a worker does at a time; most of them wait for servers
+_UNLUCKY = 30  # workers in a row that may be lost before they begin, with a second between them
 _ROOM = 600.0  # seconds to wait for the cluster to have room for a first worker
 
 
@@ -95,6 +97,7 @@ class _Pool:
         self._there: list[_Hired] = []
         self._coming: set[Any] = set()
         self._failure: Exception | None = None
+        self._unlucky = 0  # workers in a row that were lost before they began
         self._closed = False
         self._changed = threading.Condition()
         for _ in range(size):
@@ -152,16 +155,24 @@ class _Pool:
         try:
             self._ray.get(actor.ready.remote())
         except Exception as error:  # noqa: BLE001 - any error at a worker's start is raised by the jobs that wait for it
+            # A node that has just died is still given workers for a while; one that fails by itself fails again.
+            unlucky = not getattr(error, "actor_init_failed", True)
             with self._changed:
                 self._coming.discard(actor)
-                self._failure = error
-                self._changed.notify_all()
+                self._unlucky += unlucky
+                again = unlucky and self._unlucky <= _UNLUCKY
+                if not again:
+                    self._failure = error
+                    self._changed.notify_all()
+            if again:
+                time.sleep(1.0)
+                self._hire()
             return
         with self._changed:
             self._coming.discard(actor)
             if not self._closed:
                 self._there.append(_Hired(actor))
-                self._failure = None
+                self._failure, self._unlucky = None, 0
                 self._changed.notify_all()
 
     def close(self) -> None:

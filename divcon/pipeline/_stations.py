@@ -312,7 +312,7 @@ class Stations:
             raise MissingStation(
                 f"The rows of the student {student.label} are missing, or were exported from other data or settings, "
                 "or by an earlier version.",
-                "Run 'divcon export' first; what is trained on the same rows isn't trained again.",
+                "Run 'divcon export' and 'divcon train'; what was trained on the same rows isn't trained again.",
             )
         if not self.is_trained(student):
             raise MissingStation(

@@ -154,7 +154,7 @@ def test_a_student_is_refused_where_the_instruction_is_not_the_one_it_was_traine
         changed = Run(load_pipeline(file, ["program.max_subquestions=5"]), tmp_path / "run")
         with pytest.raises(ManifestError, match="another instruction"):
             changed.answering_program()
-        with pytest.raises(MissingStation, match="on other rows or settings"):
+        with pytest.raises(MissingStation, match="exported from other data or settings"):
             changed.evaluate()
 
 
@@ -164,7 +164,7 @@ def test_a_student_of_another_draw_of_the_data_is_not_evaluated(tmp_path: Path, 
         Run(load_pipeline(file), tmp_path / "run").run()
         drawn = Run(load_pipeline(file, ["task.train_seed=7"]), tmp_path / "run")
         drawn.check()
-        with pytest.raises(MissingStation, match=r"SD-T isn't trained, or was trained on other rows"):
+        with pytest.raises(MissingStation, match="The rows of the student SD-T are missing, or were exported"):
             drawn.evaluate()
 
 
