@@ -86,11 +86,11 @@ def serve_students(
             show(f'python   dspy.LM("{model.model_name(name)}", api_base="{address}", api_key={key}, cache=False)')
         if settings.api_base:
             return
-        show("Press Ctrl-C to stop.")
+        show("Ctrl-C ends it.")
         try:
             while True:
                 time.sleep(0.5)
                 for name in names:
                     model.start(name)  # does nothing while the server runs
         except KeyboardInterrupt:
-            show("Stopped.")
+            show("Ended.")
