@@ -73,14 +73,12 @@ class Tally:
         done: Jobs that ended, with or without an error.
         failed: Jobs that ended with an error.
         first_error: The error of the first job that failed.
-        first_failed: The question of that job.
     """
 
     total: int
     done: int = 0
     failed: int = 0
     first_error: Exception | None = None
-    first_failed: str = ""
 
     @property
     def said(self) -> str | None:
@@ -124,8 +122,7 @@ def run_jobs(
             keep(job, result)  # type: ignore[arg-type]
         else:
             tally.failed += 1
-            if tally.first_error is None:
-                tally.first_error, tally.first_failed = error, getattr(getattr(job, "item", None), "question", "")
+            tally.first_error = tally.first_error or error
             if failed is not None:
                 failed(job, error)
         tally.done += 1

@@ -53,9 +53,7 @@ def _changes(name: str, before: Any, now: Any) -> Iterator[tuple[str, str, str]]
             inner = f"{name}.{key}" if name else key
             yield from _changes(inner, before.get(key, _ABSENT), now.get(key, _ABSENT))
         return
-    then, later = (
-        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in (before, now)
-    )
+    then, later = _text(before), _text(now)
     same = next((at for at, (one, other) in enumerate(zip(then, later, strict=False)) if one != other), 0)
     yield name, _around(then, same), _around(later, same)
 

@@ -158,9 +158,17 @@ class RunStore:
 
     def write_row(self, table: str, row: Sequence[Any]) -> None:
         """Commit a row to disk. All tables but `items` are written through this method."""
-        marks = ",".join("?" * len(row))
         with self._writing() as db:
-            db.execute(f"INSERT OR {_INSERT[table]} INTO {table} VALUES ({marks})", row)
+            db.execute(_inserting(table, row), row)
+
+    def write_rows(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Write rows of a table in one transaction."""
+        if not rows:
+            return
+        with self._writing() as db:
+            db.execute("BEGIN")
+            db.executemany(_inserting(table, rows[0]), rows)
+            db.execute("COMMIT")
 
     def rows(self, table: str, key: str) -> list[tuple[Any, ...]]:
         """The rows of `traces`, `verdicts` or `outcomes` with a key, as they are stored."""
@@ -179,10 +187,7 @@ class RunStore:
             StoreError: See `require_same_items`.
         """
         self.require_same_items(contents)
-        with self._writing() as db:
-            db.execute("BEGIN")
-            db.executemany("INSERT OR IGNORE INTO items VALUES (?,?)", contents.items())
-            db.execute("COMMIT")
+        self.write_rows("items", list(contents.items()))
 
     def require_same_items(self, contents: dict[str, str]) -> None:
         """Raise where an id stands for another question than when the folder was made; nothing is written.
@@ -326,6 +331,10 @@ class RunStore:
             "SELECT item, record FROM outcomes WHERE arm = ? AND fingerprint = ? ORDER BY position", arm, key
         )
         return {item: json.loads(record) for item, record in rows}
+
+
+def _inserting(table: str, row: Sequence[Any]) -> str:
+    return f"INSERT OR {_INSERT[table]} INTO {table} VALUES ({','.join('?' * len(row))})"
 
 
 def _storable(text: str | None) -> str | None:

@@ -120,7 +120,7 @@ class _Pool:
             raise
         finally:
             with self._changed:
-                worker.doing[job.item.id] -= 1
+                worker.doing -= Counter([job.item.id])  # which drops items that nothing is done for any more
 
     def _chosen(self, item: str) -> _Hired:
         """The worker to do an item's job.

@@ -105,8 +105,7 @@ class ForwardingStore(RunStore):
     def _before_reading(self, table: str, key: str) -> None:
         with self._fetching:
             if (table, key) not in self._fetched:
-                for row in json.loads(self._lookup.rows(table, key)):
-                    super().write_row(table, row)
+                self.write_rows(table, json.loads(self._lookup.rows(table, key)))
                 self._fetched.add((table, key))
 
 
