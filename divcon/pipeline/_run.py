@@ -20,6 +20,7 @@ from divcon.distill.executors import Executor
 from divcon.pipeline import _preflight
 from divcon.pipeline._arms import bound_arm, check_arms
 from divcon.pipeline._context import Context
+from divcon.pipeline._estimate import StationEstimate, compared, estimate, total_of
 from divcon.pipeline._keys import Keys
 from divcon.pipeline._programs import Compiled, Programs, compiled_prompt
 from divcon.pipeline._record import record_key
@@ -213,12 +214,27 @@ class Run:
 
         timed("check", self.check)
         self.examine()
+        expected, before = total_of(self.estimate()), self._paid()
         timed("compile", self.compile)
         timed("collect", self.collect)
         screened = timed("screen", self.screen)
         timed("export", lambda: self.export(screened))
         timed("train", self.train)
-        return self.evaluate(seconds)
+        results = self.evaluate(seconds)
+        calls, tokens, usd = (now - then for now, then in zip(self._paid(), before, strict=True))
+        if calls:
+            self.reporter.finished("estimate", "; ".join(compared(expected, int(calls), int(tokens), usd)))
+        return results
+
+    def estimate(self) -> list[StationEstimate]:
+        """What the missing stations will take in calls, tokens, money and time. No model is called."""
+        return estimate(self.context)
+
+    def _paid(self) -> tuple[float, float, float]:
+        """Calls, tokens and US dollars so far."""
+        paid = self.store.paid(prices=self.pipeline.prices).values()
+        tokens = sum(role["input_tokens"] + role["output_tokens"] for role in paid)
+        return sum(role["calls"] for role in paid), tokens, sum(role["cost"] or 0.0 for role in paid)
 
     def status(self) -> list[StationStatus]:
         """Which stations are done, and why a station would run again. No model is called."""
