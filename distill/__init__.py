@@ -7,8 +7,11 @@ from divcon.distill._bind import bind_adapter
 from divcon.distill._collect import Collected, collect, collecting
 from divcon.distill._compile import OPTIMIZER_EXTRAS, OPTIMIZERS, CompileError, compile_program, optimizer_name
 from divcon.distill._contamination import OverlapError, overlapping, refuse_overlap
+from divcon.distill._database import RepliesLost, StoreDamaged, StoreError, StoreVersionError
 from divcon.distill._engine import StoredEngine, at_station, booked_to, role_lm
 from divcon.distill._export import NothingToLearn, export
+from divcon.distill._files import render_lines, write_whole
+from divcon.distill._hold import FolderBusy, Hold
 from divcon.distill._http import LMBackend
 from divcon.distill._jobs import Job, Place, Progress, Tally, cause_of_ours, here, overlapped, run_jobs
 from divcon.distill._key import Key
@@ -24,7 +27,7 @@ from divcon.distill._manifest import (
 from divcon.distill._metric import DecompositionMetric
 from divcon.distill._provider import EmbeddedEngine, EmbeddedProvider, LoRAJob, PromptDrift, embedded_lm
 from divcon.distill._rebinding import DistillationError
-from divcon.distill._store import RunStore, StoreError, Trace, fingerprint, render_lines, write_whole
+from divcon.distill._store import RunStore, Trace, fingerprint
 from divcon.distill._students import (
     SOLVER_STUDENTS,
     Student,
@@ -76,6 +79,8 @@ __all__ = [
     "EmbeddedModel",
     "EmbeddedProvider",
     "Export",
+    "FolderBusy",
+    "Hold",
     "Job",
     "Judgement",
     "Key",
@@ -91,6 +96,7 @@ __all__ = [
     "Progress",
     "PromptDrift",
     "Provenance",
+    "RepliesLost",
     "Rule",
     "RunStore",
     "Screened",
@@ -100,7 +106,9 @@ __all__ = [
     "Solved",
     "SolvedTraces",
     "Solver",
+    "StoreDamaged",
     "StoreError",
+    "StoreVersionError",
     "StoredEngine",
     "Student",
     "Table",

@@ -22,7 +22,8 @@ from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, respons
 from dspy.lm15 import Request, Response, response_to_events
 from dspy.utils.callback import BaseCallback
 
-from divcon.distill._store import RunStore, StoreError, fingerprint
+from divcon.distill._database import StoreError
+from divcon.distill._store import RunStore, fingerprint
 from divcon.distill._traffic import current_traffic
 from divcon.programs import cost_of
 

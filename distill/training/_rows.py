@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from divcon.distill._files import render_lines, write_whole
 from divcon.distill._manifest import prompt_hash, prompt_parts
-from divcon.distill._store import render_lines, write_whole
 from divcon.distill.training._errors import TrainingError
 from divcon.programs import RolePredict
 
