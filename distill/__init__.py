@@ -27,6 +27,7 @@ from divcon.distill._manifest import (
 from divcon.distill._metric import DecompositionMetric
 from divcon.distill._provider import EmbeddedEngine, EmbeddedProvider, LoRAJob, PromptDrift, embedded_lm
 from divcon.distill._rebinding import DistillationError
+from divcon.distill._salvage import Repair, StoreState, check_store, export_store, repair_store
 from divcon.distill._store import RunStore, Trace, fingerprint
 from divcon.distill._students import (
     SOLVER_STUDENTS,
@@ -96,6 +97,7 @@ __all__ = [
     "Progress",
     "PromptDrift",
     "Provenance",
+    "Repair",
     "RepliesLost",
     "Rule",
     "RunStore",
@@ -108,6 +110,7 @@ __all__ = [
     "Solver",
     "StoreDamaged",
     "StoreError",
+    "StoreState",
     "StoreVersionError",
     "StoredEngine",
     "Student",
@@ -126,6 +129,7 @@ __all__ = [
     "bind_adapter",
     "booked_to",
     "cause_of_ours",
+    "check_store",
     "collect",
     "collecting",
     "compile_program",
@@ -134,6 +138,7 @@ __all__ = [
     "embedded_base",
     "embedded_lm",
     "export",
+    "export_store",
     "export_targets",
     "find_student",
     "fingerprint",
@@ -150,6 +155,7 @@ __all__ = [
     "read_manifest",
     "refuse_overlap",
     "render_lines",
+    "repair_store",
     "role_lm",
     "run_jobs",
     "screen",

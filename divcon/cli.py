@@ -24,11 +24,13 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars of libraries besi
 import typer
 from rich.markup import escape
 
+from divcon._store import app as store_app
 from divcon._tables import print_prediction, print_results, print_rows
 from divcon._terminal import Terminal, err, fail, guarded, out
 from divcon.signatures import DivconError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(store_app, name="store")
 PipelineFile = Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline file, in YAML.")]
 RunFolder = Annotated[
     Path | None, typer.Option("--run", metavar="FOLDER", help="The run folder; runs/<the file's stem> by default.")
