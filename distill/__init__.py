@@ -58,6 +58,7 @@ from divcon.distill.training import (
     already_trained,
     is_trained,
     read_export,
+    rows_hash,
     train_adapter,
 )
 
@@ -157,6 +158,7 @@ __all__ = [
     "render_lines",
     "repair_store",
     "role_lm",
+    "rows_hash",
     "run_jobs",
     "screen",
     "shared_model",

@@ -22,6 +22,9 @@ _SMALL = 32 * 2**20  # bytes; a file up to this size is checked whole when it is
 _PATIENCE = 30.0  # seconds to wait for another process's transaction
 _CLOSING = 1000  # milliseconds that closing waits for readers of the WAL
 
+FAILURES = (sqlite3.Error, OSError, UnicodeDecodeError)
+"""What comes of a database that can't be read or written, or that is damaged."""
+
 COLUMNS: dict[str, tuple[str, ...]] = {
     "items": ("id", "content"),
     "calls": (
@@ -81,11 +84,14 @@ def checksum(table: str, row: Sequence[Any]) -> int:
 
     Numbers count as floats, because SQLite keeps a whole number of a REAL column as an integer.
     """
-    parts = (
-        value if isinstance(value, str) else "\0" if value is None else f"\1{float(value)!r}"
-        for value in (table, *row)
-    )  # fmt: skip
+    parts = [value if isinstance(value, str) else _in_words(value) for value in (table, *row)]
     return zlib.crc32("\x1f".join(parts).encode("utf-8", "surrogateescape"))
+
+
+def _in_words(value: float | bytes | None) -> str:
+    if value is None:
+        return "\0"
+    return f"\1{float(value)!r}" if isinstance(value, (int, float)) else f"\2{value.hex()}"
 
 
 def key_of(table: str, row: Sequence[Any]) -> str:
@@ -115,18 +121,19 @@ def store_damaged(folder: Path, what: str) -> StoreDamaged:
     )
 
 
-def explained(folder: Path, error: sqlite3.Error | OSError, doing: str) -> StoreError:
+def explained(folder: Path, error: Exception, doing: str) -> StoreError:
     """An error of SQLite's as one of ours.
 
     Args:
         folder: The run folder.
-        error: The error.
+        error: One of `FAILURES`.
         doing: What couldn't be done: `written` or `read`.
     """
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return store_damaged(folder, str(error))
-    if code is None and isinstance(error, sqlite3.OperationalError):  # Python's own: a text that isn't UTF-8
+    # Python's own: a text or a name that isn't UTF-8.
+    if isinstance(error, UnicodeDecodeError) or (code is None and isinstance(error, sqlite3.OperationalError)):
         return store_damaged(folder, str(error))
     remedy = "Check that the disk has room and the folder may be written, or choose another with --run."
     return StoreError(f"The run store in {folder} can't be {doing}: {error}.", f"What was stored is kept. {remedy}")
@@ -162,7 +169,7 @@ def connect(folder: Path) -> sqlite3.Connection:
         except BaseException:
             db.close()
             raise
-    except (sqlite3.Error, OSError) as error:
+    except FAILURES as error:
         known = explained(folder, error, "written")
         if type(known) is not StoreError:
             raise known from error
@@ -224,8 +231,11 @@ def _require_whole(folder: Path) -> None:
         small = file.stat().st_size <= _SMALL
         if small and (said := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise store_damaged(folder, " ".join(said.split()))
-        if version:
-            _require_replies(folder, db.execute("SELECT COUNT(*) FROM calls").fetchone()[0], committed)
+        columns = {name for _, name, *_ in db.execute("PRAGMA table_info(calls)")}
+        if (bool(columns), "checksum" in columns) != (version > 0, version == VERSION):
+            raise store_damaged(folder, f"its tables aren't those of version {version}")
+        stored = db.execute("SELECT COUNT(*) FROM calls").fetchone()[0] if version else 0
+        _require_replies(folder, stored, committed)
         if small and version == VERSION:
             for table in COLUMNS:
                 for row in db.execute(f"SELECT * FROM {table}"):

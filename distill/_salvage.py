@@ -16,6 +16,7 @@ from divcon.distill._database import (
     COLUMNS,
     COMMITS,
     DATABASE,
+    FAILURES,
     VERSION,
     StoreError,
     StoreVersionError,
@@ -104,7 +105,8 @@ def export_store(folder: Path, write: Callable[[str], object]) -> StoreState:
             write(_line(table, row))
     for table, row in _rows(folder, StoreState(), whole=False):
         if key_of(table, row) in state.damaged[table]:
-            write(json.dumps({"table": table, **dict(zip(COLUMNS[table], row, strict=False)), "damaged": True}))
+            line = {"table": table, **dict(zip(COLUMNS[table], row, strict=False)), "damaged": True}
+            write(json.dumps(line, default=repr))  # a flipped byte can make bytes of a text
     return state
 
 
@@ -137,7 +139,7 @@ def repair_store(folder: Path, waiting: Callable[[str], None] | None = None) -> 
             keys = [key for (key,) in db.execute("SELECT key FROM calls")]
         write_whole(folder / COMMITS, render_commits(iter(keys)))
         return Repair(state, kept)
-    except (sqlite3.Error, OSError) as error:
+    except FAILURES as error:
         raise StoreError(
             f"The store in {folder} can't be repaired: {error}.", "Make room on the disk; nothing was removed."
         ) from error
@@ -186,7 +188,7 @@ def _rows(folder: Path, state: StoreState, whole: bool = True) -> Iterator[tuple
             state.problems += [said for (said,) in db.execute("PRAGMA quick_check(5)") if said != "ok"]
             for table in COLUMNS:
                 yield from _rows_of(db, table, version, state, whole)
-    except (sqlite3.Error, OSError) as error:
+    except FAILURES as error:
         state.problems.append(str(error))
 
 
@@ -200,7 +202,7 @@ def _rows_of(
                 state.damaged.setdefault(table, []).append(key_of(table, row))
             if good is whole:
                 yield table, tuple(row[: len(COLUMNS[table])])
-    except sqlite3.Error as error:
+    except FAILURES as error:
         state.problems.append(f"{table}: {error}")
 
 
@@ -240,20 +242,25 @@ def _saved(folder: Path, target: Path) -> StoreState:
     """
     state, before = StoreState(), StoreState()
     committed = count_commits(folder) or 0
-    with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as db, db:
-        db.execute("BEGIN")
-        make_tables(db)
-        # What SQLite can read comes last: pages that it no longer uses may hold earlier states of a row.
-        for rows in (_recovered(folder), _rows(folder, before)):
-            for table, row in rows:
-                marks = ",".join("?" * (len(row) + 1))
-                db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", [*row, checksum(table, row)])
-        for table in COLUMNS:
-            state.whole[table] = db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]
-            damaged = before.damaged.get(table, [])
-            there = {key_of(table, row) for row in db.execute(f"SELECT * FROM {table}")} if damaged else set()
-            state.damaged[table] = [key for key in damaged if key not in there]
-        db.execute(f"PRAGMA user_version={VERSION}")
+    try:
+        with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as db, db:
+            db.execute("BEGIN")
+            make_tables(db)
+            # What SQLite can read comes last: pages that it no longer uses may hold earlier states of a row.
+            for rows in (_recovered(folder), _rows(folder, before)):
+                for table, row in rows:
+                    marks = ",".join("?" * (len(row) + 1))
+                    db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", [*row, checksum(table, row)])
+            for table in COLUMNS:
+                state.whole[table] = db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]
+                damaged = before.damaged.get(table, [])
+                there = {key_of(table, row) for row in db.execute(f"SELECT * FROM {table}")} if damaged else set()
+                state.damaged[table] = [key for key in damaged if key not in there]
+            db.execute(f"PRAGMA user_version={VERSION}")
+    except FAILURES as error:
+        raise StoreError(
+            f"What is whole in {folder} can't be saved: {error}.", "Make room on the disk; nothing was removed."
+        ) from error
     state.problems = before.problems
     state.lost = max(0, committed - state.whole["calls"])
     return state
@@ -261,16 +268,15 @@ def _saved(folder: Path, target: Path) -> StoreState:
 
 def _recovered(folder: Path) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """The whole rows in all pages of a store, also in those that SQLite can't reach."""
-    file = folder / DATABASE
-    header = b""
-    if file.is_file():
-        with file.open("rb") as stream:
-            header = stream.read(64)
-    unsummed = int.from_bytes(header[60:64], "big") == 1
-    for record in records(file, folder / _WAL):
-        for table, columns in COLUMNS.items():
-            if len(record) == len(columns) + (not unsummed) and _is_whole(table, record, unsummed):
-                yield table, record[: len(columns)]
+    found = False
+    for unsummed in (False, True):
+        for record in records(folder / DATABASE, folder / _WAL):
+            for table, columns in COLUMNS.items():
+                if len(record) == len(columns) + (not unsummed) and _is_whole(table, record, unsummed):
+                    found = True
+                    yield table, record[: len(columns)]
+        if found:
+            return  # no row has a checksum in version 1, and every row from version 2 on
 
 
 def _kept_aside(folder: Path) -> list[Path]:

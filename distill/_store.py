@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from divcon.distill._database import (
     COLUMNS,
     COMMITS,
+    FAILURES,
     StoreError,
     checksum,
     connect,
@@ -124,14 +125,14 @@ class RunStore:
         with self._lock:
             try:
                 yield self._db
-            except (sqlite3.Error, OSError) as error:
+            except FAILURES as error:
                 raise explained(self.folder, error, "written") from error
 
     def _all(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._lock:
             try:
                 return self._db.execute(query, values).fetchall()
-            except sqlite3.Error as error:
+            except FAILURES as error:
                 raise explained(self.folder, error, "read") from error
 
     def _whole(self, table: str, where: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -292,7 +293,7 @@ class RunStore:
                 for row in reader.execute(query, (collection,)):
                     _, i, s, _, q, lost, d, r = whole(self.folder, "traces", row)
                     yield Trace(i, s, None if q is None else tuple(json.loads(q)), lost, d, r)
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise explained(self.folder, error, "read") from error
 
     def trace_keys(self, collection: str) -> set[tuple[str, int]]:
