@@ -18,8 +18,8 @@ from divcon.signatures._asks import (
 )
 from divcon.signatures._demonstrations import demonstrations
 from divcon.signatures._errors import DivconError, FatalError, SubquestionsError, refusal
-from divcon.signatures._framing import thinks_still, without_thinking
 from divcon.signatures._subquestions import NO_DECOMPOSITION, Subquestions
+from divcon.signatures._turns import own_words, thinks_still, without_thinking
 
 __all__ = [
     "DEFAULT_MAX_SUBQUESTIONS",
@@ -44,6 +44,7 @@ __all__ = [
     "demonstrations",
     "ends_in_answer",
     "list_pattern",
+    "own_words",
     "plain",
     "read_answer",
     "refusal",

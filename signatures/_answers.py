@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from divcon.signatures._errors import SubquestionsError
-from divcon.signatures._framing import own_turn, without_thinking
+from divcon.signatures._turns import own_words
 
 
 class Reading(NamedTuple):
@@ -89,7 +89,7 @@ def read_answer(reply: str, *, steps: bool = False) -> Reading | None:
         True
     """
     try:
-        text = own_turn(without_thinking(reply)).replace("\r\n", "\n").strip()
+        text = own_words(reply).strip()
     except SubquestionsError:
         return None  # it ends inside its thoughts
     if not text:

@@ -17,6 +17,7 @@ from divcon.signatures._lists import read_lines
 from divcon.signatures._markers import NUMBERED, marker_of
 from divcon.signatures._notations import Value, read_notation
 from divcon.signatures._questions import ASKS, is_asked
+from divcon.signatures._turns import own_words
 
 _NONE = r"""(?:
     no\ (?:further\ )?(?:decomposition|sub-?questions?|split(?:ting)?|breakdown)
@@ -33,6 +34,9 @@ _NONE_BECAUSE = re.compile(rf"^\W*{_NONE}(?:[.,:;!)*\n-]|\ (?:because|since|as|[
 # "3 + 4 = 7\nNo decomposition.": the model has solved the question before it says so.
 _NONE_AT_END = re.compile(r"\W*no decomposition\W*", re.IGNORECASE)
 
+# A list that is longer is a model's that loops, and is read so far only. 300 subquestions are shorter.
+_LONGEST = 16_384  # characters
+
 _LIST_KEYS = ("subquestions", "sub_questions", "questions", "items", "steps", "decomposition")
 _ITEM_KEYS = ("question", "subquestion", "sub_question", "text")
 _KEY_GAP = re.compile(r"[\s-]")  # "Sub-questions" is the key "sub_questions"
@@ -45,7 +49,15 @@ def read_subquestions(reply: str) -> tuple[str, ...]:
     Raises:
         SubquestionsError: See `Subquestions.read`.
     """
-    text = list_alone(reply)
+    words = own_words(reply)
+    found = _subquestions(words[:_LONGEST])
+    if len(words) > _LONGEST:
+        raise SubquestionsError("cut_off", f"The list has no end within {_LONGEST:,} characters.", found[:-1])
+    return found
+
+
+def _subquestions(words: str) -> tuple[str, ...]:
+    text = list_alone(words)
     if not text:
         raise SubquestionsError("empty", "The reply is empty.")
     if _says_none(text):
