@@ -1,6 +1,6 @@
 """The signatures of both stages, the types of their outputs, and the readers of the replies to them."""
 
-from divcon.signatures._answers import MARKED, READER, Reading, plain, read_answer
+from divcon.signatures._answers import MARKED, READER, Reading, read_answer
 from divcon.signatures._asks import (
     DEFAULT_MAX_SUBQUESTIONS,
     NOTHING_MORE,
@@ -18,6 +18,7 @@ from divcon.signatures._asks import (
 )
 from divcon.signatures._demonstrations import demonstrations
 from divcon.signatures._errors import DivconError, FatalError, SubquestionsError, refusal
+from divcon.signatures._markup import plain
 from divcon.signatures._subquestions import NO_DECOMPOSITION, Subquestions
 from divcon.signatures._turns import own_words, thinks_still, without_thinking
 

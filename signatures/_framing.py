@@ -27,7 +27,6 @@ _FENCE = re.compile(r"^\s*```[\w-]*[ \t]*\n(.*?)(?:\n\s*```\s*$|\Z)", re.DOTALL 
 _FENCE_END = re.compile(r"\n\s*```\s*\Z")  # "1. How many?\n```": the prompt has opened the fence.
 # "<questions>\n1. How many?\n</questions>", "<ol>..."
 _WRAPPER = re.compile(r"\A<(sub_?questions|questions|list|output|answer|[ou]l)>(.*?)(?:</\1>\s*)?\Z", re.DOTALL | re.I)
-_BLANK_LINES = re.compile(r"\n{3,}")  # a model that loops and writes nothing but line ends
 _BLANK_TOP = re.compile(r"\A(?:[ \t]*\n)+")  # "\n  \n1. How many?"
 
 
@@ -37,9 +36,7 @@ def list_alone(words: str) -> str:
     Raises:
         SubquestionsError: There are two blocks of code.
     """
-    # Thousands of line ends in a row would keep the patterns below busy for a minute.
-    text = _BLANK_LINES.sub("\n\n", "\n".join(line.rstrip() for line in words.split("\n")))
-    text = _without_labels(text)
+    text = _without_labels(words)
     if section := _SECTION.search(text):
         text = section.group(1)
     text = _without_fence(_without_labels(_SECTION_HEADER.sub("", text)))

@@ -26,6 +26,7 @@ _ENCLOSING = {
     "*": ("*", _NOTHING),
     "_": ("_", _NOTHING),
 }
+_MOST_LAYERS = 10
 _END_MARKS = re.compile(rf"[\s{ASKS}{STOPS}]+$")  # "How many?" and "how many" ask the same
 
 
@@ -71,6 +72,8 @@ def _tidied(items: Sequence[str]) -> tuple[str, ...]:
     tidied = tuple(item for item in map(tidy, items) if item)
     if not tidied:
         raise SubquestionsError("empty", "The reply holds no subquestion.")
+    if any(_peeled(item) != item for item in tidied):
+        raise SubquestionsError("unreadable", f"An item stands in more than {_MOST_LAYERS} pairs of quotes.")
     return tidied
 
 
@@ -78,7 +81,9 @@ def tidy(item: str) -> str:
     """The item on one line, without bold, quotes, an answer beside it, and other things that models put around it."""
     item = HALF_CHARACTER.sub("\ufffd", INVISIBLE.sub("", item))
     item = _BOLD.sub(r"\1", " ".join(item.split()))
-    while (peeled := _peeled(item)) != item:
+    for _ in range(_MOST_LAYERS):
+        if (peeled := _peeled(item)) == item:
+            break
         item = peeled
     return item
 

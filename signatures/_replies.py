@@ -34,8 +34,10 @@ _NONE_BECAUSE = re.compile(rf"^\W*{_NONE}(?:[.,:;!)*\n-]|\ (?:because|since|as|[
 # "3 + 4 = 7\nNo decomposition.": the model has solved the question before it says so.
 _NONE_AT_END = re.compile(r"\W*no decomposition\W*", re.IGNORECASE)
 
-# A list that is longer is a model's that loops, and is read so far only. 300 subquestions are shorter.
+_BLANK_LINES = re.compile(r"\n{3,}")  # a model that loops and writes nothing but line ends
+# A longer list is a looping model's, and is read so far only. Lists of 300 subquestions are shorter.
 _LONGEST = 16_384  # characters
+_MOST_LINES = 1_000
 
 _LIST_KEYS = ("subquestions", "sub_questions", "questions", "items", "steps", "decomposition")
 _ITEM_KEYS = ("question", "subquestion", "sub_question", "text")
@@ -49,10 +51,11 @@ def read_subquestions(reply: str) -> tuple[str, ...]:
     Raises:
         SubquestionsError: See `Subquestions.read`.
     """
-    words = own_words(reply)
-    found = _subquestions(words[:_LONGEST])
-    if len(words) > _LONGEST:
-        raise SubquestionsError("cut_off", f"The list has no end within {_LONGEST:,} characters.", found[:-1])
+    words = _BLANK_LINES.sub("\n\n", "\n".join(line.rstrip() for line in own_words(reply).split("\n")))
+    read = "".join(words.splitlines(keepends=True)[:_MOST_LINES])[:_LONGEST]
+    found = _subquestions(read)
+    if len(read) < len(words):
+        raise SubquestionsError("cut_off", f"The list has no end within {len(read):,} characters.", found[:-1])
     return found
 
 

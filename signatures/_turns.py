@@ -37,7 +37,7 @@ CONTROL = (
     rf"(?:(?!{_BEGIN_TOKEN}|{_END_TOKEN})<[|｜][a-z0-9_▁]{{1,40}}[|｜]>"
     r"|<\|turn>|<turn\|>|</?s>|<(?:bos|eos)>|<(?:start|end)_of_turn>|\[/?INST\])"
 )
-# What a turn of the model's may begin with: "assistant\n", "Assistant: ", "<|start_header_id|>assistant<|end_header_id|>"
+# How a turn of the model's may begin: "assistant\n", "Assistant: ", "<|start_header_id|>assistant<|end_header_id|>"
 _ROLE = rf"\s*(?:(?:assistant|model)[ \t]*(?:\n|(?={CONTROL}))|\**assistant\**:\**)"
 _BEGINNING = re.compile(rf"(?:{_ROLE})?(?:\s*{CONTROL}(?:{_ROLE})?)*+", re.IGNORECASE)
 # "1. How many?<|im_end|>..."; or a new turn that nothing announces but its label, "1. How many?\nUser: ...". A reply
