@@ -42,7 +42,7 @@ MARKED = ("hashes", "final_answer", "boxed", "answer_line", "answer_is")
 
 # A longer reply is a looping model's, or goes on after its answer: it is read at both ends. What stands behind a mark,
 # or on a line, is read up to the second length, and a list up to so many items.
-_LONGEST = 32_768  # characters
+_LONGEST = 16_384  # characters
 _LONGEST_LINE = 4_096
 _MOST_ITEMS = 200
 
@@ -60,7 +60,7 @@ _INLINE = re.compile(
     rf"(?:{_SEPARATOR}|[ \t]+(?:would|will|must|should) be[ \t]+)(?P<value>[^\n]*)"
 )
 # The second label in "Final answer: Answer: 7".
-_LABELS = re.compile(rf"(?i)(?:(?:the )?(?:final |correct )?answer{_SEPARATOR})++")
+_LABELS = re.compile(rf"(?i)\A(?:[ \t*_]*(?:the )?(?:final |correct )?answer{_SEPARATOR})++")
 _BOLD = re.compile(r"\*\*(?=\S)(?P<value>[^*\n]+?)(?<=[^\s:])\*\*(?!\s*:)")
 _CONCLUDES = re.compile(
     r"(?i)\W*(?:so|therefore|thus|hence|consequently|accordingly|in (?:total|conclusion|summary|all)|altogether|finally"
@@ -88,11 +88,11 @@ def read_answer(reply: str, *, steps: bool = False) -> Reading | None:
     """Find the final answer in a reply; None where no rule finds one.
 
     Turns and problems that the model invents after its answer are ignored. The rules are tried in this order: `####`
-    or "Final answer:", whichever paragraph has one first, since a reply ends with it; `\\boxed{}` or a line "Answer:", whichever
-    stands last; the other rules of `Reading` in their order. An "Answer:" that opens the reply, with the steps below
-    it, is no answer.
+    or "Final answer:", whichever paragraph has one first, since a reply ends with it; `\\boxed{}` or a line "Answer:",
+    whichever stands last; the other rules of `Reading` in their order. An "Answer:" that opens the reply, with the
+    steps below it, is no answer.
 
-    Of a reply of more than 32,768 characters the middle isn't read; the answer stands at one of its ends.
+    Of a reply of more than 16,384 characters the middle isn't read; the answer stands at one of its ends.
 
     Args:
         reply: As the model wrote it.
@@ -115,7 +115,7 @@ def read_answer(reply: str, *, steps: bool = False) -> Reading | None:
     own = _own_problem(text, (_HASHES, _FINAL, _LINE))
     if ended := _ended(own):
         return ended
-    own = _own_problem(own, (_LINE, _INLINE))
+    own = _own_problem(own, (_INLINE,))
     return _marked(own) or _unmarked(own, steps)
 
 
@@ -163,6 +163,8 @@ def _marked(text: str) -> Reading | None:
 
 def _boxes(text: str) -> Iterator[tuple[int, str]]:
     """Where each `\\boxed{}` begins, and what it holds, up to the brace that closes it."""
+    if "boxed" not in text and "fbox" not in text:
+        return
     opened: list[re.Match[str]] = []
     found: list[tuple[int, str]] = []
     for brace in _BOX_OR_BRACE.finditer(text):
@@ -226,11 +228,11 @@ def _value(text: str, match: re.Match[str]) -> str:
             return ""
         if value.strip() in ("\\[", "$$"):
             value = next(filter(str.strip, below), value)
+    if not (value := _LABELS.sub("", value)):
+        return ""
     if _LIST_ITEM.match(value):
         value = "\n".join([value, *takewhile(_LIST_ITEM.match, islice(below, _MOST_ITEMS))])
     found = plain(value[:_LONGEST_LINE])
-    labels = _LABELS.match(found)
-    found = found[labels.end() :] if labels else found
     return "" if found in _PLACEHOLDERS else found
 
 

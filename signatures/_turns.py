@@ -67,6 +67,8 @@ def without_thinking(reply: str) -> str:
     """
     text = _final_channel(reply)
     opening, closing = _OPENS.search(text), _CLOSES.search(text)
+    if not opening and not closing:
+        return text
     at = closing.end() if closing and not (opening and opening.start() < closing.start()) else 0
     while True:
         end = _turn(text, at)[1]
