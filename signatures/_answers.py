@@ -73,10 +73,11 @@ _NEW_PROBLEM = re.compile(
 )
 _BLANK_LINES = re.compile(r"\n[ \t]*\n+")
 _LIST_ITEM = re.compile(r"[ \t]*(?:[-*+•]\s+|\(?(?:\d{1,3}|[A-Za-z]|[ivx]{2,4})[.)]\s+)")
-# "1. Add them", "Step 2: ...", "Q1: ...", "First, she buys 3", "Then 2 are left"; but not "12:30" or "First World War"
+# "1. Add them", "Step 2: ...", "Q1: ...", "First she buys 3", "Then 2 are left"; but not "12:30" or "first half"
 _STEP = re.compile(
     rf"{_LEAD}(?:\(?\d{{1,2}}[.):]\s+\S|(?:step|sub-?question|part)s?[ \t]*(?:\#?\d|[a-z]\b|[*_]*[:：])"
-    r"|[qa]\d{1,3}[.):：]|(?:first|second|third|then|next)(?:ly)?(?:[,:：]|[ \t]+(?-i:[a-z\d$(]|I\b)))",
+    r"|[qa]\d{1,3}[.):：]|(?:first|second|third)(?:ly)?(?:[,:：]|[ \t]+(?:i|we|you|he|she|it|they)\b)"
+    r"|(?:then|next)(?:[,:：]|[ \t]+(?-i:[a-z\d$(]|I\b)))",
     re.IGNORECASE,
 )
 _LABELLED = re.compile(r"=|[^\W\d][^\n:]{0,60}:\s")  # "3 * 6 = 18", "First day: 18 tiles"
