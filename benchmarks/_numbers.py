@@ -16,12 +16,12 @@ _MINUS = "-−–‒﹣－"
 _POWER = r"\s?(?:\^|\*\*)\s?[({]?\s?(?P<%s>[-−+]?\d{1,3})[)}]?"
 _TEN = rf"(?:[eE](?P<e>[-+]?\d{{1,3}})|\s?[×x*·⋅]\s?10{_POWER % 'power'}|(?<=10)(?<![\d.,]10){_POWER % 'of_ten'})"
 _NUMBER = re.compile(
-    rf"(?<![\w.,])(?P<before>[{_MINUS}+]|(?i:minus|negative)\s)?[$€£¥]?\s?(?P<after>(?<=[$€£¥])[{_MINUS}])?"
+    rf"(?<![\w.,^])(?<!\*\*)(?P<before>[{_MINUS}+]|(?i:minus|negative)\s)?[$€£¥]?\s?(?P<after>(?<=[$€£¥])[{_MINUS}])?"
     # The quantifiers are possessive, so that of 3.5kg, 1,00,000 or 1.2M the first digits aren't read as a number.
     r"(?:(?P<units>\d++)(?:\s|-|\s?\+\s?|\s?and\s)(?=\d+\s?/\s?\d))?+"
     r"(?P<whole>\d{1,3}(?:,\d{3})++(?!\d)|\d++)?+(?P<part>\.\d++)?+"
     rf"(?:\s?/\s?(?P<denominator>\d++)|{_TEN})?+"
-    r"(?!\w|[.,]\d)"
+    r"(?!\w|[.,]\d|\s?(?:\^|\*\*)\s?[-({\d])"  # 2^10 isn't 2
 )
 _PERCENT = re.compile(r"\s?(?:%|per ?cent\b)")
 _MOST_DIGITS = 1_000  # of a number, so that its arithmetic takes no time; Python itself converts 4,300 at most
@@ -31,7 +31,7 @@ _BEYOND_FLOATS = 10**300
 _UNITS = (
     "mg|g|kg|lbs?|oz|mm|cm|(?-i:m)|km|ft|in|yds?|mi|ml|cl|dl|l|gal|mph|kmh|km/h|kph|m/s|rpm|s|secs?|mins?|h|hrs?|hours?"
     "|days?|weeks?|months?|years?|yrs?|am|pm|a\\.m\\.|p\\.m\\.|usd|eur|gbp|dollars?|euros?|cents?|degrees?|kwh|wh|kw"
-    "|gb|mb|kb|tb|pts?|points?|px|k?cal|hz|[km]hz|(?-i:[CFKVW])"
+    "|gb|mb|kb|tb|pts?|points?|px|k?cal|hz|[km]hz"
 )
 _GLUED = re.compile(
     rf"(?<![\w.,$€£¥])[{_MINUS}+]?(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d+)?"

@@ -83,6 +83,7 @@ _STEP = re.compile(
 _LABELLED = re.compile(r"=|[^\W\d][^\n:]{0,60}:\s")  # "3 * 6 = 18", "First day: 18 tiles"
 _PLACEHOLDERS = ("...", "…", "..")  # copied from the prompt's "Final answer: ..."
 _ALONE = 6  # words of a line that is an answer and nothing else
+_MOST_WORDS = 12  # of an answer in a list
 
 
 def read_answer(reply: str, *, steps: bool = False) -> Reading | None:
@@ -202,22 +203,24 @@ def _unmarked(text: str, steps: bool) -> Reading | None:
 
 
 def _answered_first(text: str, lines: list[str], steps: bool) -> Reading | None:
-    """The answer in the first line, or in the lines of the first paragraph, which the rest explains."""
+    """The answer in the first line, which the rest explains, or the answers in the lines of the first paragraph."""
+    first = plain(lines[0])
+    if not _is_alone(first) or not _is_answer(lines[0]):
+        return None
     paragraph = _BLANK_LINES.split(text, maxsplit=1)[0].split("\n")
-    answers = list(map(plain, paragraph[:_MOST_ITEMS]))
-    if not all(map(_is_answer, answers, paragraph)):
-        answers = answers[:1]
-    if len(answers) == len(paragraph) > 1:
-        return None if steps or len(paragraph) == len(lines) else Reading("\n".join(answers), "list", "")
+    if len(paragraph) > 1 and len(paragraph) <= _MOST_ITEMS and all(map(_is_answer, paragraph)):
+        return None if steps else Reading("\n".join(map(plain, paragraph)), "list", "")
     # "Ann has 3", with "Ben has 5" below it, is a step.
-    first = _is_answer(answers[0], lines[0]) and not _is_alone(plain(lines[1]))
-    return Reading(answers[0], "first_line", "") if first else None
+    return Reading(first, "first_line", "") if not _is_alone(plain(lines[1])) else None
 
 
-def _is_answer(found: str, line: str) -> bool:
-    """Whether the first line of a reply, or one of several above its explanation, may be an answer."""
-    step = _LIST_ITEM.match(line) or _STEP.match(line) or _LABELLED.search(line)
-    return _is_alone(found) and not step and not line.rstrip().endswith(("?", ":"))
+def _is_answer(line: str) -> bool:
+    """Whether a line may be an answer, or one of several: no step, and no sentence."""
+    if _LIST_ITEM.match(line) or _STEP.match(line) or _LABELLED.search(line):
+        return False
+    words = line.split(maxsplit=_MOST_WORDS)
+    ends = ("?", ":", ",", ";", ".") if len(words) > 3 else ("?", ":", ",", ";")
+    return len(words) <= _MOST_WORDS and not line.rstrip().endswith(ends)
 
 
 def _value(text: str, match: re.Match[str]) -> str:
