@@ -17,8 +17,8 @@ from divcon.benchmarks._numbers import first_numbers, glued_number, is_number, n
 from divcon.programs import Item
 from divcon.signatures import own_words, read_answer
 
-_LONGEST = 16_384  # characters of a reply whose numbers the paper's grader compares
-_MOST_SPANS = 2_000  # characters that may list spans
+_LONGEST = 8_192  # characters of a reply whose numbers the paper's grader compares
+_MOST_SPANS = 1_000  # characters that may list spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +219,7 @@ def grade_as_paper(item: Item, reply: str) -> Verdict:
     """Grade as leniently as the paper's published code, for comparison with its figures only.
 
     For a gold answer that is a number, any number in the reply that equals it counts, without decimals; of a reply of
-    more than 16,384 characters the last ones count. Any other gold answer has to occur somewhere in the reply; of
+    more than 8,192 characters the last ones count. Any other gold answer has to occur somewhere in the reply; of
     several spans only the first one is looked for.
     """
     gold = item.references[0][0] if item.references else item.answer

@@ -17,7 +17,7 @@ from divcon.signatures._lists import read_lines
 from divcon.signatures._markers import NUMBERED, marker_of
 from divcon.signatures._notations import Value, read_notation
 from divcon.signatures._questions import ASKS, is_asked
-from divcon.signatures._turns import own_words
+from divcon.signatures._turns import HALF_CHARACTER, own_words
 
 _NONE = r"""(?:
     no\ (?:further\ )?(?:decomposition|sub-?questions?|split(?:ting)?|breakdown)
@@ -125,7 +125,7 @@ def _text_of(item: Any) -> str:
     text = next((item[key] for key in _ITEM_KEYS if key in item), None) if isinstance(item, dict) else item
     if not isinstance(text, str):
         raise SubquestionsError("unreadable", "The list holds something that is not text.")
-    return text
+    return HALF_CHARACTER.sub("\ufffd", text)  # JSON may write one out, as \\ud83d
 
 
 def _without_numbers(items: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 from divcon.signatures._errors import SubquestionsError
 
@@ -16,11 +17,10 @@ HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # half of an emoji that was cut 
 _TAG = r"(?:\w{1,20}:|ant)?(?:think|thinking|thoughts?|reason|reasoning|reflection|scratchpad|analysis|inner_monologue)"
 _BEGIN_TOKEN = r"<\|(?:(?:begin|start)_(?:of_)?)?(?:think|thinking|thought|reasoning)\|>"
 _END_TOKEN = r"<\|(?:end_(?:of_)?|/)(?:think|thinking|thought|reasoning)\|>"
-_OPENS = re.compile(
-    rf"<{_TAG}(?:\s[^<>]*)?>|\[{_TAG}\]|{_BEGIN_TOKEN}|<\|channel>thought|<unused94>|◁think▷", re.IGNORECASE
-)
-_CLOSES = re.compile(
-    rf"</\s*{_TAG}\s*>|<{_TAG}\s*/>|\[/{_TAG}\]|{_END_TOKEN}|<channel\|>|<unused95>|◁/think▷", re.IGNORECASE
+_MARK = re.compile(
+    rf"(?P<closes></\s*{_TAG}\s*>|<{_TAG}\s*/>|\[/{_TAG}\]|{_END_TOKEN}|<channel\|>|<unused95>|◁/think▷)"
+    rf"|<{_TAG}(?:\s[^<>]*)?>|\[{_TAG}\]|{_BEGIN_TOKEN}|<\|channel>thought|<unused94>|◁think▷",
+    re.IGNORECASE,
 )
 # Harmony: "<|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...". A header may say
 # more, "<|channel|>final <|constrain|>json<|message|>", and the prompt may have opened it.
@@ -28,7 +28,7 @@ _CHANNEL = re.compile(r"<\|channel\|>|\A\s*(?=(?:analysis|commentary|final)\s*<\
 _FINAL = re.compile(r"\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>", re.IGNORECASE)
 # The same where the server has left out the tokens: "analysisWe have to count.assistantfinal1. How many?"
 _BARE_ANALYSIS = re.compile(r"\s*analysis(?=[A-Z\d\"'(])")
-_BARE_FINAL = re.compile(r"assistantfinal(?=\S)")
+_BARE_FINAL = re.compile(r"assistantfinal")
 
 # ---- turns
 
@@ -66,22 +66,21 @@ def without_thinking(reply: str) -> str:
         SubquestionsError: The reply ends inside its thoughts.
     """
     text = _final_channel(reply)
-    opening, closing = _OPENS.search(text), _CLOSES.search(text)
-    if not opening and not closing:
-        return text
-    at = closing.end() if closing and not (opening and opening.start() < closing.start()) else 0
+    marks = list(_MARK.finditer(text))
+    at = thought = 0  # where the words go on, and how many marks stand before
+    if marks and marks[0]["closes"]:  # the prompt has opened the thoughts
+        at, thought = marks[0].end(), 1
     while True:
         end = _turn(text, at)[1]
-        if closings := list(_CLOSES.finditer(text, at, end)):
-            at = closings[-1].end()
-            continue
-        opening = _OPENS.search(text, at, end)
-        if not opening:
+        later = next((i for i in range(thought, len(marks)) if marks[i].start() >= end), len(marks))
+        closings = [i for i in range(thought, later) if marks[i]["closes"]]
+        if not closings and thought < later:  # a token that ends a turn may be quoted inside the thoughts
+            closings = list(islice((i for i in range(later, len(marks)) if marks[i]["closes"]), 1))
+            if not closings:
+                raise _inside_thoughts()
+        if not closings:
             return text[at:]
-        closing = _CLOSES.search(text, opening.end())  # a token that ends a turn may be quoted before it
-        if not closing:
-            raise _inside_thoughts()
-        at = closing.end()
+        at, thought = marks[closings[-1]].end(), closings[-1] + 1
 
 
 def thinks_still(text: str) -> bool:
