@@ -125,7 +125,7 @@ def _text_of(item: Any) -> str:
     text = next((item[key] for key in _ITEM_KEYS if key in item), None) if isinstance(item, dict) else item
     if not isinstance(text, str):
         raise SubquestionsError("unreadable", "The list holds something that is not text.")
-    return HALF_CHARACTER.sub("\ufffd", text)  # JSON may write one out, as \\ud83d
+    return HALF_CHARACTER.sub("\ufffd", text)  # JSON may write one out: \ud83d
 
 
 def _without_numbers(items: list[str]) -> list[str]:
