@@ -1,6 +1,6 @@
 """The signatures of both stages, the types of their outputs, and the readers of the replies to them."""
 
-from divcon.signatures._answers import MARKED, READER, Reading, plain, read_answer
+from divcon.signatures._answers import MARKED, READER, Reading, read_answer
 from divcon.signatures._asks import (
     DEFAULT_MAX_SUBQUESTIONS,
     NOTHING_MORE,
@@ -18,8 +18,9 @@ from divcon.signatures._asks import (
 )
 from divcon.signatures._demonstrations import demonstrations
 from divcon.signatures._errors import DivconError, FatalError, SubquestionsError, refusal
-from divcon.signatures._framing import thinks_still, without_thinking
+from divcon.signatures._markup import plain
 from divcon.signatures._subquestions import NO_DECOMPOSITION, Subquestions
+from divcon.signatures._turns import own_words, thinks_still, without_thinking
 
 __all__ = [
     "DEFAULT_MAX_SUBQUESTIONS",
@@ -44,6 +45,7 @@ __all__ = [
     "demonstrations",
     "ends_in_answer",
     "list_pattern",
+    "own_words",
     "plain",
     "read_answer",
     "refusal",
