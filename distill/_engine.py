@@ -1,7 +1,7 @@
 """Role LMs: `dspy.LM` objects whose calls go through the run store, whatever serves them.
 
 In DSPy 3.4 an LM may have an engine object (`complete(Request) -> Response`) in place of an HTTP endpoint. The engine
-here puts each reply on disk before it returns it.
+here masks each reply of secrets, and puts it on disk before it returns it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dspy.utils.callback import BaseCallback
 from divcon.distill._store import RunStore, StoreError, fingerprint
 from divcon.distill._traffic import current_traffic
 from divcon.programs import cost_of
+from divcon.signatures import errors_masked, masked_values
 
 
 @dataclass
@@ -178,8 +179,8 @@ class StoredEngine:
     def _fetch(self, key: str, request: Request, asked: dict[str, Any], rollout: int) -> Response:
         """The backend's reply, stored before it is returned."""
         traffic, started = current_traffic(), time.perf_counter()
-        with traffic.call() as call:
-            response = self.backend.complete(request, rollout)
+        with traffic.call() as call, errors_masked():
+            response = _masked(self.backend.complete(request, rollout))
             cost = self._keep(key, asked, rollout, response, time.perf_counter() - started)
             traffic.ended(call, response.usage.output_tokens, cost)
         return response
@@ -187,8 +188,8 @@ class StoredEngine:
     async def _afetch(self, key: str, request: Request, asked: dict[str, Any], rollout: int) -> Response:
         """`_fetch`, awaited."""
         traffic, started = current_traffic(), time.perf_counter()
-        with traffic.call() as call:
-            response = await self.backend.acomplete(request, rollout)
+        with traffic.call() as call, errors_masked():
+            response = _masked(await self.backend.acomplete(request, rollout))
             cost = self._keep(key, asked, rollout, response, time.perf_counter() - started)
             traffic.ended(call, response.usage.output_tokens, cost)
         return response
@@ -258,6 +259,12 @@ class StoredEngine:
             self._broken = error
             raise
         return cost
+
+
+def _masked(response: Response) -> Response:
+    """The reply without the secrets that a server has echoed."""
+    said = response_to_dict(response)
+    return response if (kept := masked_values(said)) == said else response_from_dict(kept)
 
 
 def _booked_under() -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from divcon.programs import cost_of
-from divcon.signatures import FatalError
+from divcon.signatures import FatalError, masked, masked_json, masked_values
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (id TEXT PRIMARY KEY, content TEXT NOT NULL) WITHOUT ROWID;
@@ -46,6 +46,9 @@ CREATE TABLE IF NOT EXISTS outcomes (
 _VERSION = 1
 # What happens to a new row whose key is in the table: a reply that is paid for stays, anything else is replaced.
 _INSERT = {"items": "IGNORE", "calls": "IGNORE", "traces": "REPLACE", "verdicts": "REPLACE", "outcomes": "REPLACE"}
+# The columns with texts from outside, by index: JSON, and plain text. They are masked of secrets.
+_JSON = {"calls": (4, 6), "traces": (4,), "outcomes": (4,)}
+_TEXT = {"calls": (3,), "traces": (6, 7), "verdicts": (5,)}
 _KEYS = {"traces": "collection", "verdicts": "screening", "outcomes": "fingerprint"}
 
 
@@ -157,17 +160,17 @@ class RunStore:
     # -- rows ------------------------------------------------------------------------------------------------------
 
     def write_row(self, table: str, row: Sequence[Any]) -> None:
-        """Commit a row to disk. All tables but `items` are written through this method."""
+        """Commit a row to disk, masked of secrets. All tables but `items` are written through this method."""
         with self._writing() as db:
-            db.execute(_inserting(table, row), row)
+            db.execute(_inserting(table, row), masked_row(table, row))
 
     def write_rows(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Write rows of a table in one transaction."""
+        """Write rows of a table, masked of secrets, in one transaction."""
         if not rows:
             return
         with self._writing() as db:
             db.execute("BEGIN")
-            db.executemany(_inserting(table, rows[0]), rows)
+            db.executemany(_inserting(table, rows[0]), [masked_row(table, row) for row in rows])
             db.execute("COMMIT")
 
     def rows(self, table: str, key: str) -> list[tuple[Any, ...]]:
@@ -333,6 +336,16 @@ class RunStore:
         return {item: json.loads(record) for item, record in rows}
 
 
+def masked_row(table: str, row: Sequence[Any]) -> list[Any]:
+    """A row as it is stored: masked of secrets but for what finds it, the ids and keys."""
+    kept = list(row)
+    for columns, hide in ((_JSON, masked_json), (_TEXT, masked)):
+        for column in columns.get(table, ()):
+            if kept[column] is not None:
+                kept[column] = hide(kept[column])
+    return kept
+
+
 def _inserting(table: str, row: Sequence[Any]) -> str:
     return f"INSERT OR {_INSERT[table]} INTO {table} VALUES ({','.join('?' * len(row))})"
 
@@ -343,13 +356,14 @@ def _storable(text: str | None) -> str | None:
 
 
 def render_lines(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as JSON Lines; equal rows give equal bytes."""
-    text = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
+    """The rows as JSON Lines, masked of secrets; equal rows give equal bytes."""
+    kept = masked_values(list(rows))
+    text = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in kept)
     return _storable(text) or ""
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file so that a kill leaves the whole old file or the whole new one.
+    """Write a file, masked of secrets, so that a kill leaves the whole old file or the whole new one.
 
     Raises:
         StoreError: The disk is full or the folder may not be written.
@@ -357,7 +371,7 @@ def write_whole(file: Path, text: str) -> None:
     building = file.with_name(file.name + ".building")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        building.write_text(_storable(text) or "", encoding="utf-8")
+        building.write_text(masked(_storable(text) or ""), encoding="utf-8")
         building.replace(file)
     except OSError as error:
         building.unlink(missing_ok=True)

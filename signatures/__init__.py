@@ -19,11 +19,26 @@ from divcon.signatures._asks import (
 from divcon.signatures._demonstrations import demonstrations
 from divcon.signatures._errors import DivconError, FatalError, SubquestionsError, refusal
 from divcon.signatures._framing import thinks_still, without_thinking
+from divcon.signatures._printable import printable, printable_json, printable_values
+from divcon.signatures._secrets import (
+    MASK,
+    errors_masked,
+    learn_addresses,
+    learn_secret,
+    learn_settings,
+    learn_variable,
+    mask_error,
+    masked,
+    masked_json,
+    masked_values,
+    names_a_secret,
+)
 from divcon.signatures._subquestions import NO_DECOMPOSITION, Subquestions
 
 __all__ = [
     "DEFAULT_MAX_SUBQUESTIONS",
     "MARKED",
+    "MASK",
     "NOTHING_MORE",
     "NO_DECOMPOSITION",
     "READER",
@@ -43,8 +58,21 @@ __all__ = [
     "decompose_signature",
     "demonstrations",
     "ends_in_answer",
+    "errors_masked",
+    "learn_addresses",
+    "learn_secret",
+    "learn_settings",
+    "learn_variable",
     "list_pattern",
+    "mask_error",
+    "masked",
+    "masked_json",
+    "masked_values",
+    "names_a_secret",
     "plain",
+    "printable",
+    "printable_json",
+    "printable_values",
     "read_answer",
     "refusal",
     "thinks_still",
