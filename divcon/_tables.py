@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from divcon._terminal import out
+from divcon._terminal import ShownConsole, out
 
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
@@ -36,12 +35,12 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
             f"{arm['seconds']:.0f}",
         )
     # Without a wide terminal, the table is printed at its own width.
-    (out if out.is_terminal and out.width > 150 else Console(width=160)).print(table)
+    (out if out.is_terminal and out.width > 150 else ShownConsole(width=160)).print(table)
     print_unreadable(results["arms"])
     if results["teacher"]["scripted"]:
         out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
     print_advice(results)
-    out.print(f"{folder / 'results.json'}\n{folder / 'report.html'}", highlight=False, soft_wrap=True)
+    out.print(f"{folder / 'results.json'}\n{folder / 'report.html'}", soft_wrap=True)
 
 
 def _share(line: dict[str, Any], rate: str) -> str:
@@ -58,7 +57,7 @@ def print_unreadable(lines: list[dict[str, Any]]) -> None:
                 f"{line['label']}: the answer of {line['unreadable']} replies can't be read, and they count as wrong; "
                 f"the first ends: {line.get('first_unreadable', '')!r}"
             )
-            out.print(text, highlight=False, markup=False, soft_wrap=True)
+            out.print(text, soft_wrap=True)
 
 
 def print_advice(results: dict[str, Any]) -> None:
@@ -66,9 +65,7 @@ def print_advice(results: dict[str, Any]) -> None:
     from divcon.benchmarks import advise
 
     for card in advise(results):
-        out.print(
-            f"{card['task']}: {' '.join([card['headline'] + '.', *card['warnings']])}", highlight=False, soft_wrap=True
-        )
+        out.print(f"{card['task']}: {' '.join([card['headline'] + '.', *card['warnings']])}", soft_wrap=True)
 
 
 def print_rows(results: dict[str, Any], folder: Path) -> None:
@@ -92,10 +89,10 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
             f"{row['right']}/{row['wrong']}/{row['failed']}",
             _share(row, "fell_back_rate"),
         )
-    (out if out.is_terminal and out.width > 140 else Console(width=150)).print(table)
+    (out if out.is_terminal and out.width > 140 else ShownConsole(width=150)).print(table)
     print_unreadable(rows)
     if results["teacher"]["scripted"]:
         out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
     print_advice(results)
     for end in ("json", "csv", "html"):
-        out.print(str(folder / f"{kind}.{end}"), highlight=False, soft_wrap=True)
+        out.print(str(folder / f"{kind}.{end}"), soft_wrap=True)

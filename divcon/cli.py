@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import tempfile
 import time
@@ -21,10 +19,9 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars of libraries beside divcon's own
 
 import typer
-from rich.markup import escape
 
 from divcon._tables import print_results, print_rows
-from divcon._terminal import Terminal, err, fail, guarded, out
+from divcon._terminal import Terminal, crashes_shown, echo, echo_json, err, fail, guarded, line, log_into, out
 from divcon.signatures import DivconError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -64,18 +61,8 @@ def _run_of(file: Path, run: Path | None, overrides: list[str] | None) -> Any:
     folder = run or Path("runs") / file.stem
     made = Run(pipeline, folder, Terminal())
     made.store  # noqa: B018 - made on first use, and with it the folder
-    _log_into(folder)
+    log_into(folder)
     return made
-
-
-def _log_into(folder: Path) -> None:
-    """Write the logs of libraries into the run folder, and not to the terminal."""
-    handler = logging.FileHandler(folder / "divcon.log", encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in ("dspy", "LiteLLM", "httpx"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.propagate = False
 
 
 def _station(name: str, text: str, does: Callable[[Any], Any]) -> None:
@@ -145,12 +132,10 @@ def status(
 
     for one in guarded(lambda: made[0].pipeline, work):
         if as_json:
-            typer.echo(json.dumps({**asdict(one), "note": one.note}, ensure_ascii=False))
+            echo_json({**asdict(one), "note": one.note})
         else:
-            color = _STATES[one.state]
-            out.print(
-                f"[{color}]{one.state:7}[/{color}] {one.station:20} {escape(one.note)}", highlight=False, soft_wrap=True
-            )
+            state = (f"{one.state:7}", _STATES[one.state])
+            out.print(line(state, f" {one.station:20} {one.note}"), soft_wrap=True)
 
 
 @app.command()
@@ -180,7 +165,7 @@ def experiment(
 
         made.append(ExperimentRun(load_experiment(file, overrides or []), folder, Terminal()))
         made[0].store  # noqa: B018 - made on first use, and with it the folder
-        _log_into(folder)
+        log_into(folder)
         try:
             return made[0].run()
         except Incomplete as error:
@@ -207,13 +192,14 @@ def ask(
         from divcon.pipeline import Run
 
         made.append(Run(load_saved_pipeline(run), run, Terminal(err)))
+        log_into(run)
         return made[0].ask(question, context, student)
 
     started = time.perf_counter()
     prediction = guarded(lambda: made[0].pipeline, work)
     seconds = round(time.perf_counter() - started, 2)
     if as_json:
-        shown = {
+        found = {
             "question": question,
             "student": prediction.student,
             "status": prediction.status,
@@ -224,21 +210,21 @@ def ask(
             "usage": prediction.usage,
             "seconds": seconds,
         }
-        typer.echo(json.dumps(shown, ensure_ascii=False))
+        echo_json(found)
         return
-    out.print(f"[bold]Subquestions[/bold] ({prediction.student.upper()}, {prediction.status})")
-    out.print(escape(prediction.subquestions.render()), highlight=False)
-    out.print("[bold]Sub-answers[/bold]")
-    out.print(escape(prediction.sub_answers), highlight=False)
-    out.print(f"[bold]Answer[/bold]  {escape(prediction.answer)}", highlight=False)
+    out.print(line(("Subquestions", "bold"), f" ({prediction.student.upper()}, {prediction.status})"))
+    out.print(prediction.subquestions.render())
+    out.print(line(("Sub-answers", "bold")))
+    out.print(prediction.sub_answers)
+    out.print(line(("Answer", "bold"), f"  {prediction.answer}"))
     for role, used in prediction.usage.items():
         cost = "price unknown" if used["cost"] is None else f"${used['cost']:.6f}"
         text = f"  {role}: {used['calls']} call, {used['input_tokens']} tokens in, {used['output_tokens']} out, {cost}"
-        out.print(text, highlight=False)
-    out.print(f"  {seconds} s", highlight=False)
+        out.print(text)
+    out.print(f"  {seconds} s")
 
 
-_SHOWN = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "failure": "[red]failure[/red]"}
+_LEVELS = {"ok": "green", "warning": "yellow", "failure": "red"}
 
 
 @app.command()
@@ -257,8 +243,8 @@ def doctor(file: PipelineFile, run: RunFolder = None, overrides: Overrides = Non
             if finding in found:
                 continue  # the cells of an experiment share most of what they need
             found.append(finding)
-            text = escape(finding.text) + (f"  {escape(finding.remedy)}" if finding.level != "ok" else "")
-            out.print(f"{_SHOWN[finding.level]} {finding.what}: {text}", highlight=False, soft_wrap=True)
+            text = finding.text + (f"  {finding.remedy}" if finding.level != "ok" else "")
+            out.print(line((finding.level, _LEVELS[finding.level]), f" {finding.what}: {text}"), soft_wrap=True)
 
     guarded(lambda: None, work)
     if any(finding.level == "failure" for finding in found):
@@ -292,7 +278,9 @@ def serve(
         changed: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if arguments:
             changed["arguments"] = read_arguments(arguments)
-        serve_students(Run(load_saved_pipeline(run), run, Terminal()), student, adapter, changed, typer.echo)
+        made = Run(load_saved_pipeline(run), run, Terminal())
+        log_into(run)
+        serve_students(made, student, adapter, changed, echo)
 
     guarded(lambda: None, work)
 
@@ -326,12 +314,11 @@ def grade(
     for verdict in verdicts:
         found = {"right": verdict.right, "extracted": verdict.extracted, "rule": verdict.rule, "score": verdict.score}
         if as_json:
-            typer.echo(json.dumps(found, ensure_ascii=False))
+            echo_json(found)
         else:
-            shown = f"read '{verdict.extracted}'" if verdict.extracted is not None else "no answer found"
-            typer.echo(
-                f"{'right' if verdict.right else 'wrong'}: {shown}, rule {verdict.rule}, score {verdict.score:g}"
-            )
+            read = f"read '{verdict.extracted}'" if verdict.extracted is not None else "no answer found"
+            right = "right" if verdict.right else "wrong"
+            echo(f"{right}: {read}, rule {verdict.rule}, score {verdict.score:g}")
     if len(verdicts) > 1 and not as_json:
         typer.echo(f"{sum(verdict.right for verdict in verdicts)} of {len(verdicts)} right")
     if not all(verdict.right for verdict in verdicts):
@@ -353,10 +340,10 @@ def base(
 
         if dtype not in ("bfloat16", "float32"):
             raise DivconError(f"There is no dtype '{dtype}' here.", "Write bfloat16 or float32.")
-        out.print(f"Dequantizing {file.name}; a minute for half a billion parameters.", highlight=False)
+        out.print(f"Dequantizing {file.name}; a minute for half a billion parameters.")
         return convert_gguf(file, folder, dtype=dtype)
 
-    out.print(f"{guarded(lambda: None, work)}", highlight=False, soft_wrap=True)
+    out.print(str(guarded(lambda: None, work)), soft_wrap=True)
 
 
 @app.command()
@@ -386,6 +373,7 @@ def mcp(
         from divcon.pipeline import Run
 
         made.append(Run(load_saved_pipeline(run), run, Terminal(err)))
+        log_into(run)
         serve_mcp(made[0].answering_program(student)[0])
 
     guarded(lambda: made[0].pipeline, work)
@@ -393,7 +381,8 @@ def mcp(
 
 def main() -> None:
     """The entry point of `divcon`."""
-    app()
+    with crashes_shown():
+        app()
 
 
 if __name__ == "__main__":
