@@ -12,17 +12,18 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from divcon.signatures import DivconError, masked, masked_values, printable, printable_json
+from divcon.signatures import DivconError, mask_error, masked, masked_values, printable, printable_json
 
 
 def shown(text: str) -> str:
@@ -116,6 +117,18 @@ class Terminal:
             self._bar = None
 
 
+class _ShownRecord(logging.LogRecord):
+    """A record that any handler may print. Libraries have handlers of their own."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        if self.exc_info and self.exc_info[1] is not None:
+            mask_error(self.exc_info[1])
+
+    def getMessage(self) -> str:
+        return shown(super().getMessage())
+
+
 class _ShownFormatter(logging.Formatter):
     """Formats records of logs, their tracebacks too, as they may be shown."""
 
@@ -134,16 +147,30 @@ def log_into(folder: Path) -> None:
 
 
 @contextmanager
-def crashes_shown() -> Iterator[None]:
-    """Show, as `shown` does, what Python would print as it is: tracebacks, and warnings that libraries log."""
+def all_shown() -> Iterator[None]:
+    """Show, as `shown` does, what Python and libraries would print as it is: logs, warnings, tracebacks."""
+    logging.setLogRecordFactory(_ShownRecord)
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_ShownFormatter())
+    warnings.showwarning = _show_warning
     threading.excepthook = lambda crash: _show_traceback(crash.exc_value)
     try:
         yield
     except Exception as error:  # noqa: BLE001 - shown, and it still ends the command
         _show_traceback(error)
         raise SystemExit(1) from None
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """See `warnings.showwarning`."""
+    err.print(warnings.formatwarning(message, category, filename, lineno).rstrip(), soft_wrap=True)
 
 
 def _show_traceback(error: BaseException | None) -> None:

@@ -21,7 +21,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars of libraries besi
 import typer
 
 from divcon._tables import print_results, print_rows
-from divcon._terminal import Terminal, crashes_shown, echo, echo_json, err, fail, guarded, line, log_into, out
+from divcon._terminal import Terminal, all_shown, echo, echo_json, err, fail, guarded, line, log_into, out
 from divcon.signatures import DivconError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -381,7 +381,7 @@ def mcp(
 
 def main() -> None:
     """The entry point of `divcon`."""
-    with crashes_shown():
+    with all_shown():
         app()
 
 

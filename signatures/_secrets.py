@@ -7,15 +7,16 @@ texts are stored or shown. Masking lives in the lowest package because errors ar
 from __future__ import annotations
 
 import base64
-import html
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
+from html.entities import html5
 from typing import Any
-from urllib.parse import parse_qsl, quote, quote_plus, unquote
+from urllib.parse import parse_qsl, unquote
 
 MASK = "[masked]"
 
@@ -26,6 +27,9 @@ _LEAST = 6  # characters of a secret
 _LONGEST_WORD = 11  # letters of a value that may be an ordinary word
 _LONGEST_GIVEN = 7  # the same of a value that is certainly meant as a secret
 _LONGEST_NUMBER = 15  # digits of a value that may be an ordinary number
+
+_LEAST_PART = 8  # characters of a cut secret that are masked
+_CUT = re.compile(r"(\.{3}|…)")  # how a message shows that it was cut
 
 _given: set[str] = set()
 _variables: set[str] = set()
@@ -119,12 +123,11 @@ def errors_masked() -> Iterator[None]:
         raise
 
 
-def _without(forms: tuple[str, ...], value: Any) -> Any:
-    """A value with every form of the secrets in its texts replaced."""
+def _without(forms: tuple[_Form, ...], value: Any) -> Any:
+    """A value with the secrets in its texts replaced."""
     if isinstance(value, str):
         for form in forms:
-            if form in value:
-                value = value.replace(form, MASK)
+            value = form.hidden(value)
         return value
     if type(value) is dict:
         return {_without(forms, name): _without(forms, one) for name, one in value.items()}
@@ -170,35 +173,85 @@ def _in_addresses(text: str) -> Iterator[str]:
                 yield value
 
 
+@dataclass(frozen=True)
+class _Form:
+    """A form of a secret.
+
+    Attributes:
+        pattern: Finds it.
+        letters: It in plain letters, to find a part of it where a message was cut.
+    """
+
+    pattern: re.Pattern[str]
+    letters: str
+
+    def hidden(self, text: str) -> str:
+        """The text without the secret, and without the beginning or the end of it that a cut has left."""
+        text = self.pattern.sub(MASK, text)
+        beginning, end = self.letters[:_LEAST_PART], self.letters[-_LEAST_PART:]
+        if beginning not in text and end not in text:
+            return text
+        pieces = _CUT.split(text)  # every second one is a cut
+        for at in range(0, len(pieces), 2):
+            if beginning in pieces[at]:
+                pieces[at] = self._beginning_hidden(pieces[at])
+            if end in pieces[at] and at > 0:
+                pieces[at] = self._end_hidden(pieces[at])
+        return "".join(pieces)
+
+    def _beginning_hidden(self, piece: str) -> str:
+        lengths = range(len(self.letters) - 1, _LEAST_PART - 1, -1)
+        length = next((length for length in lengths if piece.endswith(self.letters[:length])), 0)
+        return piece[:-length] + MASK if length else piece
+
+    def _end_hidden(self, piece: str) -> str:
+        lengths = range(len(self.letters) - 1, _LEAST_PART - 1, -1)
+        length = next((length for length in lengths if piece.startswith(self.letters[-length:])), 0)
+        return MASK + piece[length:] if length else piece
+
+
 @lru_cache(maxsize=4)
-def _forms(secrets: frozenset[str]) -> tuple[str, ...]:
-    """Every form of the secrets, the longest first, so that none is cut by a shorter one."""
-    return tuple(
-        sorted({form for secret in secrets for form in _forms_of(secret)}, key=lambda form: (-len(form), form))
-    )
+def _forms(secrets: frozenset[str]) -> tuple[_Form, ...]:
+    """The forms of all secrets. Those of the longest come first, so that none is cut by a shorter one."""
+    ordered = sorted(secrets, key=lambda secret: (-len(secret), secret))
+    return tuple(form for secret in ordered for form in _forms_of(secret))
 
 
-def _forms_of(secret: str) -> Iterator[str]:
-    yield secret
-    # An environment that isn't UTF-8 gives surrogates.
-    quoted = [quote(secret, safe, errors="surrogateescape") for safe in ("", "/")]
-    for encoded in (*quoted, quote_plus(secret, errors="surrogateescape")):
-        yield encoded
-        yield re.sub("%..", lambda found: found[0].lower(), encoded)
-    for in_json in (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
-        yield in_json
-        yield in_json.replace("/", "\\/")
-        yield json.dumps(in_json)[1:-1]  # JSON as a text in JSON
-    yield repr(secret)[1:-1]
-    yield secret.replace('"', '""')  # CSV
-    yield html.escape(secret, quote=False)
-    yield html.escape(secret)
-    yield html.escape(secret).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
-    # In base64 the three bytes of a group share four letters. So a secret behind something else (`user:password` of
-    # Basic authentication) looks different for each of the three places it may begin at. The letters that it shares
-    # with its neighbours are left out; they don't tell it.
+def _forms_of(secret: str) -> Iterator[_Form]:
+    yield _Form(_pattern(secret), secret)
+    for letters in _in_base64(secret):
+        either = letters.replace("+", "[+-]").replace("/", "[/_]")  # the second are those of URLs
+        yield _Form(re.compile(either), letters)
+
+
+def _pattern(secret: str) -> re.Pattern[str]:
+    """Finds a secret as it is, and in URLs, JSON, HTML, CSV and Python's texts, also in one of them inside another."""
+    return re.compile("".join(re.escape(one) if re.match("[A-Za-z0-9]", one) else _escaped(one) for one in secret))
+
+
+def _escaped(one: str) -> str:
+    """A regular expression for a character in any form. Its repetitions are bounded: a server may send what is slow."""
+    if one == "\\":
+        return r"(?:\\{1,16}|(?i:%(?:25){0,3}5c|&#0{0,6}92;|&#x0{0,6}5c;))"
+    in_url = "".join(f"%(?:25){{0,3}}{byte:02x}" for byte in one.encode("utf-8", "surrogateescape"))
+    names = [name for name, character in html5.items() if character == one and name.endswith(";")]
+    in_html = f"&(?:amp;){{0,3}}(?:{'|'.join([*names, f'#0{{0,6}}{ord(one)};', f'#x0{{0,6}}{ord(one):x};'])})"
+    units = one.encode("utf-16-be", "surrogatepass").hex()
+    in_json = "".join(rf"\\{{1,16}}u{units[at : at + 4]}" for at in range(0, len(units), 4))
+    if ord(one) < 0x100:
+        in_json += rf"|\\{{1,16}}x{ord(one):02x}"  # Python's
+    twice = "{1,2}" if one == '"' else ""  # as CSV has it
+    literal = "[ +]" if one == " " else re.escape(one)
+    return rf"(?:\\{{0,16}}(?:{literal}|(?i:{in_url}|{in_html})){twice}|(?i:{in_json}))"
+
+
+def _in_base64(secret: str) -> Iterator[str]:
+    """A secret in base64, alone or behind something else, such as `user:password` of Basic authentication.
+
+    The three bytes of a group share four letters. So a secret looks different for each of the three places that it may
+    begin at. The letters that it shares with its neighbours are left out; they don't tell it.
+    """
     content = secret.encode("utf-8", "surrogateescape")
     for before, shared in ((0, 0), (1, 2), (2, 3)):
         whole = (before + len(content)) * 8 // 6
-        for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            yield encode(bytes(before) + content).decode()[shared:whole]
+        yield base64.b64encode(bytes(before) + content).decode()[shared:whole]
