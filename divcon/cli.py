@@ -320,7 +320,7 @@ def grade(
             right = "right" if verdict.right else "wrong"
             echo(f"{right}: {read}, rule {verdict.rule}, score {verdict.score:g}")
     if len(verdicts) > 1 and not as_json:
-        typer.echo(f"{sum(verdict.right for verdict in verdicts)} of {len(verdicts)} right")
+        echo(f"{sum(verdict.right for verdict in verdicts)} of {len(verdicts)} right")
     if not all(verdict.right for verdict in verdicts):
         raise typer.Exit(2)
 

@@ -8,15 +8,13 @@ import os
 import sqlite3
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from support.raw_server import Answer, chat, raw_server, refusing
 from support.works import keep
 
 from divcon import load_pipeline
@@ -38,47 +36,11 @@ FORMS = (
     base64.b64encode(KEY.encode()).decode(),
 )
 ECHO = " | ".join(FORMS)
-
-Answer = Callable[[dict[str, Any]], tuple[int, bytes]]
-
-
-@contextmanager
-def server_of(answer: Answer) -> Iterator[str]:
-    """A server on loopback that answers every request for a chat with a status and a body; its headers echo too."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, content = answer(body)
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("x-request-id", KEY)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def chat(text: str, reason: str = "stop", **more: Any) -> tuple[int, bytes]:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
-    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
-    answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
-    return 200, json.dumps({**answer, **more}).encode()
+HEADERS = {"x-request-id": KEY}
 
 
 def refusal(status: int) -> Answer:
-    error = {"message": f"status {status}: the key {ECHO} is wrong", "type": ECHO, "code": ECHO, "param": KEY}
-    return lambda body: (status, json.dumps({"error": error}).encode())
+    return refusing(status, f"status {status}: the key {ECHO} is wrong", type=ECHO, code=ECHO, param=KEY)
 
 
 def pipeline(folder: Path, address: str, engine: str = "auto", questions: int = 3) -> Path:
@@ -146,7 +108,7 @@ def test_a_key_in_an_error_is_kept_nowhere(tmp_path: Path, engine: str) -> None:
         asked = json.dumps(body["messages"])
         return faults.setdefault(asked, FAULTY[len(faults) % len(FAULTY)])(body)
 
-    with server_of(answer) as address:
+    with raw_server(answer, HEADERS) as address:
         file = pipeline(tmp_path, address, engine, len(FAULTY))
         printed = divcon(tmp_path, "collect", file)
         collected = len(faults)
@@ -159,7 +121,7 @@ def test_a_key_in_an_error_is_kept_nowhere(tmp_path: Path, engine: str) -> None:
 
 
 def test_a_key_in_the_refusal_of_a_key_is_kept_nowhere(tmp_path: Path) -> None:
-    with server_of(refusal(401)) as address:
+    with raw_server(refusal(401), HEADERS) as address:
         printed = divcon(tmp_path, "collect", pipeline(tmp_path, address))
     assert "refused the key" in printed
     require_no_key(tmp_path, printed)
@@ -172,7 +134,7 @@ def test_a_reply_with_a_key_in_it_is_still_the_reply(tmp_path: Path) -> None:
         text = f"1. What is {KEY}?\n2. What is {FORMS[1]} of {FORMS[5]}?\nAnswer: {ECHO}"
         return chat(text, KEY, model=ECHO, id=ECHO, system_fingerprint=ECHO, extra={KEY: [ECHO]})
 
-    with server_of(answer) as address:
+    with raw_server(answer, HEADERS) as address:
         file = pipeline(tmp_path, address)
         printed = "".join(
             divcon(tmp_path, *command, file)
@@ -193,7 +155,7 @@ def test_a_masked_reply_is_found_again_by_its_key(tmp_path: Path) -> None:
         asked.append(body)
         return chat(f"1. What is {KEY}?\n2. What follows?")
 
-    with server_of(answer) as address:
+    with raw_server(answer, HEADERS) as address:
         file = pipeline(tmp_path, address)
         divcon(tmp_path, "collect", file)
         before = len(asked)
@@ -203,8 +165,7 @@ def test_a_masked_reply_is_found_again_by_its_key(tmp_path: Path) -> None:
 
 
 def test_a_key_that_a_message_is_cut_in_is_not_there_in_part(tmp_path: Path) -> None:
-    error = {"message": KEY * 40, "type": "t", "code": "c"}
-    with server_of(lambda body: (400, json.dumps({"error": error}).encode())) as address:
+    with raw_server(refusing(400, KEY * 40)) as address:
         file = pipeline(tmp_path, address)
         printed = divcon(tmp_path, "evaluate", file)
     require_no_key(tmp_path, printed, (KEY, KEY[:9], KEY[-9:]))
@@ -257,7 +218,7 @@ def test_an_mcp_client_is_told_no_key(tmp_path: Path, status: int) -> None:
             return await session.call_tool("divide_and_conquer", {"question": "What is one and two?"})
 
     fields = f"[[ ## sub_answers ## ]]\n1. {KEY}\n\n[[ ## answer ## ]]\n{KEY}\n\n[[ ## completed ## ]]"
-    with server_of((lambda body: chat(fields)) if status == 200 else refusal(status)) as address:
+    with raw_server((lambda body: chat(fields)) if status == 200 else refusal(status)) as address:
         told = asyncio.run(talk(run_folder(tmp_path, address)))
     assert told.is_error == (status != 200)
     require_no_key(tmp_path, told.model_dump_json())
