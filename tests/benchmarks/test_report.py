@@ -295,8 +295,7 @@ def test_ten_thousand_questions_open_in_under_two_seconds(run_report: Callable[.
     print(f"{file.stat().st_size / 1e6:.1f} MB opened in {seconds:.2f} s")
 
 
-@pytest.mark.parametrize("kind", ["main", "transfer", "depth", "curve", "cap"])
-def test_every_kind_of_experiment_has_its_plots(tmp_path: Path, items: list[Item], kind: str) -> None:
+def experiment_report(file: Path, items: list[Item], kind: str) -> Path:
     axis = {"depth": "steps", "curve": "questions", "cap": "cap"}.get(kind)
     rows = []
     for task in ("a", "b"):
@@ -319,11 +318,25 @@ def test_every_kind_of_experiment_has_its_plots(tmp_path: Path, items: list[Item
         "versions": {},
     }  # fmt: skip
     shown = [Shown(task, items, list(arms_of(items).items())) for task in ("a", "b")]
-    file = tmp_path / "x.html"
     write_experiment_report(results, shown, file)
-    html = file.read_text(encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("kind", ["main", "transfer", "depth", "curve", "cap"])
+def test_every_kind_of_experiment_has_its_plots(tmp_path: Path, items: list[Item], kind: str) -> None:
+    html = experiment_report(tmp_path / "x.html", items, kind).read_text(encoding="utf-8")
     assert html.count("<svg ") == {"main": 4, "transfer": 3}.get(kind, 2)
     assert ("glance-2" in html) == (kind == "main")
     data = re.search(r'id="data">(.*?)</script>', html, re.DOTALL)
     assert data is not None
     assert [part["task"] for part in json.loads(data[1])] == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["transfer", "depth"])
+def test_the_plots_of_experiments_are_drawn_under_the_policy(tmp_path: Path, items: list[Item], kind: str) -> None:
+    """A matrix is an image in the page; a browser would say what it doesn't draw."""
+    with browser_page() as page:
+        opened(page, experiment_report(tmp_path / "x.html", items, kind))
+        assert page.locator("svg").count() >= 2
+        image = "() => getComputedStyle(document.querySelector('svg path[style]')).fill"
+        assert page.evaluate(image)
