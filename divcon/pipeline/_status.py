@@ -84,8 +84,8 @@ def run_status(context: Context) -> Iterator[StationStatus]:
         recorded_digest = recorded.get(f"train {student.name}", {}).get("digest")
         if recorded_digest == key.digest and _has_adapter_alone(stations, student):
             unexported[student.name] = adapter_folder(context.folder, student.name)
-        done = student.name in unexported or stations.is_trained(student)
-        yield status(f"train {student.name}", key, int(done), 1)
+        trained = student.name in unexported or stations.is_trained(student)
+        yield status(f"train {student.name}", key, int(trained), 1)
     for name in pipeline.arms:
         planner = read_arm(name)[0].student
         try:
