@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dspy
@@ -23,31 +23,53 @@ from dspy.utils.exceptions import (
     LMError,
     LMInvalidRequestError,
     LMStreamAssemblyError,
-    LMTimeoutError,
     LMTransportError,
     LMUnsupportedFeatureError,
     LMUnsupportedModelError,
     is_retryable_lm_error,
 )
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
+from divcon.distill._breaker import RetryBudget
+from divcon.distill._client_errors import told_apart
 from divcon.distill._engine import as_inner_call
 from divcon.distill._loop import on_the_loop
 from divcon.distill._pace import Turn, pace_of
 from divcon.distill._traffic import Call, current_call
 from divcon.distill._trouble import (
-    LONGEST_WAIT,
     Limit,
     Patience,
     SlowServerError,
     asks_for_too_long,
     in_words,
     overload,
+    reason,
 )
 
 # Seconds that other requests wait for the first request, which shows whether the server streams.
 _FINDING_OUT = 10.0
 _CONNECT = 10.0  # seconds; the value of DSPy's native client
+_LONGEST_PAUSE = 60.0  # seconds between a failed request and its repetition
+_SILENT = 30.0  # seconds of silence after which users are told of it
+_LOOK = 5.0  # seconds between two looks at a silent server
+# A server's replies may differ: one may take so many times as long as the others on average.
+_UNUSUAL = 4.0
+RETRY_SHARE = 0.5
+
+
+@dataclass
+class _Attempts:
+    """The attempts of one call.
+
+    Attributes:
+        began: When the first one was sent, on the pace's clock; None before.
+        counted: Attempts that count as the call's own. A probe finds out about the server for all calls, and doesn't.
+        probe: Whether the last one was a probe.
+    """
+
+    began: float | None = None
+    counted: int = 0
+    probe: bool = False
 
 
 class LMBackend:
@@ -56,21 +78,25 @@ class LMBackend:
     Replies are streamed where the native client is used and the server supports it; callers get whole replies. Replies
     aren't streamed from a server that refuses it, nor from a server while it is quick, since a stream costs a
     millisecond. LiteLLM's streams aren't used: it makes up the token counts that a server leaves out, and returns an
-    empty reply where a server doesn't stream. All calls to one server share a pace. A call is repeated
-    `lm.num_retries` times at most.
+    empty reply where a server doesn't stream. All calls to one server share a pace and a circuit breaker.
+
+    A failed call is repeated `lm.num_retries` times at most, not after `patience.give_up` seconds, and not where the
+    budget of retries is used up. With `num_retries=0` a call doesn't wait for a failing server either.
 
     Args:
         lm: The LM. Its own cache must be off, since the run store is the cache. An LM with an engine object, or of a
             subclass of `dspy.LM`, is called directly.
         patience: The time limits. By default the LM's `timeout`, where it has one, is used for each of them.
+        retry_share: Retries that may be made in all, as a share of the calls; the first 20 are free.
     """
 
-    def __init__(self, lm: dspy.LM, patience: Patience | None = None) -> None:
+    def __init__(self, lm: dspy.LM, patience: Patience | None = None, retry_share: float = RETRY_SHARE) -> None:
         self.lm = lm
         given = lm.kwargs.get("timeout")
         if patience is None:
             patience = Patience(given, given, given) if isinstance(given, (int, float)) else Patience()
         self.patience = patience
+        self._budget = RetryBudget(retry_share)
         self._as_it_is = type(lm) is not dspy.LM or not isinstance(lm.engine, str)
         self._address = lm.kwargs.get("api_base") or lm.kwargs.get("base_url")
         self.pace = pace_of(self._address or lm.model)
@@ -89,6 +115,8 @@ class LMBackend:
 
         Raises:
             SlowServerError: The server was silent for too long.
+            GivenUpError: The server has failed for so long that it isn't asked any more.
+            UnreadableReplyError: The server sent something that is no reply.
             dspy.LMError: The server was overloaded, couldn't be reached, or failed otherwise.
         """
         if self._as_it_is:
@@ -111,22 +139,25 @@ class LMBackend:
     # -- on the loop -----------------------------------------------------------------------------------------------
 
     async def _reply(self, request: Request, rollout: int) -> Response:
-        call = current_call()
+        call, attempts = current_call(), _Attempts()
+        self._budget.add_call()
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(self.lm.num_retries + 1),
-            retry=retry_if_exception(lambda error: is_retryable_lm_error(error) and not asks_for_too_long(error)),
+            retry=retry_if_exception(self._may_repeat),
+            stop=functools.partial(self._is_enough, attempts),
             wait=functools.partial(self._pause, call),
             sleep=asyncio.sleep,
             reraise=True,
         )
-        again = False
 
         async def attempt() -> Response:
-            nonlocal again
-            before, again = again, True
+            again = attempts.began is not None
             finding_out = await self._let_one_find_out(request, call)
             try:
-                async with self.pace.turn(call, before) as turn:
+                patient = self.lm.num_retries > 0
+                async with self.pace.turn(call, again, self.patience.give_up, patient) as turn:
+                    attempts.began = self.pace.now() if attempts.began is None else attempts.began
+                    attempts.probe = turn.probe
+                    attempts.counted += not turn.probe
                     return await self._asked(request, rollout, call, turn)
             finally:
                 if finding_out is not None and not finding_out.done():
@@ -139,38 +170,49 @@ class LMBackend:
                 raise
             raise worded from error
 
+    def _may_repeat(self, error: BaseException) -> bool:
+        if not isinstance(error, Exception) or not is_retryable_lm_error(error):
+            return False
+        if isinstance(error, SlowServerError) and error.limit == "longest":
+            return False  # it would take as long again
+        return not asks_for_too_long(error, self.patience.give_up)
+
+    def _is_enough(self, attempts: _Attempts, state: RetryCallState) -> bool:
+        """Whether a failed call isn't repeated, although its error allows it."""
+        if attempts.probe:
+            return False  # the breaker ends it
+        if attempts.counted > self.lm.num_retries:
+            return True
+        assert attempts.began is not None
+        return self.pace.now() - attempts.began >= self.patience.give_up or not self._budget.take()
+
     def _pause(self, call: Call, state: RetryCallState) -> float:
         """Seconds until a failed request is sent again.
 
-        Where an overloaded server said how long to wait, it is 0, since the pace makes all requests wait that long.
+        Where the pace makes all requests wait, it is 0: an overloaded server said how long, or the circuit is open.
         """
         assert state.outcome is not None
         error = state.outcome.exception()
         assert isinstance(error, LMError)  # no other error is retried
-        why = overload(error)
-        if why and error.retry_after:
+        if self.pace.breaker.is_open or (overload(error) and error.retry_after):
             return 0.0
-        seconds = error.retry_after or 2.0 ** (state.attempt_number - 1) * random.uniform(0.5, 1.0)
-        seconds = min(60.0, seconds)
-        why = why or ("a time-out" if isinstance(error, LMTimeoutError) else "a failed request")
-        call.holds(f"{why}, asked again within {max(1, round(seconds))} s")
+        seconds = error.retry_after or 2.0 ** min(state.attempt_number - 1, 10) * random.uniform(0.5, 1.0)
+        seconds = min(_LONGEST_PAUSE, seconds)
+        call.holds(f"{reason(error)}, asked again within {max(1, round(seconds))} s")
         return seconds
 
     async def _asked(self, request: Request, rollout: int, call: Call, turn: Turn) -> Response:
         """Send one request, and tell the pace how it ended."""
-        started = asyncio.get_running_loop().time()
         try:
             response = await self._streamed_or_whole(request, rollout, call)
-        except LMError as error:
-            wait = error.retry_after
-            if (why := overload(error)) is not None:
-                turn.too_much(why, wait if wait is None or wait <= LONGEST_WAIT else None)
-            elif isinstance(error, LMTimeoutError):
-                turn.too_much("a time-out")
-            raise
+        except LMError as raised:
+            error = told_apart(raised)
+            if is_retryable_lm_error(error):
+                turn.failed(error, self.patience.give_up)
+            else:
+                turn.refused()
+            raise error from (raised if error is not raised else raised.__cause__)
         turn.answered()
-        self.pace.took(asyncio.get_running_loop().time() - started)
-        self.pace.heard = True
         return response
 
     async def _streamed_or_whole(self, request: Request, rollout: int, call: Call) -> Response:
@@ -235,8 +277,8 @@ class LMBackend:
         Raises:
             SlowServerError: The server is silent for too long.
         """
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        pace = self.pace
+        started = pace.now()
         if listener is not None:
             listener.last = started
         lm = self._once if listener is None or self._streaming is None else self._streaming
@@ -244,12 +286,14 @@ class LMBackend:
             asking = asyncio.ensure_future(lm.acall(request))
         try:
             while True:
-                limit, deadline = self._deadline(started, listener)
-                left = deadline - loop.time()
-                if left <= 0:
-                    raise self._too_silent(limit, listener)
-                # Look again after `silence` seconds at the latest: the first token makes the limit shorter.
-                done, _ = await asyncio.wait({asking}, timeout=min(left, self.patience.silence))
+                limit, last, deadline = self._deadline(started, listener)
+                now = pace.now()
+                if deadline <= now:
+                    raise self._too_silent(limit, deadline - last, listener)
+                if (silent := now - max(last, pace.heard_at)) >= _SILENT:
+                    call.hears_nothing(pace.server, silent, deadline - now)
+                # Look again soon: a token makes the limit shorter, and others' tokens make it longer.
+                done, _ = await asyncio.wait({asking}, timeout=min(deadline - now, self.patience.silence, _LOOK))
                 if done:
                     return asking.result()
         finally:
@@ -257,21 +301,33 @@ class LMBackend:
                 asking.cancel()
                 await asyncio.wait({asking}, timeout=_CONNECT)  # give it time to close its connection
 
-    def _deadline(self, started: float, listener: _Listener | None) -> tuple[Limit, float]:
-        patience = self.patience
-        limit: Limit = "first_token"
-        deadline = started + patience.first_token
-        if listener is not None and listener.tokens:
-            limit, deadline = "silence", listener.last + patience.silence
-        ceiling = started + patience.longest
-        return (limit, deadline) if deadline <= ceiling else ("longest", ceiling)
+    def _deadline(self, started: float, listener: _Listener | None) -> tuple[Limit, float, float]:
+        """The limit that comes next, since when it runs, and until when, on the pace's clock.
 
-    def _too_silent(self, limit: Limit, listener: _Listener | None) -> SlowServerError:
-        patience, tokens = self.patience, listener.tokens if listener is not None else 0
+        While other replies of the server go on, it works, and this reply is being worked on too. Asking for it again
+        would have it written twice.
+        """
+        patience, heard_at = self.patience, self.pace.heard_at
+        limit: Limit
+        if listener is not None and listener.tokens:
+            limit, last = "silence", listener.last
+            # This one reply may be stuck, so the others' tokens don't keep it for ever.
+            alive = min(heard_at + patience.silence, last + patience.first_token)
+            deadline = max(last + patience.silence, alive)
+        else:
+            limit, last = "first_token", started
+            deadline = started + max(patience.first_token, _UNUSUAL * self.pace.usual)
+            if heard_at > started:
+                deadline = max(deadline, heard_at + patience.silence)
+        ceiling = started + patience.longest
+        return (limit, last, deadline) if deadline <= ceiling else ("longest", started, ceiling)
+
+    def _too_silent(self, limit: Limit, waited: float, listener: _Listener | None) -> SlowServerError:
+        tokens, seconds = listener.tokens if listener is not None else 0, f"{round(waited, 1):g} s"
         said = {
-            "first_token": f"no token within {patience.first_token:g} s",
-            "silence": f"no token for {patience.silence:g} s, after {tokens}",
-            "longest": f"no end after {patience.longest:g} s and {tokens} tokens",
+            "first_token": f"no token within {seconds}",
+            "silence": f"no token for {seconds}, after {tokens}",
+            "longest": f"no end after {seconds} and {tokens} tokens",
         }
         mute = limit == "first_token" and not self.pace.heard
         return SlowServerError(said[limit], limit, mute, model=self.lm.model)
@@ -318,10 +374,11 @@ class _Listener:
         self._call = call
 
     async def send(self, chunk: Any) -> None:
-        self.last = asyncio.get_running_loop().time()
         if chunk["choices"][0]["finish_reason"] is None:
+            self.last = self._pace.now()
+            self._pace.hears()
             if not self.tokens:
-                self._pace.streams = self._pace.heard = True
+                self._pace.streams = True
                 self.found_out()
             self.tokens += 1
             self._call.writes()
