@@ -1,4 +1,4 @@
-"""When a failing server is asked again: a circuit breaker for each endpoint, and a budget of retries for each role."""
+"""A circuit breaker for each endpoint: a failing server is asked now and then, and given up in the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ _FAILURES = 5  # the circuit opens after so many failures without an answer betw
 _FIRST_PAUSE = 1.0  # seconds until the first probe; each further pause is twice as long,
 _LONGEST_PAUSE = 60.0  # but not longer than this
 _NEVER_ANSWERED = 30.0  # seconds after which a server is given up that has never been reached
-_RESERVE = 20  # retries that are allowed however few calls there were
 
 
 class Breaker:
@@ -95,26 +94,3 @@ class Breaker:
     def why(self) -> str:
         """The last failure in a few words, as users read it."""
         return reason(self.last) if self.last is not None else ""
-
-
-class RetryBudget:
-    """How many retries a role may make: a share of its calls, and a small reserve, as in Finagle's `RetryBudget`.
-
-    Args:
-        share: Retries that each call adds.
-    """
-
-    def __init__(self, share: float) -> None:
-        self._share = share
-        self._left = float(_RESERVE)
-
-    def add_call(self) -> None:
-        """Count a call, which adds its share."""
-        self._left += self._share
-
-    def take(self) -> bool:
-        """Take one retry from the budget. Returns whether there was one."""
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True

@@ -30,8 +30,8 @@ class TooManyBytes(Exception):
     """A reply has more bytes than it may have."""
 
 
-class Redirected(Exception):
-    """The server redirects to another address, which must not get the key."""
+class NotAReply(Exception):
+    """The server answers with something that must not be read as a reply, such as a redirect."""
 
 
 def told_apart(error: LMError) -> LMError:
@@ -59,7 +59,7 @@ def told_apart(error: LMError) -> LMError:
 def _kind_of(error: LMError, causes: list[BaseException]) -> type[LMError] | None:
     if any(isinstance(cause, TooManyBytes) for cause in causes):
         return ReplyTooLongError
-    if any(isinstance(cause, Redirected) for cause in causes):
+    if any(isinstance(cause, NotAReply) for cause in causes):
         return UnreadableReplyError
     general = type(error) in (LMProviderError, LMServerError, LMUnexpectedError)
     if general and (
@@ -77,7 +77,7 @@ def _kind_of(error: LMError, causes: list[BaseException]) -> type[LMError] | Non
 
 def _said(error: LMError) -> str:
     """The message; that of our own cause, where there is one."""
-    ours = next((cause for cause in _causes(error) if isinstance(cause, (TooManyBytes, Redirected))), None)
+    ours = next((cause for cause in _causes(error) if isinstance(cause, (TooManyBytes, NotAReply))), None)
     if ours is not None:
         return str(ours)
     deepest = [str(cause) for cause in _causes(error) if isinstance(cause, httpx.TransportError) and str(cause)]

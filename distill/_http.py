@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import dspy
 import httpx
-from dspy.clients.backend_selection import select_backend
 from dspy.clients.call_result import usage_dict
 from dspy.clients.capabilities import resolve
 from dspy.lm15 import Request, Response
@@ -28,48 +26,23 @@ from dspy.utils.exceptions import (
     LMUnsupportedModelError,
     is_retryable_lm_error,
 )
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from divcon.distill._breaker import RetryBudget
 from divcon.distill._client_errors import told_apart
+from divcon.distill._clients import Clients, reply_bytes, too_long
 from divcon.distill._engine import as_inner_call
 from divcon.distill._loop import on_the_loop
-from divcon.distill._pace import Turn, pace_of
+from divcon.distill._pace import Pace, Turn, pace_of
+from divcon.distill._repeating import RETRY_SHARE, Attempts, Repeating
 from divcon.distill._traffic import Call, current_call
-from divcon.distill._trouble import (
-    Limit,
-    Patience,
-    SlowServerError,
-    asks_for_too_long,
-    in_words,
-    overload,
-    reason,
-)
+from divcon.distill._trouble import Limit, Patience, SlowServerError, in_words
 
 # Seconds that other requests wait for the first request, which shows whether the server streams.
 _FINDING_OUT = 10.0
 _CONNECT = 10.0  # seconds; the value of DSPy's native client
-_LONGEST_PAUSE = 60.0  # seconds between a failed request and its repetition
 _SILENT = 30.0  # seconds of silence after which users are told of it
 _LOOK = 5.0  # seconds between two looks at a silent server
 # A server's replies may differ: one may take so many times as long as the others on average.
 _UNUSUAL = 4.0
-RETRY_SHARE = 0.5
-
-
-@dataclass
-class _Attempts:
-    """The attempts of one call.
-
-    Attributes:
-        began: When the first one was sent, on the pace's clock; None before.
-        counted: Attempts that count as the call's own. A probe finds out about the server for all calls, and doesn't.
-        probe: Whether the last one was a probe.
-    """
-
-    began: float | None = None
-    counted: int = 0
-    probe: bool = False
 
 
 class LMBackend:
@@ -88,24 +61,33 @@ class LMBackend:
             subclass of `dspy.LM`, is called directly.
         patience: The time limits. By default the LM's `timeout`, where it has one, is used for each of them.
         retry_share: Retries that may be made in all, as a share of the calls; the first 20 are free.
+        most_bytes: The largest number of bytes in a reply; by default a million, and 16 for each token of the LM's
+            limit.
     """
 
-    def __init__(self, lm: dspy.LM, patience: Patience | None = None, retry_share: float = RETRY_SHARE) -> None:
+    def __init__(
+        self,
+        lm: dspy.LM,
+        patience: Patience | None = None,
+        retry_share: float = RETRY_SHARE,
+        most_bytes: int | None = None,
+    ) -> None:
         self.lm = lm
         given = lm.kwargs.get("timeout")
         if patience is None:
             patience = Patience(given, given, given) if isinstance(given, (int, float)) else Patience()
         self.patience = patience
-        self._budget = RetryBudget(retry_share)
         self._as_it_is = type(lm) is not dspy.LM or not isinstance(lm.engine, str)
         self._address = lm.kwargs.get("api_base") or lm.kwargs.get("base_url")
         self.pace = pace_of(self._address or lm.model)
-        # The client's own limit is longer than ours, so that ours always comes first.
-        limit = httpx.Timeout(patience.longest + _CONNECT, connect=_CONNECT)
-        self._once = lm if self._as_it_is else lm.copy(num_retries=0, timeout=limit)
-        native = not self._as_it_is and select_backend(self._once).native
-        # Named explicitly, the native client refuses a request that it can't send; otherwise DSPy would use LiteLLM.
-        self._streaming = self._once.copy(engine="lm15") if native else None
+        self._repeating = Repeating(lm.num_retries, patience, retry_share, self.pace)
+        self._clients: Clients | None = None
+        if not self._as_it_is:
+            longest_reply = lm.kwargs.get("max_tokens") or lm.kwargs.get("max_completion_tokens")
+            most = most_bytes if most_bytes is not None else reply_bytes(longest_reply)
+            # The client's own limit is longer than ours, so that ours always comes first.
+            limit = httpx.Timeout(patience.longest + _CONNECT, connect=_CONNECT)
+            self._clients = Clients(lm, limit, most)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LMBackend:
         return self
@@ -139,15 +121,7 @@ class LMBackend:
     # -- on the loop -----------------------------------------------------------------------------------------------
 
     async def _reply(self, request: Request, rollout: int) -> Response:
-        call, attempts = current_call(), _Attempts()
-        self._budget.add_call()
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(self._may_repeat),
-            stop=functools.partial(self._is_enough, attempts),
-            wait=functools.partial(self._pause, call),
-            sleep=asyncio.sleep,
-            reraise=True,
-        )
+        call, attempts = current_call(), Attempts()
 
         async def attempt() -> Response:
             again = attempts.began is not None
@@ -155,51 +129,18 @@ class LMBackend:
             try:
                 patient = self.lm.num_retries > 0
                 async with self.pace.turn(call, again, self.patience.give_up, patient) as turn:
-                    attempts.began = self.pace.now() if attempts.began is None else attempts.began
-                    attempts.probe = turn.probe
-                    attempts.counted += not turn.probe
+                    attempts.add(turn, self.pace.now())
                     return await self._asked(request, rollout, call, turn)
             finally:
                 if finding_out is not None and not finding_out.done():
                     finding_out.set_result(None)
 
         try:
-            return self._counted(await retrying(attempt))
+            return self._counted(await self._repeating.of_call(call, attempts)(attempt))
         except LMError as error:
             if (worded := in_words(error)) is None:
                 raise
             raise worded from error
-
-    def _may_repeat(self, error: BaseException) -> bool:
-        if not isinstance(error, Exception) or not is_retryable_lm_error(error):
-            return False
-        if isinstance(error, SlowServerError) and error.limit == "longest":
-            return False  # it would take as long again
-        return not asks_for_too_long(error, self.patience.give_up)
-
-    def _is_enough(self, attempts: _Attempts, state: RetryCallState) -> bool:
-        """Whether a failed call isn't repeated, although its error allows it."""
-        if attempts.probe:
-            return False  # the breaker ends it
-        if attempts.counted > self.lm.num_retries:
-            return True
-        assert attempts.began is not None
-        return self.pace.now() - attempts.began >= self.patience.give_up or not self._budget.take()
-
-    def _pause(self, call: Call, state: RetryCallState) -> float:
-        """Seconds until a failed request is sent again.
-
-        Where the pace makes all requests wait, it is 0: an overloaded server said how long, or the circuit is open.
-        """
-        assert state.outcome is not None
-        error = state.outcome.exception()
-        assert isinstance(error, LMError)  # no other error is retried
-        if self.pace.breaker.is_open or (overload(error) and error.retry_after):
-            return 0.0
-        seconds = error.retry_after or 2.0 ** min(state.attempt_number - 1, 10) * random.uniform(0.5, 1.0)
-        seconds = min(_LONGEST_PAUSE, seconds)
-        call.holds(f"{reason(error)}, asked again within {max(1, round(seconds))} s")
-        return seconds
 
     async def _asked(self, request: Request, rollout: int, call: Call, turn: Turn) -> Response:
         """Send one request, and tell the pace how it ended."""
@@ -220,7 +161,8 @@ class LMBackend:
         call.waits()
         if pace.streams is False or pace.quick or not self._may_stream(request):
             return await self._heard(request, rollout, call, None)
-        listener = _Listener(self, call)
+        assert self._clients is not None
+        listener = _Listener(pace, call, self._clients.most)
         try:
             response = await self._heard(request, rollout, call, listener)
         except LMUnsupportedFeatureError:
@@ -249,7 +191,7 @@ class LMBackend:
 
     def _may_stream(self, request: Request) -> bool:
         # A stream doesn't carry the probabilities of choices.
-        return self._streaming is not None and request.config.probabilities in (None, "off")
+        return self._clients is not None and self._clients.native and request.config.probabilities in (None, "off")
 
     async def _let_one_find_out(self, request: Request, call: Call) -> asyncio.Future[None] | None:
         """Let one request find out whether the server streams, while the others wait.
@@ -281,7 +223,8 @@ class LMBackend:
         started = pace.now()
         if listener is not None:
             listener.last = started
-        lm = self._once if listener is None or self._streaming is None else self._streaming
+        assert self._clients is not None
+        lm = self._clients.for_whole(request) if listener is None else self._clients.for_stream()
         with as_inner_call(rollout, listener):
             asking = asyncio.ensure_future(lm.acall(request))
         try:
@@ -367,13 +310,17 @@ class _Listener:
     Keep-alive bytes aren't chunks, so a server that sends nothing else counts as silent.
     """
 
-    def __init__(self, backend: LMBackend, call: Call) -> None:
+    def __init__(self, pace: Pace, call: Call, most: int) -> None:
         self.tokens = 0
         self.last = 0.0
-        self._pace = backend.pace
+        self._pace = pace
         self._call = call
+        self._most = self._left = most
 
     async def send(self, chunk: Any) -> None:
+        self._left -= sum(len(text) for text in chunk["choices"][0]["delta"].values() if isinstance(text, str))
+        if self._left < 0:
+            raise too_long(self._most)
         if chunk["choices"][0]["finish_reason"] is None:
             self.last = self._pace.now()
             self._pace.hears()

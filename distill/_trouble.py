@@ -20,6 +20,7 @@ from dspy.utils.exceptions import (
 Limit = Literal["silence", "first_token", "longest"]
 
 LONGEST_WAIT = 600.0  # seconds; a server that asks for a longer wait isn't waited for
+_QUOTED = 500  # characters
 _OVERLOADED = (503, 529)  # Anthropic sends 529
 
 
@@ -108,6 +109,12 @@ def reason(error: LMError) -> str:
     return f"status {error.status}" if error.status else "a failed request"
 
 
+def quoted(error: LMError) -> str:
+    """What the server or its client said, as one short line, without the client's advice about its own settings."""
+    said = " ".join(error.message.partition("\n  To fix:")[0].split())
+    return said if len(said) <= _QUOTED else f"{said[:_QUOTED]}…"
+
+
 def refusal(error: BaseException) -> str | None:
     """The words of a refused request, without its numbers; None for an error that isn't about the request.
 
@@ -152,9 +159,9 @@ def trouble(error: LMError, setting: str = "", concurrency: str = "the concurren
         problem, remedy = trouble(error.failure, setting, concurrency)
         return f"{problem}; given up after {error.seconds:.0f} s", remedy
     cause = error.__cause__
-    if isinstance(cause, LMError) and trouble(cause)[1]:
+    if type(cause) is type(error) and trouble(cause)[1]:
         error = cause  # `in_words` made this error, so its cause has the original message
-    said = error.message.partition("\n  To fix:")[0].rstrip(".")  # the client's advice is about the client's own settings
+    said = quoted(error).rstrip(".")
     if isinstance(error, SlowServerError):
         name = {"silence": "timeout", "first_token": "first_token", "longest": "longest"}[error.limit]
         if error.mute:
