@@ -39,7 +39,16 @@ from divcon.distill._targets import Solved, SolvedTraces, export_targets, solve_
 from divcon.distill._teacher import SCRIPTED_MODEL, ScriptedTeacher, ScriptedTeacherError
 from divcon.distill._teleprompter import DistillDecomposer
 from divcon.distill._traffic import Traffic, watching
-from divcon.distill._trouble import Patience, SlowServerError, trouble
+from divcon.distill._trouble import (
+    GivenUpError,
+    Patience,
+    ReplyTooLongError,
+    SlowServerError,
+    UnreadableReplyError,
+    is_too_long,
+    quoted,
+    trouble,
+)
 from divcon.distill.screening import RULES, Judgement, Rule, Screened, Solver, judging, screen, well_formed
 from divcon.distill.serving.embedded import Base, EmbeddedBaseMissing, embedded_base, local_base
 from divcon.distill.serving.embedded._model import EmbeddedModel, shared_model
@@ -76,6 +85,7 @@ __all__ = [
     "EmbeddedModel",
     "EmbeddedProvider",
     "Export",
+    "GivenUpError",
     "Job",
     "Judgement",
     "Key",
@@ -91,6 +101,7 @@ __all__ = [
     "Progress",
     "PromptDrift",
     "Provenance",
+    "ReplyTooLongError",
     "Rule",
     "RunStore",
     "Screened",
@@ -113,6 +124,7 @@ __all__ = [
     "TrainingError",
     "TrainingStopped",
     "UnknownName",
+    "UnreadableReplyError",
     "already_trained",
     "at_station",
     "bind_adapter",
@@ -130,6 +142,7 @@ __all__ = [
     "find_student",
     "fingerprint",
     "here",
+    "is_too_long",
     "is_trained",
     "judging",
     "local_base",
@@ -138,6 +151,7 @@ __all__ = [
     "overlapping",
     "package_versions",
     "prompt_hash",
+    "quoted",
     "read_export",
     "read_manifest",
     "refuse_overlap",

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from dspy.utils.exceptions import (
-    ContextWindowExceededError,
     LMAuthError,
     LMBillingError,
     LMConfigurationError,
@@ -18,7 +17,7 @@ from dspy.utils.exceptions import (
 )
 
 from divcon.distill._store import Trace
-from divcon.distill._trouble import GivenUpError, SlowServerError, asks_for_too_long, refusal
+from divcon.distill._trouble import GivenUpError, SlowServerError, asks_for_too_long, is_too_long, refusal
 from divcon.programs import Item
 from divcon.signatures import DivconError, FatalError
 
@@ -234,5 +233,5 @@ class _Refusals:
         self._count = self._count + 1 if words == self._words else 1
         self._words = words
         # Prompts differ in length, so that some may fit although the first ones are too long.
-        enough = self._jobs if isinstance(error, ContextWindowExceededError) else min(_REFUSED_LIMIT, self._jobs)
+        enough = self._jobs if is_too_long(error) else min(_REFUSED_LIMIT, self._jobs)
         return self._count >= enough

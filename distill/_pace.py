@@ -222,7 +222,7 @@ class Pace:
             return
         now = self._clock()
         for waiting in list(self._queue):
-            if waiting.held and max(now, self._sent_at(waiting)) >= self.breaker.ends(waiting.give_up):
+            if waiting.held and max(now, self._held_until) >= self.breaker.ends(waiting.give_up):
                 self._queue.remove(waiting)
                 if not waiting.admitted.done():
                     waiting.admitted.set_exception(self.breaker.given_up(self.server))

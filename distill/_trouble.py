@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dspy.utils.exceptions import (
+    ContextWindowExceededError,
     LMError,
     LMInvalidRequestError,
     LMProviderError,
@@ -124,6 +125,14 @@ def refusal(error: BaseException) -> str | None:
     if not isinstance(error, (LMInvalidRequestError, LMUnsupportedFeatureError, UnreadableReplyError)):
         return None
     return re.sub(r"\d+", "N", error.message)
+
+
+def is_too_long(error: BaseException) -> bool:
+    """Whether a request was refused because its prompt doesn't fit into the model's context."""
+    if isinstance(error, ContextWindowExceededError):
+        return True
+    # vLLM gives this refusal no code.
+    return isinstance(error, LMInvalidRequestError) and "context length" in error.message.lower()
 
 
 def in_words(error: LMError) -> LMError | None:
