@@ -178,16 +178,14 @@ class Pace:
         return self._clock() >= self._held_until and self.running < int(self.limit)
 
     def _may_go(self, waiting: _Waiting) -> bool:
-        if not self.may_send():
-            return False
         if not (waiting.held and self.breaker.is_open):
             return True
         return not self.breaker.probing and self._clock() >= self.breaker.probe_at
 
     def _admit(self) -> None:
         self._give_up()
-        while self._queue and self._may_go(self._queue[0]):
-            waiting = self._queue.popleft()
+        while self.may_send() and (waiting := next(filter(self._may_go, self._queue), None)):
+            self._queue.remove(waiting)
             if not waiting.admitted.done():
                 self.running += 1
                 waiting.probe = waiting.held and self.breaker.is_open
