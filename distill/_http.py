@@ -232,7 +232,7 @@ class LMBackend:
                 limit, last, deadline = self._deadline(started, listener)
                 now = pace.now()
                 if deadline <= now:
-                    raise self._too_silent(limit, deadline - last, listener)
+                    raise self._too_silent(limit, listener)
                 if (silent := now - max(last, pace.heard_at)) >= _SILENT:
                     call.hears_nothing(pace.server, silent, deadline - now)
                 # Look again soon: a token makes the limit shorter, and others' tokens make it longer.
@@ -265,12 +265,12 @@ class LMBackend:
         ceiling = started + patience.longest
         return (limit, last, deadline) if deadline <= ceiling else ("longest", started, ceiling)
 
-    def _too_silent(self, limit: Limit, waited: float, listener: _Listener | None) -> SlowServerError:
-        tokens, seconds = listener.tokens if listener is not None else 0, f"{round(waited, 1):g} s"
+    def _too_silent(self, limit: Limit, listener: _Listener | None) -> SlowServerError:
+        patience, tokens = self.patience, listener.tokens if listener is not None else 0
         said = {
-            "first_token": f"no token within {seconds}",
-            "silence": f"no token for {seconds}, after {tokens}",
-            "longest": f"no end after {seconds} and {tokens} tokens",
+            "first_token": f"no token within {patience.first_token:g} s",
+            "silence": f"no token for {patience.silence:g} s, after {tokens}",
+            "longest": f"no end after {patience.longest:g} s and {tokens} tokens",
         }
         mute = limit == "first_token" and not self.pace.heard
         return SlowServerError(said[limit], limit, mute, model=self.lm.model)
