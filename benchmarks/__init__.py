@@ -22,13 +22,14 @@ from divcon.benchmarks._graders import (
     item_of,
 )
 from divcon.benchmarks._mlflow import TrackingError, log_to_mlflow
-from divcon.benchmarks._outcomes import Outcome, Record, Records
+from divcon.benchmarks._outcomes import MAX_FAILED, Outcome, Record, Records, counted, too_many_failed
 from divcon.benchmarks._report import (
     ReportError,
     Shown,
     advise,
     arm_label,
     percent,
+    score,
     write_experiment_report,
     write_report,
 )
@@ -38,6 +39,7 @@ from divcon.benchmarks._tables import FACTORS, agreement, answers_of, as_csv, di
 __all__ = [
     "FACTORS",
     "GRADERS",
+    "MAX_FAILED",
     "Arm",
     "Outcome",
     "Record",
@@ -57,6 +59,7 @@ __all__ = [
     "break_even",
     "choose",
     "compare_costs",
+    "counted",
     "differences",
     "evaluate_arm",
     "evaluate_arms",
@@ -73,8 +76,10 @@ __all__ = [
     "paired_p_value",
     "pareto_front",
     "percent",
+    "score",
     "solver_share",
     "summarize_arm",
+    "too_many_failed",
     "upfront",
     "write_experiment_report",
     "write_report",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ def _write(results: Mapping[str, Any], view: dict[str, Any], shown: Sequence[Sho
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["percent"] = percent
+    environment.filters |= {"percent": percent, "score": score, "cost": _cost}
     html = environment.get_template("report.html.j2").render(
         results=results,
         **view,
@@ -147,6 +148,29 @@ def percent(value: float | None, digits: int = 0) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
+def score(line: Mapping[str, Any]) -> str:
+    """An accuracy in per cent with the number of answers that failed; a dash where there is no score.
+
+    Args:
+        line: The results of an arm, as `summarize_arm` returns them.
+    """
+    failed = line["failed"]
+    if line["accuracy"] is None and failed:
+        return f"– ({failed} of {failed + line['right'] + line['wrong']} failed)"
+    return percent(line["accuracy"], 1) + (f" ({failed} failed)" if failed else "")
+
+
+def _cost(bill: Mapping[str, Any] | None) -> str:
+    """What a question costs in US dollars, as far as it is known."""
+    if bill is None:
+        return "–"
+    if bill["cost"] is not None:
+        return f"{bill['cost']:.6f}"
+    if bill["at_least"] is None:
+        return "unknown"
+    return f"at least {bill['at_least']:.6f} ({bill['unpriced_calls']} calls unpriced)"
+
+
 def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> dict[str, Any]:
     """Which program to choose and what it saves, in sentences.
 
@@ -159,6 +183,9 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
         `task`, `headline`, `sentences`, and `warnings`, which are also in `sentences`.
     """
     by_name = {line["name"]: line for line in lines}
+    if costs["unscored"]:
+        why = [f"{by_name[name]['label']} has no score: {by_name[name]['withheld']}." for name in costs["unscored"]]
+        return {"task": task, "headline": "No program is advised", "sentences": why, "warnings": why}
     chosen = by_name.get(costs["choice"] or "")
     if chosen is None:
         return {"task": task, "headline": "Nothing was measured.", "sentences": [], "warnings": []}
@@ -169,8 +196,8 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
     if best is chosen:
         most = "nothing that can be chosen here is more accurate"
     else:
-        most = f"the most accurate is {best['label']} with {percent(best['accuracy'], 1)}"
-    right = f"{percent(chosen['accuracy'], 1)} right (95 % interval {percent(low)} to {percent(high)})"
+        most = f"the most accurate is {best['label']} with {score(best)}"
+    right = f"{score(chosen)} right (95 % interval {percent(low)} to {percent(high)})"
     sentences = [f"{right}; {most}."]
     amount = costs["points"][chosen["name"]][1]
     spent = f"{amount:.6f} US dollars" if costs["in_money"] else f"{amount:,.0f} tokens of models other than students"
@@ -180,8 +207,7 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
         saved = 1 - amount / theirs
         much = f"saves {percent(saved)}" if saved >= 0 else f"costs {percent(-saved)} more"
         sentences.append(
-            f"With the teacher as planner {percent(by_name[TEACHER.name]['accuracy'], 1)} are right; against it this "
-            f"{much}."
+            f"With the teacher as planner {score(by_name[TEACHER.name])} are right; against it this {much}."
         )
     if chosen["name"] in costs["against_teacher"]:
         sentences.append(_pays(costs, chosen["name"], chosen["student"]))
@@ -223,7 +249,7 @@ def _run_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     from divcon.benchmarks import _plots
 
     _require_matplotlib()
-    yield "Accuracy", _plots.accuracy_plot("accuracy", results["arms"])
+    yield "Accuracy", _plots.accuracy_plot("accuracy", [_shown(line, line["label"]) for line in results["arms"]])
     if costs := results.get("costs"):
         yield "Accuracy and cost", _pareto("pareto", results["arms"], costs)
 
@@ -231,7 +257,7 @@ def _run_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _pareto(name: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> str:
     from divcon.benchmarks import _plots
 
-    labels = {line["name"]: line["label"] for line in lines}
+    labels = {line["name"]: _with_failed(line, line["label"]) for line in lines}
     return _plots.pareto_plot(name, costs["points"], labels, costs["pareto_front"], costs["unit"])
 
 
@@ -247,17 +273,20 @@ def _experiment_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         lines = [row for row in rows if row["task"] == task and row["accuracy"] is not None]
         if axis:
             series: dict[str, list[tuple[float, float, float, float]]] = {}
+            failed: Counter[str] = Counter()
             for line in lines:
                 if axis in line:
                     low, high = line["ci95"]
                     point = (line[axis], 100 * line["accuracy"], 100 * low, 100 * high)
                     series.setdefault(line["label"], []).append(point)
+                    failed[line["label"]] += line["failed"]
+            series = {_with_failed({"failed": failed[label]}, label): points for label, points in series.items()}
             yield (
                 f"{task}: accuracy by {FACTORS[axis]}",
                 _plots.lines_plot(f"lines-{task}", series, FACTORS[axis], "accuracy, %"),
             )
         else:
-            labelled = [{**line, "label": arm_label(line)} for line in lines]
+            labelled = [_shown(line, arm_label(line)) for line in lines]
             yield f"{task}: accuracy", _plots.accuracy_plot(f"accuracy-{task}", labelled)
     for number, (where, costs) in enumerate(results["costs"].items()):
         yield f"{where}: accuracy and cost", _pareto(f"pareto-{number}", _lines(rows, costs), costs)
@@ -269,10 +298,22 @@ def _heat_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     tasks = list(results["tasks"])
     moved = list(dict.fromkeys(row["name"] for row in results["rows"] if "trained_on" in row))
     for name in moved:
-        found = {(r["trained_on"], r["task"]): r["accuracy"] for r in results["rows"] if r["name"] == name}
+        rows = [row for row in results["rows"] if row["name"] == name]
+        found = {(row["trained_on"], row["task"]): row["accuracy"] for row in rows}
         values = [[found.get((origin, task)) for task in tasks] for origin in tasks]
-        title = f"{name.upper()}: accuracy, %"
+        failed = sum(row["failed"] for row in rows if row["accuracy"] is not None)
+        title = f"{_with_failed({'failed': failed}, name.upper())}: accuracy, %"
         yield f"{name.upper()} moved to other tasks", _plots.heat_plot(f"heat-{name}", tasks, tasks, values, title)
+
+
+def _with_failed(line: Mapping[str, Any], label: str) -> str:
+    """A label of a plot, with the number of answers that failed and are in no accuracy."""
+    return f"{label} ({line['failed']} failed)" if line["failed"] else label
+
+
+def _shown(line: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """A line for `accuracy_plot`."""
+    return {**line, "label": _with_failed(line, label)}
 
 
 def arm_label(line: Mapping[str, Any]) -> str:

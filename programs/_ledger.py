@@ -29,6 +29,7 @@ class Usage:
         seconds: Time spent waiting, summed over calls that may have overlapped.
         cost: US dollars, of the priced calls alone.
         unpriced_calls: Calls without a known price; they are not counted as free.
+        cut_off_calls: Calls whose reply ran out of tokens.
     """
 
     calls: int = 0
@@ -39,6 +40,7 @@ class Usage:
     seconds: float = 0.0
     cost: float = 0.0
     unpriced_calls: int = 0
+    cut_off_calls: int = 0
 
     def add(self, other: Usage) -> None:
         for name in self.__slots__:
@@ -135,6 +137,7 @@ class CallRecorder:
                 input_tokens=tokens.get("prompt_tokens") or 0,
                 cached_tokens=details.get("cached_tokens") or 0,
                 output_tokens=tokens.get("completion_tokens") or 0,
+                cut_off_calls=int(_is_cut_off(entry)),
             )
             if price is not None:
                 cost = cost_of(price, call.input_tokens, call.cached_tokens, call.output_tokens)
@@ -150,7 +153,11 @@ class CallRecorder:
 
     def cut_off(self) -> bool:
         """Whether the last reply ended because it ran out of tokens."""
-        return bool(self.history) and _finish_reason(self.history[-1].get("response")) == "length"
+        return bool(self.history) and _is_cut_off(self.history[-1])
+
+
+def _is_cut_off(entry: Mapping[str, Any]) -> bool:
+    return _finish_reason(entry.get("response")) == "length"
 
 
 def _finish_reason(response: Any) -> str | None:
