@@ -283,7 +283,7 @@ class RunStore:
         for role, calls, read, written, cached, seconds, cost, unpriced, unknown in rows:
             used = Usage(calls, 0, read or 0, cached or 0, written or 0, seconds, cost or 0.0, unpriced, unknown)
             spent = Meter((prices or {}).get(role)).repriced(used).as_dict()
-            del spent["cached_calls"], spent["cached_tokens"]
+            del spent["cached_calls"], spent["cached_tokens"], spent["cut_off_calls"]
             found[role] = spent
         return found
 

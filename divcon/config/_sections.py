@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from divcon.benchmarks import MAX_FAILED
 from divcon.benchmarks.arms import ARMS, CHAIN_OF_THOUGHT, DIRECT, TEACHER, UNTUNED, own_arms, read_arm
 from divcon.benchmarks.tasks import Task
 from divcon.config._roles import Roles, Section
@@ -141,12 +142,15 @@ class Evaluate(Section):
             Screening uses the same grader.
         concurrency: The largest number of questions at a time.
         resamples: The number of resamples of the paired bootstrap.
+        max_failed: The largest share of questions that may fail, from 0 to 1. Where more of an arm's answers failed, it
+            has no score, and is neither compared nor advised.
     """
 
     arms: list[ArmName] | None = None
     grader: Literal["strict", "paper"] = "strict"
     concurrency: int = Field(64, ge=1)
     resamples: int = Field(10_000, ge=100)
+    max_failed: float = Field(MAX_FAILED, ge=0, le=1)
 
 
 class Costs(Section):

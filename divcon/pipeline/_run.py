@@ -12,7 +12,7 @@ import dspy
 
 from divcon._models import Models
 from divcon._watch import Reporter, Silent
-from divcon.benchmarks import Arm, Records, as_csv, evaluate_arms, log_to_mlflow, write_report
+from divcon.benchmarks import Arm, Records, as_csv, counted, evaluate_arms, log_to_mlflow, write_report
 from divcon.benchmarks.tasks import LoadedTask
 from divcon.config import Pipeline
 from divcon.distill import Export, Place, RunStore, Screened, write_whole
@@ -196,8 +196,9 @@ class Run:
         context, arms, test = self.context, self.arms(), self.task.test
         records = self.answers(arms)
         for arm in arms:
-            right = sum(record["outcome"] == "right" for record in records[arm.name].values())
-            context.reporter.finished(f"evaluate {arm.name}", f"{right} of {len(test)} right")
+            context.reporter.finished(
+                f"evaluate {arm.name}", counted(records[arm.name], self.pipeline.evaluate.max_failed)
+            )
         results = run_results(context, arms, records, seconds or {})
         figures, table, report = files = results_files(self.folder, "results")
         write_whole(figures, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
