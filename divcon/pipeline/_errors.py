@@ -19,7 +19,15 @@ from dspy.utils.exceptions import (
 
 from divcon._watch import Reporter
 from divcon.config import Endpoint, Pipeline
-from divcon.distill import ReplyTooLongError, UnreadableReplyError, cause_of_ours, is_too_long, quoted, trouble
+from divcon.distill import (
+    GivenUpError,
+    ReplyTooLongError,
+    UnreadableReplyError,
+    cause_of_ours,
+    is_too_long,
+    quoted,
+    trouble,
+)
 from divcon.distill.serving import Finding
 from divcon.signatures import DivconError
 
@@ -105,7 +113,8 @@ def explain_lm_error(error: LMError, pipeline: Pipeline) -> DivconError:
     setting = f"roles.{role or 'teacher'}." if declared else f"roles.{role}.server."
     refused = _refusal(error, setting, f"roles.{role or 'teacher'}.", declared)
     problem, remedy = refused or trouble(error, setting, "the station's concurrency")
-    if not declared and isinstance(error, LMTimeoutError):
+    failure = error.failure if isinstance(error, GivenUpError) else error
+    if not declared and isinstance(failure, LMTimeoutError):
         remedy = "Lower the station's concurrency"  # the file has no time limits for students
     if remedy:
         return DivconError(f"{who}{at} {problem}.", f"{remedy}. {kept}")
