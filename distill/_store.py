@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from divcon.distill._paths import expanded_path
 from divcon.programs import cost_of
 from divcon.signatures import FatalError
 
@@ -99,7 +100,7 @@ class RunStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder = expanded_path(folder)
         pickles = [*folder.glob("**/*.pkl"), *folder.glob("**/adapter_model.bin")] if folder.is_dir() else []
         if pickles:
             raise StoreError(

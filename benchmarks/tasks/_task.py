@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from divcon.distill import Choices, Table
+from divcon.distill._paths import WrittenPath
 from divcon.programs import Item
 
 Splits = Callable[[str], bool]  # whether a split of a hub's data set is wanted
@@ -100,8 +100,8 @@ class Task(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, AfterValidator(TASKS.known), Choices(lambda: TASKS.own)]
-    path: Path | None = None
-    test_path: Path | None = None
+    path: WrittenPath | None = None
+    test_path: WrittenPath | None = None
     hub: str | None = None
     test_split: str | None = None
     subtask: str | None = None

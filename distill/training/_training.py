@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from divcon.distill._manifest import MANIFEST, Manifest, read_manifest, text_hash
+from divcon.distill._paths import expanded_path
 from divcon.distill.serving.embedded import LOADING, Base
 from divcon.distill.training._rows import read_export, rows_hash
 from divcon.distill.training._settings import TrainSettings
@@ -31,6 +32,11 @@ class Training:
     output: Path
     settings: TrainSettings
     start: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "output", "start"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, expanded_path(path))
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from divcon.benchmarks import (
 from divcon.benchmarks.tasks import COMMON
 from divcon.config import Experiment
 from divcon.distill import RunStore, refuse_overlap, write_whole
+from divcon.distill._paths import expanded_path
 from divcon.experiments._cells import Cell, Runs, cells_of
 from divcon.experiments._results import experiment_results
 from divcon.pipeline import (
@@ -50,9 +51,9 @@ class ExperimentRun:
 
     def __init__(self, experiment: Experiment, folder: Path, reporter: Reporter | None = None) -> None:
         self.experiment = experiment
-        self.folder = folder
+        self.folder = expanded_path(folder)
         self.reporter = reporter or Silent()
-        self.runs = Runs(experiment, folder, self.reporter)
+        self.runs = Runs(experiment, self.folder, self.reporter)
 
     @property
     def store(self) -> RunStore:

@@ -16,6 +16,7 @@ from divcon.benchmarks import Arm, Records, as_csv, evaluate_arms, log_to_mlflow
 from divcon.benchmarks.tasks import LoadedTask
 from divcon.config import Pipeline
 from divcon.distill import Export, Place, RunStore, Screened, write_whole
+from divcon.distill._paths import expanded_path
 from divcon.distill.executors import Executor
 from divcon.pipeline import _preflight
 from divcon.pipeline._arms import bound_arm, check_arms
@@ -52,7 +53,7 @@ class Run:
         loaded: LoadedTask | None = None,
         executor: Executor | None = None,
     ) -> None:
-        self.context = Context(pipeline, folder, reporter or Silent(), shared, loaded, executor)
+        self.context = Context(pipeline, expanded_path(folder), reporter or Silent(), shared, loaded, executor)
 
     # -- what the stations share -----------------------------------------------------------------------------------
 

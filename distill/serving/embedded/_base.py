@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from divcon.distill._paths import expanded_path
 from divcon.distill.serving.embedded._weights import convert_gguf
 from divcon.programs import Wording
 from divcon.signatures import DivconError
@@ -46,8 +47,8 @@ class Base:
 def cache_folder() -> Path:
     """Where converted models lie: `$DIVCON_CACHE`, else `divcon` in the user's cache folder."""
     if chosen := os.environ.get("DIVCON_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "divcon"
+        return expanded_path(chosen)
+    return expanded_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "divcon"
 
 
 def embedded_base() -> Base:
@@ -85,7 +86,7 @@ def local_base(name: str) -> Base:
     """
     if name == "embedded":
         return embedded_base()
-    folder = Path(name).expanduser()
+    folder = expanded_path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise DivconError(f"{folder} holds no config.json.", "Give a folder that transformers can load.")
