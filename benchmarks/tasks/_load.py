@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from divcon.benchmarks._graders import is_number, numbers
-from divcon.benchmarks.tasks._files import TaskError
+from divcon.benchmarks.tasks._problems import Problems, TaskError, shown, unwritable
 from divcon.benchmarks.tasks._task import TASKS, Reader, Source, Splits, Task
 from divcon.distill import overlapping, refuse_overlap
 from divcon.programs import Item
@@ -191,21 +191,50 @@ def _interleaved(lists: Sequence[list[Item]]) -> list[Item]:
 
 
 def _check(items: Sequence[Item]) -> None:
+    """Refuse questions that no run could finish.
+
+    Raises:
+        TaskError: There are such; the first ones are named.
+    """
     seen: set[str] = set()
+    problems = Problems(None, "question")
     for item in items:
         if not isinstance(item, Item):
             raise TaskError(
                 f"The task gives a {type(item).__name__} as a question.", "Have it give divcon.Item objects."
             )
-        if item.id in seen:
-            raise TaskError(f"Two questions have the id '{item.id}'.", "Give every question its own id.")
+        if problem := next(_problems_of(item, seen), None):
+            problems.add(*problem)
         seen.add(item.id)
-        if item.grader in ("number", "percent") and not numbers(item.answer):
-            raise TaskError(
-                f"The answer of '{item.id}' is '{item.answer[:40]}', which is no number.", "Correct the data."
-            )
-        if len(item.question) > LONGEST_QUESTION:
-            raise TaskError(
-                f"The question of '{item.id}' has {len(item.question):,} characters, over {LONGEST_QUESTION:,}.",
-                "Put the passage into 'context' and keep the question short.",
-            )
+    problems.require_none()
+
+
+def _problems_of(item: Item, seen: set[str]) -> Iterator[tuple[str, str, str]]:
+    name = f"'{shown(str(item.id))}'"
+    texts = {
+        "id": [item.id],
+        "question": [item.question],
+        "answer": [item.answer],
+        "context": [item.context or ""],
+        "aliases": item.aliases,
+        "subquestions": item.subquestions,
+        "references": [span for reference in item.references for span in reference],
+        "family": [item.family],
+    }
+    for field, held in texts.items():
+        if not all(isinstance(text, str) for text in held):
+            yield f"the {field} of {name}", " is not text", "Correct the data, or the package that adds the task."
+            return
+        if any(map(unwritable, held)):
+            yield f"the {field} of {name}", " holds half of a character (a lone surrogate)", "Correct the data."
+            return
+    if item.id in seen:
+        yield "two questions", f" have the id {name}", "Give every question its own id."
+    if not item.question.strip():
+        yield f"the question of {name}", " is empty", "Correct the data."
+    if item.grader in ("number", "percent") and not numbers(item.answer):
+        problem = f" is '{shown(item.answer)}', which is no number"
+        yield f"the answer of {name}", problem, "Correct the data."
+    if len(item.question) > LONGEST_QUESTION:
+        problem = f" has {len(item.question):,} characters, over {LONGEST_QUESTION:,}"
+        yield f"the question of {name}", problem, "Put the passage into 'context' and keep the question short."
