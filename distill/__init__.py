@@ -6,7 +6,7 @@ Importing this package loads neither torch nor transformers; the stations that n
 from divcon.distill._bind import bind_adapter
 from divcon.distill._collect import Collected, collect, collecting
 from divcon.distill._compile import OPTIMIZER_EXTRAS, OPTIMIZERS, CompileError, compile_program, optimizer_name
-from divcon.distill._contamination import OverlapError, overlapping, refuse_overlap
+from divcon.distill._contamination import AllowedOverlap, Allowing, OverlapError, Overlaps, overlapping, refuse_overlap
 from divcon.distill._engine import StoredEngine, at_station, booked_to, role_lm
 from divcon.distill._export import NothingToLearn, export
 from divcon.distill._http import LMBackend
@@ -16,6 +16,7 @@ from divcon.distill._manifest import (
     Manifest,
     ManifestError,
     content_hash,
+    file_hashes,
     package_versions,
     prompt_hash,
     read_manifest,
@@ -63,6 +64,8 @@ __all__ = [
     "RULES",
     "SCRIPTED_MODEL",
     "SOLVER_STUDENTS",
+    "AllowedOverlap",
+    "Allowing",
     "Base",
     "Choices",
     "Collected",
@@ -85,6 +88,7 @@ __all__ = [
     "ManifestError",
     "NothingToLearn",
     "OverlapError",
+    "Overlaps",
     "Patience",
     "Place",
     "PluginError",
@@ -127,6 +131,7 @@ __all__ = [
     "embedded_lm",
     "export",
     "export_targets",
+    "file_hashes",
     "find_student",
     "fingerprint",
     "here",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from divcon.distill._contamination import AllowedOverlap
 from divcon.distill._manifest import MANIFEST, Manifest, read_manifest, text_hash
 from divcon.distill._paths import expanded_path
 from divcon.distill.serving.embedded import LOADING, Base
@@ -48,12 +50,14 @@ class Provenance:
         student: The name of the student.
         screening: Counts of the screen behind the rows; those that stand beside exported rows by default.
         scripted_teacher: Whether the rows come from a script rather than from a model.
+        allowed_overlap: The overlaps of training questions with the test set that were let through.
     """
 
     role: str = "decomposer"
     student: str = ""
     screening: dict[str, Any] | None = None
     scripted_teacher: bool = False
+    allowed_overlap: Sequence[AllowedOverlap] = ()
 
 
 def is_trained(folder: Path) -> bool:
