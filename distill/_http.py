@@ -34,6 +34,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from divcon.distill._engine import as_inner_call
 from divcon.distill._loop import on_the_loop
 from divcon.distill._pace import Turn, pace_of
+from divcon.distill._proxies import reach_loopback_directly
 from divcon.distill._traffic import Call, current_call
 from divcon.distill._trouble import (
     LONGEST_WAIT,
@@ -73,6 +74,7 @@ class LMBackend:
         self.patience = patience
         self._as_it_is = type(lm) is not dspy.LM or not isinstance(lm.engine, str)
         self._address = lm.kwargs.get("api_base") or lm.kwargs.get("base_url")
+        reach_loopback_directly(self._address or "")
         self.pace = pace_of(self._address or lm.model)
         # The client's own limit is longer than ours, so that ours always comes first.
         limit = httpx.Timeout(patience.longest + _CONNECT, connect=_CONNECT)
