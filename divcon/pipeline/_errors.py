@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from dspy.utils.exceptions import LMAuthError, LMError, LMNotConfiguredError, LMTimeoutError
@@ -11,6 +13,7 @@ from divcon._watch import Reporter
 from divcon.config import Endpoint, Pipeline
 from divcon.distill import cause_of_ours, trouble
 from divcon.distill.serving import Finding
+from divcon.distill.serving.server import ServerClient, WrongAddress
 from divcon.signatures import DivconError
 
 
@@ -32,17 +35,62 @@ class MissingStation(DivconError):
     """A station needs the result of an earlier station."""
 
 
-def stop_at_failures(findings: Iterable[Finding], reporter: Reporter) -> None:
-    """Report the doctor's warnings, and stop at its first failure.
+class Failures:
+    """Collects whatever would stop a run, so that all of it is said at once.
 
-    Raises:
-        Unfit: There is a failure.
+    Args:
+        reporter: Gets the doctor's warnings.
     """
-    for finding in findings:
-        if finding.level == "failure":
-            raise Unfit(f"{finding.what}: {finding.text}", finding.remedy)
-        if finding.level == "warning":
-            reporter.finished(finding.what, f"warning: {finding.text}")
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._errors: list[DivconError] = []
+        self._known: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._errors)
+
+    @contextmanager
+    def gathering(self, what: str = "") -> Iterator[None]:
+        """Inside, an error ends the block alone, and is kept.
+
+        Args:
+            what: What is checked, as the doctor's findings name it. Its finding of the same isn't kept as well.
+        """
+        try:
+            yield
+        except DivconError as error:
+            self._known.add(what)
+            self._add(error)
+
+    def look_at(self, findings: Iterable[Finding]) -> None:
+        """Keep the doctor's failures, and report its warnings."""
+        for finding in findings:
+            if finding.level == "failure" and finding.what not in self._known:
+                self._add(Unfit(f"{finding.what}: {finding.text}", finding.remedy))
+            if finding.level == "warning":
+                self._reporter.finished(finding.what, f"warning: {finding.text}")
+
+    def _add(self, error: DivconError) -> None:
+        # Cells of an experiment share what they need, and one failure may be in the way of several checks.
+        if not any(error.problem in other.problem or other.problem in error.problem for other in self._errors):
+            self._errors.append(error)
+
+    def require_none(self) -> None:
+        """Raise an error that lists what was found.
+
+        Raises:
+            DivconError: There is a single failure, which is raised as it is, or there are several of one kind.
+            Unfit: There are several of different kinds.
+        """
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        if self._errors:
+            lines = "".join(f"\n- {error}" for error in self._errors)
+            kinds = {type(error) for error in self._errors}
+            one = kinds.pop() if len(kinds) == 1 else Unfit
+            kind = one if one.__init__ is DivconError.__init__ else Unfit
+            raise kind(f"{len(self._errors)} things would stop the run:{lines}", "Nothing was asked of a model yet.")
 
 
 def require_all(station: str, failed: int, total: int, first_error: str | None) -> None:
@@ -76,6 +124,12 @@ def explain_lm_error(error: LMError, pipeline: Pipeline) -> DivconError:
         return DivconError(
             f"{who}{at} refused the key, or has none.", f"Set the environment variable ({variable}). {kept}"
         )
+    if isinstance(endpoint, Endpoint) and endpoint.api_base and error.status == 404:
+        key = os.environ.get(endpoint.api_key_env) if endpoint.api_key_env else None
+        if (meant := ServerClient(endpoint.api_base, key, timeout=10.0).meant()) is not None:
+            return WrongAddress(
+                f"{who}{at} answers 404.", f"Did you mean {meant}? Correct roles.{role}.api_base. {kept}"
+            )
     declared = isinstance(endpoint, Endpoint) or role is None
     setting = f"roles.{role or 'teacher'}." if declared else f"roles.{role}.server."
     problem, remedy = trouble(error, setting, "the station's concurrency")

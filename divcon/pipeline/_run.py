@@ -21,6 +21,7 @@ from divcon.distill.executors import Executor
 from divcon.pipeline import _preflight
 from divcon.pipeline._arms import bound_arm, check_arms
 from divcon.pipeline._context import Context
+from divcon.pipeline._errors import Failures
 from divcon.pipeline._keys import Keys
 from divcon.pipeline._programs import Compiled, Programs, compiled_prompt
 from divcon.pipeline._record import record_key
@@ -112,18 +113,35 @@ class Run:
 
     # -- stations --------------------------------------------------------------------------------------------------
 
-    def check(self) -> None:
-        """Check everything that can fail, before a call is paid for: folder, data, base, endpoints."""
-        _preflight.check(self.context)
-        check_arms(self.context, self.compiled)
+    def check(self, failures: Failures | None = None) -> None:
+        """Check everything that can fail, before a call is paid for: folder, data, base, endpoints, arms.
 
-    def examine(self) -> None:
-        """Have the doctor check the models that still have to be called.
+        Args:
+            failures: Gets what would stop the run; by default that is raised.
 
         Raises:
-            Unfit: Something would stop the run; the message names the first such problem.
+            DivconError: Something would stop the run; the message names all of it.
         """
-        _preflight.examine(self.context, self.keys)
+        found = Failures(self.reporter) if failures is None else failures
+        _preflight.check(self.context, found)
+        with found.gathering():
+            check_arms(self.context, self.compiled)
+        if failures is None:
+            found.require_none()
+
+    def examine(self, failures: Failures | None = None) -> None:
+        """Have the doctor check the models that still have to be called.
+
+        Args:
+            failures: Gets what would stop the run; by default that is raised.
+
+        Raises:
+            DivconError: Something would stop the run; the message names all of it.
+        """
+        found = Failures(self.reporter) if failures is None else failures
+        _preflight.examine(self.context, lambda: self.keys, found)
+        if failures is None:
+            found.require_none()
 
     def compile(self) -> None:
         """Optimize the teacher's prompt, if the file asks for it."""
@@ -212,8 +230,10 @@ class Run:
             seconds[name] = round(time.perf_counter() - started, 1)
             return found
 
-        timed("check", self.check)
-        self.examine()
+        failures = Failures(self.reporter)
+        timed("check", lambda: self.check(failures))
+        self.examine(failures)
+        failures.require_none()
         timed("compile", self.compile)
         timed("collect", self.collect)
         screened = timed("screen", self.screen)
