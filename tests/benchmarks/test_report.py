@@ -237,3 +237,19 @@ def test_every_kind_of_experiment_has_its_plots(tmp_path: Path, items: list[Item
     data = re.search(r'id="data">(.*?)</script>', html, re.DOTALL)
     assert data is not None
     assert [part["task"] for part in json.loads(data[1])] == ["a", "b"]
+
+
+def test_what_the_contamination_check_lets_through_is_noted(tmp_path: Path, items: list[Item]) -> None:
+    found = arms_of(items)
+    allow = [{"id": "q<1>", "reason": "written apart"}, {"pair": ["a", "b"], "reason": "a classic"}]
+    results = {
+        "task": {"name": "t", "allow": allow}, "questions": len(items),
+        "teacher": {"model": "m", "scripted": False}, "solver": "s", "student_base": "b",
+        "arms": lines_of(found), "differences": [],
+        "screening": {"by_student": {}}, "training": {}, "versions": {},
+    }  # fmt: skip
+    results["costs"] = compare_costs(results["arms"], {})
+    write_report(results, found, items, tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    assert "The contamination check lets through q&lt;1&gt;: written apart" in text
+    assert "The contamination check lets through a ~ b: a classic" in text
