@@ -137,9 +137,23 @@ class LMBackend:
         try:
             return self._counted(await retrying(attempt))
         except LMError as error:
+            if error.status == 404:
+                await asyncio.to_thread(self._require_address)
             if (worded := in_words(error)) is None:
                 raise
             raise worded from error
+
+    def _require_address(self) -> None:
+        """Raise, after a 404, where the server answers at its address with `/v1`.
+
+        Raises:
+            WrongAddress: It does. Every further call would fail in the same way.
+        """
+        from divcon.distill.serving.server import ServerClient, WrongAddress
+
+        if self._address and (meant := ServerClient(self._address, self.lm.kwargs.get("api_key")).meant()) is not None:
+            problem = f"The server at {self._address} answers 404 when {self.lm.model} is asked."
+            raise WrongAddress(problem, f"Did you mean {meant}? Correct api_base.")
 
     def _pause(self, call: Call, state: RetryCallState) -> float:
         """Seconds until a failed request is sent again.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +12,6 @@ from divcon._watch import Reporter
 from divcon.config import Endpoint, Pipeline
 from divcon.distill import cause_of_ours, trouble
 from divcon.distill.serving import Finding
-from divcon.distill.serving.server import ServerClient, WrongAddress
 from divcon.signatures import DivconError
 
 
@@ -124,12 +122,6 @@ def explain_lm_error(error: LMError, pipeline: Pipeline) -> DivconError:
         return DivconError(
             f"{who}{at} refused the key, or has none.", f"Set the environment variable ({variable}). {kept}"
         )
-    if isinstance(endpoint, Endpoint) and endpoint.api_base and error.status == 404:
-        key = os.environ.get(endpoint.api_key_env) if endpoint.api_key_env else None
-        if (meant := ServerClient(endpoint.api_base, key, timeout=10.0).meant()) is not None:
-            return WrongAddress(
-                f"{who}{at} answers 404.", f"Did you mean {meant}? Correct roles.{role}.api_base. {kept}"
-            )
     declared = isinstance(endpoint, Endpoint) or role is None
     setting = f"roles.{role or 'teacher'}." if declared else f"roles.{role}.server."
     problem, remedy = trouble(error, setting, "the station's concurrency")
