@@ -18,19 +18,22 @@ _HOME_IN_ADDRESS = re.compile(r"(file|sqlite):(/*)(?=[~$])")
 
 
 class PathError(DivconError, ValueError):
-    """A path names a variable that isn't set, or a user that isn't there."""
+    """A path names a variable that isn't set or a user that isn't there, or holds what no path can."""
 
 
 def expanded(text: str) -> str:
     """A path with `~`, `~user`, `$NAME` and `${NAME}` replaced. Other text is returned as it is.
 
     Raises:
-        PathError: A variable isn't set, or there is no such user.
+        PathError: A variable isn't set, there is no such user, or the path holds a null character.
 
     Examples:
         >>> expanded("data/questions.jsonl")
         'data/questions.jsonl'
     """
+
+    if "\x00" in text:
+        raise PathError(f"{text!a} holds a null character, which no path has.", "Correct it.")
 
     def value(found: re.Match[str]) -> str:
         name = found["braced"] or found["plain"] or ""

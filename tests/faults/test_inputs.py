@@ -1,5 +1,6 @@
 """Input that can't be right: it is refused with its place before anything is paid for, and nothing hangs."""
 
+import json
 import os
 import subprocess
 import sys
@@ -144,6 +145,15 @@ def test_what_is_no_path_stays_as_it_is() -> None:
     assert expanded_values({"a": ["costs $PATH", 1, None]}) == {"a": ["costs $PATH", 1, None]}
     with pytest.raises(PathError):
         expanded("${}/x")
+
+
+@pytest.mark.parametrize("path", ["~\x00", "a\x00b"])
+def test_a_null_character_is_in_no_path(tmp_path: Path, path: str) -> None:
+    with pytest.raises(PathError, match="null character"):
+        expanded(path)
+    task = f"task: {{name: jsonl, path: {json.dumps(path)}, train: 1, test: 1}}"
+    with pytest.raises(ConfigError, match=r"line 1: task\.path.*null character"):
+        load_pipeline(written(tmp_path, GOOD.replace("task: {name: offline, train: 10, test: 5}", task)))
 
 
 def test_the_command_line_expands_paths_too(tmp_path: Path) -> None:
