@@ -5,7 +5,7 @@ The file holds no secrets, only the names of the environment variables that hold
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -25,6 +25,7 @@ from divcon.distill import (
     UnknownName,
     students_of,
 )
+from divcon.distill._paths import Address, Arguments
 from divcon.distill.executors import Execution
 from divcon.programs import Solving
 from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS
@@ -64,7 +65,7 @@ class Compile(Section):
 
     optimizer: Annotated[str, Choices(lambda: ("none", "bootstrap", *OPTIMIZERS), more=False)] = "none"
     examples: int = Field(20, ge=1)
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: Arguments = Field(default_factory=dict)
 
 
 class Collect(Section):
@@ -189,7 +190,7 @@ class Tracking(Section):
         experiment: The MLflow experiment.
     """
 
-    mlflow: str
+    mlflow: Address
     experiment: str = "divcon"
 
     @field_validator("mlflow")

@@ -364,3 +364,19 @@ def test_the_plots_of_experiments_are_drawn_under_the_policy(tmp_path: Path, ite
         assert page.locator("svg").count() >= 2
         image = "() => getComputedStyle(document.querySelector('svg path[style]')).fill"
         assert page.evaluate(image)
+
+
+def test_what_the_contamination_check_lets_through_is_noted(tmp_path: Path, items: list[Item]) -> None:
+    found = arms_of(items)
+    allow = [{"id": "q<1>", "reason": "written apart"}, {"pair": ["a", "b"], "reason": "a classic"}]
+    results = {
+        "task": {"name": "t", "allow": allow}, "questions": len(items),
+        "teacher": {"model": "m", "scripted": False}, "solver": "s", "student_base": "b",
+        "arms": lines_of(found), "differences": [],
+        "screening": {"by_student": {}}, "training": {}, "versions": {},
+    }  # fmt: skip
+    results["costs"] = compare_costs(results["arms"], {})
+    write_report(results, found, items, tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    assert "The contamination check lets through q&lt;1&gt;: written apart" in text
+    assert "The contamination check lets through a ~ b: a classic" in text
