@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
+from concurrent.futures import wait
 from dataclasses import replace
 from typing import Any
 
@@ -83,6 +84,14 @@ class LMBackend:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LMBackend:
         return self
+
+    def close(self) -> None:
+        """Close the connections to the server; a later call opens new ones. An LM that is called directly stays open.
+
+        No garbage collector would close them, since the event loop holds every open connection.
+        """
+        if not self._as_it_is:
+            wait([on_the_loop(lm.aclose()) for lm in (self._once, self._streaming) if lm is not None], _CONNECT)
 
     def complete(self, request: Request, rollout: int) -> Response:
         """The reply to a request.
