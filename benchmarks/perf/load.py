@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.01, help="seconds that a reply takes")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
+    measured = commit()  # before it takes long, and another is checked out
     port = free_port()
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(port, given.latency), daemon=True)
     server.start()
@@ -66,7 +67,7 @@ def main() -> None:
     write(
         given.output,
         {
-            "commit": commit(),
+            "commit": measured,
             "traces": given.traces,
             "concurrency": given.concurrency,
             "latency_of_the_server": given.latency,
