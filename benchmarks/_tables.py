@@ -17,7 +17,7 @@ from divcon.benchmarks._costs import bill
 from divcon.benchmarks._evaluate import Arm
 from divcon.benchmarks._outcomes import Record, Records
 from divcon.benchmarks._statistics import holm, mean_interval, paired_p_value
-from divcon.programs import Item, Usage, cost_of
+from divcon.programs import Item, Meter, Usage
 
 # What experiments vary, with the names in tables. A line has the factors of its experiment.
 FACTORS = {
@@ -114,11 +114,7 @@ def _usage(records: Sequence[Record], prices: Mapping[str, Mapping[str, float]])
         for role, spent in record.get("usage", {}).items():
             cost = spent.get("cost")
             totals.setdefault(role, Usage()).add(Usage(**{**spent, "cost": cost if cost is not None else 0.0}))
-    for role, used in totals.items():
-        if price := prices.get(role):
-            used.cost = cost_of(price, used.input_tokens, used.cached_tokens, used.output_tokens)
-            used.unpriced_calls = 0
-    return {role: used.as_dict() for role, used in sorted(totals.items())}
+    return {role: Meter(prices.get(role)).repriced(used).as_dict() for role, used in sorted(totals.items())}
 
 
 def differences(

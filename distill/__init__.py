@@ -4,6 +4,7 @@ Importing this package loads neither torch nor transformers; the stations that n
 """
 
 from divcon.distill._bind import bind_adapter
+from divcon.distill._budget import Budget, BudgetSpent, Limits
 from divcon.distill._collect import Collected, collect, collecting
 from divcon.distill._compile import OPTIMIZER_EXTRAS, OPTIMIZERS, CompileError, compile_program, optimizer_name
 from divcon.distill._contamination import OverlapError, overlapping, refuse_overlap
@@ -24,6 +25,7 @@ from divcon.distill._manifest import (
 from divcon.distill._metric import DecompositionMetric
 from divcon.distill._provider import EmbeddedEngine, EmbeddedProvider, LoRAJob, PromptDrift, embedded_lm
 from divcon.distill._rebinding import DistillationError
+from divcon.distill._reply import UnusableReplyError
 from divcon.distill._store import RunStore, StoreError, Trace, fingerprint, render_lines, write_whole
 from divcon.distill._students import (
     SOLVER_STUDENTS,
@@ -64,6 +66,8 @@ __all__ = [
     "SCRIPTED_MODEL",
     "SOLVER_STUDENTS",
     "Base",
+    "Budget",
+    "BudgetSpent",
     "Choices",
     "Collected",
     "CompileError",
@@ -80,6 +84,7 @@ __all__ = [
     "Judgement",
     "Key",
     "LMBackend",
+    "Limits",
     "LoRAJob",
     "Manifest",
     "ManifestError",
@@ -113,6 +118,7 @@ __all__ = [
     "TrainingError",
     "TrainingStopped",
     "UnknownName",
+    "UnusableReplyError",
     "already_trained",
     "at_station",
     "bind_adapter",

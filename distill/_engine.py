@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import json
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,9 +23,11 @@ from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, respons
 from dspy.lm15 import Request, Response, response_to_events
 from dspy.utils.callback import BaseCallback
 
+from divcon.distill._budget import Budget, Hold, worst_case
+from divcon.distill._reply import UnusableReplyError, as_read, counters_of, why_unusable
 from divcon.distill._store import RunStore, StoreError, fingerprint
-from divcon.distill._traffic import current_traffic
-from divcon.programs import cost_of
+from divcon.distill._traffic import Call, current_traffic
+from divcon.programs import Meter, Usage
 
 
 @dataclass
@@ -113,6 +116,21 @@ def as_inner_call(rollout: int, listener: Any = None) -> Iterator[None]:
         _lm_call.set(outer)
 
 
+@dataclass
+class _Flight:
+    """A call on its way.
+
+    Attributes:
+        call: Its state, as users see it.
+        started: When it was sent, in seconds of a monotonic clock.
+        used: What it has used; None before it is answered.
+    """
+
+    call: Call
+    started: float
+    used: Usage | None = None
+
+
 class StoredEngine:
     """An engine that answers from the run store, and asks the backend for what is not there.
 
@@ -126,6 +144,8 @@ class StoredEngine:
             model's name by default.
         store: The store that keeps the replies; None keeps nothing.
         price: US dollars per million tokens, by `input` and `output`; None where the price is unknown or there is none.
+        accepts_empty: Whether an empty reply is an answer. It is where the model runs under our control: it would say
+            nothing again. From a server of others it is a failure.
     """
 
     def __init__(
@@ -134,16 +154,18 @@ class StoredEngine:
         role: str,
         model: str,
         store: RunStore | None,
-        price: dict[str, float] | None = None,
+        price: Mapping[str, float] | None = None,
         identity: str | None = None,
+        accepts_empty: bool = False,
     ) -> None:
+        self.accepts_empty = accepts_empty
         self.identity = identity or model
         self._broken: StoreError | None = None
         self.backend = backend
         self.role = role
         self.model = model
         self.store = store
-        self.price = price
+        self.meter = Meter(price)
         self._lock = threading.Lock()
         self._flying: dict[str, Future[Response | None]] = {}
         self._loops: dict[str, asyncio.AbstractEventLoop | None] = {}
@@ -177,21 +199,55 @@ class StoredEngine:
 
     def _fetch(self, key: str, request: Request, asked: dict[str, Any], rollout: int) -> Response:
         """The backend's reply, stored before it is returned."""
-        traffic, started = current_traffic(), time.perf_counter()
-        with traffic.call() as call:
-            response = self.backend.complete(request, rollout)
-            cost = self._keep(key, asked, rollout, response, time.perf_counter() - started)
-            traffic.ended(call, response.usage.output_tokens, cost)
-        return response
+        budget = self._budget
+        hold = budget.admit(_station.get(), self._worst_case(request, asked)) if budget is not None else None
+        with self._flight(hold) as flight:
+            sent = self.backend.complete(request, rollout)
+            return self._received(flight, key, asked, rollout, sent)
 
     async def _afetch(self, key: str, request: Request, asked: dict[str, Any], rollout: int) -> Response:
         """`_fetch`, awaited."""
-        traffic, started = current_traffic(), time.perf_counter()
-        with traffic.call() as call:
-            response = await self.backend.acomplete(request, rollout)
-            cost = self._keep(key, asked, rollout, response, time.perf_counter() - started)
-            traffic.ended(call, response.usage.output_tokens, cost)
+        budget = self._budget
+        hold = await budget.aadmit(_station.get(), self._worst_case(request, asked)) if budget is not None else None
+        with self._flight(hold) as flight:
+            sent = await self.backend.acomplete(request, rollout)
+            return self._received(flight, key, asked, rollout, sent)
+
+    @property
+    def _budget(self) -> Budget | None:
+        return self.store.budget if self.store is not None else None
+
+    def _worst_case(self, request: Request, asked: dict[str, Any]) -> Usage:
+        return worst_case(self.meter, len(json.dumps(asked, ensure_ascii=False).encode()), request.config.max_tokens)
+
+    @contextlib.contextmanager
+    def _flight(self, hold: Hold | None) -> Iterator[_Flight]:
+        """Track a call, and tell the budget at its end what it has used."""
+        with current_traffic().call() as call:
+            flight = _Flight(call, time.perf_counter())
+            try:
+                yield flight
+            finally:
+                if hold is not None and (budget := self._budget) is not None:
+                    budget.settle(hold, flight.used)
+
+    def _received(self, flight: _Flight, key: str, asked: dict[str, Any], rollout: int, sent: Response) -> Response:
+        """Store a reply that has just come, and count it.
+
+        Raises:
+            UnusableReplyError: It holds no answer. It is on the bill, under a key that no request has.
+        """
+        seconds, response = time.perf_counter() - flight.started, as_read(sent)
+        flight.used = self.meter.measured(counters_of(response.usage))
+        why = self._unusable(sent)
+        cost = self._keep(key if why is None else _aside(key), asked, rollout, response, seconds)
+        current_traffic().ended(flight.call, response.usage.output_tokens, cost)
+        if why is not None:
+            raise UnusableReplyError(f"{why}.", model=self.model)
         return response
+
+    def _unusable(self, response: Response) -> str | None:
+        return why_unusable(response, empty=self.accepts_empty)
 
     def stream(self, request: Request) -> Iterator[Any]:
         yield from response_to_events(self.complete(request))
@@ -209,7 +265,14 @@ class StoredEngine:
         if self._broken is not None:
             raise self._broken  # don't pay for a reply that can't be stored
         stored = self.store.reply(key) if self.store is not None else None
-        return response_from_dict(stored.response) if stored else None
+        if stored is None:
+            return None
+        response = response_from_dict(stored.response)
+        if self._unusable(response) is not None:  # older versions kept such replies
+            assert self.store is not None
+            self.store.set_aside(key, _aside(key))
+            return None
+        return response
 
     def _claim(self, key: str) -> tuple[Future[Response | None], bool]:
         """The future of the reply, and whether this caller has to fetch it.
@@ -235,10 +298,7 @@ class StoredEngine:
 
     def _keep(self, key: str, asked: dict[str, Any], rollout: int, response: Response, seconds: float) -> float | None:
         """Put a reply into the store, and return its cost in US dollars; None where the cost is unknown."""
-        cost = None
-        usage = response.usage
-        if self.price is not None and usage.input_tokens is not None and usage.output_tokens is not None:
-            cost = cost_of(self.price, usage.input_tokens, usage.cache_read_tokens or 0, usage.output_tokens)
+        cost = self.meter.cost(counters_of(response.usage))
         store = self.store
         if store is None:
             return cost
@@ -258,6 +318,11 @@ class StoredEngine:
             self._broken = error
             raise
         return cost
+
+
+def _aside(key: str) -> str:
+    """A key for a reply that is no answer: no request has it."""
+    return fingerprint(key, "unusable", time.time_ns())
 
 
 def _booked_under() -> str:
@@ -330,5 +395,5 @@ def role_lm(engine: StoredEngine, *, temperature: float | None, max_tokens: int 
         callbacks=[RolloutNote()],
         **asked,
     )
-    lm.divcon_price = engine.price
+    lm.divcon_meter = engine.meter
     return lm

@@ -12,7 +12,7 @@ from divcon.distill._engine import StoredEngine, role_lm
 from divcon.distill._http import LMBackend
 from divcon.distill._provider import EmbeddedEngine
 from divcon.distill._store import RunStore, fingerprint
-from divcon.programs import RolePredict
+from divcon.programs import Meter, RolePredict
 from divcon.signatures import DivconError
 
 StoredLMs = dict[tuple[int, str], dspy.BaseLM]  # by original LM and role
@@ -61,8 +61,8 @@ def stored_lm(lm: dspy.BaseLM, role: str, store: RunStore) -> dspy.BaseLM:
     limit = asked.pop("max_completion_tokens", None)
     asked.setdefault("max_tokens", limit)
     asked.setdefault("temperature", None)
-    backend, price = LMBackend(lm.copy(cache=False)), getattr(lm, "divcon_price", None)
-    engine = StoredEngine(backend, role, lm.model, store, price=price, identity=fingerprint(lm.model, where))
+    backend, meter = LMBackend(lm.copy(cache=False)), getattr(lm, "divcon_meter", Meter())
+    engine = StoredEngine(backend, role, lm.model, store, price=meter.price, identity=fingerprint(lm.model, where))
     return role_lm(engine, **asked)
 
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from divcon.programs import cost_of
+from divcon.distill._budget import Budget
+from divcon.programs import Meter, Usage
 from divcon.signatures import FatalError
 
 _SCHEMA = """
@@ -94,12 +95,16 @@ class RunStore:
     Args:
         folder: The run folder; made if it isn't there.
 
+    Attributes:
+        budget: What the calls may still use; None for no limit.
+
     Raises:
         StoreError: The folder can't be made or written, is of another version, or holds pickles.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.budget: Budget | None = None
         pickles = [*folder.glob("**/*.pkl"), *folder.glob("**/adapter_model.bin")] if folder.is_dir() else []
         if pickles:
             raise StoreError(
@@ -235,6 +240,11 @@ class RunStore:
             "calls", [key, role, station, model, asked, rollout, answered, *tokens, seconds, cost, time.time()]
         )
 
+    def set_aside(self, key: str, aside: str) -> None:
+        """Move a reply that is no answer to another key: it stays on the bill, and its request is asked again."""
+        with self._writing() as db:
+            db.execute("UPDATE OR IGNORE calls SET key = ? WHERE key = ?", (aside, key))
+
     def paid(
         self,
         station: str | None = None,
@@ -258,21 +268,16 @@ class RunStore:
             values.append(cell)
         rows = self._all(
             "SELECT role, COUNT(*), SUM(input_tokens), SUM(output_tokens), SUM(cached_tokens), SUM(seconds), "
-            f"SUM(cost), SUM(cost IS NULL) FROM calls {'WHERE ' + ' AND '.join(where) if where else ''} GROUP BY role",
+            "SUM(cost), SUM(cost IS NULL), SUM(input_tokens IS NULL OR output_tokens IS NULL) "
+            f"FROM calls {'WHERE ' + ' AND '.join(where) if where else ''} GROUP BY role",
             *values,
         )
         found = {}
-        for role, calls, read, written, cached, seconds, cost, unpriced in rows:
-            if price := (prices or {}).get(role):
-                cost, unpriced = cost_of(price, read or 0, cached or 0, written or 0), 0
-            found[role] = {
-                "calls": calls,
-                "input_tokens": read or 0,
-                "output_tokens": written or 0,
-                "seconds": round(seconds, 2),
-                "cost": cost,
-                "unpriced_calls": unpriced,
-            }
+        for role, calls, read, written, cached, seconds, cost, unpriced, unknown in rows:
+            used = Usage(calls, 0, read or 0, cached or 0, written or 0, seconds, cost or 0.0, unpriced, unknown)
+            spent = Meter((prices or {}).get(role)).repriced(used).as_dict()
+            del spent["cached_calls"], spent["cached_tokens"]
+            found[role] = spent
         return found
 
     # -- traces and verdicts ---------------------------------------------------------------------------------------

@@ -118,7 +118,9 @@ class Models:
             backend = LMBackend(inner, patience)
             self._over_http.append(backend)
         price = endpoint.price.model_dump(exclude_none=True) if endpoint.price else None
-        engine = StoredEngine(backend, role, model, self.store, price, identity)
+        engine = StoredEngine(
+            backend, role, model, self.store, price, identity, accepts_empty=endpoint.embedded or endpoint.scripted
+        )
         return role_lm(engine, temperature=endpoint.temperature, max_tokens=endpoint.max_tokens)
 
     def student(self, adapter: Path | None, role: str = "decomposer") -> dspy.LM:
@@ -137,7 +139,7 @@ class Models:
         shown = model.model_name(name)
         identity = fingerprint(shown, *model.deciding(name, program.max_subquestions if guided else None))
         backend = model.backend(name, pattern=pattern)
-        engine = StoredEngine(backend, role, shown, self.store, price, identity)
+        engine = StoredEngine(backend, role, shown, self.store, price, identity, accepts_empty=True)
         solver = self.pipeline.roles.solver
         longest = student.max_tokens if decomposes else (solver.max_tokens or 4 * student.max_tokens)
         return role_lm(engine, temperature=student.temperature, max_tokens=longest)

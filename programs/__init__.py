@@ -4,7 +4,8 @@ from divcon.programs._adapter import ChatAdapter, CompactAdapter
 from divcon.programs._baselines import ChainOfThought, Direct, solver_role
 from divcon.programs._divide import DivideAndConquer, Solving, why_refused
 from divcon.programs._item import Item
-from divcon.programs._ledger import Ledger, Usage, cost_of
+from divcon.programs._ledger import Ledger
+from divcon.programs._meter import Counters, Meter, Usage, UsageWarning
 from divcon.programs._one_role import OneRole
 from divcon.programs._roles import (
     LEARNT,
@@ -25,12 +26,14 @@ __all__ = [
     "ChainOfThought",
     "ChatAdapter",
     "CompactAdapter",
+    "Counters",
     "Direct",
     "DivideAndConquer",
     "FieldListener",
     "ForeignEndpoint",
     "Item",
     "Ledger",
+    "Meter",
     "NotPickled",
     "OneRole",
     "ReplyCutOff",
@@ -40,10 +43,10 @@ __all__ = [
     "SolvedQuestion",
     "Solving",
     "Usage",
+    "UsageWarning",
     "Wording",
     "as_tool",
     "bind",
-    "cost_of",
     "solver_role",
     "why_refused",
 ]

@@ -8,61 +8,15 @@ threads and async tasks inherit.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import dspy
 
+from divcon.programs._meter import Counters, Meter, Usage
+
 _SETTING = "_divcon_ledgers"
-
-
-@dataclass(slots=True)
-class Usage:
-    """What one role has used.
-
-    Attributes:
-        calls: Requests answered; `cached_calls` of them came from DSPy's cache and cost nothing.
-        input_tokens: As the server counted them; `cached_tokens` of them came from the server's own cache.
-        output_tokens: As the server counted them.
-        seconds: Time spent waiting, summed over calls that may have overlapped.
-        cost: US dollars, of the priced calls alone.
-        unpriced_calls: Calls without a known price; they are not counted as free.
-    """
-
-    calls: int = 0
-    cached_calls: int = 0
-    input_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    seconds: float = 0.0
-    cost: float = 0.0
-    unpriced_calls: int = 0
-
-    def add(self, other: Usage) -> None:
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; `cost` is None where no call was priced."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        values["seconds"] = round(self.seconds, 4)
-        values["cost"] = None if self.unpriced_calls == self.calls else round(self.cost, 8)
-        return values
-
-
-def cost_of(price: Mapping[str, float], read: int, cached: int, written: int) -> float:
-    """US dollars for a call.
-
-    Args:
-        price: US dollars per million tokens: `input`, `output`, and `cached` where cached input has its own price.
-        read: Input tokens, those from the server's cache included.
-        cached: Input tokens from the server's cache.
-        written: Output tokens.
-    """
-    cached_price = price.get("cached", price["input"])
-    return (max(0, read - cached) * price["input"] + cached * cached_price + written * price["output"]) / 1e6
 
 
 class Ledger:
@@ -120,26 +74,25 @@ class CallRecorder:
     def __init__(self) -> None:
         self.history: list[dict[str, Any]] = []
 
-    def usage(self, price: dict[str, float] | None = None) -> Usage:
-        """The sum over the calls; at `price` (see `cost_of`) where it is given, else at the cost that LiteLLM knows."""
+    def usage(self, meter: Meter | None = None) -> Usage:
+        """The sum over the calls, by the role's meter; without one, at the cost that LiteLLM knows."""
         total = Usage()
         for entry in self.history:
-            tokens = entry.get("usage") or {}
-            details = tokens.get("prompt_tokens_details") or {}
-            if not isinstance(details, dict):
-                details = dict(details)
-            cost = entry.get("cost")
-            call = Usage(
-                calls=1,
-                cached_calls=0 if tokens else 1,
-                input_tokens=tokens.get("prompt_tokens") or 0,
-                cached_tokens=details.get("cached_tokens") or 0,
-                output_tokens=tokens.get("completion_tokens") or 0,
+            sent = entry.get("usage") or {}
+            read, written = (
+                dict(sent.get(name) or {}) for name in ("prompt_tokens_details", "completion_tokens_details")
             )
-            if price is not None:
-                cost = cost_of(price, call.input_tokens, call.cached_tokens, call.output_tokens)
-            call.cost, call.unpriced_calls = (cost, 0) if cost is not None else (0.0, 1)
-            total.add(call)
+            counters = Counters.read(
+                {
+                    "input_tokens": sent.get("prompt_tokens"),
+                    "output_tokens": sent.get("completion_tokens"),
+                    "total_tokens": sent.get("total_tokens"),
+                    "cached_tokens": read.get("cached_tokens"),
+                    "reasoning_tokens": written.get("reasoning_tokens"),
+                }
+            )
+            free = not sent and _from_cache(entry.get("response"))
+            total.add((meter or Meter()).measured(counters, free=free, known_cost=entry.get("cost")))
         return total
 
     def text(self) -> str:
@@ -151,6 +104,14 @@ class CallRecorder:
     def cut_off(self) -> bool:
         """Whether the last reply ended because it ran out of tokens."""
         return bool(self.history) and _finish_reason(self.history[-1].get("response")) == "length"
+
+
+def _from_cache(response: Any) -> bool:
+    """Whether a call that DSPy counts no tokens for came from its cache, and not from a server that counts none."""
+    if getattr(response, "cache_hit", False):
+        return True
+    usage = getattr(response, "usage", None)
+    return getattr(usage, "input_tokens", None) is not None or getattr(usage, "output_tokens", None) is not None
 
 
 def _finish_reason(response: Any) -> str | None:

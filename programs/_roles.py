@@ -316,8 +316,7 @@ class RolePredict(dspy.Predict):
         return kwargs.get("signature") or self.signature
 
     def _record_usage(self, calls: CallRecorder, started: float) -> None:
-        price = getattr(self.lm, "divcon_price", None)
-        usage = calls.usage(price)
+        usage = calls.usage(getattr(self.lm, "divcon_meter", None))
         if usage.calls:
             usage.seconds = time.perf_counter() - started
             record_usage(self.role, usage)

@@ -40,13 +40,17 @@ def done_elsewhere(job: Job | None, store: RunStore, send: Callable[[str | None,
 
     Raises:
         WorkersLost: Too many workers ended during this job.
+        BudgetSpent: The run's budget leaves room for no further call. Jobs that have begun end first.
         Exception: The error that the job raised on the worker.
     """
+    station, cell = booking()
+    if store.budget is not None:
+        store.budget.check(station)
     packed = None if job is None else pack_job(job)
     for _ in range(_LOSSES):
         try:
             with current_traffic().call() as call:
-                return _received(job, store, send(packed, *booking()), call)
+                return _received(job, store, send(packed, station, cell), call)
         except WorkerLost:
             continue
     what = "a cell" if job is None else f"'{job.work}' of {job.item.id}"

@@ -10,7 +10,7 @@ from divcon.config._file import (
     load_saved_pipeline,
 )
 from divcon.config._roles import Decomposer, Endpoint, Price
-from divcon.config._sections import Pipeline
+from divcon.config._sections import Pipeline, Sections
 
 __all__ = [
     "ConfigError",
@@ -20,6 +20,7 @@ __all__ = [
     "Experiment",
     "Pipeline",
     "Price",
+    "Sections",
     "configuration_of",
     "declared_pipelines",
     "load_experiment",

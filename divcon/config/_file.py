@@ -23,8 +23,9 @@ class ConfigError(DivconError):
 
 
 def configuration_of(file: Pipeline | Experiment) -> dict[str, Any]:
-    """The part of a file that a report shows: no task, which it shows elsewhere, and nothing on where jobs are done."""
-    hidden: Any = {"run": True, "task": True, "experiment": True, "tracking": True, "roles": {"decomposer": {"server"}}}
+    """The part of a file that a report shows: no task, which it shows elsewhere, and nothing on how jobs are run."""
+    hidden: Any = dict.fromkeys(("run", "budget", "task", "experiment", "tracking"), True)
+    hidden["roles"] = {"decomposer": {"server"}}
     return file.model_dump(mode="json", exclude_none=True, exclude=hidden)
 
 

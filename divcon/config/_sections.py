@@ -13,7 +13,17 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from divcon.benchmarks.arms import ARMS, CHAIN_OF_THOUGHT, DIRECT, TEACHER, UNTUNED, own_arms, read_arm
 from divcon.benchmarks.tasks import Task
 from divcon.config._roles import Roles, Section
-from divcon.distill import OPTIMIZERS, RULES, SOLVER_STUDENTS, Choices, Student, TrainSettings, UnknownName, students_of
+from divcon.distill import (
+    OPTIMIZERS,
+    RULES,
+    SOLVER_STUDENTS,
+    Choices,
+    Limits,
+    Student,
+    TrainSettings,
+    UnknownName,
+    students_of,
+)
 from divcon.distill.executors import Execution
 from divcon.programs import Solving
 from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS
@@ -63,11 +73,14 @@ class Collect(Section):
         samples: Decompositions of each training question.
         temperature: The sampling temperature for several samples; a single sample has the teacher's own.
         concurrency: The largest number of requests at a time.
+        max_failed: The share of calls that may fail without ending the run, such as questions that a provider always
+            refuses. They are asked again by each run.
     """
 
     samples: int = Field(1, ge=1)
     temperature: float | None = Field(0.7, ge=0)
     concurrency: int = Field(16, ge=1)
+    max_failed: float = Field(0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Collect:
@@ -90,6 +103,7 @@ class Screen(Section):
             replies too often stops decomposing.
         temperature: The sampling temperature of the solver's samples after the first.
         concurrency: The largest number of requests at a time.
+        max_failed: The share of decompositions that may stay unjudged, because calls failed, without ending the run.
     """
 
     rule: RuleName | list[RuleName] = "oracle"
@@ -97,6 +111,7 @@ class Screen(Section):
     temperature: float | None = Field(0.7, ge=0)
     keep_whole: bool = False
     concurrency: int = Field(64, ge=1)
+    max_failed: float = Field(0.0, ge=0, le=1)
 
     @property
     def rules(self) -> list[str]:
@@ -144,6 +159,24 @@ class Costs(Section):
     training_hour: float | None = Field(None, ge=0)
 
 
+Station = Literal["compile", "collect", "screen", "evaluate"]
+
+
+class BudgetLimits(Limits):
+    """What a run may use, and its stations. The limits are checked before each call, with the most that it can use.
+
+    Attributes:
+        stations: The limits of single stations: `compile`, `collect`, `screen` or `evaluate`.
+    """
+
+    stations: dict[Station, Limits] = Field(default_factory=dict)
+
+    @property
+    def limits_dollars(self) -> bool:
+        """Whether money is limited anywhere."""
+        return any(limits.usd is not None for limits in (self, *self.stations.values()))
+
+
 class Tracking(Section):
     """Where results are written besides the run folder.
 
@@ -176,6 +209,7 @@ class Sections(Section):
         train: How students are trained.
         evaluate: What is measured.
         costs: Costs besides the prices of tokens.
+        budget: What the run may use.
         run: Where jobs are done.
         tracking: Where results are written besides the run folder.
     """
@@ -188,8 +222,16 @@ class Sections(Section):
     train: TrainSettings = TrainSettings()
     evaluate: Evaluate = Evaluate()
     costs: Costs = Costs()
+    budget: BudgetLimits = BudgetLimits()
     run: Execution = Execution()
     tracking: Tracking | None = None
+
+    @property
+    def prices(self) -> dict[str, dict[str, float]]:
+        """The prices in the file: US dollars per million tokens, by role."""
+        roles = self.roles
+        given = {"teacher": roles.teacher.price, "decomposer": roles.decomposer.price, "solver": roles.solver.price}
+        return {role: price.model_dump(exclude_none=True) for role, price in given.items() if price}
 
 
 class Pipeline(Sections):

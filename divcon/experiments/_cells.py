@@ -16,7 +16,7 @@ from divcon.benchmarks.tasks import LoadedTask, Task, load_task
 from divcon.config import Design, Experiment
 from divcon.distill import NothingToLearn, RunStore, booked_to
 from divcon.distill.executors import EXECUTORS, Executor
-from divcon.pipeline import Run, adapter_folder, recipe_of, worker_context
+from divcon.pipeline import Run, adapter_folder, open_store, recipe_of, worker_context
 from divcon.programs import Item
 
 _ALL = "_all"  # not a valid name of a task
@@ -58,7 +58,7 @@ class Runs:
 
     @cached_property
     def store(self) -> RunStore:
-        return RunStore(self.folder)
+        return open_store(self.experiment, self.folder)
 
     @cached_property
     def executor(self) -> Executor:
@@ -133,9 +133,13 @@ class Runs:
     def train_elsewhere(self) -> None:
         """Have the executor train the students of all cells that it can, before they are measured.
 
+        Under a budget it trains none: the cells' calls on other machines couldn't be held to it.
+
         Raises:
             DivconError: A cell failed. A cell without training rows isn't an error here; `could_train` handles it.
         """
+        if self.store.budget is not None:
+            return
         cells = [run for run in planned_runs(self) if any(map(needs_training, run.pipeline.arms))]
         recipes = [
             recipe_of(run.context, "divcon.experiments._cells:make_cell", cell=self.cell_of(run)) for run in cells

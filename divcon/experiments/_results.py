@@ -77,7 +77,7 @@ def experiment_results(
         "comparisons": _comparisons(all_runs, answers),
         "costs": _costs(all_runs, rows),
         "screening": _screening(all_runs),
-        "paid": all_runs.store.paid(prices=first.context.prices()),
+        "paid": all_runs.store.paid(prices=first.context.pipeline.prices),
         "versions": package_versions(),
     }
     return results, answers

@@ -1,6 +1,6 @@
 """Running a pipeline file: its stations, arms and results, and answering with a finished run."""
 
-from divcon.pipeline._context import Context, announce_conversion
+from divcon.pipeline._context import Context, announce_conversion, open_store
 from divcon.pipeline._errors import Incomplete, MissingStation, Unfit, explain_lm_error, stop_at_failures
 from divcon.pipeline._results import SCHEMA_VERSION, require_all_answered, results_files, student_upfront
 from divcon.pipeline._run import Run
@@ -19,6 +19,7 @@ __all__ = [
     "adapter_folder",
     "announce_conversion",
     "explain_lm_error",
+    "open_store",
     "recipe_of",
     "require_all_answered",
     "results_files",

@@ -11,7 +11,7 @@ from divcon._models import identity_of
 from divcon.benchmarks import GRADERS, Arm
 from divcon.benchmarks.arms import ARMS, WAYS, ArmKind, Built, Parts, read_arm
 from divcon.distill import Key, PluginError
-from divcon.pipeline._context import Context, Prices
+from divcon.pipeline._context import Context
 from divcon.pipeline._keys import Keys
 from divcon.pipeline._programs import Compiled, Programs
 from divcon.pipeline._stations import Stations
@@ -60,7 +60,7 @@ def bound_arm(
         label=label,
         warm_up=bool(kind.served_here) and context.models.student_model.warms_up,
         local=kind.served_here,
-        prices=_prices_of(kind, context.prices()),
+        prices=_prices_of(kind, context.pipeline.prices),
         lora=lora,
         built_as=name,
         splits=kind.splits,
@@ -100,7 +100,7 @@ def check_arms(context: Context, compiled: Compiled | None) -> None:
             bound_arm(context, compiled, name)
 
 
-def _prices_of(kind: ArmKind, known: Prices) -> Prices:
+def _prices_of(kind: ArmKind, known: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     """The prices of an arm's roles. The planner may be the teacher or a student; the solver may be a student too."""
     planner = {"teacher": "teacher", "student": "decomposer"}.get(kind.planner or "", "")
     found = {"decomposer": known.get(planner), "solver": known.get("decomposer" if kind.student_solves else "solver")}

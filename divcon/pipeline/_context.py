@@ -12,13 +12,20 @@ from divcon._models import Models
 from divcon._watch import Reporter, Silent, watched
 from divcon.benchmarks import GRADERS
 from divcon.benchmarks.tasks import LoadedTask, load_task
-from divcon.config import Pipeline
-from divcon.distill import Progress, RunStore
+from divcon.config import Pipeline, Sections
+from divcon.distill import Budget, Limits, Progress, RunStore
 from divcon.distill.executors import EXECUTORS, Executor
 from divcon.distill.serving.embedded import EmbeddedBaseMissing, is_converted
 from divcon.programs import Item
 
-Prices = dict[str, dict[str, float]]
+
+def open_store(file: Sections, folder: Path) -> RunStore:
+    """The store of a folder, with the budget of a pipeline or experiment file."""
+    store, budget = RunStore(folder), file.budget
+    limited: dict[str, Limits] = {name: limits for name, limits in budget.stations.items() if limits.any}
+    if budget.any or limited:
+        store.budget = Budget(budget, limited, store, file.prices)
+    return store
 
 
 @dataclass
@@ -43,7 +50,7 @@ class Context:
 
     @cached_property
     def store(self) -> RunStore:
-        return self.shared or RunStore(self.folder)
+        return self.shared or open_store(self.pipeline, self.folder)
 
     @cached_property
     def executor(self) -> Executor:
@@ -75,15 +82,9 @@ class Context:
         """Whether an answer is right by this run's grader."""
         return GRADERS[self.pipeline.evaluate.grader](item, answer).right
 
-    def prices(self) -> Prices:
-        """The prices in the file: US dollars per million tokens, by role."""
-        roles = self.pipeline.roles
-        given = {"teacher": roles.teacher.price, "decomposer": roles.decomposer.price, "solver": roles.solver.price}
-        return {role: price.model_dump(exclude_none=True) for role, price in given.items() if price}
-
     def watched(self, name: str) -> AbstractContextManager[Progress]:
         """Report the progress of a station that calls models, while the block runs."""
-        return watched(self.reporter, name, self.store, self.prices())
+        return watched(self.reporter, name, self.store, self.pipeline.prices)
 
     def close(self) -> None:
         """Stop the student's server if one was started, release workers, and close the store."""

@@ -45,17 +45,24 @@ def stop_at_failures(findings: Iterable[Finding], reporter: Reporter) -> None:
             reporter.finished(finding.what, f"warning: {finding.text}")
 
 
-def require_all(station: str, failed: int, total: int, first_error: str | None) -> None:
-    """Raise an error where calls of a station failed.
+def require_most(
+    station: str, failed: int, total: int, first_error: str | None, max_failed: float, reporter: Reporter
+) -> None:
+    """Raise an error where more calls of a station failed than may, and report those that may.
 
     Raises:
-        Incomplete: Calls failed; the message has their number and the first error.
+        Incomplete: Too many calls failed; the message has their number and the first error.
     """
-    if failed:
+    if not failed:
+        return
+    said = f"{failed} of {total} calls failed; the first: {first_error}"
+    if failed > max_failed * total:
         raise Incomplete(
-            f"{station}: {failed} of {total} calls failed; the first: {first_error}",
-            "All replies are kept. Run the same command again; only the failed calls are repeated.",
+            f"{station}: {said}",
+            "All replies are kept. Run the same command again; only the failed calls are repeated. Where some always "
+            f"fail, allow a share of them with {station}.max_failed.",
         )
+    reporter.finished(station, f"warning: {said} ({station}.max_failed allows {max_failed:.1%})")
 
 
 def explain_lm_error(error: LMError, pipeline: Pipeline) -> DivconError:

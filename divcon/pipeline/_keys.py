@@ -13,6 +13,8 @@ from divcon.signatures import READER, Subquestions
 
 # These change when an answer comes, and not the answer itself.
 _WAITING = {"retries", "timeout", "first_token", "longest"}
+# These change how a station runs, and not its results.
+_RUNNING = {"concurrency", "max_failed"}
 
 
 class Keys:
@@ -36,7 +38,7 @@ class Keys:
             {
                 "teacher": teacher.model_dump(exclude={"price", *_WAITING}),
                 "prompt": self._programs.planned_by_teacher().decompose.prompt(question="?", context="?"),
-                "collect": None if single else settings.model_dump(exclude={"concurrency", "samples"}),
+                "collect": None if single else settings.model_dump(exclude={"samples", *_RUNNING}),
                 "seed": self._pipeline.task.training_seed,
             }
         )
@@ -46,7 +48,7 @@ class Keys:
         parts: dict[str, Any] = {
             "rule": rule,
             "collection": self.collection(),
-            "screen": self._pipeline.screen.model_dump(exclude={"concurrency", "rule"}),
+            "screen": self._pipeline.screen.model_dump(exclude={"rule", *_RUNNING}),
             "max_subquestions": self._pipeline.program.max_subquestions,
         }
         if RULES[rule].asks_solver:

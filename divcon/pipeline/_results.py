@@ -53,7 +53,7 @@ def run_results(
         "costs": compare_costs(lines, {name: student_upfront(context, name) for name in manifests}),
         "screening": {**{key: main.get(key) for key in ("collected", "kept", "lost")}, "by_student": screening},
         "training": {name: {"rows": m.rows, **m.result} for name, m in manifests.items()},
-        "paid": context.store.paid(prices=context.prices()),
+        "paid": context.store.paid(prices=context.pipeline.prices),
         "seconds": seconds,
         "versions": next(iter(manifests.values())).versions if manifests else {},
     }
@@ -76,7 +76,7 @@ def student_upfront(context: Context, name: str, cell: str | None = None) -> dic
     student = find_student(name)
     asked_solver = student is None or student.role == "solver" or student.screened_by_solver
     stations = ["compile", "collect", *(["screen"] if asked_solver else [])]
-    paid = [context.store.paid(station, cell, context.prices()) for station in stations]
+    paid = [context.store.paid(station, cell, context.pipeline.prices) for station in stations]
     seconds = read_manifest(adapter_folder(context.folder, name)).result["seconds"]
     return upfront(paid, seconds, context.pipeline.costs.training_hour)
 

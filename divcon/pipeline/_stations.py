@@ -35,7 +35,7 @@ from divcon.distill import (
     write_whole,
 )
 from divcon.pipeline._context import Context
-from divcon.pipeline._errors import MissingStation, require_all
+from divcon.pipeline._errors import MissingStation, require_most
 from divcon.pipeline._keys import Keys
 from divcon.pipeline._programs import Compiled, Programs, compile_key
 from divcon.pipeline._record import record_key
@@ -110,7 +110,7 @@ class Stations:
                 progress=progress,
                 place=self.place,
             )
-        require_all("collect", found.failed, found.asked, found.first_error)
+        require_most("collect", found.failed, found.asked, found.first_error, settings.max_failed, context.reporter)
         record_key(context.folder, "collect", key)
         context.reporter.finished("collect", f"{found.asked} traces")
 
@@ -162,7 +162,14 @@ class Stations:
                     progress=progress,
                     place=self.place,
                 )
-            require_all("screen", screened.failed, screened.collected, screened.first_error)
+            require_most(
+                "screen",
+                screened.failed,
+                screened.collected,
+                screened.first_error,
+                settings.max_failed,
+                context.reporter,
+            )
             record_key(context.folder, f"screen {rule}", key)
             counts = screened.counts()
             write_whole(
@@ -211,7 +218,14 @@ class Stations:
                 progress=progress,
                 place=self.place,
             )
-        require_all("export", solved.failed, len(traces), solved.first_error)
+        require_most(
+            "screen",
+            solved.failed,
+            len(traces),
+            solved.first_error,
+            context.pipeline.screen.max_failed,
+            context.reporter,
+        )
         for student in wanted:
             solve = self.programs.learning_to_solve(student).solve
             exports[student.name] = self._exported(

@@ -23,7 +23,8 @@ class Paid(_Part):
         output_tokens: Output tokens, by the server's count.
         seconds: Seconds of waiting, summed over calls that may have overlapped.
         cost: US dollars of the calls with a known price; null where there are none.
-        unpriced_calls: Calls without a known price.
+        unpriced_calls: Calls of unknown cost.
+        unknown_calls: Calls whose tokens the server didn't count, or miscounted. The sums of tokens leave them out.
     """
 
     calls: Count
@@ -32,6 +33,7 @@ class Paid(_Part):
     seconds: float
     cost: float | None
     unpriced_calls: Count
+    unknown_calls: Count = 0
 
 
 class Used(Paid):

@@ -13,7 +13,7 @@ from divcon.benchmarks import (
     solver_share,
     upfront,
 )
-from divcon.programs import cost_of
+from divcon.programs import Counters, Meter
 
 
 def used(read: int, written: int, cost: float | None, cached: int = 0) -> dict[str, Any]:
@@ -47,10 +47,12 @@ def test_both_stages_count_with_input_output_and_cached_apart() -> None:
 
 
 def test_cached_tokens_have_their_own_price() -> None:
-    assert cost_of({"input": 2.0, "output": 8.0, "cached": 0.5}, 1000, 600, 100) == pytest.approx(
+    assert Meter({"input": 2.0, "output": 8.0, "cached": 0.5}).cost(Counters(1000, 100, 600)) == pytest.approx(
         (400 * 2 + 600 * 0.5 + 100 * 8) / 1e6
     )
-    assert cost_of({"input": 2.0, "output": 8.0}, 1000, 600, 100) == pytest.approx((1000 * 2 + 100 * 8) / 1e6)
+    assert Meter({"input": 2.0, "output": 8.0}).cost(Counters(1000, 100, 600)) == pytest.approx(
+        (1000 * 2 + 100 * 8) / 1e6
+    )
 
 
 def test_an_unknown_price_is_unknown_and_a_students_is_said_to_count_as_nothing() -> None:

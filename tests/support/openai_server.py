@@ -42,8 +42,21 @@ class BrokenOff:
     after: int
 
 
-# Text; text and finish reason; an HTTP status; or what goes wrong on the way.
-Reply = str | tuple[str, str] | int | Refused | Silence | BrokenOff
+@dataclass(frozen=True)
+class Whole:
+    """A reply with a body of its own; as a stream it is one chunk, and a second one with the usage.
+
+    Attributes:
+        body: Replaces what an answer of the server holds, by key; a value of None is sent as null.
+        without: The keys that are left out.
+    """
+
+    body: dict[str, Any]
+    without: tuple[str, ...] = ()
+
+
+# Text; text and finish reason; a body; an HTTP status; or what goes wrong on the way.
+Reply = str | tuple[str, str] | int | Refused | Silence | BrokenOff | Whole
 
 
 class _Server(ThreadingHTTPServer):
@@ -129,6 +142,16 @@ class OpenAIServer:
                             self.wfile.write(b": still there\n\n")
                             self.wfile.flush()
                     return
+                answer = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
+                if isinstance(reply, Whole):
+                    answer |= {"choices": [_choice("7")], "usage": server.usage, **reply.body}
+                    answer = {key: value for key, value in answer.items() if key not in reply.without}
+                    if streams:
+                        self._begin_stream()
+                        self._as_chunks(answer)
+                    else:
+                        self._send(200, answer)
+                    return
                 text, reason = reply if isinstance(reply, tuple) else (reply, "stop")
                 if streams:
                     self._begin_stream()
@@ -137,10 +160,9 @@ class OpenAIServer:
                     return
                 for _ in range(0, len(text), 3):
                     self._wait_for_token()
-                choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+                choice = _choice(text, reason)
                 if body.get("logprobs"):
                     choice["logprobs"] = {"content": [_likelihood(text[i : i + 3]) for i in range(0, len(text), 3)]}
-                answer = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
                 self._send(200, {**answer, "choices": [choice], "usage": server.usage})
 
             def _wait_for_token(self) -> None:
@@ -170,6 +192,16 @@ class OpenAIServer:
                 self._piece(model, {}, reason)
                 if server.usage is not None:
                     self._event({**self._chunk(model), "choices": [], "usage": server.usage})
+                self.wfile.write(b"data: [DONE]\n\n")
+                self.close_connection = True
+
+            def _as_chunks(self, answer: dict[str, Any]) -> None:
+                usage = {"usage": answer.pop("usage")} if "usage" in answer else None
+                pieces = [{**c, "delta": c["message"]} for c in answer.get("choices") or []]
+                chunk = {**answer, "object": "chat.completion.chunk"}
+                self._event({**chunk, "choices": pieces or answer.get("choices")})
+                if usage is not None:
+                    self._event({**chunk, "choices": [], **usage})
                 self.wfile.write(b"data: [DONE]\n\n")
                 self.close_connection = True
 
@@ -212,6 +244,16 @@ class OpenAIServer:
 
     def models(self) -> list[str]:
         return [request["model"] for request in self.requests]
+
+
+def _choice(text: str | None, reason: str | None = "stop", **more: Any) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text, **more}
+    return {"index": 0, "message": message, "finish_reason": reason}
+
+
+def whole(text: str | None, reason: str | None = "stop", **more: Any) -> Whole:
+    """A reply with one choice; `more` stands in its message."""
+    return Whole({"choices": [_choice(text, reason, **more)]})
 
 
 def _likelihood(token: str) -> dict[str, Any]:

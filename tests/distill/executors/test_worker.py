@@ -49,6 +49,7 @@ def test_a_job_comes_back_as_rows_and_then_its_result(store: RunStore, send: Cal
         "seconds": 0.1,
         "cost": 0.5,
         "unpriced_calls": 0,
+        "unknown_calls": 0,
     }
 
 

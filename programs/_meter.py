@@ -1,0 +1,152 @@
+"""The meter: what a call has used, and what that costs. Every count is read and every price applied here."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+class UsageWarning(UserWarning):
+    """A server's token counts can't be right, so the call's usage counts as unknown."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """What one role has used.
+
+    Attributes:
+        calls: Requests answered; `cached_calls` of them came from DSPy's cache and cost nothing.
+        input_tokens: As the server counted them; `cached_tokens` of them came from the server's own cache.
+        output_tokens: As the server counted them, reasoning included.
+        seconds: Time spent waiting, summed over calls that may have overlapped.
+        cost: US dollars, of the priced calls alone.
+        unpriced_calls: Calls of unknown cost; they are not counted as free.
+        unknown_calls: Calls whose tokens the server didn't count, or miscounted. The sums of tokens leave them out.
+    """
+
+    calls: int = 0
+    cached_calls: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    cost: float = 0.0
+    unpriced_calls: int = 0
+    unknown_calls: int = 0
+
+    def add(self, other: Usage) -> None:
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; `cost` is None where no call was priced."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        values["seconds"] = round(self.seconds, 4)
+        values["cost"] = None if self.unpriced_calls == self.calls else round(self.cost, 8)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The token counts of one call, each None where it is unknown.
+
+    Attributes:
+        input_tokens: Those read from the server's cache included.
+        output_tokens: Reasoning included.
+        cached_tokens: The part of the input that was read from the server's cache.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether a price can be applied."""
+        return self.input_tokens is not None and self.output_tokens is not None
+
+    @classmethod
+    def read(cls, counts: Mapping[str, Any]) -> Counters:
+        """The counts that a server sent, checked.
+
+        A count that can't be right is unknown: one that is no whole number or negative, and more tokens from the cache
+        than input. So is an input of no token, which servers send that don't count. Reasoning tokens that a server
+        counts beside the output, instead of in it, are added. Counts that were read once are read the same again.
+
+        Args:
+            counts: `input_tokens`, `output_tokens`, `cached_tokens`, `reasoning_tokens` and `total_tokens`, each as it
+                was sent; any may be missing.
+        """
+        wrong = sorted(name for name, value in counts.items() if value is not None and _whole(value) is None)
+        read, written = _whole(counts.get("input_tokens")), _whole(counts.get("output_tokens"))
+        cached, reasoned = _whole(counts.get("cached_tokens")), _whole(counts.get("reasoning_tokens")) or 0
+        read = read or None
+        if cached is not None and read is not None and cached > read:
+            read, cached, wrong = None, None, [*wrong, "cached_tokens"]
+        if written is not None and reasoned:
+            total = _whole(counts.get("total_tokens"))
+            if reasoned > written or total == (read or 0) + written + reasoned:
+                written += reasoned
+        if wrong:
+            said = ", ".join(f"{name} {counts[name]!r}" for name in wrong)
+            warnings.warn(f"A server's token counts can't be right: {said[:200]}.", UsageWarning, stacklevel=3)
+        return cls(read, written, cached)
+
+
+def _whole(value: Any) -> int | None:
+    """A count; None where it isn't one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return int(value) if 0 <= value < 1e15 and value == int(value) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Reads what calls have used, and prices it.
+
+    Attributes:
+        price: US dollars per million tokens: `input`, `output`, and `cached` where cached input has its own price; None
+            where the price is unknown.
+    """
+
+    price: Mapping[str, float] | None = None
+
+    def cost(self, counters: Counters) -> float | None:
+        """US dollars for a call; None where the price or the counts are unknown."""
+        if self.price is None or counters.input_tokens is None or counters.output_tokens is None:
+            return None
+        cached = counters.cached_tokens or 0
+        return (
+            (counters.input_tokens - cached) * self.price["input"]
+            + cached * self.price.get("cached", self.price["input"])
+            + counters.output_tokens * self.price["output"]
+        ) / 1e6
+
+    def measured(self, counters: Counters, *, free: bool = False, known_cost: float | None = None) -> Usage:
+        """The usage of one call.
+
+        Args:
+            counters: Its counts.
+            free: Whether it came from DSPy's cache.
+            known_cost: US dollars that somebody else has worked out, for a call without a price here.
+        """
+        cost = 0.0 if free else self.cost(counters) if self.price is not None else known_cost
+        return Usage(
+            calls=1,
+            cached_calls=int(free),
+            input_tokens=counters.input_tokens or 0,
+            cached_tokens=counters.cached_tokens or 0,
+            output_tokens=counters.output_tokens or 0,
+            cost=cost or 0.0,
+            unpriced_calls=int(cost is None),
+            unknown_calls=int(not free and not counters.known),
+        )
+
+    def repriced(self, used: Usage) -> Usage:
+        """A sum of calls at this price; without a price, as it is. Calls with unknown counts stay unpriced."""
+        if self.price is None:
+            return used
+        cost = self.cost(Counters(used.input_tokens, used.output_tokens, used.cached_tokens))
+        return replace(used, cost=cost or 0.0, unpriced_calls=used.unknown_calls)
