@@ -26,14 +26,14 @@ def answering(gold: dict[str, str]) -> Callable[[dict[str, Any]], str]:
 
     def answer(body: dict[str, Any]) -> str:
         system = body["messages"][0]["content"]
-        text = next(user_text({"messages": [one]}) for one in body["messages"] if one["role"] == "user")
-        question = text.split("Question:")[1].split("Hints:")[0].strip()
+        text = "\n".join(user_text({"messages": [one]}) for one in body["messages"] if one["role"] == "user")
+        [question] = [question for question in gold if question in text]  # among demonstrations and what is asked again
         digest = int(hashlib.sha256(question.encode()).hexdigest(), 16)
         if "Split the question" in system:
             first = "first" if digest % 4 else "wrong"
             return f"1. What is the {first} amount in {digest % 997}?\n2. What follows from that?"
-        said = "0" if "wrong amount" in text else gold[question]
-        return f"1. x\n2. y\nAnswer: {said}" if "reason step by step" in system else said
+        result = "0" if "wrong amount" in text else gold[question]
+        return f"1. x\n2. y\nAnswer: {result}" if "reason step by step" in system else result
 
     return answer
 
