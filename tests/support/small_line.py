@@ -27,7 +27,7 @@ def answering(gold: dict[str, str]) -> Callable[[dict[str, Any]], str]:
     def answer(body: dict[str, Any]) -> str:
         system = body["messages"][0]["content"]
         text = "\n".join(user_text({"messages": [one]}) for one in body["messages"] if one["role"] == "user")
-        [question] = [question for question in gold if question in text]  # among demonstrations and what is asked again
+        question = max(gold, key=text.rfind)  # the last one, since demonstrations come before it
         digest = int(hashlib.sha256(question.encode()).hexdigest(), 16)
         if "Split the question" in system:
             first = "first" if digest % 4 else "wrong"
@@ -38,14 +38,16 @@ def answering(gold: dict[str, str]) -> Callable[[dict[str, Any]], str]:
     return answer
 
 
-def write_pipeline(file: Path, url: str, more: str = "", endpoint: str = "") -> Path:
+def write_pipeline(file: Path, url: str, endpoint: str = "", more: str = "", arms: str = "", base: str = "") -> Path:
     """Write the pipeline file.
 
     Args:
         file: The file.
         url: The server's address.
-        more: Further sections.
         endpoint: Further settings of both endpoints, such as `, retries: 0`.
+        more: Further sections.
+        arms: Further arms, such as `, sd-r`.
+        base: The decomposer's base; the embedded one by default.
     """
     file.write_text(
         f"""\
@@ -53,9 +55,10 @@ task: {TASK}
 roles:
   teacher: {{model: hosted_vllm/teacher, api_base: '{url}', api_key_env: HOSTILE_KEY{endpoint}}}
   solver: {{model: hosted_vllm/solver, api_base: '{url}', api_key_env: HOSTILE_KEY{endpoint}}}
+  decomposer: {{base: {base or "embedded"}, max_tokens: 16}}
 collect: {{concurrency: 4}}
 screen: {{rule: [none, oracle], samples: 2, concurrency: 4}}
-evaluate: {{arms: [direct, cot, teacher], resamples: 100, concurrency: 4}}
+evaluate: {{arms: [direct, cot, teacher{arms}], resamples: 100, concurrency: 4}}
 {more}"""
     )
     return file
