@@ -118,7 +118,11 @@ def test_every_optimizer_of_dspy_is_either_taken_or_sent_elsewhere() -> None:
 def test_a_call_that_was_refused_a_stream_and_then_answered_fails_no_compilation() -> None:
     with OpenAIServer(reply, stream="refuses") as server:
         stored = [
-            role_lm(StoredEngine(LMBackend(lm_on(server, name)), role, name, None), temperature=None, max_tokens=None)
+            role_lm(
+                StoredEngine(LMBackend(lm_on(server, name)), role, f"openai/{name}", None),
+                temperature=None,
+                max_tokens=None,
+            )
             for role, name in (("decomposer", "teacher"), ("solver", "solver"))
         ]
         program = DivideAndConquer(*stored)
