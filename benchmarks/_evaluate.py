@@ -155,7 +155,8 @@ def answered_by(arm: Arm, job: Job) -> Record:
         dspy.LMError: A call failed.
     """
     item = job.item
-    started = time.time()
+    # The stamp is wall-clock time; the duration isn't, since a clock may be set while an answer is waited for.
+    stamp, started = time.time(), time.perf_counter()
     fields: Record
     try:
         with Ledger() as ledger:
@@ -177,8 +178,8 @@ def answered_by(arm: Arm, job: Job) -> Record:
         "extracted": verdict.extracted,
         "rule": verdict.rule,
         **({"score": verdict.score} if item.grader == "drop" else {}),
-        "started": round(started, 3),
-        "seconds": round(time.time() - started, 3),
+        "started": round(stamp, 3),
+        "seconds": round(time.perf_counter() - started, 3),
         "usage": ledger.as_dict(),
         **({"warm_up": True} if job.warm_up else {}),
         **fields,

@@ -8,8 +8,11 @@ from divcon.distill._budget import Budget, BudgetSpent, Limits
 from divcon.distill._collect import Collected, collect, collecting
 from divcon.distill._compile import OPTIMIZER_EXTRAS, OPTIMIZERS, CompileError, compile_program, optimizer_name
 from divcon.distill._contamination import OverlapError, overlapping, refuse_overlap
+from divcon.distill._database import RepliesLost, StoreDamaged, StoreError, StoreVersionError
 from divcon.distill._engine import StoredEngine, at_station, booked_to, role_lm
 from divcon.distill._export import NothingToLearn, export
+from divcon.distill._files import render_lines, write_whole
+from divcon.distill._hold import FolderBusy, Hold
 from divcon.distill._http import LMBackend
 from divcon.distill._jobs import Job, Place, Progress, Tally, cause_of_ours, here, overlapped, run_jobs
 from divcon.distill._key import Key
@@ -26,7 +29,8 @@ from divcon.distill._metric import DecompositionMetric
 from divcon.distill._provider import EmbeddedEngine, EmbeddedProvider, LoRAJob, PromptDrift, embedded_lm
 from divcon.distill._rebinding import DistillationError
 from divcon.distill._reply import UnusableReplyError
-from divcon.distill._store import RunStore, StoreError, Trace, fingerprint, render_lines, write_whole
+from divcon.distill._salvage import Repair, StoreState, check_store, export_store, repair_store
+from divcon.distill._store import RunStore, Trace, fingerprint
 from divcon.distill._students import (
     SOLVER_STUDENTS,
     Student,
@@ -56,6 +60,7 @@ from divcon.distill.training import (
     already_trained,
     is_trained,
     read_export,
+    rows_hash,
     train_adapter,
 )
 
@@ -80,6 +85,8 @@ __all__ = [
     "EmbeddedModel",
     "EmbeddedProvider",
     "Export",
+    "FolderBusy",
+    "Hold",
     "Job",
     "Judgement",
     "Key",
@@ -96,6 +103,8 @@ __all__ = [
     "Progress",
     "PromptDrift",
     "Provenance",
+    "Repair",
+    "RepliesLost",
     "Rule",
     "RunStore",
     "Screened",
@@ -105,7 +114,10 @@ __all__ = [
     "Solved",
     "SolvedTraces",
     "Solver",
+    "StoreDamaged",
     "StoreError",
+    "StoreState",
+    "StoreVersionError",
     "StoredEngine",
     "Student",
     "Table",
@@ -124,6 +136,7 @@ __all__ = [
     "bind_adapter",
     "booked_to",
     "cause_of_ours",
+    "check_store",
     "collect",
     "collecting",
     "compile_program",
@@ -132,6 +145,7 @@ __all__ = [
     "embedded_base",
     "embedded_lm",
     "export",
+    "export_store",
     "export_targets",
     "find_student",
     "fingerprint",
@@ -148,7 +162,9 @@ __all__ = [
     "read_manifest",
     "refuse_overlap",
     "render_lines",
+    "repair_store",
     "role_lm",
+    "rows_hash",
     "run_jobs",
     "screen",
     "shared_model",

@@ -93,7 +93,7 @@ def _tokens(used: Usage) -> int:
 
 
 @dataclass(frozen=True)
-class Hold:
+class Reservation:
     """The most that a call in flight can use.
 
     Attributes:
@@ -164,7 +164,7 @@ class Budget:
             if (lack := account.lacks(Usage(calls=1))) is not None:
                 raise _spent(account, *lack)
 
-    def admit(self, station: str, worst: Usage) -> Hold:
+    def admit(self, station: str, worst: Usage) -> Reservation:
         """Wait until a call can't exceed the budget, whatever the calls in flight still use.
 
         Args:
@@ -179,7 +179,7 @@ class Budget:
                 self._changed.wait(_TICK)
             return hold
 
-    async def aadmit(self, station: str, worst: Usage) -> Hold:
+    async def aadmit(self, station: str, worst: Usage) -> Reservation:
         """`admit`, awaited."""
         while True:
             with self._changed:
@@ -187,7 +187,7 @@ class Budget:
                     return hold
             await asyncio.sleep(_TICK)
 
-    def _tried(self, station: str, worst: Usage) -> Hold | None:
+    def _tried(self, station: str, worst: Usage) -> Reservation | None:
         self._require_time(station)
         accounts = self._accounts(station)
         for account in accounts:
@@ -197,9 +197,9 @@ class Budget:
                 raise _spent(account, *lack)
         for account in accounts:
             account.held.add(worst)
-        return Hold(station, worst)
+        return Reservation(station, worst)
 
-    def settle(self, hold: Hold, used: Usage | None) -> None:
+    def settle(self, hold: Reservation, used: Usage | None) -> None:
         """Take what a call has really used in place of its worst case.
 
         Args:

@@ -23,9 +23,10 @@ from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, respons
 from dspy.lm15 import Request, Response, response_to_events
 from dspy.utils.callback import BaseCallback
 
-from divcon.distill._budget import Budget, Hold, worst_case
+from divcon.distill._budget import Budget, Reservation, worst_case
+from divcon.distill._database import StoreError
 from divcon.distill._reply import UnusableReplyError, as_read, counters_of, why_unusable
-from divcon.distill._store import RunStore, StoreError, fingerprint
+from divcon.distill._store import RunStore, fingerprint
 from divcon.distill._traffic import Call, current_traffic
 from divcon.programs import Meter, Usage
 
@@ -223,7 +224,7 @@ class StoredEngine:
         return worst_case(self.meter, len(json.dumps(asked, ensure_ascii=False).encode()), request.config.max_tokens)
 
     @contextlib.contextmanager
-    def _flight(self, hold: Hold | None) -> Iterator[_Flight]:
+    def _flight(self, hold: Reservation | None) -> Iterator[_Flight]:
         """Track a call, and tell the budget at its end what it has used."""
         with current_traffic().call() as call:
             flight = _Flight(call, time.perf_counter())

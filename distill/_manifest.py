@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dspy.adapters.utils import get_annotation_name
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from divcon.distill.serving.embedded import Base, Precision
 from divcon.signatures import DivconError
@@ -86,11 +86,15 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
     except OSError as error:
         raise ManifestError(f"{folder} has no {MANIFEST}.", "Give a folder that 'divcon train' wrote.") from error
-    except ValidationError as error:
+    except ValueError as error:  # pydantic's, or a file that isn't UTF-8
         raise ManifestError(
             f"{folder / MANIFEST} can't be read: {error}", "Train the adapter again, or use the divcon that wrote it."
         ) from error
-    if content_hash(folder) != manifest.content_hash:
+    try:
+        found = content_hash(folder)
+    except (OSError, ValueError, AttributeError) as error:  # a file is missing, isn't UTF-8, or holds no JSON object
+        raise ManifestError(f"The adapter in {folder} is damaged: {error}.", "Train it again.") from error
+    if found != manifest.content_hash:
         raise ManifestError(f"The adapter in {folder} isn't the one its manifest describes.", "Train it again.")
     return manifest
 

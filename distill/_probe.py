@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from divcon.distill._manifest import ManifestError
 from divcon.distill.serving.embedded import Precision
@@ -57,7 +57,7 @@ def read_probe(folder: Path) -> ProbeRow | None:
         return ProbeRow.model_validate_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:  # pydantic's, or a file that isn't UTF-8
         raise ManifestError(f"{file} can't be read: {error}", "Train the adapter again, or remove it.") from error
 
 

@@ -24,8 +24,9 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from divcon.distill._engine import RolloutNote, next_rollout
+from divcon.distill._files import render_lines, write_whole
 from divcon.distill._manifest import ManifestError, prompt_hash
-from divcon.distill._store import fingerprint, render_lines, write_whole
+from divcon.distill._store import fingerprint
 from divcon.distill.serving._finetuned import finetuned_folder
 from divcon.distill.serving.embedded import local_base
 from divcon.distill.serving.embedded._model import EmbeddedModel, shared_model

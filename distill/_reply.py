@@ -9,6 +9,7 @@ from typing import Any
 from dspy.lm15 import DataPart, RefusalPart, Response, ThinkingPart, Usage
 from dspy.utils.exceptions import LMError
 
+from divcon.distill._body import ENDED_BY
 from divcon.programs import Counters
 
 # What servers call the end of a whole reply, and of one that ran out of tokens; any other reason spoils the reply.
@@ -56,6 +57,8 @@ def as_read(response: Response) -> Response:
 def ended_by(response: Response) -> str:
     """The finish reason as the server wrote it; the clients take every reason that they don't know for `stop`."""
     sent: Any = response.provider_data
+    if isinstance(sent, Mapping) and sent.get(ENDED_BY):
+        return str(sent[ENDED_BY])
     try:
         choice = sent["choices"][0] if isinstance(sent, Mapping) else {}
         native = (choice.get("provider_specific_fields") or {}).get("native_finish_reason")  # LiteLLM's name for it

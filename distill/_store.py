@@ -15,43 +15,30 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from divcon.distill._budget import Budget
+from divcon.distill._database import (
+    COLUMNS,
+    COMMITS,
+    FAILURES,
+    StoreError,
+    checksum,
+    connect,
+    connect_readonly,
+    count_commits,
+    disconnect,
+    explained,
+    replies_lost,
+    whole,
+)
+from divcon.distill._files import storable
 from divcon.programs import Meter, Usage
-from divcon.signatures import FatalError
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS items (id TEXT PRIMARY KEY, content TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS calls (
-    key TEXT PRIMARY KEY, role TEXT NOT NULL, station TEXT NOT NULL, model TEXT NOT NULL, request TEXT NOT NULL,
-    rollout INTEGER NOT NULL, response TEXT NOT NULL, input_tokens INTEGER, output_tokens INTEGER,
-    cached_tokens INTEGER, seconds REAL NOT NULL, cost REAL, made_at REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS traces (
-    collection TEXT NOT NULL, item TEXT NOT NULL, sample INTEGER NOT NULL, position INTEGER NOT NULL,
-    subquestions TEXT, lost TEXT, detail TEXT, reply TEXT,
-    PRIMARY KEY (collection, item, sample)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS traces_in_order ON traces (collection, position, sample);
-CREATE TABLE IF NOT EXISTS verdicts (
-    screening TEXT NOT NULL, item TEXT NOT NULL, sample INTEGER NOT NULL,
-    kept INTEGER NOT NULL, reason TEXT NOT NULL, detail TEXT,
-    PRIMARY KEY (screening, item, sample)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS outcomes (
-    arm TEXT NOT NULL, fingerprint TEXT NOT NULL, item TEXT NOT NULL, position INTEGER NOT NULL, record TEXT NOT NULL,
-    PRIMARY KEY (arm, fingerprint, item)
-) WITHOUT ROWID;
-"""
-_VERSION = 1
 # What happens to a new row whose key is in the table: a reply that is paid for stays, anything else is replaced.
 _INSERT = {"items": "IGNORE", "calls": "IGNORE", "traces": "REPLACE", "verdicts": "REPLACE", "outcomes": "REPLACE"}
+_RESULTS = ("exports", "adapters", "cells", "results.json")
 _KEYS = {"traces": "collection", "verdicts": "screening", "outcomes": "fingerprint"}
-
-
-class StoreError(FatalError):
-    """The run folder can't be written or read."""
 
 
 def fingerprint(*parts: Any) -> str:
@@ -99,7 +86,10 @@ class RunStore:
         budget: What the calls may still use; None for no limit.
 
     Raises:
-        StoreError: The folder can't be made or written, is of another version, or holds pickles.
+        StoreDamaged: It is no SQLite file, or it is damaged.
+        RepliesLost: It holds fewer replies than were stored in it.
+        StoreVersionError: A newer divcon wrote it.
+        StoreError: The folder can't be made or written, or holds pickles.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -112,72 +102,78 @@ class RunStore:
                 "Remove it, or choose another folder with --run.",
             )
         self._lock = threading.RLock()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(folder / "run.sqlite", check_same_thread=False, isolation_level=None, timeout=30)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, _VERSION):
-                raise StoreError(
-                    f"{folder / 'run.sqlite'} is of version {version}; this divcon writes {_VERSION}.",
-                    "Choose another folder with --run.",
-                )
-            self._db.executescript(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version={_VERSION}")
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(
-                f"The run folder {folder} can't be written: {error}.",
-                "Check that the disk has room and the folder may be written, or choose another with --run.",
-            ) from error
+        self._commits: BinaryIO | None = None
+        self._db = connect(folder)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RunStore:
         return self
 
     def close(self) -> None:
+        """Move everything into `run.sqlite`, and close it."""
         with self._lock:
-            self._db.close()
+            disconnect(self._db)
+            if self._commits is not None:
+                self._commits.close()
+
+    def require_replies_of_results(self) -> None:
+        """Raise an error where the folder holds results, and the store none of the replies that they came from.
+
+        Raises:
+            RepliesLost: The store was removed or emptied.
+        """
+        made = [name for name in _RESULTS if (self.folder / name).is_file() or any(self.folder.glob(f"{name}/*"))]
+        if made and count_commits(self.folder) is None and not self._all("SELECT 1 FROM calls LIMIT 1"):
+            raise replies_lost(self.folder, f"{self.folder} holds {made[0]}, and no reply that they were made from")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             try:
                 yield self._db
-            except sqlite3.Error as error:
-                raise StoreError(
-                    f"The run store in {self.folder} can't be written: {error}.",
-                    "Make room on the disk and run again; what was stored before is kept.",
-                ) from error
+            except FAILURES as error:
+                raise explained(self.folder, error, "written") from error
 
     def _all(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._lock:
             try:
                 return self._db.execute(query, values).fetchall()
-            except sqlite3.Error as error:
-                raise StoreError(
-                    f"The run store in {self.folder} can't be read: {error}.",
-                    "Check the disk, or choose another --run.",
-                ) from error
+            except FAILURES as error:
+                raise explained(self.folder, error, "read") from error
+
+    def _whole(self, table: str, where: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Rows of a table as they were written.
+
+        Raises:
+            StoreDamaged: A row isn't the one that was written.
+        """
+        return [whole(self.folder, table, row) for row in self._all(f"SELECT * FROM {table} WHERE {where}", *values)]
 
     # -- rows ------------------------------------------------------------------------------------------------------
 
     def write_row(self, table: str, row: Sequence[Any]) -> None:
         """Commit a row to disk. All tables but `items` are written through this method."""
         with self._writing() as db:
-            db.execute(_inserting(table, row), row)
+            added = db.execute(_inserting(table, row), [*row, checksum(table, row)]).rowcount
+            if table == "calls" and added:
+                self._list_commit(row[0])
 
     def write_rows(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
         """Write rows of a table in one transaction."""
         if not rows:
             return
-        with self._writing() as db:
+        with self._writing() as db, db:  # the second one rolls back where a row can't be written
             db.execute("BEGIN")
-            db.executemany(_inserting(table, rows[0]), rows)
-            db.execute("COMMIT")
+            db.executemany(_inserting(table, rows[0]), [[*row, checksum(table, row)] for row in rows])
+
+    def _list_commit(self, key: str) -> None:
+        """List the key of a reply that was just committed."""
+        if self._commits is None:
+            self._commits = (self.folder / COMMITS).open("ab", buffering=0)
+        self._commits.write(f"{key}\n".encode())
 
     def rows(self, table: str, key: str) -> list[tuple[Any, ...]]:
-        """The rows of `traces`, `verdicts` or `outcomes` with a key, as they are stored."""
-        return self._all(f"SELECT * FROM {table} WHERE {_KEYS[table]} = ?", key)
+        """The rows of `traces`, `verdicts` or `outcomes` with a key, as they were written."""
+        return self._whole(table, f"{_KEYS[table]} = ?", key)
 
     def _before_reading(self, table: str, key: str) -> None:
         """A hook for stores that fetch rows from another process before they are read."""
@@ -203,7 +199,7 @@ class RunStore:
         Raises:
             StoreError: An id stood for another question before, so results stored under it belong to that question.
         """
-        known = dict(self._all("SELECT id, content FROM items"))
+        known = dict(whole(self.folder, "items", row) for row in self._all("SELECT * FROM items"))
         changed = [identity for identity, content in contents.items() if known.get(identity, content) != content]
         if changed:
             raise StoreError(
@@ -216,8 +212,11 @@ class RunStore:
 
     def reply(self, key: str) -> StoredCall | None:
         """The stored reply to a request, or None."""
-        rows = self._all("SELECT response, seconds, cost FROM calls WHERE key = ?", key)
-        return StoredCall(json.loads(rows[0][0]), rows[0][1], rows[0][2]) if rows else None
+        rows = self._whole("calls", "key = ?", key)
+        if not rows:
+            return None
+        call = dict(zip(COLUMNS["calls"], rows[0], strict=True))
+        return StoredCall(json.loads(call["response"]), call["seconds"], call["cost"])
 
     def keep_reply(
         self,
@@ -243,7 +242,9 @@ class RunStore:
     def set_aside(self, key: str, aside: str) -> None:
         """Move a reply that is no answer to another key: it stays on the bill, and its request is asked again."""
         with self._writing() as db:
-            db.execute("UPDATE OR IGNORE calls SET key = ? WHERE key = ?", (aside, key))
+            for row in self._whole("calls", "key = ?", key):
+                moved = checksum("calls", [aside, *row[1:]])
+                db.execute("UPDATE OR IGNORE calls SET key = ?, checksum = ? WHERE key = ?", (aside, moved, key))
 
     def paid(
         self,
@@ -284,7 +285,7 @@ class RunStore:
 
     def keep_trace(self, collection: str, position: int, trace: Trace) -> None:
         asked = None if trace.subquestions is None else json.dumps(trace.subquestions)
-        said = [trace.lost, _storable(trace.detail), _storable(trace.reply)]
+        said = [trace.lost, storable(trace.detail), storable(trace.reply)]
         self.write_row("traces", [collection, trace.item, trace.sample, position, asked, *said])
 
     def traces(self, collection: str) -> Iterator[Trace]:
@@ -293,21 +294,14 @@ class RunStore:
         They are read over a separate connection, so that other threads can write meanwhile.
         """
         self._before_reading("traces", collection)
-        query = (
-            "SELECT item, sample, subquestions, lost, detail, reply FROM traces WHERE collection = ? "
-            "ORDER BY position, sample"
-        )
+        query = "SELECT * FROM traces WHERE collection = ? ORDER BY position, sample"
         try:
-            reader = sqlite3.connect(
-                f"{(self.folder / 'run.sqlite').absolute().as_uri()}?mode=ro", uri=True, timeout=30
-            )
-            with contextlib.closing(reader):
-                for i, s, q, lost, d, r in reader.execute(query, (collection,)):
+            with contextlib.closing(connect_readonly(self.folder)) as reader:
+                for row in reader.execute(query, (collection,)):
+                    _, i, s, _, q, lost, d, r = whole(self.folder, "traces", row)
                     yield Trace(i, s, None if q is None else tuple(json.loads(q)), lost, d, r)
-        except sqlite3.Error as error:
-            raise StoreError(
-                f"The run store in {self.folder} can't be read: {error}.", "Check the disk, or choose another --run."
-            ) from error
+        except FAILURES as error:
+            raise explained(self.folder, error, "read") from error
 
     def trace_keys(self, collection: str) -> set[tuple[str, int]]:
         """The (item, sample) pairs of the traces of a collection."""
@@ -321,8 +315,8 @@ class RunStore:
     def verdicts(self, screening: str) -> dict[tuple[str, int], tuple[bool, str]]:
         """(kept, reason) by item and sample."""
         self._before_reading("verdicts", screening)
-        rows = self._all("SELECT item, sample, kept, reason FROM verdicts WHERE screening = ?", screening)
-        return {(item, sample): (bool(kept), reason) for item, sample, kept, reason in rows}
+        rows = self._whole("verdicts", "screening = ?", screening)
+        return {(item, sample): (bool(kept), reason) for _, item, sample, kept, reason, _ in rows}
 
     # -- outcomes of an evaluation ---------------------------------------------------------------------------------
 
@@ -332,40 +326,9 @@ class RunStore:
     def outcomes(self, arm: str, key: str) -> dict[str, dict[str, Any]]:
         """Records by item, in the order of the test set."""
         self._before_reading("outcomes", key)
-        rows = self._all(
-            "SELECT item, record FROM outcomes WHERE arm = ? AND fingerprint = ? ORDER BY position", arm, key
-        )
-        return {item: json.loads(record) for item, record in rows}
+        rows = self._whole("outcomes", "arm = ? AND fingerprint = ? ORDER BY position", arm, key)
+        return {item: json.loads(record) for _, _, item, _, record in rows}
 
 
 def _inserting(table: str, row: Sequence[Any]) -> str:
-    return f"INSERT OR {_INSERT[table]} INTO {table} VALUES ({','.join('?' * len(row))})"
-
-
-def _storable(text: str | None) -> str | None:
-    """Text without lone surrogates, which can't be encoded."""
-    return None if text is None else text.encode("utf-8", "replace").decode()
-
-
-def render_lines(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as JSON Lines; equal rows give equal bytes."""
-    text = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
-    return _storable(text) or ""
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a file so that a kill leaves the whole old file or the whole new one.
-
-    Raises:
-        StoreError: The disk is full or the folder may not be written.
-    """
-    building = file.with_name(file.name + ".building")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        building.write_text(_storable(text) or "", encoding="utf-8")
-        building.replace(file)
-    except OSError as error:
-        building.unlink(missing_ok=True)
-        raise StoreError(f"{file} can't be written: {error}.", "Make room or change the folder, then run again.") from (
-            error
-        )
+    return f"INSERT OR {_INSERT[table]} INTO {table} VALUES ({','.join('?' * (len(row) + 1))})"

@@ -160,6 +160,7 @@ class DistillDecomposer(Teleprompter):
     ) -> dspy.Module:
         store = RunStore(self.folder)
         try:
+            store.require_replies_of_results()
             rows, counts = self._collect(teaching, trainset, store, self._student(planner, None))
             folder, manifest = self._train(planner, rows, counts)
             lm = embedded_lm(self.base, adapter=folder, max_tokens=self.max_tokens)

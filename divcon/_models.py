@@ -83,7 +83,7 @@ class Models:
         return self._of_endpoint("decomposer", Endpoint(model="scripted/references"))
 
     def _of_endpoint(self, role: str, endpoint: Endpoint) -> dspy.LM:
-        model = endpoint.model
+        model, max_tokens = endpoint.model, endpoint.max_tokens
         # The identity is part of every reply's key: a model of the same name on another server is another model.
         identity = fingerprint(endpoint.model_dump(include={"model", "api_base", "faults"}))
         backend: Any
@@ -105,13 +105,14 @@ class Models:
                 options["api_key"] = os.environ.get(endpoint.api_key_env, "")
             elif model.startswith("hosted_vllm/"):
                 options["api_key"] = "none"  # vLLM asks for no key unless it was started with one
+            max_tokens = max_tokens or _usual_limit(model)
             inner = dspy.LM(
                 model,
                 engine=endpoint.engine,
                 cache=False,
                 num_retries=endpoint.retries,
                 temperature=endpoint.temperature,
-                max_tokens=endpoint.max_tokens,
+                max_tokens=max_tokens,
                 **options,
             )
             patience = Patience(endpoint.timeout, endpoint.first_token, endpoint.longest)
@@ -121,7 +122,7 @@ class Models:
         engine = StoredEngine(
             backend, role, model, self.store, price, identity, accepts_empty=endpoint.embedded or endpoint.scripted
         )
-        return role_lm(engine, temperature=endpoint.temperature, max_tokens=endpoint.max_tokens)
+        return role_lm(engine, temperature=endpoint.temperature, max_tokens=max_tokens)
 
     def student(self, adapter: Path | None, role: str = "decomposer") -> dspy.LM:
         """The LM of a student: the base, or one of its adapters.
@@ -150,6 +151,13 @@ class Models:
             backend.close()
         if (student := self.__dict__.get("student_model")) is not None:
             student.close()
+
+
+def _usual_limit(model: str) -> int:
+    """The largest number of tokens in a reply where the file gives none: no reply of a server is without an end."""
+    return (
+        16_000 if "max_completion_tokens" in dspy.LM(model).kwargs else 2048
+    )  # OpenAI's reasoning models take no less
 
 
 def prompt_adapter_of(endpoint: Endpoint) -> dspy.Adapter:

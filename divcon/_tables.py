@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from divcon._terminal import out
@@ -99,3 +102,31 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
     print_advice(results)
     for end in ("json", "csv", "html"):
         out.print(str(folder / f"{kind}.{end}"), highlight=False, soft_wrap=True)
+
+
+def print_prediction(question: str, prediction: Any, seconds: float, as_json: bool) -> None:
+    """Print the answer to one question: for people, or as JSON."""
+    if as_json:
+        shown = {
+            "question": question,
+            "student": prediction.student,
+            "status": prediction.status,
+            "reason": prediction.reason,
+            "subquestions": list(prediction.subquestions),
+            "sub_answers": prediction.sub_answers.splitlines(),
+            "answer": prediction.answer,
+            "usage": prediction.usage,
+            "seconds": seconds,
+        }
+        typer.echo(json.dumps(shown, ensure_ascii=False))
+        return
+    out.print(f"[bold]Subquestions[/bold] ({prediction.student.upper()}, {prediction.status})")
+    out.print(escape(prediction.subquestions.render()), highlight=False)
+    out.print("[bold]Sub-answers[/bold]")
+    out.print(escape(prediction.sub_answers), highlight=False)
+    out.print(f"[bold]Answer[/bold]  {escape(prediction.answer)}", highlight=False)
+    for role, used in prediction.usage.items():
+        cost = "price unknown" if used["cost"] is None else f"${used['cost']:.6f}"
+        text = f"  {role}: {used['calls']} call, {used['input_tokens']} tokens in, {used['output_tokens']} out, {cost}"
+        out.print(text, highlight=False)
+    out.print(f"  {seconds} s", highlight=False)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,11 +24,13 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars of libraries besi
 import typer
 from rich.markup import escape
 
-from divcon._tables import print_results, print_rows
+from divcon._store import app as store_app
+from divcon._tables import print_prediction, print_results, print_rows
 from divcon._terminal import Terminal, err, fail, guarded, out
 from divcon.signatures import DivconError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(store_app, name="store")
 PipelineFile = Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline file, in YAML.")]
 RunFolder = Annotated[
     Path | None, typer.Option("--run", metavar="FOLDER", help="The run folder; runs/<the file's stem> by default.")
@@ -35,6 +38,8 @@ RunFolder = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; may be repeated.")
 ]
+
+Wait = Annotated[bool, typer.Option("--wait", help="Where another process works on the run folder, wait for its end.")]
 
 _STUDENT = "A trained student, such as sd-r, or untuned; by default the best trained."
 
@@ -60,12 +65,16 @@ def _run_of(file: Path, run: Path | None, overrides: list[str] | None) -> Any:
     from divcon.config import load_pipeline
     from divcon.pipeline import Run
 
-    pipeline = load_pipeline(file, overrides or [])
-    folder = run or Path("runs") / file.stem
-    made = Run(pipeline, folder, Terminal())
-    made.store  # noqa: B018 - made on first use, and with it the folder
-    _log_into(folder)
-    return made
+    return Run(load_pipeline(file, overrides or []), run or Path("runs") / file.stem, Terminal())
+
+
+@contextlib.contextmanager
+def _leaving(made: Any) -> Iterator[Any]:
+    """Leave the run folder in the end, also after an error or Ctrl-C, which end the process without any clean-up."""
+    try:
+        yield made
+    finally:
+        made.leave()
 
 
 def _log_into(folder: Path) -> None:
@@ -79,14 +88,17 @@ def _log_into(folder: Path) -> None:
 
 
 def _station(name: str, text: str, does: Callable[[Any], Any]) -> None:
-    def command(file: PipelineFile, run: RunFolder = None, overrides: Overrides = None) -> None:
+    def command(file: PipelineFile, run: RunFolder = None, overrides: Overrides = None, wait: Wait = False) -> None:
         made: list[Any] = []
 
         def work() -> Any:
             made.append(_run_of(file, run, overrides))
-            if name != "run":
-                made[0].check()
-            return does(made[0])
+            with _leaving(made[0]):
+                made[0].hold(wait)
+                _log_into(made[0].folder)
+                if name != "run":
+                    made[0].check()
+                return does(made[0])
 
         def shown_work() -> Any:
             from divcon.pipeline import Incomplete
@@ -136,11 +148,10 @@ def status(
         folder = run or Path("runs") / file.stem
         with tempfile.TemporaryDirectory() as empty:  # looking makes no folder
             there = (folder / "run.sqlite").is_file()
-            store = RunStore(folder if there else Path(empty))
-            made.append(Run(load_pipeline(file, overrides or []), folder, Terminal(err), store))
-            found = made[0].status()
-            made[0].close()
-            store.close()
+            with contextlib.closing(RunStore(folder if there else Path(empty))) as store:
+                made.append(Run(load_pipeline(file, overrides or []), folder, Terminal(err), store))
+                found = made[0].status()
+                made[0].close()
         return found
 
     for one in guarded(lambda: made[0].pipeline, work):
@@ -162,6 +173,7 @@ def experiment(
         Path | None, typer.Option("--run", metavar="FOLDER", help="The folder; runs/<the file's stem> by default.")
     ] = None,
     overrides: Overrides = None,
+    wait: Wait = False,
 ) -> None:
     """Run one of the experiments: main, transfer, solvers, dynamic, multitask, depth, curve, cap."""
     if not file.suffix and not file.exists():
@@ -179,14 +191,15 @@ def experiment(
         from divcon.pipeline import Incomplete
 
         made.append(ExperimentRun(load_experiment(file, overrides or []), folder, Terminal()))
-        made[0].store  # noqa: B018 - made on first use, and with it the folder
-        _log_into(folder)
-        try:
-            return made[0].run()
-        except Incomplete as error:
-            if error.results is not None:
-                print_rows(error.results, folder)
-            raise
+        with _leaving(made[0]):
+            made[0].hold(wait)
+            _log_into(folder)
+            try:
+                return made[0].run()
+            except Incomplete as error:
+                if error.results is not None:
+                    print_rows(error.results, folder)
+                raise
 
     print_rows(guarded(lambda: made[0].experiment, work), folder)
 
@@ -207,35 +220,13 @@ def ask(
         from divcon.pipeline import Run
 
         made.append(Run(load_saved_pipeline(run), run, Terminal(err)))
-        return made[0].ask(question, context, student)
+        with _leaving(made[0]):
+            return made[0].ask(question, context, student)
 
     started = time.perf_counter()
     prediction = guarded(lambda: made[0].pipeline, work)
     seconds = round(time.perf_counter() - started, 2)
-    if as_json:
-        shown = {
-            "question": question,
-            "student": prediction.student,
-            "status": prediction.status,
-            "reason": prediction.reason,
-            "subquestions": list(prediction.subquestions),
-            "sub_answers": prediction.sub_answers.splitlines(),
-            "answer": prediction.answer,
-            "usage": prediction.usage,
-            "seconds": seconds,
-        }
-        typer.echo(json.dumps(shown, ensure_ascii=False))
-        return
-    out.print(f"[bold]Subquestions[/bold] ({prediction.student.upper()}, {prediction.status})")
-    out.print(escape(prediction.subquestions.render()), highlight=False)
-    out.print("[bold]Sub-answers[/bold]")
-    out.print(escape(prediction.sub_answers), highlight=False)
-    out.print(f"[bold]Answer[/bold]  {escape(prediction.answer)}", highlight=False)
-    for role, used in prediction.usage.items():
-        cost = "price unknown" if used["cost"] is None else f"${used['cost']:.6f}"
-        text = f"  {role}: {used['calls']} call, {used['input_tokens']} tokens in, {used['output_tokens']} out, {cost}"
-        out.print(text, highlight=False)
-    out.print(f"  {seconds} s", highlight=False)
+    print_prediction(question, prediction, seconds, as_json)
 
 
 _SHOWN = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "failure": "[red]failure[/red]"}
@@ -292,7 +283,8 @@ def serve(
         changed: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if arguments:
             changed["arguments"] = read_arguments(arguments)
-        serve_students(Run(load_saved_pipeline(run), run, Terminal()), student, adapter, changed, typer.echo)
+        with _leaving(Run(load_saved_pipeline(run), run, Terminal())) as made:
+            serve_students(made, student, adapter, changed, typer.echo)
 
     guarded(lambda: None, work)
 
@@ -386,7 +378,8 @@ def mcp(
         from divcon.pipeline import Run
 
         made.append(Run(load_saved_pipeline(run), run, Terminal(err)))
-        serve_mcp(made[0].answering_program(student)[0])
+        with _leaving(made[0]):
+            serve_mcp(made[0].answering_program(student)[0])
 
     guarded(lambda: made[0].pipeline, work)
 

@@ -5,7 +5,7 @@ from divcon.programs._baselines import ChainOfThought, Direct, solver_role
 from divcon.programs._divide import DivideAndConquer, Solving, why_refused
 from divcon.programs._item import Item
 from divcon.programs._ledger import Ledger
-from divcon.programs._meter import Counters, Meter, Usage, UsageWarning
+from divcon.programs._meter import Counters, Meter, Usage, UsageWarning, whole_number
 from divcon.programs._one_role import OneRole
 from divcon.programs._roles import (
     LEARNT,
@@ -48,5 +48,6 @@ __all__ = [
     "as_tool",
     "bind",
     "solver_role",
+    "whole_number",
     "why_refused",
 ]

@@ -79,14 +79,14 @@ class Counters:
             counts: `input_tokens`, `output_tokens`, `cached_tokens`, `reasoning_tokens` and `total_tokens`, each as it
                 was sent; any may be missing.
         """
-        wrong = sorted(name for name, value in counts.items() if value is not None and _whole(value) is None)
-        read, written = _whole(counts.get("input_tokens")), _whole(counts.get("output_tokens"))
-        cached, reasoned = _whole(counts.get("cached_tokens")), _whole(counts.get("reasoning_tokens")) or 0
+        wrong = sorted(name for name, value in counts.items() if value is not None and whole_number(value) is None)
+        read, written = whole_number(counts.get("input_tokens")), whole_number(counts.get("output_tokens"))
+        cached, reasoned = whole_number(counts.get("cached_tokens")), whole_number(counts.get("reasoning_tokens")) or 0
         read = read or None
         if cached is not None and read is not None and cached > read:
             read, cached, wrong = None, None, [*wrong, "cached_tokens"]
         if written is not None and reasoned:
-            total = _whole(counts.get("total_tokens"))
+            total = whole_number(counts.get("total_tokens"))
             if reasoned > written or total == (read or 0) + written + reasoned:
                 written += reasoned
         if wrong:
@@ -95,8 +95,8 @@ class Counters:
         return cls(read, written, cached)
 
 
-def _whole(value: Any) -> int | None:
-    """A count; None where it isn't one."""
+def whole_number(value: Any) -> int | None:
+    """A count of tokens; None where the value is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return int(value) if 0 <= value < 1e15 and value == int(value) else None

@@ -173,7 +173,7 @@ def main() -> None:
         print(json.dumps(steps(precision(), given.steps)))
         return
     load = os.getloadavg()[0]
-    started = time.time()
+    started = time.perf_counter()
     rounds = ["--rounds", str(given.rounds)]
     found = {
         "rounds": given.rounds,
@@ -182,7 +182,7 @@ def main() -> None:
         "precision_without_instructions": in_a_process(["--precisions", *rounds], CAP),
         "waiting": waits(max(1, given.rounds // 2)),
     }
-    write(given.output, {**found, "minutes": round((time.time() - started) / 60, 1)})
+    write(given.output, {**found, "minutes": round((time.perf_counter() - started) / 60, 1)})
 
 
 if __name__ == "__main__":

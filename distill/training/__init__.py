@@ -10,6 +10,7 @@ from divcon.distill.training._rows import (
     ExportManifest,
     read_export,
     read_rows,
+    rows_hash,
     write_rows,
 )
 from divcon.distill.training._settings import TrainSettings
@@ -34,6 +35,7 @@ __all__ = [
     "read_export",
     "read_rows",
     "require_usable",
+    "rows_hash",
     "tokenized",
     "train_adapter",
     "within_length",

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from divcon.distill._files import render_lines, write_whole
 from divcon.distill._manifest import prompt_hash, prompt_parts
-from divcon.distill._store import render_lines, write_whole
 from divcon.distill.training._errors import TrainingError
 from divcon.programs import RolePredict
 
@@ -114,7 +114,7 @@ def read_export(file: Path) -> ExportManifest | None:
     """
     try:
         return ExportManifest.model_validate_json(_beside(file).read_text(encoding="utf-8")) if file.is_file() else None
-    except (FileNotFoundError, ValidationError):
+    except (FileNotFoundError, UnicodeDecodeError, ValidationError):
         return None
 
 
@@ -128,9 +128,13 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         raise TrainingError(
             f"There are no training rows at {file}.", "Run 'divcon export' first, or give the file that export wrote."
         )
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TrainingError(f"{file} is damaged: it is not UTF-8.", "Export again.") from error
     rows = []
     # split on "\n" only: a row may hold U+2028, which splitlines() would cut at
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line:
             continue
         try:

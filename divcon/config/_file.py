@@ -138,6 +138,8 @@ def load_saved_pipeline(folder: Path) -> Pipeline:
         return Pipeline.model_validate_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{folder} is no run folder: it has no pipeline.json.", "Run 'divcon run' first.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is damaged: it is not UTF-8.", "Run the pipeline again.") from error
     except ValidationError as error:
         raise ConfigError(f"{file} can't be used: {error.errors()[0]['msg']}.", "Run the pipeline again.") from error
 

@@ -78,7 +78,8 @@ class Endpoint(Section):
         engine: `auto` (DSPy's native client where it supports the model) or `litellm`.
         price: The price of tokens. An unknown price is reported as unknown, never as zero.
         temperature: The sampling temperature; by default the model's own.
-        max_tokens: The largest number of tokens in a reply; by default the model's own limit.
+        max_tokens: The largest number of tokens in a reply; by default 2,048 from a server (16,000 from OpenAI's
+            reasoning models), and the engine's own limit in this process.
         adapter: The prompt's form: `compact`, or `chat` for DSPy's ChatAdapter.
         retries: How often a failed request is sent again at most.
         timeout: Seconds that a server may be silent between two tokens of a reply. A long reply isn't cut off while

@@ -14,7 +14,7 @@ from divcon.benchmarks import Arm
 from divcon.benchmarks.arms import read_arm
 from divcon.benchmarks.tasks import LoadedTask, Task, load_task
 from divcon.config import Design, Experiment
-from divcon.distill import NothingToLearn, RunStore, booked_to
+from divcon.distill import Hold, NothingToLearn, RunStore, booked_to
 from divcon.distill.executors import EXECUTORS, Executor
 from divcon.pipeline import Run, adapter_folder, open_store, recipe_of, worker_context
 from divcon.programs import Item
@@ -55,6 +55,14 @@ class Runs:
     reporter: Reporter = field(default_factory=Silent)
     trained: list[Run] = field(default_factory=list, init=False)
     _tasks: dict[tuple[str, int, int], LoadedTask] = field(default_factory=dict, init=False)
+    _hold: Hold | None = field(default=None, init=False)
+
+    def hold(self, wait: bool = False) -> None:
+        """Let no other process work on the experiment's folder, as `Run.hold` does. Its runs share the hold."""
+        if self._hold is None:
+            report = lambda who: self.reporter.station("wait", f"for {who}")  # noqa: E731
+            self._hold = Hold(self.folder, report if wait else None)
+        self.store.require_replies_of_results()
 
     @cached_property
     def store(self) -> RunStore:
@@ -153,8 +161,15 @@ class Runs:
             run.close()
         if "executor" in self.__dict__:
             self.__dict__.pop("executor").close()
+        self.leave()
+
+    def leave(self) -> None:
+        """Close the store, and let other processes work on the folder."""
         if "store" in self.__dict__:
             self.__dict__.pop("store").close()
+        if self._hold is not None:
+            self._hold.release()
+            self._hold = None
 
 
 def train_students(run: Run) -> bool:

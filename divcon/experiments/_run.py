@@ -69,7 +69,7 @@ class ExperimentRun:
             DivconError: Something would stop the experiment; the message says what to do.
         """
         design = self.experiment.experiment
-        self.store  # noqa: B018 - made on first use
+        self.hold()
         most: dict[str, Any] = {"task__train": max(design.questions)} if design.questions else {}
         runs = [self.runs.of(task, seed, **most) for task, seed in product(design.tasks, design.seeds)]
         for run in runs:
@@ -127,9 +127,17 @@ class ExperimentRun:
                 place=batch[0].run.place,
             )
 
+    def hold(self, wait: bool = False) -> None:
+        """Let no other process work on the folder until `close` or `leave`; see `Run.hold`."""
+        self.runs.hold(wait)
+
     def close(self) -> None:
-        """Stop servers and workers that were started, and close the store."""
+        """Stop servers and workers that were started, close the store, and let other processes work on the folder."""
         self.runs.close()
+
+    def leave(self) -> None:
+        """Close the store and let other processes work on the folder; servers and workers go on."""
+        self.runs.leave()
 
     def _write(
         self,

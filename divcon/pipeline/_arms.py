@@ -29,6 +29,11 @@ class _Parts(Programs):
         return Key({"model": identity_of(predictor.lm), "prompt": predictor.prompt(question="?", context="?")})
 
 
+def arm_parts(context: Context, compiled: Compiled | None) -> _Parts:
+    """What arms are built from."""
+    return _Parts(context, compiled)
+
+
 def bound_arm(
     context: Context, compiled: Compiled | None, name: str, lora: Path | None = None, origin: str = ""
 ) -> Arm:

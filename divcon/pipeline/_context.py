@@ -13,7 +13,7 @@ from divcon._watch import Reporter, Silent, watched
 from divcon.benchmarks import GRADERS
 from divcon.benchmarks.tasks import LoadedTask, load_task
 from divcon.config import Pipeline, Sections
-from divcon.distill import Budget, Limits, Progress, RunStore
+from divcon.distill import Budget, Hold, Limits, Progress, RunStore
 from divcon.distill.executors import EXECUTORS, Executor
 from divcon.distill.serving.embedded import EmbeddedBaseMissing, is_converted
 from divcon.programs import Item
@@ -47,6 +47,26 @@ class Context:
     shared: RunStore | None = None
     loaded: LoadedTask | None = None
     given_executor: Executor | None = None
+    _hold: Hold | None = field(default=None, init=False, repr=False)
+
+    def hold(self, wait: bool = False) -> None:
+        """Let no other process work on the run folder until `close` or `leave`. Every method that writes calls it.
+
+        A run with a shared store takes no hold: whoever owns the store has it.
+
+        Args:
+            wait: Wait for another process to end, and report which.
+
+        Raises:
+            FolderBusy: Another process works on the folder.
+            RepliesLost: The folder holds results, and its store no replies.
+        """
+        if self.shared is not None:
+            return
+        if self._hold is None:
+            report = lambda who: self.reporter.station("wait", f"for {who}")  # noqa: E731
+            self._hold = Hold(self.folder, report if wait else None)
+        self.store.require_replies_of_results()
 
     @cached_property
     def store(self) -> RunStore:
@@ -87,7 +107,7 @@ class Context:
         return watched(self.reporter, name, self.store, self.pipeline.prices)
 
     def close(self) -> None:
-        """Stop the student's server if one was started, release workers, and close the store."""
+        """Stop the student's server if one was started, release workers, and leave the folder."""
         if "executor" in self.__dict__:
             executor = self.__dict__.pop("executor")
             executor.release(self.store)
@@ -95,8 +115,18 @@ class Context:
                 executor.close()
         if "models" in self.__dict__:
             self.models.close()
+        self.leave()
+
+    def leave(self) -> None:
+        """Close the store, so that `run.sqlite` alone holds everything, and let other processes work on the folder.
+
+        Servers and workers go on: a command that ends leaves them to the end of its process.
+        """
         if "store" in self.__dict__ and self.shared is None:
             self.__dict__.pop("store").close()
+        if self._hold is not None:
+            self._hold.release()
+            self._hold = None
 
 
 def announce_conversion(pipeline: Pipeline, reporter: Reporter) -> None:

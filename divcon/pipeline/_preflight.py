@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from divcon._doctor import diagnose
 from divcon.benchmarks.arms import read_arm
+from divcon.config import Pipeline
 from divcon.distill import fingerprint, write_whole
 from divcon.pipeline._context import Context, announce_conversion
 from divcon.pipeline._errors import Unfit, stop_at_failures
@@ -43,6 +44,7 @@ def check(context: Context) -> None:
             f"The arm {needing[0]} needs reference subquestions; {len(bare)} questions have none, first {bare[0]}.",
             "Leave it out of the arms, or take a task whose data has them.",
         )
+    _require_prices(pipeline)
     notes = _about_references(context, contents, bool(needing))
     write_whole(context.folder / "pipeline.json", pipeline.model_dump_json(indent=2) + "\n")
     if task.dropped_overlap:
@@ -52,6 +54,21 @@ def check(context: Context) -> None:
             f"warning: {task.numbers_only_twins} training questions differ from a test question in numbers alone"
         )
     context.reporter.finished("check", "; ".join(notes) or "no problems")
+
+
+def _require_prices(pipeline: Pipeline) -> None:
+    """Raise where money is limited and a price is unknown, since no call could be held to the limit.
+
+    Raises:
+        Unfit: A model that is asked has no price.
+    """
+    roles = {"teacher": pipeline.roles.teacher, "solver": pipeline.roles.solver}
+    bare = [role for role, one in roles.items() if not (one.price or one.scripted or one.embedded)]
+    if bare and pipeline.budget.limits_dollars:
+        raise Unfit(
+            f"The budget limits dollars, and the price of the {' and the '.join(bare)} is unknown.",
+            f"Write {' and '.join(f'roles.{role}.price' for role in bare)}, or limit tokens or calls instead.",
+        )
 
 
 def _about_references(context: Context, items: Sequence[Item], measured: bool) -> list[str]:

@@ -20,6 +20,7 @@ from divcon.distill.executors import Executor
 from divcon.pipeline import _preflight
 from divcon.pipeline._arms import bound_arm, check_arms
 from divcon.pipeline._context import Context
+from divcon.pipeline._estimate import StationEstimate, compared, estimate, total_of
 from divcon.pipeline._keys import Keys
 from divcon.pipeline._programs import Compiled, Programs, compiled_prompt
 from divcon.pipeline._record import record_key
@@ -105,14 +106,31 @@ class Run:
         """The place where the jobs of stations are done."""
         return self.context.executor.place(lambda: recipe_of(self.context), self.store)
 
+    def hold(self, wait: bool = False) -> None:
+        """Let no other process work on the folder until `close` or `leave`; stations do it by themselves.
+
+        Args:
+            wait: Wait for another process to end.
+
+        Raises:
+            FolderBusy: Another process works on the folder.
+            RepliesLost: The folder holds results, and its store no replies.
+        """
+        self.context.hold(wait)
+
     def close(self) -> None:
-        """Stop the student's server if one was started, and close the store."""
+        """Stop the student's server if one was started, close the store, and let other processes work on the folder."""
         self.context.close()
+
+    def leave(self) -> None:
+        """Close the store and let other processes work on the folder; servers and workers go on."""
+        self.context.leave()
 
     # -- stations --------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
         """Check everything that can fail, before a call is paid for: folder, data, base, endpoints."""
+        self.hold()
         _preflight.check(self.context)
         check_arms(self.context, self.compiled)
 
@@ -126,23 +144,28 @@ class Run:
 
     def compile(self) -> None:
         """Optimize the teacher's prompt, if the file asks for it."""
+        self.hold()
         compile_prompt(self.context)
 
     def collect(self) -> None:
         """Ask the teacher for the decompositions that are missing."""
+        self.hold()
         self.stations.collect()
 
     def screen(self) -> dict[str, Screened]:
         """Judge the decompositions by every rule. Returns the result of each rule."""
+        self.hold()
         return self.stations.screen()
 
     def export(self, screened: dict[str, Screened] | None = None) -> dict[str, Export]:
         """Write the training rows of every student. Returns them by student."""
+        self.hold()
         stations = self.stations
         return stations.export(screened if screened is not None else stations.screen())
 
     def train(self) -> dict[str, Path]:
         """Train an adapter on every export that has none. Returns the adapters' folders by student."""
+        self.hold()
         return self.stations.train()
 
     def arms(self) -> list[Arm]:
@@ -169,6 +192,7 @@ class Run:
         Raises:
             Incomplete: Some answers failed. They are in no accuracy, and the next run asks for them again.
         """
+        self.hold()
         context, arms, test = self.context, self.arms(), self.task.test
         records = self.answers(arms)
         for arm in arms:
@@ -188,6 +212,7 @@ class Run:
 
     def answers(self, arms: Sequence[Arm]) -> dict[str, Records]:
         """The outcomes of arms on the test questions, by arm and item."""
+        self.hold()
         context, test = self.context, self.task.test
         context.reporter.station("evaluate", f"{len(arms)} arms on {len(test)} questions")
         with context.watched("evaluate") as progress:
@@ -213,12 +238,27 @@ class Run:
 
         timed("check", self.check)
         self.examine()
+        expected, before = total_of(self.estimate()), self._paid()
         timed("compile", self.compile)
         timed("collect", self.collect)
         screened = timed("screen", self.screen)
         timed("export", lambda: self.export(screened))
         timed("train", self.train)
-        return self.evaluate(seconds)
+        results = self.evaluate(seconds)
+        calls, tokens, usd = (now - then for now, then in zip(self._paid(), before, strict=True))
+        if calls:
+            self.reporter.finished("estimate", "; ".join(compared(expected, int(calls), int(tokens), usd)))
+        return results
+
+    def estimate(self) -> list[StationEstimate]:
+        """What the missing stations will take in calls, tokens, money and time. No model is called."""
+        return estimate(self.context)
+
+    def _paid(self) -> tuple[float, float, float]:
+        """Calls, tokens and US dollars so far."""
+        paid = self.store.paid(prices=self.pipeline.prices).values()
+        tokens = sum(role["input_tokens"] + role["output_tokens"] for role in paid)
+        return sum(role["calls"] for role in paid), tokens, sum(role["cost"] or 0.0 for role in paid)
 
     def status(self) -> list[StationStatus]:
         """Which stations are done, and why a station would run again. No model is called."""

@@ -28,6 +28,7 @@ from divcon.distill import (
     export_targets,
     here,
     read_export,
+    rows_hash,
     screen,
     solve_traces,
     train_adapter,
@@ -264,7 +265,7 @@ class Stations:
             if not self.is_exported(student):
                 raise MissingStation(
                     f"There are no training rows at {training.rows}, "
-                    "or they were exported with other settings than these.",
+                    "or they were exported with other settings than these, or changed since.",
                     "Run 'divcon export' first.",
                 )
             adapters[student.name] = training.output
@@ -325,7 +326,7 @@ class Stations:
         if not self.is_exported(student):
             raise MissingStation(
                 f"The rows of the student {student.label} are missing, or were exported from other data or settings, "
-                "or by an earlier version.",
+                "or by an earlier version, or were changed since.",
                 "Run 'divcon export' and 'divcon train'; what was trained on the same rows isn't trained again.",
             )
         if not self.is_trained(student):
@@ -342,6 +343,6 @@ def adapter_folder(folder: Path, student: str) -> Path:
 
 
 def exported_from(rows: Path) -> str | None:
-    """The key that rows were exported under; None where there are none."""
+    """The key that rows were exported under; None where there are none, or other ones than were exported."""
     exported = read_export(rows)
-    return exported.key if exported else None
+    return exported.key if exported and exported.sha256 == rows_hash(rows) else None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from divcon.distill import Key, ManifestError
+from divcon.benchmarks.arms import read_arm
+from divcon.distill import Key, ManifestError, Student, read_manifest
 from divcon.pipeline._arms import bound_arm
 from divcon.pipeline._context import Context
 from divcon.pipeline._errors import MissingStation
@@ -14,7 +16,7 @@ from divcon.pipeline._preflight import contents_of
 from divcon.pipeline._programs import Programs, compile_key, compiled_prompt
 from divcon.pipeline._record import recorded_keys
 from divcon.pipeline._results import results_files
-from divcon.pipeline._stations import Stations
+from divcon.pipeline._stations import Stations, adapter_folder
 
 State = Literal["done", "partly", "to do", "again"]
 _SHOWN = 3  # changes that a note names
@@ -76,12 +78,18 @@ def run_status(context: Context) -> Iterator[StationStatus]:
         yield status(f"screen {rule}", key, len(judged), len(wanted))
     for student in pipeline.students:
         yield status(f"export {student.name}", keys.rows(student), int(stations.is_exported(student)), 1)
+    unexported: dict[str, Path] = {}  # adapters whose rows aren't there: a run writes these again and trains nothing
     for student in pipeline.students:
         key = stations.training_key(student)
-        yield status(f"train {student.name}", key, int(stations.is_trained(student)), 1)
+        recorded_digest = recorded.get(f"train {student.name}", {}).get("digest")
+        if recorded_digest == key.digest and _has_adapter_alone(stations, student):
+            unexported[student.name] = adapter_folder(context.folder, student.name)
+        trained = student.name in unexported or stations.is_trained(student)
+        yield status(f"train {student.name}", key, int(trained), 1)
     for name in pipeline.arms:
+        planner = read_arm(name)[0].student
         try:
-            arm = bound_arm(context, compiled, name)
+            arm = bound_arm(context, compiled, name, unexported.get(planner.name) if planner else None)
         except (MissingStation, ManifestError):
             yield StationStatus(f"evaluate {name}", "to do", 0, len(questions.test))
             continue
@@ -91,6 +99,15 @@ def run_status(context: Context) -> Iterator[StationStatus]:
         yield status(f"evaluate {name}", arm.key, done, len(questions.test))
     written = all(file.is_file() for file in results_files(context.folder, "results"))
     yield StationStatus("results", "done" if written else "to do", int(written), 1)
+
+
+def _has_adapter_alone(stations: Stations, student: Student) -> bool:
+    """Whether a student's adapter is whole, and the rows that it was trained on are gone."""
+    try:
+        read_manifest(adapter_folder(stations.context.folder, student.name))
+    except ManifestError:
+        return False
+    return not stations.rows_file(student).exists()
 
 
 def _named(key: Key, before: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

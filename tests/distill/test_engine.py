@@ -179,7 +179,7 @@ def test_a_full_disk_stops_the_asking(tmp_path: Path, items) -> None:
         collect(decompose, items[:1], store, "c")
         pages = store._db.execute("PRAGMA page_count").fetchone()[0]
         store._db.execute(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(StoreError, match="Make room"):
+        with pytest.raises(StoreError, match="the disk has room"):
             collect(decompose, items, store, "c", concurrency=2)
         assert len(server.requests) <= 1 + 2 + 2
         assert len(store.trace_keys("c")) >= 1

@@ -10,6 +10,7 @@ from dspy.lm15 import Message, Response, TextPart, Usage
 from support.openai_server import USAGE, OpenAIServer, Whole, whole
 
 from divcon.distill import LMBackend, RunStore, StoredEngine, role_lm
+from divcon.distill._database import COLUMNS, checksum
 from divcon.distill._reply import UnusableReplyError, as_read, why_unusable
 from divcon.programs import Ledger, RolePredict, UsageWarning
 from divcon.signatures import Answer
@@ -94,9 +95,12 @@ def test_an_empty_reply_that_an_older_version_kept_is_asked_again_and_stays_on_t
         ask(lm)
         store = RunStore(tmp_path)
         with store._writing() as db:
-            [(kept,)] = db.execute("SELECT response FROM calls").fetchall()
-            empty = {**json.loads(kept), "message": {"role": "assistant", "parts": [{"type": "text", "text": ""}]}}
-            db.execute("UPDATE calls SET response = ?", [json.dumps(empty)])
+            [row] = db.execute("SELECT * FROM calls").fetchall()
+            values = dict(zip(COLUMNS["calls"], row, strict=False))
+            empty = {"role": "assistant", "parts": [{"type": "text", "text": ""}]}
+            values["response"] = json.dumps({**json.loads(values["response"]), "message": empty})
+            changed = [values["response"], checksum("calls", list(values.values()))]
+            db.execute("UPDATE calls SET response = ?, checksum = ?", changed)
         assert ask(lm) == ask(lm) == "7"
         assert len(server.requests) == 2
         assert store.paid()["solver"]["calls"] == 2

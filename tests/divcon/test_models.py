@@ -4,6 +4,7 @@ import pytest
 
 from divcon import load_pipeline
 from divcon._models import Models
+from divcon.config import Pipeline
 from divcon.distill import Base, RunStore, fingerprint
 
 pytestmark = pytest.mark.model
@@ -41,3 +42,15 @@ def test_a_served_student_keeps_the_keys_it_had(tmp_path: Path, base: Base) -> N
         assert models.student(None, "solver").engine.identity == fingerprint(
             shown, base.revision, "vllm", "base", address, None
         )
+
+
+@pytest.mark.parametrize(
+    ("model", "limit"),
+    [("openai/gpt-4.1-mini", {"max_tokens": 2048}), ("openai/gpt-5-mini", {"max_completion_tokens": 16_000})],
+)
+def test_no_reply_of_a_server_is_without_a_limit(tmp_path: Path, model: str, limit: dict[str, int]) -> None:
+    roles = {"teacher": {"model": model}, "solver": {"model": model}}
+    pipeline = Pipeline.model_validate({"task": {"name": "word-problems", "train": 9, "test": 9}, "roles": roles})
+    models = Models(pipeline, RunStore(tmp_path), list, tmp_path / "log", print)
+    for lm in (models.teacher, models.solver):
+        assert limit.items() <= lm.kwargs.items()

@@ -1,0 +1,47 @@
+"""Files of a run folder: JSON Lines, and files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from divcon.distill._database import StoreError
+
+
+def storable(text: str | None) -> str | None:
+    """Text without lone surrogates, which can't be encoded."""
+    return None if text is None else text.encode("utf-8", "replace").decode()
+
+
+def render_lines(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as JSON Lines; equal rows give equal bytes."""
+    text = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
+    return storable(text) or ""
+
+
+def unfinished(target: Path) -> Path:
+    """A name beside `target` to write it under. No other process and no other thread has the same one."""
+    return target.with_name(f"{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.building")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file so that a kill leaves the whole old file or the whole new one.
+
+    Raises:
+        StoreError: The disk is full or the folder may not be written.
+    """
+    building = unfinished(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        building.write_text(storable(text) or "", encoding="utf-8")
+        building.replace(file)
+    except OSError as error:
+        raise StoreError(f"{file} can't be written: {error}.", "Make room or change the folder, then run again.") from (
+            error
+        )
+    finally:
+        building.unlink(missing_ok=True)

@@ -1,0 +1,263 @@
+"""The estimate of a run: calls, tokens, money and time that are missing, from the prompts of a few of its questions."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import dspy
+from dspy.lm15 import Message, Request, Response, TextPart, Usage
+from dspy.utils.exceptions import AdapterParseError, LMError
+
+from divcon._models import Models
+from divcon.benchmarks.arms import read_arm
+from divcon.config import Endpoint, Price
+from divcon.distill import RULES, StoredEngine, role_lm
+from divcon.pipeline._arms import arm_parts
+from divcon.pipeline._context import Context
+from divcon.pipeline._programs import compiled_prompt
+from divcon.pipeline._status import run_status
+from divcon.programs import Counters, Item, Meter
+from divcon.signatures import Subquestions
+
+_ASKED = 5  # questions whose prompts are made
+_BYTES_A_TOKEN = 4.0  # of English text, with the tokenizers in use
+_TOKENS_A_MESSAGE = 5  # of a chat template
+_SOLUTION = 160  # tokens of a solver's reply, until replies are stored
+_ANY_REPLY = 4096  # tokens at most, of a reply without a limit
+_SECONDS_A_CALL, _TOKENS_A_SECOND = 0.5, 50.0  # of a server, until replies are stored
+_FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]")
+
+
+@dataclass(frozen=True)
+class StationEstimate:
+    """What a station will take.
+
+    Attributes:
+        station: The station.
+        calls: Calls of models.
+        tokens: Input and output tokens.
+        most_tokens: The same, where every reply is as long as it may be.
+        usd: US dollars; None where a model's price is unknown.
+        most_usd: The same, where every reply is as long as it may be.
+        seconds: Seconds of waiting, at the station's concurrency.
+    """
+
+    station: str
+    calls: int
+    tokens: int
+    most_tokens: int
+    usd: float | None
+    most_usd: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call that would be made: its role, the tokens that it reads and writes, and the most that it can write."""
+
+    role: str
+    read: float
+    written: float
+    most_written: float
+    meter: Meter
+
+
+class _Planned:
+    """Stands in for a model: it notes what it is asked, and replies in the form that is asked for.
+
+    Args:
+        role: The role that it answers for.
+        meter: The meter of the model.
+        steps: Returns the subquestions for a prompt.
+        calls: Gets a note of each call.
+    """
+
+    def __init__(self, role: str, meter: Meter, steps: Callable[[str], Sequence[str]], calls: list[_Call]) -> None:
+        self.role, self._meter, self._steps, self._calls = role, meter, steps, calls
+
+    def complete(self, request: Request, rollout: int) -> Response:
+        said = self._reply(str(request.messages[-1].text or ""))
+        most = float(request.config.max_tokens or _ANY_REPLY)
+        likely = len(said.encode()) / _BYTES_A_TOKEN if self.role != "solver" else float(_SOLUTION)
+        texts = [request.system, *(message.text for message in request.messages)]
+        read = sum(len(str(text or "").encode()) / _BYTES_A_TOKEN + _TOKENS_A_MESSAGE for text in texts)
+        self._calls.append(_Call(self.role, read, min(likely, most), most, self._meter))
+        message = Message.assistant([TextPart(said)])
+        return Response(id=None, model=request.model, message=message, finish_reason="stop", usage=Usage())
+
+    async def acomplete(self, request: Request, rollout: int) -> Response:
+        return self.complete(request, rollout)
+
+    def _reply(self, prompt: str) -> str:
+        plan = Subquestions(self._steps(prompt)).render()
+        text = f"{plan}\nFinal answer: 1" if self.role == "solver" else plan
+        wanted = _FIELD.findall(prompt.rpartition("Respond with")[2])[:-1]  # of DSPy's ChatAdapter
+        return "\n".join(f"[[ ## {name} ## ]]\n{'1' if name == 'answer' else plan}" for name in wanted) or text
+
+
+class _PlannedModels(Models):
+    """The models of a run, none of which is called."""
+
+    calls: list[_Call]
+
+    def _of_endpoint(self, role: str, endpoint: Endpoint) -> dspy.LM:
+        free = endpoint.scripted or endpoint.embedded
+        return self._planned(role, endpoint.price, free, endpoint.temperature, endpoint.max_tokens)
+
+    def student(self, adapter: Path | None, role: str = "decomposer") -> dspy.LM:
+        student = self.pipeline.roles.decomposer
+        return self._planned(role, student.price, True, student.temperature, student.max_tokens)
+
+    def _planned(
+        self, role: str, price: Price | None, free: bool, temperature: float | None, max_tokens: int | None
+    ) -> dspy.LM:
+        nothing = {"input": 0.0, "output": 0.0} if free else None
+        meter = Meter(price.model_dump(exclude_none=True) if price else nothing)
+        backend = _Planned(role, meter, self.steps_of, self.calls)
+        engine = StoredEngine(backend, role, f"openai/planned-{role}", None)
+        return role_lm(engine, temperature=temperature, max_tokens=max_tokens)
+
+    def steps_of(self, prompt: str) -> Sequence[str]:
+        """The reference subquestions of the question in a prompt, or as many others as a plan may have."""
+        known = [item.subquestions for item in self.items() if item.subquestions and item.question in prompt]
+        cap = self.pipeline.program.max_subquestions
+        return known[0][:cap] if known else [f"What has to be known about the question, part {n}?" for n in range(cap)]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is missing from a station.
+
+    Attributes:
+        shown: The station as `divcon status` names it.
+        station: The station that its calls are recorded under.
+        items: Some of the questions.
+        ask: Makes the calls for a question.
+        jobs: How often they are made.
+        concurrency: Jobs at a time.
+    """
+
+    shown: str
+    station: str
+    items: Sequence[Item]
+    ask: Callable[[Item], Any]
+    jobs: float
+    concurrency: int
+
+
+def estimate(context: Context) -> list[StationEstimate]:
+    """What the stations that are missing will take. No model is called.
+
+    Lengths of replies and seconds a call are those of the replies in the run folder, where there are any. The time of
+    training isn't in it, and neither are the calls of a teleprompter.
+    """
+    calls: list[_Call] = []
+    models = _planned_models(context, calls)
+    planned = Context(context.pipeline, context.folder, shared=context.store, loaded=context.task)
+    planned.models = models
+    found = []
+    for plan in _plans(context, planned, models):
+        calls.clear()
+        for item in plan.items:
+            # A program of another package may not read the reply; what it asked until then counts.
+            with contextlib.suppress(AdapterParseError, LMError):
+                plan.ask(item)
+        found.append(_summed(plan, calls, context.store.paid(plan.station)))
+    return found
+
+
+def _plans(context: Context, planned: Context, models: _PlannedModels) -> Iterator[_Plan]:
+    pipeline, task = context.pipeline, context.task
+    parts = arm_parts(planned, compiled_prompt(planned))
+    train, test = task.train[:_ASKED], task.test[:_ASKED]
+
+    def plans(item: Item) -> None:
+        parts.planned_by_teacher().decompose(question=item.question, context=item.context)
+
+    def solves(item: Item) -> None:
+        steps = Subquestions(models.steps_of(item.question))
+        parts.asking_solver().solve(question=item.question, context=item.context, subquestions=steps)
+
+    def answers(arm: str) -> Callable[[Item], Any]:
+        kind, solving = read_arm(arm)
+        program = kind.build(parts, solving, None).program
+        return lambda item: program(question=item.question, context=item.context)
+
+    solver_students = {student.name for student in pipeline.solver_students}
+    for status in run_status(context):
+        station, _, what = status.station.partition(" ")
+        missing = status.total - status.done
+        if not missing:
+            continue
+        if station == "collect":
+            yield _Plan(status.station, station, train, plans, missing, pipeline.collect.concurrency)
+        elif station == "screen" and RULES[what].asks_solver:
+            tries = (1 + pipeline.screen.samples) / 2  # the first right answer is enough
+            yield _Plan(status.station, station, train, solves, missing * tries, pipeline.screen.concurrency)
+        elif station == "export" and what in solver_students:
+            traces = len(task.train) * pipeline.collect.samples
+            yield _Plan(status.station, "screen", train, solves, traces, pipeline.screen.concurrency)
+        elif station == "evaluate":
+            yield _Plan(status.station, station, test, answers(what), missing, pipeline.evaluate.concurrency)
+
+
+def _planned_models(context: Context, calls: list[_Call]) -> _PlannedModels:
+    of = context.models
+    made = _PlannedModels(of.pipeline, of.store, of.items, of.log, of.report)
+    made.calls = calls
+    return made
+
+
+def _summed(plan: _Plan, seen: Sequence[_Call], paid: dict[str, dict[str, Any]]) -> StationEstimate:
+    """The estimate of a station from the calls of a few of its jobs, and from what was paid at it before."""
+    scale = plan.jobs / max(1, len(plan.items))
+    read = written = most = seconds = 0.0
+    usd: float | None = 0.0
+    most_usd: float | None = 0.0
+    for call in seen:
+        known = paid.get(call.role)
+        if known is not None and (counted := known["calls"] - known["unknown_calls"]):
+            call = replace(call, read=known["input_tokens"] / counted, written=known["output_tokens"] / counted)
+        read, written, most = read + call.read, written + call.written, most + max(call.written, call.most_written)
+        took = known["seconds"] / known["calls"] if known else _SECONDS_A_CALL + call.written / _TOKENS_A_SECOND
+        seconds += took
+        likely_usd = call.meter.cost(Counters(round(call.read), round(call.written)))
+        worst_usd = call.meter.cost(Counters(round(call.read), round(call.most_written)))
+        usd = None if usd is None or likely_usd is None else usd + likely_usd
+        most_usd = None if most_usd is None or worst_usd is None else most_usd + worst_usd
+    return StationEstimate(
+        station=plan.shown,
+        calls=round(len(seen) * scale),
+        tokens=round((read + written) * scale),
+        most_tokens=round((read + most) * scale),
+        usd=None if usd is None else usd * scale,
+        most_usd=None if most_usd is None else most_usd * scale,
+        seconds=seconds * scale / plan.concurrency,
+    )
+
+
+def total_of(stations: Sequence[StationEstimate]) -> StationEstimate:
+    """The sum of stations; money is unknown where one's is."""
+    whole: dict[str, Any] = {"station": "all"}
+    for field in fields(StationEstimate)[1:]:
+        values = [asdict(one)[field.name] for one in stations]
+        whole[field.name] = None if None in values else sum(values)
+    return StationEstimate(**whole)
+
+
+def compared(before: StationEstimate, calls: int, tokens: int, usd: float | None) -> Iterator[str]:
+    """How far a run was off its estimate, as phrases."""
+    for name, expected, got, form in (
+        ("calls", before.calls, calls, "{:,}"),
+        ("tokens", before.tokens, tokens, "{:,}"),
+        ("dollars", before.usd, usd, "{:.4f}"),
+    ):
+        if expected is None or got is None or not (expected or got):
+            continue
+        off = f" ({100 * (got - expected) / expected:+.0f} %)" if expected else ""
+        yield f"{form.format(got)} {name}, {form.format(expected)} expected{off}"

@@ -1,0 +1,129 @@
+"""What a run may use, and what it is expected to use."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from support.openai_server import OpenAIServer, user_text
+
+from divcon import Run, load_pipeline
+from divcon.distill import Base, BudgetSpent
+from divcon.pipeline import Unfit
+from divcon.pipeline._estimate import estimate, total_of
+
+PRICES = "price: {input: 1, output: 2}"
+
+
+def answer(body: dict) -> str:
+    if "Split the question" in body["messages"][0]["content"]:
+        number = int(hashlib.sha256(user_text(body).encode()).hexdigest(), 16) % 997
+        return f"1. What is the first amount of {number}?\n2. What follows from that?"
+    return "1. x\n2. y\nFinal answer: 7"
+
+
+def file_of(folder: Path, server: OpenAIServer, prices: str = PRICES, more: str = "", base: str = "embedded") -> Path:
+    file = folder / "line.yaml"
+    file.write_text(
+        f"""\
+task: {{name: word-problems, train: 20, test: 6}}
+roles:
+  teacher: {{model: openai/teacher, api_base: '{server.url}', retries: 0, max_tokens: 60, {prices}}}
+  decomposer: {{base: {base}, max_tokens: 24}}
+  solver: {{model: openai/solver, api_base: '{server.url}', retries: 0, max_tokens: 60, {prices}}}
+screen: {{rule: oracle, samples: 2}}
+evaluate: {{arms: [direct, teacher], resamples: 200}}
+train: {{epochs: 1, batch_size: 8}}
+{more}
+"""
+    )
+    return file
+
+
+@pytest.fixture(autouse=True)
+def keyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+
+
+def test_a_run_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path) -> None:
+    with OpenAIServer(answer) as server:
+        file = file_of(tmp_path, server, more="budget: {calls: 15, stations: {collect: {calls: 12}}}")
+        run = Run(load_pipeline(file), tmp_path / "run")
+        with pytest.raises(BudgetSpent, match="station collect is spent: 12 of 12 calls"):
+            run.collect()
+        run.close()
+        assert len(server.requests) == 12
+        run = Run(load_pipeline(file, ["budget.stations.collect.calls=100"]), tmp_path / "run")
+        with pytest.raises(BudgetSpent, match="the run is spent: 15 of 15 calls"):
+            run.collect()
+        assert len(server.requests) == 15
+        assert next(one for one in run.status() if one.station == "collect").state == "partly"
+        run.close()
+        Run(load_pipeline(file, ["budget={}"]), tmp_path / "run").collect()
+        assert len(server.requests) == 20
+
+
+def test_a_limit_in_dollars_needs_the_prices(tmp_path: Path) -> None:
+    with OpenAIServer(answer) as server:
+        file = file_of(tmp_path, server, "temperature: 0", "budget: {stations: {screen: {usd: 1}}}")
+        run = Run(load_pipeline(file), tmp_path / "run")
+        with pytest.raises(Unfit, match="teacher and the solver is unknown"):
+            run.check()
+        assert not server.requests
+
+
+def test_money_and_tokens_are_held_to_with_many_calls_at_a_time(tmp_path: Path) -> None:
+    usage = {"prompt_tokens": 400, "completion_tokens": 50}
+    with OpenAIServer(answer, delay=0.05, usage=usage) as server:
+        file = file_of(tmp_path, server, more="budget: {tokens: 5000}")
+        run = Run(load_pipeline(file), tmp_path / "run")
+        with pytest.raises(BudgetSpent):
+            run.collect()
+        paid = run.store.paid()["teacher"]
+        assert 0 < paid["input_tokens"] + paid["output_tokens"] <= 5000
+
+
+def test_an_estimate_asks_nothing_and_counts_the_calls_that_a_run_then_makes(tmp_path: Path) -> None:
+    with OpenAIServer(answer) as server:
+        run = Run(load_pipeline(file_of(tmp_path, server)), tmp_path / "run")
+        expected = {one.station: one for one in estimate(run.context)}
+        assert not server.requests
+        assert expected["collect"].calls == 20
+        assert expected["screen oracle"].calls == 30  # one try in two is enough
+        assert (expected["evaluate direct"].calls, expected["evaluate teacher"].calls) == (6, 12)
+        assert 0 < expected["collect"].tokens < expected["collect"].most_tokens
+        whole = total_of(list(expected.values()))
+        assert whole.calls == 68
+        assert whole.usd is not None and whole.most_usd is not None and 0 < whole.usd < whole.most_usd
+        run.collect()
+        assert len(server.requests) == 20
+        again = {one.station: one for one in estimate(run.context)}
+        assert "collect" not in again
+        assert again["screen oracle"].seconds > 0
+        run.close()
+
+
+def test_an_estimate_has_no_money_where_a_price_is_unknown(tmp_path: Path) -> None:
+    with OpenAIServer(answer) as server:
+        run = Run(load_pipeline(file_of(tmp_path, server, "temperature: 0")), tmp_path / "run")
+        assert total_of(estimate(run.context)).usd is None
+
+
+@pytest.mark.model
+def test_a_finished_run_says_how_far_its_estimate_was_off(tmp_path: Path, tiny_base: Base) -> None:
+    said: list[tuple[str, str]] = []
+
+    class Listening:
+        def station(self, name: str, text: str) -> None: ...
+
+        def progress(self, name: str, done: int, total: int, note: str = "") -> None: ...
+
+        def finished(self, name: str, text: str) -> None:
+            said.append((name, text))
+
+    with OpenAIServer(answer) as server:
+        file = file_of(tmp_path, server, base=str(tiny_base.path))
+        pipeline = load_pipeline(file, ["screen.rule=none"])
+        Run(pipeline, tmp_path / "run", Listening()).run()
+        [text] = [text for name, text in said if name == "estimate"]
+        assert text.startswith(f"{len(server.requests)} calls, 38 expected")
+        assert "tokens" in text and "dollars" in text
