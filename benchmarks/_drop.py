@@ -15,8 +15,8 @@ _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _SPLIT = re.compile(r"[ \-]")
 # The ways in which a reply may separate spans, the clearest first. A span may contain a comma or an "and" itself.
 _SEPARATORS = tuple(
-    re.compile(rf"\s*(?:{form})\s*", re.IGNORECASE)
-    for form in (r"\n+(?:\d+[.)]\s+|[-*•]\s+)?", r";|\|", r",(?!\d)|\band\b|&", r",(?!\d)(?:\s*and\b)?")
+    re.compile(form, re.IGNORECASE)
+    for form in (r"\n[ \t]*+(?:\d+[.)]\s+|[-*•]\s+)?", r";|\|", r",(?!\d)|\band\b|&", r",(?!\d)(?:\s*+and\b)?")
 )
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -47,7 +47,7 @@ def lists_of(reply: str) -> set[tuple[str, ...]]:
     first = re.sub(r"\A(?:\d+[.)]\s+|[-*•]\s+)", "", reply.strip())
     found = set()
     for separator in _SEPARATORS:
-        found.add(tuple(part for part in (part.strip(" .") for part in separator.split(first)) if part))
+        found.add(tuple(part for part in (part.strip().strip(" .") for part in separator.split(first)) if part))
     return found
 
 

@@ -15,6 +15,7 @@ from divcon.benchmarks._graders import Verdict, grade
 from divcon.benchmarks._outcomes import Record, Records
 from divcon.distill import Job, Key, Place, Progress, RunStore, Tally, at_station, here, run_jobs
 from divcon.programs import Item, Ledger
+from divcon.signatures import masked
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def evaluate_arms(
         store.keep_outcome(arm.name, arm.key.digest, job.position, job.item.id, record)
 
     def failed(job: Job, error: Exception) -> None:
-        keep(job, {"outcome": "failed", "error": f"{type(error).__name__}: {error}"[:500]})
+        keep(job, {"outcome": "failed", "error": masked(f"{type(error).__name__}: {error}")[:500]})
 
     answer = place(lambda job: answered_by(by_work[job.work, job.lora], job))
     with at_station("evaluate"):

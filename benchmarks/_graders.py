@@ -13,28 +13,12 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from divcon.benchmarks._drop import exact_match_and_f1, lists_of, normalized_span
+from divcon.benchmarks._numbers import first_numbers, glued_number, is_number, numbers, shown
 from divcon.programs import Item
-from divcon.signatures import read_answer
+from divcon.signatures import own_words, read_answer
 
-# Numbers may have thousands separators, decimals, fractions (also mixed) and powers of ten, a plus or minus sign (a
-# hyphen or U+2212), and a currency before or after the sign.
-_TEN = r"(?:[eE](?P<e>[-+]?\d{1,3})|\s?[×x*]\s?10\s?(?:\^|\*\*)\s?[({]?\s?(?P<power>[-−+]?\d{1,3})[)}]?)"
-_NUMBER = re.compile(
-    r"(?<![\w.,])(?P<before>[-+−]?)[$€£¥]?\s?(?P<after>(?<=[$€£¥])[-−])?"
-    # The quantifiers are possessive, so that of 3.5kg, 1,00,000 or 1.2M the first digits aren't read as a number.
-    r"(?:(?P<units>\d++)(?:\s|\s?-\s?|\s?\+\s?|\s?and\s)(?=\d+\s?/\s?\d))?+"
-    r"(?P<whole>\d{1,3}(?:,\d{3})++(?!\d)|\d++)?+(?P<part>\.\d++)?+"
-    rf"(?:\s?/\s?(?P<denominator>\d++)|{_TEN})?+"
-    r"(?!\w|[.,]\d)"
-)
-# Units that may follow a number without a space. Other letters ("1.2M", "5k", "3rd", "2x") change the number.
-_UNITS = (
-    "mg|g|kg|lbs?|oz|mm|cm|(?-i:m)|km|ft|in|yd|mi|ml|cl|dl|l|mph|kmh|kph|s|sec|secs|min|mins|h|hr|hrs|hours?|days?|weeks?"
-    "|months?|years?|am|pm|a\\.m\\.|p\\.m\\.|usd|eur|gbp|cents?|degrees?|kwh|wh|kw|gb|mb|kb|tb|pts?|px"
-)
-_GLUED = re.compile(
-    rf"(?<![\w.,$€£¥])[-−+]?(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d+)?(?=(?:{_UNITS}|°[CF]?)(?![\w]))", re.IGNORECASE
-)
+_LONGEST = 8_192  # characters of a reply whose numbers the paper's grader compares
+_MOST_SPANS = 1_000  # characters that may list spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,47 +42,6 @@ class Verdict:
             object.__setattr__(self, "score", float(self.right))
 
 
-_LATEX = (
-    (re.compile(r"(?<=\d)\s*\\[dtc]?frac\{([^{}]*)\}\{([^{}]*)\}"), r" \1/\2"),  # a mixed fraction
-    (re.compile(r"\\[dtc]?frac\{([^{}]*)\}\{([^{}]*)\}"), r"\1/\2"),
-    (re.compile(r"(?<=\d)\{,\}(?=\d)"), ","),
-    (re.compile(r"(?<=\d)(?:\\[,;:!]|\\ |~)(?=\d{3}(?!\d))"), ","),
-    (re.compile(r"\\times"), "×"),
-    (re.compile(r"\^\{([^{}]*)\}"), r"^\1"),
-)
-
-
-def numbers(text: str, percent: bool = False) -> list[Fraction]:
-    """The numbers in `text`, in order, as exact fractions.
-
-    Args:
-        text: Any text.
-        percent: Whether a number before a percent sign is divided by 100; otherwise the sign is ignored.
-    """
-    found = []
-    for written, plain in _LATEX:
-        text = written.sub(plain, text)
-    for match in _NUMBER.finditer(text):
-        if match["whole"] is None and match["part"] is None:
-            continue
-        value = Fraction((match["whole"] or "0").replace(",", "") + (match["part"] or ""))
-        if match["denominator"]:
-            if int(match["denominator"]) == 0:
-                continue
-            value /= int(match["denominator"])
-        if match["units"]:
-            value += int(match["units"])
-        if power := match["e"] or match["power"]:
-            value *= Fraction(10) ** int(power.replace("−", "-"))
-        if percent and re.match(r"\s?(?:%|per ?cent\b)", text[match.end() :]):
-            value /= 100
-        minus = (match["before"] or match["after"] or "+") in "-−"
-        # "- 10" is an item of a list: a minus sign has no space behind it.
-        apart = bool(re.match(r"[-−]\s", match[0]))
-        found.append(-value if minus and not apart else value)
-    return found
-
-
 def grade_number(gold: str, reply: str, percent: bool = False) -> Verdict:
     """Compare a reply with a numeric gold answer.
 
@@ -118,35 +61,48 @@ def grade_number(gold: str, reply: str, percent: bool = False) -> Verdict:
     if not wanted:
         raise ValueError(f"the gold answer {gold!r} holds no number")
     said, rule = _said(reply)
-    return _numeric_verdict(wanted[-1], said.split("\n")[0], rule, percent)
+    return _numeric_verdict(wanted[-1], said, rule, percent)
 
 
 def _numeric_verdict(gold: Fraction, text: str, rule: str, percent: bool) -> Verdict:
-    found = numbers(text, percent)
-    if not found and len(glued := _GLUED.findall(text)) == 1:
-        found, rule = numbers(glued[0], percent), "glued_unit"
+    found = first_numbers(text, 2, percent)
+    if not found and (glued := glued_number(text)):
+        found, rule = numbers(glued, percent), "glued_unit"
     if not found:
         return Verdict(False, None, "none")
     if len(found) > 1:
         _, equals, tail = text.rpartition("=")
-        result = numbers(tail, percent)
-        if not equals or len(result) != 1:
+        found = first_numbers(tail, 2, percent)
+        if not equals or len(found) != 1:
             return Verdict(False, text.strip(), "ambiguous")
-        found, rule = result, "equals"
-    value = found[0]
-    shown = str(value.numerator) if value.denominator == 1 else str(float(value))
-    return Verdict(value == gold, shown, rule)
+        rule = "equals"
+    return Verdict(found[0] == gold, shown(found[0]), rule)
+
+
+_COMPARISONS = {
+    "!=": "≠", "<=": "≤", ">=": "≥", "\\neq": "≠", "\\leq": "≤", "\\geq": "≥", "\\ne": "≠", "\\le": "≤", "\\ge": "≥",
+    "\\lt": "<", "\\gt": ">",
+}  # fmt: skip
+_COMPARISON = re.compile("|".join(map(re.escape, _COMPARISONS)) + r"(?![a-z])")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+# What isn't punctuation: a minus sign, which isn't a hyphen or a dash, and what stands between digits in 3.5, 1/2, 3:2.
+_SIGN = re.compile(r"(?<!\w)-(?=[\w.(])|(?<=\d)[./:](?=\d)")
+_KEPT = str.maketrans("-./:", "\ue000\ue001\ue002\ue003")  # for as long as punctuation is removed
+_GIVEN_BACK = str.maketrans("\ue000\ue001\ue002\ue003", "-./:")
+_PUNCTUATION = re.compile("[^\\w\\s+#<>=≤≥≠±×÷\ue000-\ue003]|_")  # C, C++ and C# are three answers
 
 
 def normalized_text(text: str) -> str:
     """The text without case, articles and punctuation, in Unicode normal form. A text of punctuation alone is kept.
 
-    Signs that carry meaning are kept too: a minus before a number, and comparisons.
+    Signs that carry meaning are kept too: a minus before a number or a name, comparisons, and what stands inside a
+    number or a ratio.
     """
     text = unicodedata.normalize("NFKC", text).casefold().replace("−", "-")
-    kept = re.sub(r"(?<!\w)-(?=[\d.])", "\0", text)  # a minus sign, which isn't a hyphen
-    kept = re.sub(r"([<>=≤≥≠]+)", r" \1 ", kept)
-    kept = re.sub(r"[^\w\s+#<>=≤≥≠\0]", " ", kept).replace("\0", "-")  # C, C++ and C# are three answers
+    kept = re.sub(r"(?<!\w)[–‒](?=[\d.])", "-", text)
+    kept = _COMPARISON.sub(lambda found: _COMPARISONS[found[0]], _THOUSANDS.sub("", kept))
+    kept = _SIGN.sub(lambda found: found[0].translate(_KEPT), kept)
+    kept = re.sub(r"([<>=≤≥≠±×÷])", r" \1 ", _PUNCTUATION.sub(" ", kept)).translate(_GIVEN_BACK)
     words = kept.split()
     if not any(any(map(str.isalnum, word)) for word in words):
         return " ".join(text.split())
@@ -176,8 +132,9 @@ def grade_drop(references: Sequence[Sequence[str]], reply: str) -> Verdict:
     if not normalized_span(said):
         return Verdict(False, None, "none")
     # Without a marked answer, spans may be listed one per line, up to the first blank line.
-    lines = re.split(r"\n\s*\n", reply.strip())[0] if rule in ("first_line", "last_line", "conclusion") else said
-    listed = lists_of(lines)
+    unmarked = rule in ("first_line", "last_line", "conclusion")
+    lines = re.split(r"\n[ \t]*\n", own_words(reply).strip(), maxsplit=1)[0] if unmarked else said
+    listed = lists_of(lines[:_MOST_SPANS])
     best = (0.0, 0.0)
     for gold in references:
         for spans in listed if len(gold) > 1 else ((said,),):
@@ -189,13 +146,14 @@ YES_NO = ("yes", "no", "true", "false", "valid", "invalid")
 _NOT = r"(?:\bnot\b|\bcannot(?: be)?\b|\b\w+n['’]t(?: be)?\b)"
 # "No" in "No tree is older" isn't an answer; in "No, ..." and "No it isn't" it is.
 _DETERMINES = (
-    r"no[ \t]+(?!(?:it|he|she|we|they|i|there|this|that|these|those|the|because|since|as|but|and|or|if|when|although"
-    r"|though|so|in|on|at|by|for|to|from|of|with|not)\b)[a-z]"
+    r"no[ \t]+(?!(?:it|he|she|we|they|i|you|there|this|that|these|those|the|his|her|its|their|our|your|my|because|since"
+    r"|as|but|and|or|if|when|while|although|though|unless|so|in|on|at|by|for|to|from|of|with|not)\b)[\"'“‘]?[^\W_]"
 )
-_YES_NO = re.compile(
-    rf"(?i)(?!{_DETERMINES})(?P<nots>(?:{_NOT}[\s(]*)*)\b(?!{_DETERMINES})(?P<word>{'|'.join(YES_NO)})\b"
-)
+_WORD = rf"\b(?!{_DETERMINES})(?:{'|'.join(YES_NO)})\b"
+_YES_NO = re.compile(rf"(?i)(?P<nots>(?:{_NOT}[\s(]*+)++)(?P<denied>{_WORD})?|(?P<word>{_WORD})")
 _DENIED = re.compile(rf"(?i){_NOT}|\bnever\b|\bneither\b|\bno longer\b")
+# "No tree shows that it is true"; but not "No tree is older, so it is true" or "There is no doubt that it is true"
+_NONE_OF = re.compile(rf"(?i)\b(?!no (?:doubt|question)\b){_DETERMINES}[^,]*\Z")
 _SAME = {"true": "yes", "false": "no", "valid": "yes", "invalid": "no"}
 
 
@@ -206,22 +164,24 @@ def grade_yes_no(gold: str, reply: str) -> Verdict:
     true" is no.
     """
     said, rule = _said(reply)
-    hits = list(_YES_NO.finditer(said))
+    hits = [match for match in _YES_NO.finditer(said) if match["word"] or match["denied"]]
     if not hits:
         return Verdict(False, None, "none")
     words = [_yes_or_no(match) for match in hits]
-    begins = _YES_NO.match(said.lstrip(" *_\"'(`"))
-    before = re.split(r"[.!?;\n]", said[: hits[0].start()])[-1]
-    if not begins and (len(set(words)) > 1 or _DENIED.search(before)):
+    before = said[: hits[0].start()]
+    begins = not before.strip(" *_\"'(`")
+    before = re.split(r"[.!?;\n]", before)[-1]
+    if not begins and (len(set(words)) > 1 or _DENIED.search(before) or _NONE_OF.search(before)):
         return Verdict(False, said, "ambiguous")
     wanted = _SAME.get(gold.strip().casefold(), gold.strip().casefold())
     return Verdict(words[0] == wanted, words[0], rule)
 
 
 def _yes_or_no(match: re.Match[str]) -> str:
-    word = match["word"].casefold()
-    denied = len(re.findall(_NOT, match["nots"].casefold())) % 2
-    return {"yes": "no", "no": "yes"}[_SAME.get(word, word)] if denied else _SAME.get(word, word)
+    word = (match["word"] or match["denied"]).casefold()
+    word = _SAME.get(word, word)
+    nots = re.findall(_NOT, (match["nots"] or "").casefold())
+    return {"yes": "no", "no": "yes"}[word] if len(nots) % 2 else word
 
 
 _LETTER = re.compile(r"\(([A-Za-z])\)|(?:(?<=^)|(?<=\s)|(?<=\*))([A-Z])(?=[).:*]|$)")
@@ -258,21 +218,17 @@ def _said(reply: str) -> tuple[str, str]:
 def grade_as_paper(item: Item, reply: str) -> Verdict:
     """Grade as leniently as the paper's published code, for comparison with its figures only.
 
-    For a gold answer that is a number, any number in the reply that equals it counts, without decimals. Any other gold
-    answer has to occur somewhere in the reply; of several spans only the first one is looked for.
+    For a gold answer that is a number, any number in the reply that equals it counts, without decimals; of a reply of
+    more than 8,192 characters the last ones count. Any other gold answer has to occur somewhere in the reply; of
+    several spans only the first one is looked for.
     """
     gold = item.references[0][0] if item.references else item.answer
     wanted = [int(value) for value in numbers(gold)]
     if wanted and is_number(gold):
-        found = [int(value) for value in numbers(reply.replace("=", " ").replace("*", " "))]
+        found = [int(value) for value in numbers(reply[-_LONGEST:].replace("=", " ").replace("*", " "))]
         return Verdict(wanted[0] in found, str(wanted[0]) if wanted[0] in found else None, "any_number")
     stands = gold.casefold() in reply.casefold()
     return Verdict(stands, gold if stands else None, "substring")
-
-
-def is_number(text: str) -> bool:
-    """Whether a text is one number, with or without a currency or percent sign."""
-    return bool(re.fullmatch(r"[-+−$€£¥\s\d.,/%]+", text)) and len(numbers(text)) == 1
 
 
 KINDS = ("number", "percent", "text", "yes_no", "choice", "drop")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from divcon.benchmarks._tables import FACTORS
-from divcon.signatures import DivconError
+from divcon.signatures import DivconError, learn_addresses, masked
 
 
 class TrackingError(DivconError):
@@ -38,6 +38,7 @@ def log_to_mlflow(uri: str, experiment: str, name: str, results: Mapping[str, An
         from mlflow.exceptions import MlflowException
     except ImportError as error:
         raise TrackingError("Logging to MLflow needs its package.", "pip install 'divcon[mlflow]'") from error
+    learn_addresses(uri)
     metrics: dict[str, float] = {}
     for line in results.get("rows") or results["arms"]:
         where = [str(line[factor]) for factor in FACTORS if factor in line]
@@ -59,11 +60,11 @@ def log_to_mlflow(uri: str, experiment: str, name: str, results: Mapping[str, An
         client = mlflow.MlflowClient(tracking_uri=uri)
         found = client.get_experiment_by_name(experiment)
         identity = found.experiment_id if found else client.create_experiment(experiment)
-        run = client.create_run(identity, run_name=name).info.run_id
+        run = client.create_run(identity, run_name=masked(name)).info.run_id
         for key, value in given.items():
-            client.log_param(run, key, value)
+            client.log_param(run, key, masked(value))
         for key, number in metrics.items():
-            client.log_metric(run, key, float(number))
+            client.log_metric(run, masked(key), float(number))
         for file in artifacts:
             client.log_artifact(run, str(file))
         client.set_terminated(run)

@@ -22,6 +22,7 @@ def _figure(name: str, width: float, height: float) -> Iterator[tuple[Any, list[
 
     # Matplotlib derives identifiers in the SVG from the salt. Two plots of one page need different ones.
     style: Any = {"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": name, "font.size": 9}
+    style["text.parse_math"] = False  # a dollar in a label is a dollar
     with pyplot.rc_context(style):
         figure, axes = pyplot.subplots(figsize=(width, height))
         for side in ("top", "right"):

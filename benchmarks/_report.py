@@ -1,10 +1,17 @@
-"""The report: one HTML file with advice, tables, plots and every question. It needs no network."""
+"""The report: one HTML file with advice, tables, plots and every question. It needs no network, and may use none.
+
+It shows what models and servers have written. Their controls of the reading direction are made visible, and the page's
+policy lets a browser run and draw nothing but the template's own script and styles.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +20,7 @@ from divcon.benchmarks._tables import FACTORS
 from divcon.benchmarks.arms import TEACHER
 from divcon.distill import write_whole
 from divcon.programs import Item
-from divcon.signatures import DivconError
+from divcon.signatures import DivconError, masked_values, printable_values
 
 
 class ReportError(DivconError):
@@ -48,8 +55,9 @@ def write_report(results: Mapping[str, Any], records: Mapping[str, Records], ite
         ReportError: Jinja or Matplotlib is missing.
         StoreError: The file can't be written.
     """
-    name = results["task"]["name"]
     arms = [(arm["label"], records[arm["name"]]) for arm in results["arms"]]
+    results = _shown(results)
+    name = results["task"]["name"]
     screening = []
     for student, counts in results["screening"]["by_student"].items():
         training = {key: results["training"].get(student, {}).get(key) for key in _TRAINED}
@@ -76,6 +84,7 @@ def write_experiment_report(results: Mapping[str, Any], shown: Sequence[Shown], 
         ReportError: Jinja or Matplotlib is missing.
         StoreError: The file can't be written.
     """
+    results = _shown(results)
     tables = []
     for task in results["tasks"]:
         lines = [row for row in results["rows"] if row["task"] == task]
@@ -89,6 +98,11 @@ def write_experiment_report(results: Mapping[str, Any], shown: Sequence[Shown], 
         "plots": list(_experiment_plots(results)),
     }
     _write(results, view, shown, file)
+
+
+def _shown(value: Any) -> Any:
+    """A value as the page shows it: masked of secrets, its control characters made visible."""
+    return printable_values(masked_values(value))
 
 
 def _table(caption: str, factors: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -108,7 +122,8 @@ def _write(results: Mapping[str, Any], view: dict[str, Any], shown: Sequence[Sho
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["percent"] = percent
-    html = environment.get_template("report.html.j2").render(
+    html = environment.get_template(_TEMPLATE).render(
+        policy=_policy([plot for _, plot in view["plots"]]),
         results=results,
         **view,
         advice=advise(results),
@@ -119,6 +134,56 @@ def _write(results: Mapping[str, Any], view: dict[str, Any], shown: Sequence[Sho
         ),
     )
     write_whole(file, html)
+
+
+_TEMPLATE = "report.html.j2"
+
+
+class _Inline(HTMLParser):
+    """Finds the styles and scripts of a page: whole elements, and the attributes `style`."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: dict[str, list[str]] = {"style": [], "script": []}
+        self.attributes: dict[str, None] = {}  # each once, in the page's order
+        self._inside: str | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        data = tag == "script" and given.get("type") == "application/json"
+        if tag in self.elements and not data:
+            self._inside = tag
+            self.elements[tag].append("")
+        if (style := given.get("style")) is not None:
+            self.attributes[style] = None
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.elements[self._inside][-1] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = None
+
+
+def _policy(plots: Sequence[str]) -> str:
+    """The page's content security policy: the script and the styles of the template and the plots, and nothing else.
+
+    They are named by their hashes, which are taken before a word of a model or a server is on the page.
+    """
+    inline = _Inline()
+    for part in (Path(__file__).with_name(_TEMPLATE).read_text(encoding="utf-8"), *plots):
+        inline.feed(part)
+    scripts, styles = (" ".join(map(_hashed, dict.fromkeys(inline.elements[kind]))) for kind in ("script", "style"))
+    attributes = " ".join(map(_hashed, inline.attributes))
+    images = "data:" if any("data:image/" in plot for plot in plots) else "'none'"
+    return (
+        f"default-src 'none'; script-src {scripts}; style-src 'unsafe-hashes' {styles} {attributes}; "
+        f"img-src {images}; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hashed(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 _CONFIGURED = ("task", "tasks", "design", "student_base", "configuration", "versions")
@@ -302,7 +367,7 @@ def _browser(shown: Sequence[Shown]) -> str:
             for item in part.items
         ]
         data.append({"task": part.task, "arms": [label for label, _ in part.arms], "questions": questions})
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return json.dumps(_shown(data), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _answered(record: Record) -> list[Any]:

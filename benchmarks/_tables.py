@@ -175,8 +175,11 @@ def agreement(records: Records, items: Sequence[Item]) -> dict[str, Any] | None:
     return {"n": len(errors), "count_error": mean(errors), "rouge_l": mean(scores), "exact": mean(exact)}
 
 
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # in full width too, which Excel takes as well
+
+
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows of a table as CSV, without nested values."""
+    """The rows of a table as CSV, without nested values and formulas."""
     plain = [{key: value for key, value in row.items() if not isinstance(value, (dict, list))} for row in rows]
     for line, row in zip(plain, rows, strict=True):
         low, high = row["ci95"] or (None, None)
@@ -187,5 +190,12 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(plain)
+    writer.writerows({name: _cell(value) for name, value in line.items()} for line in plain)
     return stream.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A value of a table in CSV. A spreadsheet would compute a text that begins like a formula, so an apostrophe stands
+    before it; a number stays a number.
+    """
+    return f"'{value}" if isinstance(value, str) and value.lstrip().startswith(_FORMULA) else value

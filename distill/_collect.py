@@ -12,6 +12,7 @@ from divcon.distill._engine import at_station
 from divcon.distill._jobs import Job, Place, Progress, Tally, here, run_jobs
 from divcon.distill._store import RunStore, Trace
 from divcon.programs import Item, RolePredict, why_refused
+from divcon.signatures import masked
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,8 @@ def collecting(decompose: RolePredict, samples: int, temperature: float | None) 
         try:
             prediction = decompose(question=item.question, context=item.context, config=config)
         except AdapterParseError as error:
-            return Trace(
-                item.id, job.sample, None, lost=why_refused(error), detail=str(error)[:500], reply=error.lm_response
-            )
+            detail = masked(str(error))[:500]
+            return Trace(item.id, job.sample, None, lost=why_refused(error), detail=detail, reply=error.lm_response)
         asked = tuple(prediction.subquestions)
         return Trace(item.id, job.sample, asked, reply=prediction.subquestions.render())
 

@@ -16,9 +16,14 @@ class OverlapError(DivconError):
     """Training questions overlap with the test set."""
 
 
+# Words, and what tells questions of brackets and of arithmetic apart: signs with blanks around them, "[ { (" and
+# "2 * 3", and a minus before a number.
+_WORD_OR_SIGN = re.compile(r"\w+|(?<!\S)[^\w\s.,;:!?\"'“”‘’«»…–—]+(?!\S)|(?<![^\s(])-(?=\d)")
+
+
 def normalized(text: str) -> str:
-    """The text without case, punctuation and extra spaces."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
+    """The text without case, punctuation and extra spaces; brackets and operators between blanks are kept."""
+    return " ".join(_WORD_OR_SIGN.findall(text.casefold()))
 
 
 def overlapping(
@@ -65,7 +70,7 @@ def overlapping(
 
 
 def _runs(text: str) -> list[tuple[str, ...]]:
-    words = text.split()
+    words = re.findall(r"\w+", text)
     return [tuple(words[i : i + _NGRAM]) for i in range(len(words) - _NGRAM + 1)]
 
 

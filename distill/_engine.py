@@ -1,7 +1,7 @@
 """Role LMs: `dspy.LM` objects whose calls go through the run store, whatever serves them.
 
 In DSPy 3.4 an LM may have an engine object (`complete(Request) -> Response`) in place of an HTTP endpoint. The engine
-here puts each reply on disk before it returns it.
+here masks each reply of secrets, and puts it on disk before it returns it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from divcon.distill._reply import UnusableReplyError, as_read, counters_of, why_
 from divcon.distill._store import RunStore, fingerprint
 from divcon.distill._traffic import Call, current_traffic
 from divcon.programs import Meter, Usage
+from divcon.signatures import errors_masked, masked_values
 
 
 @dataclass
@@ -226,7 +227,7 @@ class StoredEngine:
     @contextlib.contextmanager
     def _flight(self, hold: Reservation | None) -> Iterator[_Flight]:
         """Track a call, and tell the budget at its end what it has used."""
-        with current_traffic().call() as call:
+        with current_traffic().call() as call, errors_masked():
             flight = _Flight(call, time.perf_counter())
             try:
                 yield flight
@@ -240,7 +241,7 @@ class StoredEngine:
         Raises:
             UnusableReplyError: It holds no answer. It is on the bill, under a key that no request has.
         """
-        seconds, response = time.perf_counter() - flight.started, as_read(sent)
+        seconds, response = time.perf_counter() - flight.started, _masked(as_read(sent))
         flight.used = self.meter.measured(counters_of(response.usage))
         why = self._unusable(sent)
         cost = self._keep(key if why is None else _aside(key), asked, rollout, response, seconds)
@@ -326,6 +327,12 @@ class StoredEngine:
 def _aside(key: str) -> str:
     """A key for a reply that is no answer: no request has it."""
     return fingerprint(key, "unusable", time.time_ns())
+
+
+def _masked(response: Response) -> Response:
+    """The reply without the secrets that a server has echoed."""
+    said = response_to_dict(response)
+    return response if (kept := masked_values(said)) == said else response_from_dict(kept)
 
 
 def _booked_under() -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from divcon.distill._database import StoreError
+from divcon.signatures import masked, masked_values
 
 
 def storable(text: str | None) -> str | None:
@@ -18,8 +19,9 @@ def storable(text: str | None) -> str | None:
 
 
 def render_lines(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as JSON Lines; equal rows give equal bytes."""
-    text = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
+    """The rows as JSON Lines, masked of secrets; equal rows give equal bytes."""
+    kept = masked_values(list(rows))
+    text = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in kept)
     return storable(text) or ""
 
 
@@ -29,7 +31,7 @@ def unfinished(target: Path) -> Path:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file so that a kill leaves the whole old file or the whole new one.
+    """Write a file, masked of secrets, so that a kill leaves the whole old file or the whole new one.
 
     Raises:
         StoreError: The disk is full or the folder may not be written.
@@ -37,7 +39,7 @@ def write_whole(file: Path, text: str) -> None:
     building = unfinished(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        building.write_text(storable(text) or "", encoding="utf-8")
+        building.write_text(masked(storable(text) or ""), encoding="utf-8")
         building.replace(file)
     except OSError as error:
         raise StoreError(f"{file} can't be written: {error}.", "Make room or change the folder, then run again.") from (

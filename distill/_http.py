@@ -45,6 +45,7 @@ from divcon.distill._trouble import (
     in_words,
     overload,
 )
+from divcon.signatures import learn_settings
 
 # Seconds that other requests wait for the first request, which shows whether the server streams.
 _FINDING_OUT = 10.0
@@ -68,6 +69,7 @@ class LMBackend:
 
     def __init__(self, lm: dspy.LM, patience: Patience | None = None) -> None:
         self.lm = lm
+        learn_settings(lm.kwargs)
         given = lm.kwargs.get("timeout")
         if patience is None:
             patience = Patience(given, given, given) if isinstance(given, (int, float)) else Patience()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from divcon.distill._store import fingerprint
+from divcon.signatures import masked_json
 
 _ABSENT = "nothing"
 _LONGEST = 60  # characters of a value that are shown
@@ -35,9 +36,9 @@ class Key:
         return fingerprint(*(part.digest if isinstance(part, Key) else part for part in self.parts.values()))
 
     def plain(self) -> dict[str, Any]:
-        """The parts as plain JSON values, with the parts of nested keys as nested dicts."""
+        """The parts as plain JSON values, masked of secrets, with the parts of nested keys as nested dicts."""
         found = {name: part.plain() if isinstance(part, Key) else part for name, part in self.parts.items()}
-        plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
+        plain: dict[str, Any] = json.loads(masked_json(json.dumps(found, default=str)))
         return plain
 
     def changes(self, before: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -13,7 +13,7 @@ from dspy.adapters.utils import get_annotation_name
 from pydantic import BaseModel, ConfigDict, Field
 
 from divcon.distill.serving.embedded import Base, Precision
-from divcon.signatures import DivconError
+from divcon.signatures import DivconError, masked
 
 MANIFEST = "manifest.json"
 _UNSAFE = ("adapter_model.bin", "program.pkl", "pytorch_model.bin", "training_args.bin")
@@ -70,7 +70,7 @@ class Manifest(BaseModel):
         return f"{self.student or self.role}-{self.content_hash[:12]}"
 
     def write(self, folder: Path) -> None:
-        (folder / MANIFEST).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / MANIFEST).write_text(masked(self.model_dump_json(indent=2)) + "\n", encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> Manifest:

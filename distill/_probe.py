@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from divcon.distill._manifest import ManifestError
 from divcon.distill.serving.embedded import Precision
+from divcon.signatures import masked
 
 PROBE = "probe.json"
 PROBE_CANDIDATES = 8  # the probe is the one of so many rows whose probability training raised most
@@ -43,7 +44,7 @@ class ProbeRow(BaseModel):
     base_logprob: float
 
     def write(self, folder: Path) -> None:
-        (folder / PROBE).write_text(self.model_dump_json() + "\n", encoding="utf-8")
+        (folder / PROBE).write_text(masked(self.model_dump_json()) + "\n", encoding="utf-8")
 
 
 def read_probe(folder: Path) -> ProbeRow | None:

@@ -34,10 +34,14 @@ from divcon.distill._database import (
 )
 from divcon.distill._files import storable
 from divcon.programs import Meter, Usage
+from divcon.signatures import masked, masked_json
 
 # What happens to a new row whose key is in the table: a reply that is paid for stays, anything else is replaced.
 _INSERT = {"items": "IGNORE", "calls": "IGNORE", "traces": "REPLACE", "verdicts": "REPLACE", "outcomes": "REPLACE"}
 _RESULTS = ("exports", "adapters", "cells", "results.json")
+# The columns with texts from outside, by index: JSON, and plain text. They are masked of secrets.
+_JSON = {"calls": (4, 6), "traces": (4,), "outcomes": (4,)}
+_TEXT = {"calls": (3,), "traces": (6, 7), "verdicts": (5,)}
 _KEYS = {"traces": "collection", "verdicts": "screening", "outcomes": "fingerprint"}
 
 
@@ -151,19 +155,21 @@ class RunStore:
     # -- rows ------------------------------------------------------------------------------------------------------
 
     def write_row(self, table: str, row: Sequence[Any]) -> None:
-        """Commit a row to disk. All tables but `items` are written through this method."""
+        """Commit a row to disk, masked of secrets. All tables but `items` are written through this method."""
         with self._writing() as db:
-            added = db.execute(_inserting(table, row), [*row, checksum(table, row)]).rowcount
+            kept = masked_row(table, row)
+            added = db.execute(_inserting(table, row), [*kept, checksum(table, kept)]).rowcount
             if table == "calls" and added:
                 self._list_commit(row[0])
 
     def write_rows(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Write rows of a table in one transaction."""
+        """Write rows of a table, masked of secrets, in one transaction."""
         if not rows:
             return
         with self._writing() as db, db:  # the second one rolls back where a row can't be written
             db.execute("BEGIN")
-            db.executemany(_inserting(table, rows[0]), [[*row, checksum(table, row)] for row in rows])
+            kept = [masked_row(table, row) for row in rows]
+            db.executemany(_inserting(table, rows[0]), [[*row, checksum(table, row)] for row in kept])
 
     def _list_commit(self, key: str) -> None:
         """List the key of a reply that was just committed."""
@@ -328,6 +334,16 @@ class RunStore:
         self._before_reading("outcomes", key)
         rows = self._whole("outcomes", "arm = ? AND fingerprint = ? ORDER BY position", arm, key)
         return {item: json.loads(record) for _, _, item, _, record in rows}
+
+
+def masked_row(table: str, row: Sequence[Any]) -> list[Any]:
+    """A row as it is stored: masked of secrets but for what finds it, the ids and keys."""
+    kept = list(row)
+    for columns, hide in ((_JSON, masked_json), (_TEXT, masked)):
+        for column in columns.get(table, ()):
+            if kept[column] is not None:
+                kept[column] = hide(kept[column])
+    return kept
 
 
 def _inserting(table: str, row: Sequence[Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dspy
 
 from divcon.programs import SolvedQuestion, as_tool
-from divcon.signatures import DivconError
+from divcon.signatures import DivconError, errors_masked, masked_values
 
 
 def serve_mcp(program: dspy.Module) -> None:
@@ -24,8 +24,9 @@ def serve_mcp(program: dspy.Module) -> None:
     server = MCPServer("divcon", instructions=tool.desc)
 
     async def divide_and_conquer(question: str, context: str | None = None) -> SolvedQuestion:
-        solved: SolvedQuestion = await tool.acall(question=question, context=context)
-        return solved
+        with errors_masked():  # the client is told of errors too
+            solved: SolvedQuestion = await tool.acall(question=question, context=context)
+        return SolvedQuestion.model_validate(masked_values(solved.model_dump()))
 
     server.tool(name=tool.name, description=tool.desc)(divide_and_conquer)
     server.run("stdio")

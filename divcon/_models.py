@@ -28,7 +28,7 @@ from divcon.distill import (
 from divcon.distill.serving import ENGINES, ServedBase, ServingOptions
 from divcon.distill.serving.embedded import WantedPrecision, embedded_base, solver_adapter, solver_wording
 from divcon.programs import ChatAdapter, CompactAdapter, Item, Wording
-from divcon.signatures import list_pattern
+from divcon.signatures import learn_variable, list_pattern
 
 
 @dataclass
@@ -102,6 +102,7 @@ class Models:
             if endpoint.api_base:
                 options["api_base"] = endpoint.api_base
             if endpoint.api_key_env:
+                learn_variable(endpoint.api_key_env)
                 options["api_key"] = os.environ.get(endpoint.api_key_env, "")
             elif model.startswith("hosted_vllm/"):
                 options["api_key"] = "none"  # vLLM asks for no key unless it was started with one

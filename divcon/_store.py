@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from divcon._terminal import err, guarded, out
+from divcon._terminal import echo_json, err, guarded, out
 
 app = typer.Typer(no_args_is_help=True)
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A run folder.")]
@@ -31,11 +30,11 @@ def check(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="
 
     state = guarded(lambda: None, lambda: check_store(folder))
     if as_json:
-        typer.echo(json.dumps({**asdict(state), "sound": state.sound}, ensure_ascii=False))
+        echo_json({**asdict(state), "sound": state.sound})
     else:
         _print(state)
     if not state.sound:
-        out.print(f"Run 'divcon store repair {folder}' to save what is whole.", highlight=False, soft_wrap=True)
+        out.print(f"Run 'divcon store repair {folder}' to save what is whole.", soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -57,7 +56,7 @@ def export(
 
     state = guarded(lambda: None, work)
     if not state.sound:
-        err.print(f"The store is damaged; 'divcon store check {folder}' says where.", highlight=False, soft_wrap=True)
+        err.print(f"The store is damaged; 'divcon store check {folder}' says where.", soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -74,11 +73,11 @@ def repair(
     """
     from divcon.distill import repair_store
 
-    report = lambda who: out.print(f"waiting for {who}", highlight=False, soft_wrap=True)  # noqa: E731
+    report = lambda who: out.print(f"waiting for {who}", soft_wrap=True)  # noqa: E731
     repaired = guarded(lambda: None, lambda: repair_store(folder, report if wait else None))
     _print(repaired.state)
     for kept in repaired.kept:
-        out.print(f"kept {kept}", highlight=False, soft_wrap=True)
+        out.print(f"kept {kept}", soft_wrap=True)
 
 
 def _print(state: Any) -> None:
@@ -87,8 +86,8 @@ def _print(state: Any) -> None:
         damaged = state.damaged[table]
         text = f"{_NAMES.get(table, table):10} {count:,} whole, {len(damaged):,} damaged"
         named = ", ".join(damaged[:_SHOWN]) + (", ..." if len(damaged) > _SHOWN else "")
-        out.print(text + (f": {named}" if named else ""), highlight=False, markup=False, soft_wrap=True)
+        out.print(text + (f": {named}" if named else ""), soft_wrap=True)
     if state.lost:
-        out.print(f"{state.lost:,} replies were stored and are lost.", highlight=False)
+        out.print(f"{state.lost:,} replies were stored and are lost.")
     for problem in state.problems:
-        out.print(f"SQLite: {problem}", highlight=False, markup=False, soft_wrap=True)
+        out.print(f"SQLite: {problem}", soft_wrap=True)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from divcon._terminal import out
+from divcon._terminal import ShownConsole, echo_json, line, out
 
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
@@ -39,12 +35,12 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
             f"{arm['seconds']:.0f}",
         )
     # Without a wide terminal, the table is printed at its own width.
-    (out if out.is_terminal and out.width > 150 else Console(width=160)).print(table)
+    (out if out.is_terminal and out.width > 150 else ShownConsole(width=160)).print(table)
     print_unreadable(results["arms"])
     if results["teacher"]["scripted"]:
         out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
     print_advice(results)
-    out.print(f"{folder / 'results.json'}\n{folder / 'report.html'}", highlight=False, soft_wrap=True)
+    out.print(f"{folder / 'results.json'}\n{folder / 'report.html'}", soft_wrap=True)
 
 
 def _share(line: dict[str, Any], rate: str) -> str:
@@ -55,13 +51,13 @@ def _share(line: dict[str, Any], rate: str) -> str:
 
 def print_unreadable(lines: list[dict[str, Any]]) -> None:
     """Print how many replies couldn't be read, and the end of the first of them."""
-    for line in lines:
-        if line.get("unreadable"):
+    for arm in lines:
+        if arm.get("unreadable"):
             text = (
-                f"{line['label']}: the answer of {line['unreadable']} replies can't be read, and they count as wrong; "
-                f"the first ends: {line.get('first_unreadable', '')!r}"
+                f"{arm['label']}: the answer of {arm['unreadable']} replies can't be read, and they count as wrong; "
+                f"the first ends: {arm.get('first_unreadable', '')!r}"
             )
-            out.print(text, highlight=False, markup=False, soft_wrap=True)
+            out.print(text, soft_wrap=True)
 
 
 def print_advice(results: dict[str, Any]) -> None:
@@ -69,9 +65,7 @@ def print_advice(results: dict[str, Any]) -> None:
     from divcon.benchmarks import advise
 
     for card in advise(results):
-        out.print(
-            f"{card['task']}: {' '.join([card['headline'] + '.', *card['warnings']])}", highlight=False, soft_wrap=True
-        )
+        out.print(f"{card['task']}: {' '.join([card['headline'] + '.', *card['warnings']])}", soft_wrap=True)
 
 
 def print_rows(results: dict[str, Any], folder: Path) -> None:
@@ -95,19 +89,19 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
             f"{row['right']}/{row['wrong']}/{row['failed']}",
             _share(row, "fell_back_rate"),
         )
-    (out if out.is_terminal and out.width > 140 else Console(width=150)).print(table)
+    (out if out.is_terminal and out.width > 140 else ShownConsole(width=150)).print(table)
     print_unreadable(rows)
     if results["teacher"]["scripted"]:
         out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
     print_advice(results)
     for end in ("json", "csv", "html"):
-        out.print(str(folder / f"{kind}.{end}"), highlight=False, soft_wrap=True)
+        out.print(str(folder / f"{kind}.{end}"), soft_wrap=True)
 
 
 def print_prediction(question: str, prediction: Any, seconds: float, as_json: bool) -> None:
     """Print the answer to one question: for people, or as JSON."""
     if as_json:
-        shown = {
+        found = {
             "question": question,
             "student": prediction.student,
             "status": prediction.status,
@@ -118,15 +112,15 @@ def print_prediction(question: str, prediction: Any, seconds: float, as_json: bo
             "usage": prediction.usage,
             "seconds": seconds,
         }
-        typer.echo(json.dumps(shown, ensure_ascii=False))
+        echo_json(found)
         return
-    out.print(f"[bold]Subquestions[/bold] ({prediction.student.upper()}, {prediction.status})")
-    out.print(escape(prediction.subquestions.render()), highlight=False)
-    out.print("[bold]Sub-answers[/bold]")
-    out.print(escape(prediction.sub_answers), highlight=False)
-    out.print(f"[bold]Answer[/bold]  {escape(prediction.answer)}", highlight=False)
+    out.print(line(("Subquestions", "bold"), f" ({prediction.student.upper()}, {prediction.status})"))
+    out.print(prediction.subquestions.render())
+    out.print(line(("Sub-answers", "bold")))
+    out.print(prediction.sub_answers)
+    out.print(line(("Answer", "bold"), f"  {prediction.answer}"))
     for role, used in prediction.usage.items():
         cost = "price unknown" if used["cost"] is None else f"${used['cost']:.6f}"
         text = f"  {role}: {used['calls']} call, {used['input_tokens']} tokens in, {used['output_tokens']} out, {cost}"
-        out.print(text, highlight=False)
-    out.print(f"  {seconds} s", highlight=False)
+        out.print(text)
+    out.print(f"  {seconds} s")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
 import os
 import tempfile
 import time
@@ -22,11 +20,10 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars of libraries beside divcon's own
 
 import typer
-from rich.markup import escape
 
 from divcon._store import app as store_app
 from divcon._tables import print_prediction, print_results, print_rows
-from divcon._terminal import Terminal, err, fail, guarded, out
+from divcon._terminal import Terminal, all_shown, echo, echo_json, err, fail, guarded, line, log_into, out
 from divcon.signatures import DivconError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -77,16 +74,6 @@ def _leaving(made: Any) -> Iterator[Any]:
         made.leave()
 
 
-def _log_into(folder: Path) -> None:
-    """Write the logs of libraries into the run folder, and not to the terminal."""
-    handler = logging.FileHandler(folder / "divcon.log", encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in ("dspy", "LiteLLM", "httpx"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.propagate = False
-
-
 def _station(name: str, text: str, does: Callable[[Any], Any]) -> None:
     def command(file: PipelineFile, run: RunFolder = None, overrides: Overrides = None, wait: Wait = False) -> None:
         made: list[Any] = []
@@ -95,7 +82,7 @@ def _station(name: str, text: str, does: Callable[[Any], Any]) -> None:
             made.append(_run_of(file, run, overrides))
             with _leaving(made[0]):
                 made[0].hold(wait)
-                _log_into(made[0].folder)
+                log_into(made[0].folder)
                 if name != "run":
                     made[0].check()
                 return does(made[0])
@@ -156,12 +143,10 @@ def status(
 
     for one in guarded(lambda: made[0].pipeline, work):
         if as_json:
-            typer.echo(json.dumps({**asdict(one), "note": one.note}, ensure_ascii=False))
+            echo_json({**asdict(one), "note": one.note})
         else:
-            color = _STATES[one.state]
-            out.print(
-                f"[{color}]{one.state:7}[/{color}] {one.station:20} {escape(one.note)}", highlight=False, soft_wrap=True
-            )
+            state = (f"{one.state:7}", _STATES[one.state])
+            out.print(line(state, f" {one.station:20} {one.note}"), soft_wrap=True)
 
 
 @app.command()
@@ -193,7 +178,7 @@ def experiment(
         made.append(ExperimentRun(load_experiment(file, overrides or []), folder, Terminal()))
         with _leaving(made[0]):
             made[0].hold(wait)
-            _log_into(folder)
+            log_into(folder)
             try:
                 return made[0].run()
             except Incomplete as error:
@@ -220,6 +205,7 @@ def ask(
         from divcon.pipeline import Run
 
         made.append(Run(load_saved_pipeline(run), run, Terminal(err)))
+        log_into(run)
         with _leaving(made[0]):
             return made[0].ask(question, context, student)
 
@@ -229,7 +215,7 @@ def ask(
     print_prediction(question, prediction, seconds, as_json)
 
 
-_SHOWN = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "failure": "[red]failure[/red]"}
+_LEVELS = {"ok": "green", "warning": "yellow", "failure": "red"}
 
 
 @app.command()
@@ -248,8 +234,8 @@ def doctor(file: PipelineFile, run: RunFolder = None, overrides: Overrides = Non
             if finding in found:
                 continue  # the cells of an experiment share most of what they need
             found.append(finding)
-            text = escape(finding.text) + (f"  {escape(finding.remedy)}" if finding.level != "ok" else "")
-            out.print(f"{_SHOWN[finding.level]} {finding.what}: {text}", highlight=False, soft_wrap=True)
+            text = finding.text + (f"  {finding.remedy}" if finding.level != "ok" else "")
+            out.print(line((finding.level, _LEVELS[finding.level]), f" {finding.what}: {text}"), soft_wrap=True)
 
     guarded(lambda: None, work)
     if any(finding.level == "failure" for finding in found):
@@ -284,7 +270,8 @@ def serve(
         if arguments:
             changed["arguments"] = read_arguments(arguments)
         with _leaving(Run(load_saved_pipeline(run), run, Terminal())) as made:
-            serve_students(made, student, adapter, changed, typer.echo)
+            log_into(run)
+            serve_students(made, student, adapter, changed, echo)
 
     guarded(lambda: None, work)
 
@@ -318,14 +305,13 @@ def grade(
     for verdict in verdicts:
         found = {"right": verdict.right, "extracted": verdict.extracted, "rule": verdict.rule, "score": verdict.score}
         if as_json:
-            typer.echo(json.dumps(found, ensure_ascii=False))
+            echo_json(found)
         else:
-            shown = f"read '{verdict.extracted}'" if verdict.extracted is not None else "no answer found"
-            typer.echo(
-                f"{'right' if verdict.right else 'wrong'}: {shown}, rule {verdict.rule}, score {verdict.score:g}"
-            )
+            read = f"read '{verdict.extracted}'" if verdict.extracted is not None else "no answer found"
+            right = "right" if verdict.right else "wrong"
+            echo(f"{right}: {read}, rule {verdict.rule}, score {verdict.score:g}")
     if len(verdicts) > 1 and not as_json:
-        typer.echo(f"{sum(verdict.right for verdict in verdicts)} of {len(verdicts)} right")
+        echo(f"{sum(verdict.right for verdict in verdicts)} of {len(verdicts)} right")
     if not all(verdict.right for verdict in verdicts):
         raise typer.Exit(2)
 
@@ -345,10 +331,10 @@ def base(
 
         if dtype not in ("bfloat16", "float32"):
             raise DivconError(f"There is no dtype '{dtype}' here.", "Write bfloat16 or float32.")
-        out.print(f"Dequantizing {file.name}; a minute for half a billion parameters.", highlight=False)
+        out.print(f"Dequantizing {file.name}; a minute for half a billion parameters.")
         return convert_gguf(file, folder, dtype=dtype)
 
-    out.print(f"{guarded(lambda: None, work)}", highlight=False, soft_wrap=True)
+    out.print(str(guarded(lambda: None, work)), soft_wrap=True)
 
 
 @app.command()
@@ -378,6 +364,7 @@ def mcp(
         from divcon.pipeline import Run
 
         made.append(Run(load_saved_pipeline(run), run, Terminal(err)))
+        log_into(run)
         with _leaving(made[0]):
             serve_mcp(made[0].answering_program(student)[0])
 
@@ -386,7 +373,8 @@ def mcp(
 
 def main() -> None:
     """The entry point of `divcon`."""
-    app()
+    with all_shown():
+        app()
 
 
 if __name__ == "__main__":

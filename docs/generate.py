@@ -130,13 +130,22 @@ def commands() -> Iterator[str]:
     """Each command with its arguments and options, as `--help` has them."""
     yield "## Commands\n"
     group: Any = typer.main.get_command(app)
-    for name, command in (("", group), *group.commands.items()):
+    for name, command in (("", group), *every_command(group)):
         yield f"### divcon {name}".rstrip() + "\n"
         yield f"{command.help}\n"
-        lines = ["| argument or option | default | meaning |", "|---|---|---|"]
-        for parameter in command.params:
-            lines.append(f"| `{shown(parameter)}` | {default_shown(parameter)} | {cell(parameter.help)} |")
-        yield "\n".join(lines) + "\n"
+        if command.params:
+            lines = ["| argument or option | default | meaning |", "|---|---|---|"]
+            for parameter in command.params:
+                lines.append(f"| `{shown(parameter)}` | {default_shown(parameter)} | {cell(parameter.help)} |")
+            yield "\n".join(lines) + "\n"
+
+
+def every_command(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """The commands of a group, and those of the groups in it, with their whole names."""
+    for name, command in group.commands.items():
+        yield f"{before}{name}", command
+        if hasattr(command, "commands"):
+            yield from every_command(command, f"{before}{name} ")
 
 
 def shown(parameter: Any) -> str:

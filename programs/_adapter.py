@@ -243,7 +243,9 @@ class ChatAdapter(_Adapter):
         answered = ends_in_answer(signature)
         raw = _as_text(signature)  # type: ignore[arg-type]
         try:
-            values = super().parse(raw, completion)
+            values = super().parse(raw, without_thinking(completion))
+        except SubquestionsError as error:
+            raise _unreadable(self, signature, completion, error.problem) from error
         except AdapterParseError:
             if not answered:
                 raise

@@ -1,6 +1,6 @@
 """The signatures of both stages, the types of their outputs, and the readers of the replies to them."""
 
-from divcon.signatures._answers import MARKED, READER, Reading, plain, read_answer
+from divcon.signatures._answers import MARKED, READER, Reading, read_answer
 from divcon.signatures._asks import (
     DEFAULT_MAX_SUBQUESTIONS,
     NOTHING_MORE,
@@ -18,12 +18,28 @@ from divcon.signatures._asks import (
 )
 from divcon.signatures._demonstrations import demonstrations
 from divcon.signatures._errors import DivconError, FatalError, SubquestionsError, refusal
-from divcon.signatures._framing import thinks_still, without_thinking
+from divcon.signatures._markup import plain
+from divcon.signatures._printable import printable, printable_json, printable_values
+from divcon.signatures._secrets import (
+    MASK,
+    errors_masked,
+    learn_addresses,
+    learn_secret,
+    learn_settings,
+    learn_variable,
+    mask_error,
+    masked,
+    masked_json,
+    masked_values,
+    names_a_secret,
+)
 from divcon.signatures._subquestions import NO_DECOMPOSITION, Subquestions
+from divcon.signatures._turns import own_words, thinks_still, without_thinking
 
 __all__ = [
     "DEFAULT_MAX_SUBQUESTIONS",
     "MARKED",
+    "MASK",
     "NOTHING_MORE",
     "NO_DECOMPOSITION",
     "READER",
@@ -43,8 +59,22 @@ __all__ = [
     "decompose_signature",
     "demonstrations",
     "ends_in_answer",
+    "errors_masked",
+    "learn_addresses",
+    "learn_secret",
+    "learn_settings",
+    "learn_variable",
     "list_pattern",
+    "mask_error",
+    "masked",
+    "masked_json",
+    "masked_values",
+    "names_a_secret",
+    "own_words",
     "plain",
+    "printable",
+    "printable_json",
+    "printable_values",
     "read_answer",
     "refusal",
     "thinks_still",

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+from divcon.signatures._secrets import masked
+
 
 class DivconError(Exception):
-    """An error that says in one sentence what is wrong, and in one what to do.
+    """An error that says in one sentence what is wrong, and in one what to do. Both are masked of secrets.
 
     Args:
         problem: What is wrong and where.
@@ -36,9 +38,9 @@ class DivconError(Exception):
             cls.code = "-".join(words).lower()
 
     def __init__(self, problem: str, remedy: str = "") -> None:
-        self.problem = problem
-        self.remedy = remedy
-        super().__init__(f"{problem} {remedy}".strip())
+        self.problem = masked(problem)
+        self.remedy = masked(remedy)
+        super().__init__(f"{self.problem} {self.remedy}".strip())
 
 
 class FatalError(DivconError):

@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 
 from divcon.signatures._errors import SubquestionsError
-from divcon.signatures._framing import INVISIBLE
 from divcon.signatures._questions import ASKS, STOPS, is_asked, is_begun, is_ended, is_instruction, is_subquestion
+from divcon.signatures._turns import HALF_CHARACTER, INVISIBLE
 
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # half of an emoji that was cut off; it can't be encoded or stored
 _BOLD = re.compile(r"(?<![\w*])\*\*(?=\S)([^*]+?)(?<=\S)\*\*(?![\w*])")  # "How many **red bags** are there?"
 # "How many? 7", "How many? = 7", "How many? (7)", "How many? **Answer:** 7"
 _ANSWER_BESIDE = re.compile(
@@ -27,6 +26,7 @@ _ENCLOSING = {
     "*": ("*", _NOTHING),
     "_": ("_", _NOTHING),
 }
+_MOST_LAYERS = 10
 _END_MARKS = re.compile(rf"[\s{ASKS}{STOPS}]+$")  # "How many?" and "how many" ask the same
 
 
@@ -72,14 +72,18 @@ def _tidied(items: Sequence[str]) -> tuple[str, ...]:
     tidied = tuple(item for item in map(tidy, items) if item)
     if not tidied:
         raise SubquestionsError("empty", "The reply holds no subquestion.")
+    if any(_peeled(item) != item for item in tidied):
+        raise SubquestionsError("unreadable", f"An item stands in more than {_MOST_LAYERS} pairs of quotes.")
     return tidied
 
 
 def tidy(item: str) -> str:
     """The item on one line, without bold, quotes, an answer beside it, and other things that models put around it."""
-    item = _HALF_CHARACTER.sub("\ufffd", INVISIBLE.sub("", item))
+    item = HALF_CHARACTER.sub("\ufffd", INVISIBLE.sub("", item))
     item = _BOLD.sub(r"\1", " ".join(item.split()))
-    while (peeled := _peeled(item)) != item:
+    for _ in range(_MOST_LAYERS):
+        if (peeled := _peeled(item)) == item:
+            break
         item = peeled
     return item
 

@@ -17,6 +17,7 @@ from divcon.signatures._lists import read_lines
 from divcon.signatures._markers import NUMBERED, marker_of
 from divcon.signatures._notations import Value, read_notation
 from divcon.signatures._questions import ASKS, is_asked
+from divcon.signatures._turns import HALF_CHARACTER, own_words
 
 _NONE = r"""(?:
     no\ (?:further\ )?(?:decomposition|sub-?questions?|split(?:ting)?|breakdown)
@@ -33,6 +34,11 @@ _NONE_BECAUSE = re.compile(rf"^\W*{_NONE}(?:[.,:;!)*\n-]|\ (?:because|since|as|[
 # "3 + 4 = 7\nNo decomposition.": the model has solved the question before it says so.
 _NONE_AT_END = re.compile(r"\W*no decomposition\W*", re.IGNORECASE)
 
+_BLANK_LINES = re.compile(r"\n{3,}")  # a model that loops and writes nothing but line ends
+# A longer list is a looping model's, and is read so far only. Lists of 300 subquestions are shorter.
+_LONGEST = 16_384  # characters
+_MOST_LINES = 1_000
+
 _LIST_KEYS = ("subquestions", "sub_questions", "questions", "items", "steps", "decomposition")
 _ITEM_KEYS = ("question", "subquestion", "sub_question", "text")
 _KEY_GAP = re.compile(r"[\s-]")  # "Sub-questions" is the key "sub_questions"
@@ -45,7 +51,16 @@ def read_subquestions(reply: str) -> tuple[str, ...]:
     Raises:
         SubquestionsError: See `Subquestions.read`.
     """
-    text = list_alone(reply)
+    words = _BLANK_LINES.sub("\n\n", "\n".join(line.rstrip() for line in own_words(reply).split("\n")))
+    read = "".join(words.splitlines(keepends=True)[:_MOST_LINES])[:_LONGEST]
+    found = _subquestions(read)
+    if len(read) < len(words):
+        raise SubquestionsError("cut_off", f"The list has no end within {len(read):,} characters.", found[:-1])
+    return found
+
+
+def _subquestions(words: str) -> tuple[str, ...]:
+    text = list_alone(words)
     if not text:
         raise SubquestionsError("empty", "The reply is empty.")
     if _says_none(text):
@@ -110,7 +125,7 @@ def _text_of(item: Any) -> str:
     text = next((item[key] for key in _ITEM_KEYS if key in item), None) if isinstance(item, dict) else item
     if not isinstance(text, str):
         raise SubquestionsError("unreadable", "The list holds something that is not text.")
-    return text
+    return HALF_CHARACTER.sub("\ufffd", text)  # JSON may write one out: \ud83d
 
 
 def _without_numbers(items: list[str]) -> list[str]:

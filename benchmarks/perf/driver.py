@@ -37,18 +37,15 @@ RESPONSE = {
 def fill(store: RunStore, rows: int) -> None:
     """So many replies, in few transactions."""
     asked, answered = json.dumps(REQUEST), json.dumps(RESPONSE)
-    with store._writing() as db:
-        for start in range(0, rows, 50_000):
-            db.execute("BEGIN")
-            db.executemany(
-                "INSERT INTO calls VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    (f"{n * 2654435761 % 2**64:016x}", "teacher", "collect", "m", asked, 0, answered, 120, 24, None,
-                     1.0, None, 0.0)
-                    for n in range(start, min(start + 50_000, rows))
-                ),
-            )  # fmt: skip
-            db.execute("COMMIT")
+    for start in range(0, rows, 50_000):
+        store.write_rows(
+            "calls",
+            [
+                (f"{n * 2654435761 % 2**64:016x}", "teacher", "collect", "m", asked, 0, answered, 120, 24, None,
+                 1.0, None, 0.0)
+                for n in range(start, min(start + 50_000, rows))
+            ],
+        )  # fmt: skip
 
 
 def keep(store: RunStore, key: str) -> None:

@@ -33,15 +33,12 @@ QUESTIONS = 10_000
 
 def filled(folder: Path) -> RunStore:
     store = RunStore(folder)
-    rows = (
+    rows = [
         ("c", f"item-{n}", 0, n, json.dumps([f"What is step {k} of question {n}?" for k in range(3)]), None, None,
          "1. What is it?\n2. What follows?" * 4)
         for n in range(TRACES)
-    )  # fmt: skip
-    with store._writing() as db:
-        db.execute("BEGIN")
-        db.executemany("INSERT INTO traces VALUES (?,?,?,?,?,?,?,?)", rows)
-        db.execute("COMMIT")
+    ]  # fmt: skip
+    store.write_rows("traces", rows)
     return store
 
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from divcon.benchmarks._graders import is_number, numbers
+from divcon.benchmarks._numbers import is_number, numbers
 from divcon.benchmarks.tasks._files import TaskError
 from divcon.benchmarks.tasks._task import TASKS, Reader, Source, Splits, Task
 from divcon.distill import overlapping, refuse_overlap

@@ -11,7 +11,7 @@ from divcon.distill._jobs import Job
 from divcon.distill._store import RunStore
 from divcon.distill._traffic import Call, current_traffic
 from divcon.distill.executors._wire import pack_job, unpack_error, unpack_result
-from divcon.signatures import FatalError
+from divcon.signatures import FatalError, masked_json
 
 _LOSSES = 5  # workers that may end during one job; without a limit, a job that crashes its worker would repeat forever
 
@@ -67,7 +67,7 @@ def _received(job: Job | None, store: RunStore, sent: Sent, call: Call) -> Any:
             if table == "calls":
                 current_traffic().ended(call, row[8], row[11])
         elif kind == "error":
-            raise unpack_error(text)
+            raise unpack_error(masked_json(text))
         else:
-            return None if job is None else unpack_result(job, text)
+            return None if job is None else unpack_result(job, masked_json(text))
     raise WorkerLost

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 
 from divcon.distill._engine import at_station, booked_to
 from divcon.distill._jobs import Job
-from divcon.distill._store import RunStore, StoredCall
+from divcon.distill._store import RunStore, StoredCall, masked_row
 from divcon.distill.executors._executor import Recipe
 from divcon.distill.executors._wire import pack_error, pack_result, unpack_job
+from divcon.signatures import masked_json
 
 _outbox: contextvars.ContextVar[queue.SimpleQueue[tuple[str, str]] | None] = contextvars.ContextVar(
     "divcon_outbox", default=None
@@ -100,7 +101,7 @@ class ForwardingStore(RunStore):
         super().write_row(table, row)
         outbox = _outbox.get()
         assert outbox is not None, "a row was written outside of a job"
-        outbox.put(("row", json.dumps([table, list(row)])))
+        outbox.put(("row", json.dumps([table, masked_row(table, row)])))
 
     def _before_reading(self, table: str, key: str) -> None:
         with self._fetching:
@@ -146,9 +147,9 @@ class Worker:
             try:
                 with at_station(station), booked_to(cell):
                     result = self._work()(job)
-                outbox.put(("result", "" if job is None else pack_result(job, result)))
+                outbox.put(("result", "" if job is None else masked_json(pack_result(job, result))))
             except BaseException as error:  # noqa: BLE001 - sent to the driver, which raises it
-                outbox.put(("error", pack_error(error)))
+                outbox.put(("error", masked_json(pack_error(error))))
             finally:
                 _outbox.reset(token)
 

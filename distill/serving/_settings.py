@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,9 +10,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-AdapterMode = Literal["auto", "lora", "merged"]
+from divcon.signatures import learn_addresses, names_a_secret
 
-_SECRET = re.compile(r"(?i)(^|_)(key|token|secret|password)$")
+AdapterMode = Literal["auto", "lora", "merged"]
 
 
 class AnyServerSettings(BaseModel):
@@ -66,7 +65,7 @@ class AnyServerSettings(BaseModel):
     def _as_text(cls, environment: Any) -> Any:
         if isinstance(environment, dict):
             for name in environment:
-                if _SECRET.search(str(name)):
+                if names_a_secret(str(name)):
                     raise ValueError(f"{name} is a secret; a server inherits it from your environment: set it there")
             return {name: str(value) for name, value in environment.items() if value is not None}
         return environment
@@ -76,6 +75,7 @@ class AnyServerSettings(BaseModel):
         if self.api_key_env and not self.api_base:
             raise ValueError(f"api_key_env is for a running server; one that is started here reads {self.key_variable}")
         if self.api_base:
+            learn_addresses(self.api_base)
             parts = urlsplit(self.api_base)
             if parts.scheme not in ("http", "https") or not parts.netloc:
                 raise ValueError(f"api_base is '{self.api_base}'; write an address such as http://127.0.0.1:8000/v1")

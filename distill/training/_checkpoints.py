@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from divcon.distill._files import write_whole
+
 
 class Checkpoints:
     """The checkpoints of a training, in a folder beside the adapter's.
@@ -23,12 +25,19 @@ class Checkpoints:
     def __init__(self, output: Path, made_from: dict[str, Any]) -> None:
         self.folder = output.with_name(output.name + ".checkpoints")
         noted = self.folder / "made-from.json"
-        if self.folder.exists() and (not noted.is_file() or json.loads(noted.read_text()) != made_from):
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        noted.write_text(json.dumps(made_from))
         self._clock = self.folder / "seconds.json"
-        self._earlier: float = json.loads(self._clock.read_text()) if self._clock.is_file() else 0.0
+        self._earlier = 0.0
+        if self.folder.exists():
+            try:
+                same = json.loads(noted.read_text(encoding="utf-8")) == made_from
+                if self._clock.is_file():
+                    self._earlier = float(json.loads(self._clock.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError):  # a note is missing or damaged: what it is about is unknown
+                same = False
+            if not same:
+                shutil.rmtree(self.folder)
+                self._earlier = 0.0
+        write_whole(noted, json.dumps(made_from))
         self._started = time.perf_counter()
 
     def last(self) -> str | None:
@@ -43,7 +52,7 @@ class Checkpoints:
 
     def saved(self) -> None:
         """Note the time beside a checkpoint that was just written."""
-        self._clock.write_text(json.dumps(self.seconds()))
+        write_whole(self._clock, json.dumps(self.seconds()))
 
     def remove(self) -> None:
         """For when the adapter is whole."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from divcon.distill._files import unfinished
 from divcon.distill._manifest import Manifest, content_hash, manifest_for, package_versions, prompt_hash, text_hash
 from divcon.distill._probe import PROBE_CANDIDATES, ProbeRow, choose_probe
 from divcon.distill.serving.embedded import LOADING, Base, Precision, precision
@@ -251,9 +252,23 @@ def _require_learnt(model: Any, losses: list[float]) -> None:
 
 def _write(training: Training, provenance: Provenance, prepared: _Prepared, trained: _Trained) -> Manifest:
     """Write adapter, manifest and probe beside the output, and put them there at once."""
-    output, model = training.output, trained.trainer.model
-    building = output.with_name(output.name + ".building")
-    shutil.rmtree(building, ignore_errors=True)
+    output = training.output
+    building = unfinished(output)
+    try:
+        manifest = _write_into(building, training, provenance, prepared, trained)
+        shutil.rmtree(output, ignore_errors=True)
+        building.rename(output)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    trained.checkpoints.remove()
+    return manifest
+
+
+def _write_into(
+    building: Path, training: Training, provenance: Provenance, prepared: _Prepared, trained: _Trained
+) -> Manifest:
+    """Write adapter, manifest and probe into a folder."""
+    model = trained.trainer.model
     _save(model, building, training.base)
     exported = read_export(training.rows)
     screening = provenance.screening if provenance.screening is not None else exported.screening if exported else {}
@@ -277,9 +292,6 @@ def _write(training: Training, provenance: Provenance, prepared: _Prepared, trai
     manifest.write(building)
     with LOADING:
         _probe(model, prepared, training.settings.max_length).write(building)
-    shutil.rmtree(output, ignore_errors=True)
-    building.rename(output)
-    trained.checkpoints.remove()
     return manifest
 
 

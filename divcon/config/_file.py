@@ -15,7 +15,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from divcon.config._design import Experiment
 from divcon.config._sections import Pipeline
-from divcon.signatures import DivconError
+from divcon.signatures import DivconError, learn_addresses, learn_variable
 
 
 class ConfigError(DivconError):
@@ -81,6 +81,8 @@ def _load(file: Path, overrides: Sequence[str], kind: type[_Read]) -> _Read:
         raise ConfigError(f"The pipeline file {file} can't be read: {error.strerror}.", "Check the path.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"The pipeline file {file} is not UTF-8.", "Save it as UTF-8.") from error
+    for told in (text, *overrides):
+        learn_addresses(told)  # an address with a password is refused, and the refusal shows the address
     try:
         tree = YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
@@ -109,6 +111,7 @@ def _load(file: Path, overrides: Sequence[str], kind: type[_Read]) -> _Read:
         keyed += [(f"experiment.solvers.{name}", one) for name, one in (pipeline.experiment.solvers or {}).items()]
     part: str
     for part, endpoint in (*keyed, ("roles.decomposer.server", pipeline.roles.decomposer.server)):
+        learn_variable(endpoint.api_key_env if endpoint else None)
         if endpoint and endpoint.api_key_env and not os.environ.get(endpoint.api_key_env):
             at = _line(tree, [*part.split("."), "api_key_env"])
             raise ConfigError(

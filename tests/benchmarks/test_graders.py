@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,8 @@ def test_text(golds: list[str], reply: str, right: bool) -> None:
         ([("x",), ("y", "z")], "z; y", True, 1.0),
         ([("Ada",)], "", False, 0.0),
         ([("5-yard line",)], "5 yard line", True, 1.0),
+        ([("Ada", "Grace")], "<think>Tom?</think>Grace\nAda", True, 1.0),
+        ([("Ada", "Grace")], "Grace\nAda\n\nThese are the two who wrote programs for the first engines.", True, 1.0),
     ],
 )
 def test_drop(references: list[tuple[str, ...]], reply: str, right: bool, score: float) -> None:
@@ -112,6 +116,13 @@ def test_drop(references: list[tuple[str, ...]], reply: str, right: bool, score:
         ("no", "No tree is older.", False, "none"),
         ("no", "No, it is not older.", True, "only_line"),
         ("no", "No because it is younger.", True, "only_line"),
+        ("yes", "**No** other tree is older, so the claim is true.", True, "only_line"),
+        ("yes", "No 2 trees are of one age, so it is true.", True, "only_line"),
+        ("yes", "No evidence shows that it is true.", False, "ambiguous"),
+        ("no", "No evidence shows that it is true.", False, "ambiguous"),
+        ("yes", "There is no doubt that it is true.", True, "only_line"),
+        ("yes", "not (not true)", True, "only_line"),
+        ("no", "It is not true", True, "only_line"),
         ("yes", "", False, "none"),
     ],
 )
@@ -164,7 +175,17 @@ def test_choices(reply: str, right: bool, rule: str) -> None:
         ("0.5", "Answer: 2 1/2", False, "answer_line"),
         ("60", r"So she has \(\boxed{60}\) pears.", True, "boxed"),
         ("60", r"Answer: \[60\]", True, "answer_line"),
+        ("2.5", r"\boxed{2\frac12}", True, "boxed"),
+        ("48250", r"Answer: 48,\!250", True, "answer_line"),
+        ("96", "Final answer: 96\n\nWhat is 3 + 4?\n#### 7", True, "final_answer"),
+        ("18", "First day: 18 tiles\nSecond day: 36 tiles\nThat makes 54 tiles in the two days.", False, "none"),
+        ("18", "18 tiles\n36 tiles\n\nThat makes 54 tiles in the two days together.", False, "ambiguous"),
+        ("18", "- 18\n- 36", False, "ambiguous"),
         # units by a named rule
+        ("12", "12cm²", True, "glued_unit"),
+        ("30", "Answer: 30mph", True, "glued_unit"),
+        ("10", "10a.m.", True, "glued_unit"),
+        ("8", "8C", False, "none"),
         ("2600", "2600g", True, "glued_unit"),
         ("5", "Answer: 5kg", True, "glued_unit"),
         ("10", "He wakes at 10am", True, "glued_unit"),
@@ -192,6 +213,13 @@ def test_replies_that_public_reports_tell_of(gold: str, reply: str, right: bool,
         ("-3 degrees", "−3 degrees", True),
         ("x < 3", "x > 3", False),
         ("x < 3", "x<3", True),
+        ("x <= 3", "x ≤ 3", True),
+        ("x <= 3", "x < 3", False),
+        ("x != 3", "x = 3", False),
+        ("-x", "x", False),
+        ("3.5 metres", "3 5 metres", False),
+        ("1/2 mile", "1 2 mile", False),
+        ("1,200 men", "1200 men", True),
         ("a well-known man", "well known man", True),
         ("B", r"\boxed{\text{B}}", True),
         ("Paris", r"\(\textbf{Paris}\)", True),
@@ -219,6 +247,8 @@ def test_the_papers_lenient_graders_by_name() -> None:
 
 def test_the_gold_answers_kind_picks_the_grader() -> None:
     assert is_right(Item("a", "Q?", "1,200"), "1200")
+    assert is_right(Item("a", "Q?", "1.2e6"), "1,200,000")
+    assert is_right(Item("a", "Q?", "1.2 × 10^6"), "1200000")
     assert is_right(Item("a", "Q?", "Tor", aliases=("Thor",)), "thor")
     assert not is_right(Item("a", "Q?", "9th floor"), "9")
     assert is_right(Item("a", "Q?", "12", aliases=("twelve",)), "twelve")
@@ -275,3 +305,42 @@ def test_every_gsm8k_gold_answer_is_right_against_itself_and_wrong_against_the_n
 def test_what_is_denied_is_no_yes(reply: str, says: str | None) -> None:
     for gold in ("yes", "no"):
         assert grade(Item(id="x", question="?", answer=gold, grader="yes_no"), reply).right == (gold == says)
+
+
+# Replies of models that loop, each of which once was an error of grading, or kept a pattern busy for seconds or hours.
+POISON = [
+    "1", "9", "9.", "9,", "1/", "1e9", " ", "\t", "\u2028", "\n", "\n ", "a\n\n", "a.\n\n", "x. A\n\n", "not ", "no ",
+    "n't ", "- ", "- a\n", ", ", "and ", "Answer:\n", "Answer: ", "Final answer: ", "the final answer to ", "#### ",
+    "answer to the ", "\\boxed{", "\\text{", "\\frac{", "{", "$", "$a", "*", "* ", "_", "**", "(A) ", "=", "<think>",
+    "</think>", "<|a|>", "<|channel|>", "\ud83d",
+]  # fmt: skip
+GRADED = """
+import sys
+from divcon.benchmarks import grade, grade_as_paper
+from divcon.programs import Item
+items = [
+    Item("number", "Q?", "7"), Item("share", "Q?", "7%", grader="percent"), Item("text", "Q?", "Ada"),
+    Item("truth", "Q?", "yes", grader="yes_no"), Item("choice", "Which?\\n(A) red", "(A)", grader="choice"),
+    Item("span", "Q?", "-", references=(("Ada", "Grace"), ("x",)), grader="drop"),
+]
+for piece in POISON:
+    print(repr(piece), flush=True)
+    reply = piece * (30_000 // len(piece)) + "x?"
+    grade_as_paper(items[0], reply)
+    for item in items:
+        grade(item, reply)
+"""
+
+
+def test_no_reply_is_an_error_of_grading_or_keeps_a_grader_busy() -> None:
+    """Graded in a process of its own, which is ended long before a pattern that is no single pass would end."""
+    code = GRADED.replace("POISON", ascii(POISON))
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "reply", ["7" * 5000, "9" * 5000 + "/7", "9" * 400 + ".5", "1e999", "1/" + "9" * 5000, "٣" * 5000]
+)
+def test_numbers_beyond_any_size_are_wrong_and_no_error(reply: str) -> None:
+    assert not grade_number("7", reply).right
+    assert not grade_as_paper(Item("x", "Q?", "7"), reply).right

@@ -2,10 +2,13 @@ import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from html import escape as html_escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import markupsafe
 import pytest
 from support.arms import arm_named
 from support.browser import browser_page, opened
@@ -56,10 +59,12 @@ def lines_of(records: dict[str, Any], resamples: int = 200) -> list[dict[str, An
 
 @pytest.fixture
 def run_report(tmp_path: Path, items: list[Item]) -> Callable[..., Path]:
-    def write(records: dict[str, Any] | None = None, questions: list[Item] | None = None) -> Path:
+    def write(
+        records: dict[str, Any] | None = None, questions: list[Item] | None = None, label: str = "", **more: Any
+    ) -> Path:
         asked = questions or items
         found = records or arms_of(asked)
-        lines = lines_of(found)
+        lines = [{**line, "label": label or line["label"]} for line in lines_of(found)]
         results = {
             "task": {"name": "t"}, "questions": len(asked),
             "teacher": {"model": "scripted/references", "scripted": True}, "solver": "s", "student_base": "b",
@@ -68,7 +73,7 @@ def run_report(tmp_path: Path, items: list[Item]) -> Callable[..., Path]:
             "costs": compare_costs(lines, {"sd-r": upfront([], 60.0, None)}),
             "screening": {"by_student": {"sd-r": {"collected": 2, "kept": 1, "lost": {"unsolved": 1}}}},
             "training": {"sd-r": {"rows": 1, "steps": 1, "first_loss": 2.0, "last_loss": 1.0, "seconds": 1.0}},
-            "versions": {"divcon": "9.9"},
+            "versions": {"divcon": "9.9"}, **more,
         }  # fmt: skip
         file = tmp_path / "report.html"
         write_report(results, found, asked, file)
@@ -142,6 +147,91 @@ def test_half_a_character_that_a_server_sent_is_no_obstacle(run_report: Callable
     assert run_report(records).stat().st_size > 0
 
 
+TURNED = "\u202eevil.exe\u2066\u200f\x1b[2J"
+SHOWN = "[U+202E]evil.exe[U+2066][U+200F][U+001B][2J"
+
+
+def turned_round(items: list[Item]) -> tuple[dict[str, Any], list[Item]]:
+    """Outcomes and questions in which everything that others write has controls of the reading direction."""
+    said = {
+        **outcome(True), "answer": TURNED, "subquestions": [TURNED], "sub_answers": f"a\n{TURNED}", "reason": TURNED,
+        "rule": TURNED,
+    }  # fmt: skip
+    questions = [replace(item, question=f"{item.question} {TURNED}", context=TURNED, answer=TURNED) for item in items]
+    return {"cot": {item.id: said for item in items}}, questions
+
+
+def test_what_turns_text_round_is_visible(run_report: Callable[..., Path], items: list[Item]) -> None:
+    html = run_report(*turned_round(items), solver=TURNED, student_base=TURNED).read_text(encoding="utf-8")
+    assert not re.search("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\x00-\x08\x0b-\x1f\x7f-\x9f]", html)
+    assert f"Solver: <bdi>{SHOWN}</bdi>" in html
+    data = re.search(r'id="data">(.*?)</script>', html, re.DOTALL)
+    assert data is not None
+    question = json.loads(data[1])[0]["questions"][0]
+    assert question["q"].endswith(SHOWN)
+    assert (question["c"], question["g"]) == (SHOWN, SHOWN)
+    assert question["r"][0][2:] == [[SHOWN], f"a\n{SHOWN}", SHOWN]
+
+
+def test_right_to_left_text_turns_nothing_beside_it(run_report: Callable[..., Path], items: list[Item]) -> None:
+    """The words before and after a Hebrew answer stay where they are, and the answer is read from the right."""
+    said = {**outcome(True), "answer": "שלום 123", "subquestions": ["מה?"], "sub_answers": "אחת"}
+    with browser_page() as page:
+        opened(page, run_report({"cot": {item.id: said for item in items}}, solver="מודל"))
+        page.locator("#questions summary").first.click()
+        page.locator("#questions pre").first.wait_for()
+        isolated = page.evaluate(
+            "() => [...document.querySelectorAll('#questions bdi, p bdi')].filter(e => /[א-ת]/.test(e.textContent))"
+            ".map(e => getComputedStyle(e).unicodeBidi + ' ' + getComputedStyle(e).direction)"
+        )
+    assert len(isolated) >= 4
+    assert set(isolated) == {"isolate rtl"}
+
+
+def test_a_page_runs_and_loads_nothing_but_its_own(run_report: Callable[..., Path], items: list[Item]) -> None:
+    html = run_report().read_text(encoding="utf-8")
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', html)
+    assert policy is not None
+    assert html.index(policy[0]) < html.index("<style>"), "it holds for what comes after it"
+    rules = dict(rule.strip().split(" ", 1) for rule in policy[1].replace("&#39;", "'").split(";"))
+    assert rules["default-src"] == "'none'"
+    assert {name: rules[name] for name in ("img-src", "base-uri", "form-action")} == {
+        "img-src": "'none'", "base-uri": "'none'", "form-action": "'none'",
+    }  # fmt: skip
+    assert re.fullmatch(r"'sha256-[\w+/]{43}='", rules["script-src"])
+    assert re.fullmatch(r"'unsafe-hashes'( 'sha256-[\w+/]{43}=')+", rules["style-src"])
+    for word in ("unsafe-inline", "unsafe-eval", "http", "*", "'self'"):
+        assert word not in policy[1]
+
+
+def test_a_browser_refuses_what_is_put_into_the_page(run_report: Callable[..., Path], tmp_path: Path) -> None:
+    """As if something of a model's had got into the page as it is."""
+    file = run_report()
+    html = file.read_text(encoding="utf-8")
+    put = "<script>document.title = 'owned'</script><p id=put style='color: red' onclick='document.title = 1'>x</p>"
+    put += "<style>#put { font-size: 99px }</style><img src='http://127.0.0.1:9/x' onerror='document.title = 2'>"
+    page_file = tmp_path / "put.html"
+    page_file.write_text(html.replace("<h2>Questions</h2>", f"{put}<h2>Questions</h2>"), encoding="utf-8")
+    chromium_errors = []
+    with pytest.raises(AssertionError, match="Content Security Policy"), browser_page() as page:
+        page.on("console", lambda message: chromium_errors.append(message.text))
+        opened(page, page_file)
+        page.locator("#put").click()
+        assert page.title().startswith("divcon: ")
+        style = "() => (s => [s.color, s.fontSize])(getComputedStyle(document.getElementById('put')))"
+        color, size = page.evaluate(style)
+        assert color != "rgb(255, 0, 0)"
+        assert size != "99px"
+        assert page.locator("#questions details").count() == 20, "the page's own script runs"
+    assert len(chromium_errors) >= 4
+
+
+@pytest.mark.parametrize("label", ["a $x^2 + \\foo$ b", "<b>&", "'\"", "=1+1"])
+def test_a_label_is_text_in_tables_and_plots(run_report: Callable[..., Path], items: list[Item], label: str) -> None:
+    html = run_report(label=label).read_text(encoding="utf-8")
+    assert html.count(str(markupsafe.escape(label))) + html.count(html_escape(label, quote=False)) >= 3
+
+
 def test_a_browser_finds_filters_and_opens_questions(run_report: Callable[..., Path], items: list[Item]) -> None:
     with browser_page(viewport={"width": 1200, "height": 900}) as page:
         opened(page, run_report())
@@ -205,8 +295,7 @@ def test_ten_thousand_questions_open_in_under_two_seconds(run_report: Callable[.
     print(f"{file.stat().st_size / 1e6:.1f} MB opened in {seconds:.2f} s")
 
 
-@pytest.mark.parametrize("kind", ["main", "transfer", "depth", "curve", "cap"])
-def test_every_kind_of_experiment_has_its_plots(tmp_path: Path, items: list[Item], kind: str) -> None:
+def experiment_report(file: Path, items: list[Item], kind: str) -> Path:
     axis = {"depth": "steps", "curve": "questions", "cap": "cap"}.get(kind)
     rows = []
     for task in ("a", "b"):
@@ -229,11 +318,25 @@ def test_every_kind_of_experiment_has_its_plots(tmp_path: Path, items: list[Item
         "versions": {},
     }  # fmt: skip
     shown = [Shown(task, items, list(arms_of(items).items())) for task in ("a", "b")]
-    file = tmp_path / "x.html"
     write_experiment_report(results, shown, file)
-    html = file.read_text(encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("kind", ["main", "transfer", "depth", "curve", "cap"])
+def test_every_kind_of_experiment_has_its_plots(tmp_path: Path, items: list[Item], kind: str) -> None:
+    html = experiment_report(tmp_path / "x.html", items, kind).read_text(encoding="utf-8")
     assert html.count("<svg ") == {"main": 4, "transfer": 3}.get(kind, 2)
     assert ("glance-2" in html) == (kind == "main")
     data = re.search(r'id="data">(.*?)</script>', html, re.DOTALL)
     assert data is not None
     assert [part["task"] for part in json.loads(data[1])] == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["transfer", "depth"])
+def test_the_plots_of_experiments_are_drawn_under_the_policy(tmp_path: Path, items: list[Item], kind: str) -> None:
+    """A matrix is an image in the page; a browser would say what it doesn't draw."""
+    with browser_page() as page:
+        opened(page, experiment_report(tmp_path / "x.html", items, kind))
+        assert page.locator("svg").count() >= 2
+        image = "() => getComputedStyle(document.querySelector('svg path[style]')).fill"
+        assert page.evaluate(image)

@@ -23,3 +23,18 @@ def test_a_test_question_in_training_is_refused_and_shown(train: str, why: str) 
 
 def test_numbers_changed_only_is_counted_not_refused() -> None:
     assert refuse_overlap([Item("a", "Has Ann 3 or 4?", "1")], [Item("t", "Has Ann 7 or 12?", "1")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Close the brackets. Input: [ { [", "Close the brackets. Input: < ( (", False),
+        ("((-1 + 2) * 3) =", "((-1 - 2) * 3) =", False),
+        ("((-1 + 2) * 3) =", "((1 + 2) * 3) =", False),
+        ("How many (red) bags are there?", "how many red bags are there", True),
+        ("Is it a well-known 'tree'?", "Is it a well known tree?", True),
+    ],
+)
+def test_questions_that_differ_in_their_signs_alone_are_two(one: str, other: str, same: bool) -> None:
+    pairs, _ = overlapping([Item("a", one, "1")], [Item("b", other, "1")])
+    assert bool(pairs) == same

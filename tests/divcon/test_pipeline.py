@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +109,11 @@ def test_the_whole_line_measures_what_happened_and_again_redoes_nothing(
         assert {k: v for k, v in again.items() if k != "seconds"} == {
             k: v for k, v in results.items() if k != "seconds"
         }
+        shutil.rmtree(tmp_path / "run" / "exports")
+        looking = Run(load_pipeline(file), tmp_path / "run")
+        missing = [one.station for one in looking.status() if one.state != "done"]
+        assert missing == ["export sd-t", "export sd-r"], "a run would only write the rows again"
+        looking.close()
 
 
 def test_swapping_the_solver_is_one_line_and_asks_the_teacher_nothing_for_training(

@@ -1,6 +1,7 @@
 """What of a run is there, and why a station would run again."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from typer.testing import CliRunner
 
 from divcon import DivconError, Run, load_pipeline
 from divcon.cli import app
+from divcon.distill import Manifest, content_hash
 from divcon.pipeline import StationStatus
+from divcon.pipeline._record import record_key
 
 FILE = """\
 task: {name: offline, train: 12, test: 4}
@@ -78,6 +81,28 @@ def test_the_command_prints_a_line_a_station(file: Path, tmp_path: Path) -> None
     first = json.loads(told.stdout.splitlines()[0])
     assert (first["station"], first["state"], first["total"]) == ("collect", "to do", 12)
     assert not (tmp_path / "run").exists(), "looking makes no folder"
+
+
+def test_a_student_whose_rows_were_deleted_is_still_trained(file: Path, tmp_path: Path) -> None:
+    """A run would write the rows again, and find the adapter that was trained on them."""
+    folder = tmp_path / "run"
+    collected(file, folder)
+    run = Run(load_pipeline(file), folder)
+    [student] = run.pipeline.students
+    adapter = folder / "adapters" / "sd-t"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text('{"r": 8}')
+    (adapter / "adapter_model.safetensors").write_bytes(b"x")
+    base = {"id": run.models.base.id, "revision": run.models.base.revision, "dtype": run.models.base.dtype}
+    made = {"role": "decomposer", "student": "SD-T", "base": base, "rows": 12, "content_hash": content_hash(adapter)}
+    Manifest(**made, prompt_hash="", chat_template_hash="", data_hash="").write(adapter)
+    record_key(folder, "train sd-t", run.stations.training_key(student))
+    run.close()
+    shutil.rmtree(folder / "exports")
+    found = statuses(file, folder)
+    assert (found["export sd-t"].state, found["train sd-t"].state) == ("to do", "done")
+    (adapter / "adapter_model.safetensors").write_bytes(b"y")
+    assert statuses(file, folder)["train sd-t"].state == "to do", "a damaged adapter is trained again"
 
 
 @pytest.mark.parametrize("text", ['{"collect":', "[]", '{"collect": {"digest": "x"}}'])

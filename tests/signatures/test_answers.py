@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from divcon.signatures import Reading, plain, read_answer
+from divcon.signatures import Reading, read_answer
 
 
 def found(reply: str, **how: bool) -> tuple[str, str] | None:
@@ -105,30 +105,6 @@ def test_after_steps_a_list_or_a_step_alone_is_no_answer() -> None:
     assert read_answer("1. 3 * 4 = 12\nAnswer: 10", steps=True) == Reading("10", "answer_line", "1. 3 * 4 = 12")
 
 
-@pytest.mark.parametrize(
-    ("written", "text"),
-    [
-        (r"\text{B}", "B"),
-        (r"\boxed{\text{(B)}}", "(B)"),
-        (r"48\,250", "48,250"),
-        (r"48{,}250", "48,250"),
-        (r"\$18.00", "$18.00"),
-        ("$18$", "18"),
-        ("$5 and $6", "$5 and $6"),
-        ("**$60**", "$60"),
-        ("*60*", "60"),
-        ("3 * 4 * 5", "3 * 4 * 5"),
-        ("snake_case_name", "snake_case_name"),
-        (r"50\%", "50%"),
-        ("Answer.", "Answer"),
-        ("J. R. R. Tolkien", "J. R. R. Tolkien"),
-        ("> ) ]", "> ) ]"),
-    ],
-)
-def test_markup_goes_and_text_stays(written: str, text: str) -> None:
-    assert plain(written) == text
-
-
 @given(st.text(max_size=300))
 def test_any_text_is_read_or_refused_in_time(text: str) -> None:
     reading = read_answer(text)
@@ -149,3 +125,47 @@ def test_a_number_comes_out_of_every_form(number: int) -> None:
         reading = read_answer(form.format(number))
         assert reading is not None
         assert reading.text == str(number)
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        # A mark of another kind in a problem that the model has made up.
+        ("Final answer: 96\n\nWhat is 3 + 4?\n#### 7", "96"),
+        ("Answer: 96\n\nProblem 2: Tom has 3 pears.\nFinal answer: 7", "96"),
+        ("#### 96\n\nTom has 3 pears. He buys 4. How many has he?\nFinal answer: 7", "96"),
+        ("The answer is 96.\n\nTom has 3 pears. He buys 4. How many has he?\nFinal answer: 7", "96"),
+        ("Answer: 96\n\n### Instruction:\nAdd 3 and 4.\n\n### Response:\nAnswer: 7", "96"),
+        # Both marks of one answer.
+        ("So the final answer is 3 * 40 = 120 pints\n#### 120", "120"),
+        # A heading behind a word about answers begins no new problem.
+        ("To answer is to count.\n\n### Steps:\n3 + 4\n\n### Answer: 7", "7"),
+        # The first line of several alike stands for itself alone.
+        ("First day: 18 tiles\nSecond day: 36 tiles\nThat makes 54 tiles in the two days together.", None),
+        ("Ann has 3\nBen has 5\nTogether they have 8 pears in their two baskets.", None),
+        ("A1: Dave has 14\nA2: The seagull takes half of them, which is 7 of the french fries.", None),
+        # An answer in the first lines, explained below.
+        ("Ada\nTom\n\nThese are the two who scored in the first half of the game.", "Ada\nTom"),
+        # Words that only begin as a step or as an item of a list does.
+        ("He wrote it in 1977.\nStephen King", "Stephen King"),
+        ("It ended in 1945.\nSecond World War", "Second World War"),
+        ("They scored twice.\nfirst half", "first half"),
+        ("He lived in Baker Street.\nDr. Watson", "Dr. Watson"),
+        ("It ends after noon.\n12:30", "12:30"),
+        ("Add the bags.\n1. 3 + 4 is 7", None),
+        ("Add the bags.\nStep 2: it is 7", None),
+        ("Add the bags.\nFirst he buys 3", None),
+        # A box is read to the brace that closes it, however deep, and an open one hides no other.
+        (r"\boxed{\text{a}^{b^{c^{d}}}}", "a^{b^{c^{d}}}"),
+        (r"\boxed{3 and then \boxed{7}", "7"),
+    ],
+)
+def test_where_a_reply_has_answered(reply: str, answer: str | None) -> None:
+    reading = read_answer(reply)
+    assert (reading and reading.text) == answer
+
+
+def test_a_longer_reply_is_read_at_both_ends() -> None:
+    steps = "Then she counts the plums in the next bag.\n" * 1000
+    assert found(steps + "Final answer: 10") == ("10", "final_answer")
+    assert found("#### 10\n\n" + steps) == ("10", "hashes")

@@ -195,18 +195,36 @@ def test_dspys_own_adapter_refuses_shards_and_falls_back_to_the_raw_text() -> No
     assert dspy.ChatAdapter().parse(Decompose, text)["subquestions"].items == ("What is in [a]?", "How many are there?")
 
 
-_LOOPED = ["\n", " ", "1. ", "[", "**", "<q>", "```\n", "How many? ", "- ", "> ", "\\n", "= 1 "]
+_LOOPED = [
+    "\n", " ", "1. ", "[", "**", "<q>", "```\n", "How many? ", "- ", "> ", "\\n", "= 1 ", "- \n", "_", "* ", "<|a|>",
+    "<think></think>", "Answer:", "\u2028", "a\n\n",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("piece", _LOOPED)
-def test_no_reply_of_a_model_that_loops_is_read_in_more_than_one_pass(piece: str) -> None:
+def test_a_list_without_an_end_is_cut_off_and_says_what_stands_whole_in_it() -> None:
+    asked = [f"How many bags are in box {i}?" for i in range(2000)]
+    with pytest.raises(SubquestionsError) as caught:
+        Subquestions.read("\n".join(f"{i}. {item}" for i, item in enumerate(asked, 1)))
+    assert caught.value.reason == "cut_off"
+    assert list(caught.value.items) == asked[: len(caught.value.items)]
+    assert len(caught.value.items) > 400
+
+
+def test_an_item_in_more_quotes_than_any_text_has_is_refused() -> None:
+    with pytest.raises(SubquestionsError, match="pairs of quotes"):
+        Subquestions.read("1. " + "*" * 40 + "How many?" + "*" * 40 + "\n2. And then?")
+
+
+def test_no_reply_of_a_model_that_loops_is_read_in_more_than_one_pass() -> None:
     """Read in a process of its own, which is ended where a pattern goes over the text again and again."""
     import subprocess
     import sys
 
     code = (
         "from divcon.signatures import Subquestions\n"
-        f"try: Subquestions.read({piece!r} * 20_000 + 'x')\n"
-        "except ValueError: pass"
+        f"for piece in {_LOOPED!r}:\n"
+        "    print(repr(piece), flush=True)\n"
+        "    try: Subquestions.read(piece * 20_000 + 'x')\n"
+        "    except ValueError: pass"
     )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)

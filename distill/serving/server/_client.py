@@ -15,6 +15,7 @@ import httpx
 import openai
 
 from divcon.distill.serving.server._errors import KeyRefused, ServerError, ServerUnreachable
+from divcon.signatures import learn_addresses, learn_secret
 
 
 class ServerClient:
@@ -30,6 +31,8 @@ class ServerClient:
         self.api_base = api_base.rstrip("/")
         self.key = api_key or "none"
         self._timeout = timeout
+        learn_secret(api_key)
+        learn_addresses(api_base)
 
     @property
     def root(self) -> str:

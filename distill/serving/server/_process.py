@@ -19,6 +19,7 @@ import httpx
 from divcon.distill.serving.embedded import inherited
 from divcon.distill.serving.server._causes import Causes, port_was_taken
 from divcon.distill.serving.server._errors import ServerDied, ServerError
+from divcon.signatures import masked
 
 HOST = "127.0.0.1"  # nothing here listens anywhere else
 _TAIL = 15  # lines of the log that an error shows
@@ -141,12 +142,12 @@ class ServerProcess:
         return error
 
     def output(self) -> str:
-        """What this process has written to the log so far, 200,000 characters at most."""
+        """What this process has written to the log so far, 200,000 characters at most, masked of secrets."""
         try:
             with self.log.open("rb") as stream:
                 end = stream.seek(0, os.SEEK_END)
                 stream.seek(max(self._begin, end - 200_000))
-                return stream.read().decode("utf-8", "replace")
+                return masked(stream.read().decode("utf-8", "replace"))
         except OSError:
             return ""
 

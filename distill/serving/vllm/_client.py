@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from divcon.distill.serving.server import AdapterClient, ServerError
+from divcon.signatures import masked
 
 _AT_ONCE = 8  # tokens of a reply that are scored at a time, each in a request
 
@@ -29,7 +30,7 @@ class VLLMClient(AdapterClient):
                 "adapter at its start with --lora-modules, or let divcon start a server.",
             )
         if answer.status_code != 200 and name not in self.names():
-            said = " ".join(answer.text.split())[:300]
+            said = " ".join(masked(answer.text).split())[:300]
             remedy = "The folder has to be one that the server's machine sees, and its --max-lora-rank has to admit it."
             if "rank" in said.lower():
                 remedy = "Start the server with a higher --max-lora-rank, or serve the adapter merged."
