@@ -45,7 +45,16 @@ from divcon.distill._targets import Solved, SolvedTraces, export_targets, solve_
 from divcon.distill._teacher import SCRIPTED_MODEL, ScriptedTeacher, ScriptedTeacherError
 from divcon.distill._teleprompter import DistillDecomposer
 from divcon.distill._traffic import Traffic, watching
-from divcon.distill._trouble import Patience, SlowServerError, trouble
+from divcon.distill._trouble import (
+    GivenUpError,
+    Patience,
+    ReplyTooLongError,
+    SlowServerError,
+    UnreadableReplyError,
+    is_too_long,
+    quoted,
+    trouble,
+)
 from divcon.distill.screening import RULES, Judgement, Rule, Screened, Solver, judging, screen, well_formed
 from divcon.distill.serving.embedded import Base, EmbeddedBaseMissing, embedded_base, local_base
 from divcon.distill.serving.embedded._model import EmbeddedModel, shared_model
@@ -86,6 +95,7 @@ __all__ = [
     "EmbeddedProvider",
     "Export",
     "FolderBusy",
+    "GivenUpError",
     "Hold",
     "Job",
     "Judgement",
@@ -105,6 +115,7 @@ __all__ = [
     "Provenance",
     "Repair",
     "RepliesLost",
+    "ReplyTooLongError",
     "Rule",
     "RunStore",
     "Screened",
@@ -130,6 +141,7 @@ __all__ = [
     "TrainingError",
     "TrainingStopped",
     "UnknownName",
+    "UnreadableReplyError",
     "UnusableReplyError",
     "already_trained",
     "at_station",
@@ -150,6 +162,7 @@ __all__ = [
     "find_student",
     "fingerprint",
     "here",
+    "is_too_long",
     "is_trained",
     "judging",
     "local_base",
@@ -158,6 +171,7 @@ __all__ = [
     "overlapping",
     "package_versions",
     "prompt_hash",
+    "quoted",
     "read_export",
     "read_manifest",
     "refuse_overlap",

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import random
 from concurrent.futures import wait
 from dataclasses import replace
 from typing import Any
 
 import dspy
 import httpx
-from dspy.clients.backend_selection import select_backend
 from dspy.clients.call_result import usage_dict
 from dspy.clients.capabilities import resolve
 from dspy.lm15 import Request, Response
@@ -24,32 +22,29 @@ from dspy.utils.exceptions import (
     LMError,
     LMInvalidRequestError,
     LMStreamAssemblyError,
-    LMTimeoutError,
     LMTransportError,
     LMUnsupportedFeatureError,
     LMUnsupportedModelError,
     is_retryable_lm_error,
 )
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
+from divcon.distill._client_errors import told_apart
+from divcon.distill._clients import Clients, reply_bytes, too_long
 from divcon.distill._engine import as_inner_call
 from divcon.distill._loop import on_the_loop
-from divcon.distill._pace import Turn, pace_of
+from divcon.distill._pace import Pace, Turn, pace_of
+from divcon.distill._repeating import RETRY_SHARE, Attempts, Repeating
 from divcon.distill._traffic import Call, current_call
-from divcon.distill._trouble import (
-    LONGEST_WAIT,
-    Limit,
-    Patience,
-    SlowServerError,
-    asks_for_too_long,
-    in_words,
-    overload,
-)
+from divcon.distill._trouble import Limit, Patience, SlowServerError, in_words
 from divcon.signatures import learn_settings
 
 # Seconds that other requests wait for the first request, which shows whether the server streams.
 _FINDING_OUT = 10.0
 _CONNECT = 10.0  # seconds; the value of DSPy's native client
+_SILENT = 30.0  # seconds of silence after which users are told of it
+_LOOK = 5.0  # seconds between two looks at a silent server
+# A server's replies may differ: one may take so many times as long as the others on average.
+_UNUSUAL = 4.0
 
 
 class LMBackend:
@@ -58,16 +53,27 @@ class LMBackend:
     Replies are streamed where the native client is used and the server supports it; callers get whole replies. Replies
     aren't streamed from a server that refuses it, nor from a server while it is quick, since a stream costs a
     millisecond. LiteLLM's streams aren't used: it makes up the token counts that a server leaves out, and returns an
-    empty reply where a server doesn't stream. All calls to one server share a pace. A call is repeated
-    `lm.num_retries` times at most.
+    empty reply where a server doesn't stream. All calls to one server share a pace and a circuit breaker.
+
+    A failed call is repeated `lm.num_retries` times at most, not after `patience.give_up` seconds, and not where the
+    budget of retries is used up. With `num_retries=0` a call doesn't wait for a failing server either.
 
     Args:
         lm: The LM. Its own cache must be off, since the run store is the cache. An LM with an engine object, or of a
             subclass of `dspy.LM`, is called directly.
         patience: The time limits. By default the LM's `timeout`, where it has one, is used for each of them.
+        retry_share: Retries that may be made in all, as a share of the calls; the first 20 are free.
+        most_bytes: The largest number of bytes in a reply; by default a million, and 16 for each token of the LM's
+            limit.
     """
 
-    def __init__(self, lm: dspy.LM, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        lm: dspy.LM,
+        patience: Patience | None = None,
+        retry_share: float = RETRY_SHARE,
+        most_bytes: int | None = None,
+    ) -> None:
         self.lm = lm
         learn_settings(lm.kwargs)
         given = lm.kwargs.get("timeout")
@@ -77,12 +83,14 @@ class LMBackend:
         self._as_it_is = type(lm) is not dspy.LM or not isinstance(lm.engine, str)
         self._address = lm.kwargs.get("api_base") or lm.kwargs.get("base_url")
         self.pace = pace_of(self._address or lm.model)
-        # The client's own limit is longer than ours, so that ours always comes first.
-        limit = httpx.Timeout(patience.longest + _CONNECT, connect=_CONNECT)
-        self._once = lm if self._as_it_is else lm.copy(num_retries=0, timeout=limit)
-        native = not self._as_it_is and select_backend(self._once).native
-        # Named explicitly, the native client refuses a request that it can't send; otherwise DSPy would use LiteLLM.
-        self._streaming = self._once.copy(engine="lm15") if native else None
+        self._repeating = Repeating(lm.num_retries, patience, retry_share, self.pace)
+        self._clients: Clients | None = None
+        if not self._as_it_is:
+            longest_reply = lm.kwargs.get("max_tokens") or lm.kwargs.get("max_completion_tokens")
+            most = most_bytes if most_bytes is not None else reply_bytes(longest_reply)
+            # The client's own limit is longer than ours, so that ours always comes first.
+            limit = httpx.Timeout(patience.longest + _CONNECT, connect=_CONNECT)
+            self._clients = Clients(lm, limit, most)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LMBackend:
         return self
@@ -100,6 +108,8 @@ class LMBackend:
 
         Raises:
             SlowServerError: The server was silent for too long.
+            GivenUpError: The server has failed for so long that it isn't asked any more.
+            UnreadableReplyError: The server sent something that is no reply.
             dspy.LMError: The server was overloaded, couldn't be reached, or failed otherwise.
         """
         if self._as_it_is:
@@ -122,66 +132,39 @@ class LMBackend:
     # -- on the loop -----------------------------------------------------------------------------------------------
 
     async def _reply(self, request: Request, rollout: int) -> Response:
-        call = current_call()
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(self.lm.num_retries + 1),
-            retry=retry_if_exception(lambda error: is_retryable_lm_error(error) and not asks_for_too_long(error)),
-            wait=functools.partial(self._pause, call),
-            sleep=asyncio.sleep,
-            reraise=True,
-        )
-        again = False
+        call, attempts = current_call(), Attempts()
 
         async def attempt() -> Response:
-            nonlocal again
-            before, again = again, True
+            again = attempts.began is not None
             finding_out = await self._let_one_find_out(request, call)
             try:
-                async with self.pace.turn(call, before) as turn:
+                patient = self.lm.num_retries > 0
+                async with self.pace.turn(call, again, self.patience.give_up, patient) as turn:
+                    attempts.add(turn, self.pace.now())
                     return await self._asked(request, rollout, call, turn)
             finally:
                 if finding_out is not None and not finding_out.done():
                     finding_out.set_result(None)
 
         try:
-            return self._counted(await retrying(attempt))
+            return self._counted(await self._repeating.of_call(call, attempts)(attempt))
         except LMError as error:
             if (worded := in_words(error)) is None:
                 raise
             raise worded from error
 
-    def _pause(self, call: Call, state: RetryCallState) -> float:
-        """Seconds until a failed request is sent again.
-
-        Where an overloaded server said how long to wait, it is 0, since the pace makes all requests wait that long.
-        """
-        assert state.outcome is not None
-        error = state.outcome.exception()
-        assert isinstance(error, LMError)  # no other error is retried
-        why = overload(error)
-        if why and error.retry_after:
-            return 0.0
-        seconds = error.retry_after or 2.0 ** (state.attempt_number - 1) * random.uniform(0.5, 1.0)
-        seconds = min(60.0, seconds)
-        why = why or ("a time-out" if isinstance(error, LMTimeoutError) else "a failed request")
-        call.holds(f"{why}, asked again within {max(1, round(seconds))} s")
-        return seconds
-
     async def _asked(self, request: Request, rollout: int, call: Call, turn: Turn) -> Response:
         """Send one request, and tell the pace how it ended."""
-        started = asyncio.get_running_loop().time()
         try:
             response = await self._streamed_or_whole(request, rollout, call)
-        except LMError as error:
-            wait = error.retry_after
-            if (why := overload(error)) is not None:
-                turn.too_much(why, wait if wait is None or wait <= LONGEST_WAIT else None)
-            elif isinstance(error, LMTimeoutError):
-                turn.too_much("a time-out")
-            raise
+        except LMError as raised:
+            error = told_apart(raised)
+            if is_retryable_lm_error(error):
+                turn.failed(error, self.patience.give_up)
+            else:
+                turn.refused()
+            raise error from (raised if error is not raised else raised.__cause__)
         turn.answered()
-        self.pace.took(asyncio.get_running_loop().time() - started)
-        self.pace.heard = True
         return response
 
     async def _streamed_or_whole(self, request: Request, rollout: int, call: Call) -> Response:
@@ -189,7 +172,8 @@ class LMBackend:
         call.waits()
         if pace.streams is False or pace.quick or not self._may_stream(request):
             return await self._heard(request, rollout, call, None)
-        listener = _Listener(self, call)
+        assert self._clients is not None
+        listener = _Listener(pace, call, self._clients.most)
         try:
             response = await self._heard(request, rollout, call, listener)
         except LMUnsupportedFeatureError:
@@ -218,7 +202,7 @@ class LMBackend:
 
     def _may_stream(self, request: Request) -> bool:
         # A stream doesn't carry the probabilities of choices.
-        return self._streaming is not None and request.config.probabilities in (None, "off")
+        return self._clients is not None and self._clients.native and request.config.probabilities in (None, "off")
 
     async def _let_one_find_out(self, request: Request, call: Call) -> asyncio.Future[None] | None:
         """Let one request find out whether the server streams, while the others wait.
@@ -246,21 +230,24 @@ class LMBackend:
         Raises:
             SlowServerError: The server is silent for too long.
         """
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        pace = self.pace
+        started = pace.now()
         if listener is not None:
             listener.last = started
-        lm = self._once if listener is None or self._streaming is None else self._streaming
+        assert self._clients is not None
+        lm = self._clients.for_whole(request) if listener is None else self._clients.for_stream()
         with as_inner_call(rollout, listener):
             asking = asyncio.ensure_future(lm.acall(request))
         try:
             while True:
-                limit, deadline = self._deadline(started, listener)
-                left = deadline - loop.time()
-                if left <= 0:
+                limit, last, deadline = self._deadline(started, listener)
+                now = pace.now()
+                if deadline <= now:
                     raise self._too_silent(limit, listener)
-                # Look again after `silence` seconds at the latest: the first token makes the limit shorter.
-                done, _ = await asyncio.wait({asking}, timeout=min(left, self.patience.silence))
+                if (silent := now - max(last, pace.heard_at)) >= _SILENT:
+                    call.hears_nothing(pace.server, silent, deadline - now)
+                # Look again soon: a token makes the limit shorter, and others' tokens make it longer.
+                done, _ = await asyncio.wait({asking}, timeout=min(deadline - now, self.patience.silence, _LOOK))
                 if done:
                     return asking.result()
         finally:
@@ -268,14 +255,26 @@ class LMBackend:
                 asking.cancel()
                 await asyncio.wait({asking}, timeout=_CONNECT)  # give it time to close its connection
 
-    def _deadline(self, started: float, listener: _Listener | None) -> tuple[Limit, float]:
-        patience = self.patience
-        limit: Limit = "first_token"
-        deadline = started + patience.first_token
+    def _deadline(self, started: float, listener: _Listener | None) -> tuple[Limit, float, float]:
+        """The limit that comes next, since when it runs, and until when, on the pace's clock.
+
+        While other replies of the server go on, it works, and this reply is being worked on too. Asking for it again
+        would have it written twice.
+        """
+        patience, heard_at = self.patience, self.pace.heard_at
+        limit: Limit
         if listener is not None and listener.tokens:
-            limit, deadline = "silence", listener.last + patience.silence
+            limit, last = "silence", listener.last
+            # This one reply may be stuck, so the others' tokens don't keep it for ever.
+            alive = min(heard_at + patience.silence, last + patience.first_token)
+            deadline = max(last + patience.silence, alive)
+        else:
+            limit, last = "first_token", started
+            deadline = started + max(patience.first_token, _UNUSUAL * self.pace.usual)
+            if heard_at > started:
+                deadline = max(deadline, heard_at + patience.silence)
         ceiling = started + patience.longest
-        return (limit, deadline) if deadline <= ceiling else ("longest", ceiling)
+        return (limit, last, deadline) if deadline <= ceiling else ("longest", started, ceiling)
 
     def _too_silent(self, limit: Limit, listener: _Listener | None) -> SlowServerError:
         patience, tokens = self.patience, listener.tokens if listener is not None else 0
@@ -322,17 +321,22 @@ class _Listener:
     Keep-alive bytes aren't chunks, so a server that sends nothing else counts as silent.
     """
 
-    def __init__(self, backend: LMBackend, call: Call) -> None:
+    def __init__(self, pace: Pace, call: Call, most: int) -> None:
         self.tokens = 0
         self.last = 0.0
-        self._pace = backend.pace
+        self._pace = pace
         self._call = call
+        self._most = self._left = most
 
     async def send(self, chunk: Any) -> None:
-        self.last = asyncio.get_running_loop().time()
+        self._left -= sum(len(text) for text in chunk["choices"][0]["delta"].values() if isinstance(text, str))
+        if self._left < 0:
+            raise too_long(self._most)
         if chunk["choices"][0]["finish_reason"] is None:
+            self.last = self._pace.now()
+            self._pace.hears()
             if not self.tokens:
-                self._pace.streams = self._pace.heard = True
+                self._pace.streams = True
                 self.found_out()
             self.tokens += 1
             self._call.writes()

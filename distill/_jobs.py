@@ -8,10 +8,16 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from dspy.utils.exceptions import LMAuthError, LMBillingError, LMConfigurationError, LMTransportError
+from dspy.utils.exceptions import (
+    LMAuthError,
+    LMBillingError,
+    LMConfigurationError,
+    LMTransportError,
+    LMUnsupportedModelError,
+)
 
 from divcon.distill._store import Trace
-from divcon.distill._trouble import SlowServerError, asks_for_too_long
+from divcon.distill._trouble import GivenUpError, SlowServerError, asks_for_too_long, is_too_long, refusal
 from divcon.programs import Item
 from divcon.signatures import DivconError, FatalError
 
@@ -19,9 +25,11 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 # After one of these errors every further call would fail in the same way.
-HOPELESS = (LMAuthError, LMBillingError, LMConfigurationError)
+HOPELESS = (LMAuthError, LMBillingError, LMConfigurationError, LMUnsupportedModelError, GivenUpError)
 # A station gives up after so many calls in a row that couldn't reach the server.
 _UNREACHED_LIMIT = 3
+# A station gives up where its first so many calls are refused in the same words, and none is answered.
+_REFUSED_LIMIT = 3
 
 
 class Progress(Protocol):
@@ -147,8 +155,9 @@ def overlapped(
 ) -> Iterator[tuple[J, R | None, Exception | None]]:
     """Run `work` on every job, `concurrency` at a time, and yield (job, result, error) as each ends.
 
-    It stops early where every further call would fail too: the server refuses the API key, can't be reached, has never
-    sent a token, or asks for a long wait. Then the error is raised. A slow or overloaded server doesn't stop it.
+    It stops early where every further call would fail too: the server refuses the API key, refuses all requests in the
+    same words, can't be reached, has never sent a token, asks for a long wait, or was given up. Then the error is
+    raised. A slow or overloaded server doesn't stop it.
 
     Args:
         work: Called in threads, each time in a copy of the caller's context.
@@ -156,6 +165,7 @@ def overlapped(
         concurrency: Jobs at a time.
     """
     unreached = 0
+    refusals = _Refusals(len(jobs))
     wait_for_running = False
     pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="divcon")
     try:
@@ -181,8 +191,10 @@ def overlapped(
                 if isinstance(ours := cause_of_ours(error), FatalError):
                     raise ours
                 unreached = unreached + 1 if _is_unreached(error) else 0
-                if error is not None and unreached >= _UNREACHED_LIMIT:
+                if error is not None and (unreached >= _UNREACHED_LIMIT or refusals.are_all(error)):
                     raise error
+                if error is None:
+                    refusals.answered()
                 yield job, None if error is not None else future.result(), error
                 start_next()
     except Exception:
@@ -194,3 +206,32 @@ def overlapped(
 
 def _is_unreached(error: BaseException | None) -> bool:
     return isinstance(error, LMTransportError) or (isinstance(error, SlowServerError) and error.mute)
+
+
+class _Refusals:
+    """Finds out whether all calls are refused in the same words.
+
+    Args:
+        jobs: The number of the station's calls.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._words: str | None = None
+        self._count = 0
+        self._answered = False
+
+    def answered(self) -> None:
+        """Record that a call was answered, so that not all are refused."""
+        self._answered = True
+
+    def are_all(self, error: Exception) -> bool:
+        """Whether this call was refused, as all calls before it."""
+        words = refusal(error)
+        if words is None or self._answered:
+            return False
+        self._count = self._count + 1 if words == self._words else 1
+        self._words = words
+        # Prompts differ in length, so that some may fit although the first ones are too long.
+        enough = self._jobs if is_too_long(error) else min(_REFUSED_LIMIT, self._jobs)
+        return self._count >= enough

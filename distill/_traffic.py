@@ -25,26 +25,50 @@ class Call:
         state: `answered` (the reply is being written), `waiting` (for the server's first token), `queued` (not sent
             yet) or `held` (to be sent later, for the reason `why`).
         why: The reason, as users read it.
+        outlook: How long it goes on like this at most, as users read it; empty where nothing is wrong.
         written: Tokens counted while the reply was streamed.
     """
 
     def __init__(self, traffic: Traffic | None = None) -> None:
         self.state: State = "answered"
         self.why = ""
+        self.outlook = ""
         self.written = 0
         self._traffic = traffic
 
     def queues(self, why: str = "") -> None:
-        self.state, self.why = "queued", why
+        self.state, self.why, self.outlook = "queued", why, ""
 
     def holds(self, why: str) -> None:
-        self.state, self.why = "held", why
+        self.state, self.why, self.outlook = "held", why, ""
+
+    def expects(self, server: str, again: float | None, given_up: float) -> None:
+        """Say when the server is asked again, and when it is given up.
+
+        Args:
+            server: The server, as users read it.
+            again: Seconds until it is asked again; None where it is being asked.
+            given_up: Seconds until it is given up; infinite where that isn't known.
+        """
+        asked = "is being asked again" if again is None else f"is asked again at {_clock_time(again)}"
+        end = f", given up at {_clock_time(given_up)}" if given_up < float("inf") else ""
+        self.outlook = f"{server} {asked}{end}"
+
+    def hears_nothing(self, server: str, silent: float, given_up: float) -> None:
+        """Say how long the server has been silent, and until when it is waited for.
+
+        Args:
+            server: The server, as users read it.
+            silent: Seconds since its last sign.
+            given_up: Seconds until the call is ended.
+        """
+        self.outlook = f"no token from {server} for {silent:.0f} s, waited for until {_clock_time(given_up)}"
 
     def waits(self) -> None:
-        self.state, self.why, self.written = "waiting", "", 0
+        self.state, self.why, self.outlook, self.written = "waiting", "", "", 0
 
     def writes(self, tokens: int = 1) -> None:
-        self.state, self.why = "answered", ""
+        self.state, self.why, self.outlook = "answered", "", ""
         self.written += tokens
         if self._traffic is not None:
             self._traffic.wrote(tokens)
@@ -108,7 +132,7 @@ class Traffic:
         return written / max(1.0, min(_WINDOW, now - self._since))
 
     def said(self, remaining: int) -> list[str]:
-        """The current state as phrases: tokens per second, calls being answered, calls that wait and why.
+        """The current state as phrases: tokens per second, calls being answered, calls that wait, why and until when.
 
         Args:
             remaining: The number of replies that the station still needs; those without a call yet count as queued.
@@ -126,7 +150,8 @@ class Traffic:
             parts.append(f"{count} wait after {why}" if state == "held" else f"{count} wait their turn ({why})")
         if queued:
             parts.append(f"{queued} queued")
-        return parts
+        # Calls to one server differ by moments; the latest says most.
+        return parts + sorted({call.outlook for call in calls if call.outlook})[-1:]
 
     @contextmanager
     def call(self) -> Iterator[Call]:
@@ -141,6 +166,11 @@ class Traffic:
             _call.reset(token)
             with self._lock:
                 self._calls.discard(call)
+
+
+def _clock_time(seconds: float) -> str:
+    """The time of day so many seconds from now."""
+    return time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
 
 
 _call: ContextVar[Call | None] = ContextVar("divcon_call", default=None)

@@ -1,15 +1,27 @@
-"""Trouble with a server: whether it is slow, overloaded or unreachable, and how long to wait for it."""
+"""Trouble with a server: whether it is slow, overloaded, unreachable or given up, and how long to wait for it."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dspy.utils.exceptions import LMError, LMRateLimitError, LMServerError, LMTimeoutError, LMTransportError
+from dspy.utils.exceptions import (
+    ContextWindowExceededError,
+    LMError,
+    LMInvalidRequestError,
+    LMProviderError,
+    LMRateLimitError,
+    LMServerError,
+    LMTimeoutError,
+    LMTransportError,
+    LMUnsupportedFeatureError,
+)
 
 Limit = Literal["silence", "first_token", "longest"]
 
 LONGEST_WAIT = 600.0  # seconds; a server that asks for a longer wait isn't waited for
+_QUOTED = 500  # characters
 _OVERLOADED = (503, 529)  # Anthropic sends 529
 
 
@@ -18,15 +30,17 @@ class Patience:
     """How long to wait for a reply, in seconds.
 
     Attributes:
-        silence: Time between two tokens.
+        silence: Time between two tokens. It is longer while other replies of the server go on.
         first_token: Time until the first token, including the time in the queue of a busy server. A server that can't
-            stream has to send the whole reply by then.
+            stream has to send the whole reply by then. It is longer while other replies of the server go on.
         longest: Time for a whole reply, even while tokens come.
+        give_up: Time after its first failure until a failing server is given up, and a failed call isn't repeated.
     """
 
     silence: float = 120.0
     first_token: float = 600.0
     longest: float = 3600.0
+    give_up: float = LONGEST_WAIT
 
 
 class SlowServerError(LMTimeoutError):
@@ -43,6 +57,34 @@ class SlowServerError(LMTimeoutError):
         self.mute = mute
 
 
+class UnreadableReplyError(LMProviderError):
+    """The server answered with something that is no reply, such as a proxy's page, a redirect or broken JSON."""
+
+
+class ReplyTooLongError(LMProviderError):
+    """The server sent more bytes than a reply may have; the connection was closed."""
+
+
+class GivenUpError(LMError):
+    """The server failed for so long that it isn't asked again. Every further call fails in the same way.
+
+    Args:
+        server: The server's address; without one, the name of the provider's model.
+        failure: Its last failure.
+        seconds: How long it has failed.
+
+    Attributes:
+        server: See the arguments.
+        failure: See the arguments.
+        seconds: See the arguments.
+    """
+
+    def __init__(self, server: str, failure: LMError, seconds: float) -> None:
+        self.server, self.failure, self.seconds = server, failure, seconds
+        problem, remedy = trouble(failure)
+        super().__init__(f"{server} {problem}. Given up after {seconds:.0f} s. {remedy}.", model=failure.model)
+
+
 def overload(error: BaseException) -> str | None:
     """The status that says the server is overloaded, such as `429`; None for any other error."""
     if isinstance(error, LMRateLimitError):
@@ -52,18 +94,54 @@ def overload(error: BaseException) -> str | None:
     return None
 
 
-def asks_for_too_long(error: BaseException) -> bool:
-    """Whether an overloaded server asks for a wait longer than `LONGEST_WAIT`."""
-    return overload(error) is not None and (getattr(error, "retry_after", None) or 0) > LONGEST_WAIT
+def asks_for_too_long(error: BaseException, longest: float = LONGEST_WAIT) -> bool:
+    """Whether a failing server asks for a wait longer than `longest`, in seconds."""
+    return isinstance(error, LMError) and (error.retry_after or 0) > longest
+
+
+def reason(error: LMError) -> str:
+    """Why a request failed, in a few words, as users read it while it waits to be sent again."""
+    if (why := overload(error)) is not None:
+        return why
+    if isinstance(error, LMTimeoutError):
+        return "a time-out"
+    if isinstance(error, LMTransportError):
+        return "a failed connection"
+    return f"status {error.status}" if error.status else "a failed request"
+
+
+def quoted(error: LMError) -> str:
+    """What the server or its client said, as one short line, without the client's advice about its own settings."""
+    said = " ".join(error.message.partition("\n  To fix:")[0].split())
+    return said if len(said) <= _QUOTED else f"{said[:_QUOTED]}…"
+
+
+def refusal(error: BaseException) -> str | None:
+    """The words of a refused request, without its numbers; None for an error that isn't about the request.
+
+    Numbers, such as counts of tokens, differ between requests that are refused for the same reason. A reply that can't
+    be read counts as a refusal too, since another request would get the same.
+    """
+    if not isinstance(error, (LMInvalidRequestError, LMUnsupportedFeatureError, UnreadableReplyError)):
+        return None
+    return re.sub(r"\d+", "N", error.message)
+
+
+def is_too_long(error: BaseException) -> bool:
+    """Whether a request was refused because its prompt doesn't fit into the model's context."""
+    if isinstance(error, ContextWindowExceededError):
+        return True
+    # vLLM gives this refusal no code.
+    return isinstance(error, LMInvalidRequestError) and "context length" in error.message.lower()
 
 
 def in_words(error: LMError) -> LMError | None:
     """The error with a message that says whether the server is slow, overloaded or unreachable, and what to do.
 
-    None for an error that says nothing about the server.
+    None for an error that says nothing about the server, and for one that is in words already.
     """
     problem, remedy = trouble(error)
-    if not remedy:
+    if not remedy or isinstance(error, GivenUpError):
         return None
     more: dict[str, Any] = {"limit": error.limit, "mute": error.mute} if isinstance(error, SlowServerError) else {}
     return type(error)(
@@ -86,10 +164,13 @@ def trouble(error: LMError, setting: str = "", concurrency: str = "the concurren
         setting: The prefix of the role's settings in the pipeline file, such as `roles.teacher.`.
         concurrency: The name of the setting for the number of calls at a time.
     """
+    if isinstance(error, GivenUpError):
+        problem, remedy = trouble(error.failure, setting, concurrency)
+        return f"{problem}; given up after {error.seconds:.0f} s", remedy
     cause = error.__cause__
-    if isinstance(cause, LMError) and trouble(cause)[1]:
+    if type(cause) is type(error) and trouble(cause)[1]:
         error = cause  # `in_words` made this error, so its cause has the original message
-    said = error.message.rstrip(".")
+    said = quoted(error).rstrip(".")
     if isinstance(error, SlowServerError):
         name = {"silence": "timeout", "first_token": "first_token", "longest": "longest"}[error.limit]
         if error.mute:
@@ -103,4 +184,6 @@ def trouble(error: LMError, setting: str = "", concurrency: str = "the concurren
         return f"is slow: {said}", f"Raise {setting}first_token, or lower {concurrency}"
     if isinstance(error, LMTransportError):
         return f"can't be reached: {said}", f"Start it, or correct {setting or 'its '}api_base"
+    if isinstance(error, LMServerError):
+        return f"fails: {said}", "Look at its log, or run again later"
     return said, ""

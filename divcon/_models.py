@@ -116,8 +116,8 @@ class Models:
                 max_tokens=max_tokens,
                 **options,
             )
-            patience = Patience(endpoint.timeout, endpoint.first_token, endpoint.longest)
-            backend = LMBackend(inner, patience)
+            patience = Patience(endpoint.timeout, endpoint.first_token, endpoint.longest, endpoint.give_up)
+            backend = LMBackend(inner, patience, endpoint.retry_share, endpoint.reply_bytes)
             self._over_http.append(backend)
         price = endpoint.price.model_dump(exclude_none=True) if endpoint.price else None
         engine = StoredEngine(

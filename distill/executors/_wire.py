@@ -9,9 +9,11 @@ import dspy.utils.exceptions as lm_errors
 from dspy.utils.exceptions import LMError
 from pydantic import TypeAdapter
 
+from divcon.distill import _trouble
 from divcon.distill._jobs import Job
 from divcon.distill._store import Trace
 from divcon.distill._targets import Solved
+from divcon.distill._trouble import GivenUpError, SlowServerError
 from divcon.distill.screening import Judgement
 from divcon.signatures import DivconError, FatalError
 
@@ -68,6 +70,10 @@ def pack_error(error: BaseException) -> str:
         packed |= {"fatal": isinstance(error, FatalError)}
     elif isinstance(error, LMError):
         packed |= {name: getattr(error, name, None) for name in _LM_ERROR_FIELDS}
+        if isinstance(error, SlowServerError):
+            packed |= {"limit": error.limit, "mute": error.mute}
+        if isinstance(error, GivenUpError):
+            packed |= {"server": error.server, "failure": pack_error(error.failure), "seconds": error.seconds}
     else:
         packed |= {"message": str(error)}
     return json.dumps(packed, default=str)
@@ -80,11 +86,22 @@ def unpack_error(text: str) -> Exception:
     if "problem" in packed:
         made = FatalWorkerError if packed["fatal"] else WorkerError
         error = made(packed["problem"], packed["remedy"], packed["code"])
-    elif isinstance(kind := getattr(lm_errors, packed["class"], None), type) and issubclass(kind, LMError):
-        error = kind(**{name: packed[name] for name in _LM_ERROR_FIELDS if packed.get(name) is not None})
+    elif packed["class"] == GivenUpError.__name__:
+        failure = unpack_error(packed["failure"])
+        assert isinstance(failure, LMError)
+        error = GivenUpError(packed["server"], failure, packed["seconds"])
+    elif (kind := _lm_error(packed["class"])) is not None:
+        fields = (*_LM_ERROR_FIELDS, "limit", "mute")
+        error = kind(**{name: packed[name] for name in fields if packed.get(name) is not None})
     else:
         problem = f"A worker failed with {packed['class']}: {packed['message']}."
         error = WorkerError(problem, "Look at its log.", "worker")
     for note in packed["notes"]:
         error.add_note(note)
     return error
+
+
+def _lm_error(name: str) -> type[LMError] | None:
+    """The class of an LM error of DSPy's or of ours, or None."""
+    kind = getattr(lm_errors, name, None) or getattr(_trouble, name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, LMError) else None

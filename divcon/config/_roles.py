@@ -87,6 +87,10 @@ class Endpoint(Section):
         first_token: Seconds until a reply's first token, including the time in a busy server's queue. A server that
             can't stream has to send the whole reply by then.
         longest: Seconds that one reply may take in all.
+        give_up: Seconds after a server's first failure until it is given up, where it has answered nothing since. A
+            failed request isn't sent again after so many seconds, and a longer `Retry-After` isn't waited for.
+        retry_share: The share of the role's calls that may be sent again, in all; the first 20 are free.
+        reply_bytes: The largest number of bytes in a reply; by default a million, and 16 for each of `max_tokens`.
         faults: The faults of a scripted teacher.
     """
 
@@ -101,6 +105,9 @@ class Endpoint(Section):
     timeout: float = Field(120.0, gt=0)
     first_token: float = Field(600.0, gt=0)
     longest: float = Field(3600.0, gt=0)
+    give_up: float = Field(600.0, gt=0)
+    retry_share: float = Field(0.5, ge=0)
+    reply_bytes: int | None = Field(None, ge=1)
     adapter: Literal["compact", "chat"] = "compact"
     faults: Faults | None = None
 

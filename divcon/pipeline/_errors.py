@@ -5,13 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dspy.utils.exceptions import LMAuthError, LMError, LMNotConfiguredError, LMTimeoutError
+from dspy.utils.exceptions import (
+    ContextWindowExceededError,
+    LMAuthError,
+    LMBillingError,
+    LMError,
+    LMInvalidRequestError,
+    LMNotConfiguredError,
+    LMTimeoutError,
+    LMUnsupportedFeatureError,
+    LMUnsupportedModelError,
+)
 
 from divcon._watch import Reporter
 from divcon.config import Endpoint, Pipeline
-from divcon.distill import cause_of_ours, trouble
+from divcon.distill import ReplyTooLongError, UnreadableReplyError, cause_of_ours, is_too_long, quoted, trouble
 from divcon.distill.serving import Finding
 from divcon.signatures import DivconError
+
+# The names of errors that the same request would meet again.
+_LASTING = {
+    kind.__name__
+    for kind in (LMInvalidRequestError, ContextWindowExceededError, LMUnsupportedFeatureError, ReplyTooLongError)
+}
 
 
 class Incomplete(DivconError):
@@ -57,10 +73,12 @@ def require_most(
         return
     said = f"{failed} of {total} calls failed; the first: {first_error}"
     if failed > max_failed * total:
+        again = "Run the same command again; only the failed calls are repeated."
+        if (first_error or "").partition(":")[0] in _LASTING:
+            again = "The failed calls get the same again until their question or the role's settings change."
         raise Incomplete(
             f"{station}: {said}",
-            "All replies are kept. Run the same command again; only the failed calls are repeated. Where some always "
-            f"fail, allow a share of them with {station}.max_failed.",
+            f"All replies are kept. {again} Where some always fail, allow a share of them with {station}.max_failed.",
         )
     reporter.finished(station, f"warning: {said} ({station}.max_failed allows {max_failed:.1%})")
 
@@ -85,9 +103,50 @@ def explain_lm_error(error: LMError, pipeline: Pipeline) -> DivconError:
         )
     declared = isinstance(endpoint, Endpoint) or role is None
     setting = f"roles.{role or 'teacher'}." if declared else f"roles.{role}.server."
-    problem, remedy = trouble(error, setting, "the station's concurrency")
+    refused = _refusal(error, setting, f"roles.{role or 'teacher'}.", declared)
+    problem, remedy = refused or trouble(error, setting, "the station's concurrency")
     if not declared and isinstance(error, LMTimeoutError):
         remedy = "Lower the station's concurrency"  # the file has no time limits for students
     if remedy:
         return DivconError(f"{who}{at} {problem}.", f"{remedy}. {kept}")
-    return DivconError(f"{who}{at} failed: {type(error).__name__}: {error.message}", f"{kept} Run again to go on.")
+    return DivconError(f"{who}{at} failed: {type(error).__name__}: {quoted(error)}", f"{kept} Run again to go on.")
+
+
+# The station that has a temperature of its own for a role.
+_SAMPLING = {"roles.teacher.": "collect", "roles.solver.": "screen"}
+
+
+def _refusal(error: LMError, setting: str, own: str, declared: bool) -> tuple[str, str] | None:
+    """Problem and remedy where the same request would get the same again; None for another error.
+
+    Args:
+        error: The error.
+        setting: The prefix of the server's settings in the pipeline file.
+        own: The prefix of the role's settings.
+        declared: Whether the file names the model; it doesn't for students.
+    """
+    model = f"{own}{'model' if declared else 'base'}"
+    said = quoted(error).rstrip(".")
+    if isinstance(error, UnreadableReplyError):
+        return f"answers with no reply of a model: {said}", f"Correct {setting}api_base, or look at the proxy before it"
+    if isinstance(error, ReplyTooLongError):
+        return f"doesn't end its reply: {said}", f"Lower {own}max_tokens, or raise {own}reply_bytes"
+    if isinstance(error, LMBillingError):
+        return f"isn't paid: {said}", "Look at the account"
+    if not isinstance(error, (LMInvalidRequestError, LMUnsupportedFeatureError)):
+        return None
+    problem = f"refuses the request: {said or 'it gives no reason'}"
+    if is_too_long(error):
+        return problem, f"Lower {own}max_tokens, or set {model} to one with a larger context"
+    if isinstance(error, LMUnsupportedModelError):
+        return problem, f"Correct {model}, or {setting}api_base"
+    words = said.lower()
+    if "temperature" in words:
+        station = _SAMPLING.get(own)
+        sampled = f" and {station}.temperature; null leaves the model its own" if station else ""
+        return problem, f"Change {own}temperature{sampled}"
+    if "max_tokens" in words or "max_completion_tokens" in words:
+        return problem, f"Change {own}max_tokens"
+    if error.status in (404, 405):
+        return problem, f"Correct {setting}api_base, which ends in /v1 for most servers, or {model}"
+    return problem, f"Set {model} to one that takes such requests"

@@ -12,7 +12,7 @@ from divcon.pipeline._programs import Programs
 from divcon.signatures import READER, Subquestions
 
 # These change when an answer comes, and not the answer itself.
-_WAITING = {"retries", "timeout", "first_token", "longest"}
+_WAITING = {"retries", "retry_share", "timeout", "first_token", "longest", "give_up", "reply_bytes"}
 # These change how a station runs, and not its results.
 _RUNNING = {"concurrency", "max_failed"}
 

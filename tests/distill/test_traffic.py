@@ -1,3 +1,4 @@
+import re
 import threading
 
 import dspy
@@ -79,3 +80,19 @@ def test_many_threads_count_right() -> None:
     for thread in threads:
         thread.join()
     assert sum(tokens for _, tokens in traffic._tokens) == 4000
+
+
+def test_until_when_a_call_waits_is_said_once_for_all_and_forgotten_when_it_is_sent() -> None:
+    traffic = Traffic()
+    with traffic.call() as a, traffic.call() as b:
+        for call in (a, b):
+            call.holds("429 (the server says 20 s)")
+            call.expects("http://here/v1", 20, 600)
+        waiting, outlook = traffic.said(0)
+        assert waiting == "2 wait after 429 (the server says 20 s)"
+        assert re.fullmatch(r"http://here/v1 is asked again at \d\d:\d\d:\d\d, given up at \d\d:\d\d:\d\d", outlook)
+        a.waits()
+        b.hears_nothing("http://here/v1", 42, 558)
+        assert traffic.said(0)[-1].startswith("no token from http://here/v1 for 42 s, waited for until ")
+        b.writes()
+        assert traffic.said(0) == ["1 tok/s", "1 being answered", "1 waiting for the server"]

@@ -5,10 +5,10 @@ from pathlib import Path
 import dspy
 import pytest
 from dspy.utils.exceptions import LMError, LMRateLimitError, LMServerError, LMTransportError
-from support.openai_server import BrokenOff, OpenAIServer, Refused, Silence, user_text
+from support.openai_server import BrokenOff, OpenAIServer, Raw, Refused, Silence, user_text
 
 from divcon import Run, load_pipeline
-from divcon.distill import LMBackend, Patience, RunStore, SlowServerError, StoredEngine, role_lm
+from divcon.distill import GivenUpError, LMBackend, Patience, RunStore, SlowServerError, StoredEngine, role_lm
 from divcon.pipeline import Incomplete, explain_lm_error
 from divcon.programs import RolePredict
 from divcon.signatures import Answer
@@ -113,7 +113,10 @@ def test_a_station_ends_with_a_server_that_answers_nobody(tmp_path: Path) -> Non
 def test_how_long_is_waited_changes_nothing_that_is_stored(tmp_path: Path) -> None:
     at = "model: hosted_vllm/t, api_base: 'http://127.0.0.1:9/v1'"
     found = []
-    for waiting in ("", ", timeout: 3, first_token: 4, longest: 5, retries: 6"):
+    for waiting in (
+        "",
+        ", timeout: 3, first_token: 4, longest: 5, retries: 6, give_up: 7, retry_share: 1, reply_bytes: 9",
+    ):
         run = Run(load_pipeline(pipeline(tmp_path, f"{{{at}{waiting}}}")), tmp_path / "run")
         keys = (run.keys.collection(), run.keys.screening("none"), run.keys.screening("oracle"))
         found.append((*(key.digest for key in keys), run.models.teacher.engine.identity))
@@ -152,3 +155,72 @@ def test_money_so_far_counts_what_earlier_runs_of_the_folder_paid(tmp_path: Path
             assert reporter.said[-1].startswith(f"{train}/{train} answers")
             assert reporter.said[-1].endswith(f"{spent} so far")
     assert RunStore(tmp_path / "run").paid()["teacher"]["cost"] == pytest.approx(0.036)
+
+
+@pytest.mark.parametrize(
+    ("reply", "remedy"),
+    [
+        (
+            Refused(400, message="'temperature' does not support 0.7"),
+            "roles.teacher.temperature and collect.temperature",
+        ),
+        (Refused(400, message="max_tokens is too large: 9"), "Change roles.teacher.max_tokens."),
+        (
+            Refused(400, message="the maximum context length is 8 tokens"),
+            "set roles.teacher.model to one with a larger",
+        ),
+        (Refused(400, message="unknown argument top_k"), "Set roles.teacher.model to one that takes such requests."),
+        (Refused(422, message="temperature: must be <= 1"), "Change roles.teacher.temperature"),
+        (Refused(404, message="the model `t` does not exist"), "Correct roles.teacher."),
+        (Refused(404, message="Not Found"), "Correct roles.teacher.api_base"),
+        (401, "Set the environment variable"),
+        (403, "Set the environment variable"),
+        (Raw([b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"]), "Correct roles.teacher.api_base"),
+    ],
+)
+def test_a_refusal_names_the_key_to_change_and_nobody_is_told_to_run_again(
+    tmp_path: Path, reply: Refused | Raw | int, remedy: str
+) -> None:
+    with OpenAIServer(lambda body: reply) as server:
+        run = Run(
+            load_pipeline(pipeline(tmp_path, f"{{model: hosted_vllm/t, api_base: '{server.url}'}}")), tmp_path / "run"
+        )
+        with pytest.raises(LMError) as caught:
+            run.collect()
+        said = explain_lm_error(caught.value, run.pipeline)
+        run.close()
+    assert remedy in said.remedy
+    assert "again" not in said.remedy.lower()
+    assert "To fix" not in said.problem and "\n" not in said.problem
+
+
+def test_some_refused_calls_are_not_to_be_run_again_either(tmp_path: Path) -> None:
+    def reply(body: dict):
+        asked.append(body)
+        return "1. What is said?\n2. What follows?" if len(asked) < 4 else Refused(400, message="content policy")
+
+    asked: list[dict] = []
+    with OpenAIServer(reply) as server:
+        run = Run(
+            load_pipeline(pipeline(tmp_path, f"{{model: hosted_vllm/t, api_base: '{server.url}'}}")), tmp_path / "run"
+        )
+        with pytest.raises(Incomplete, match=r"of 6 calls failed.*content policy") as caught:
+            run.collect()
+        run.close()
+    assert "get the same again until" in caught.value.remedy
+
+
+def test_a_server_that_is_given_up_is_named_with_how_long_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("divcon.distill._breaker._FIRST_PAUSE", 0.1)
+    with OpenAIServer(lambda body: 503) as server:
+        file = pipeline(tmp_path, f"{{model: hosted_vllm/t, api_base: '{server.url}', give_up: 1}}")
+        run = Run(load_pipeline(file, ["collect.concurrency=6"]), tmp_path / "run")
+        with pytest.raises(GivenUpError) as caught:
+            run.collect()
+        said = explain_lm_error(caught.value, run.pipeline)
+        run.close()
+    assert f"The teacher (hosted_vllm/t) at {server.url} is overloaded: it answers 503" in said.problem
+    assert "given up after 1 s" in said.problem
+    assert said.remedy.startswith("Lower the station's concurrency, or run again later.")

@@ -18,7 +18,7 @@ from support.raw_server import Answer, chat, raw_server, refusing
 from support.works import keep
 
 from divcon import load_pipeline
-from divcon.distill import Job, RunStore, Trace
+from divcon.distill import Job, Key, RunStore, Trace
 from divcon.distill.executors import Recipe, StoreLookup, Worker
 from divcon.distill.executors._wire import pack_job
 from divcon.programs import Item
@@ -247,6 +247,36 @@ def test_a_worker_sends_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert [kind for kind, _ in sent] == ["row", "error" if question == "fails" else "result"]
     assert all(MASK in text for _, text in sent)
     require_no_key(tmp_path, "".join(text for _, text in sent))
+
+
+def test_the_store_keeps_rows_without_a_key_and_finds_them_by_what_they_were_stored_under(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_API_KEY", KEY)
+    store = RunStore(tmp_path)
+    trace = Trace("i0", 0, (f"What is {KEY}?",), "failed", f"detail {KEY}", f"reply {FORMS[1]}")
+    store.keep_trace("c", 0, trace)
+    store.keep_verdict("s", trace, False, "unsolved", f"said {KEY}")
+    store.keep_outcome("cot", "k", 0, "i0", {"outcome": "failed", "error": KEY, KEY: [KEY], "seconds": 0.5})
+    keep(store, "key", KEY)
+    assert list(store.traces("c")) == [
+        Trace("i0", 0, (f"What is {MASK}?",), "failed", f"detail {MASK}", f"reply {MASK}")
+    ]
+    assert store.verdicts("s") == {("i0", 0): (False, "unsolved")}
+    assert store.outcomes("cot", "k") == {"i0": {"outcome": "failed", "error": MASK, MASK: [MASK], "seconds": 0.5}}
+    assert store.reply("key").response["text"] == MASK
+    require_no_key(tmp_path, "")
+    store.close()
+
+
+def test_a_result_s_key_depends_on_a_secret_and_doesnt_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [Key({"server": {"environment": one}}) for one in (KEY, "other")]
+    digests = [key.digest for key in before]
+    monkeypatch.setenv("MY_API_KEY", KEY)
+    assert [key.digest for key in before] == digests
+    assert digests[0] != digests[1]
+    assert before[0].plain() == {"server": {"environment": MASK}}
+    assert list(before[0].changes(before[0].plain())) == []
 
 
 def test_mlflow_is_told_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
@@ -16,10 +17,11 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 
 @dataclass(frozen=True)
 class Refused:
-    """An HTTP error, with a `Retry-After` of so many seconds."""
+    """An HTTP error, with a `Retry-After` of so many seconds, and with what the server says."""
 
     status: int
-    retry_after: float | None = None
+    retry_after: float | str | None = None
+    message: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,15 @@ class Whole:
     without: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Raw:
+    """The bytes of a whole HTTP reply, head and all, after which the connection is closed."""
+
+    pieces: Iterable[bytes]
+
+
 # Text; text and finish reason; a body; an HTTP status; or what goes wrong on the way.
-Reply = str | tuple[str, str] | int | Refused | Silence | BrokenOff | Whole
+Reply = str | tuple[str, str] | int | Refused | Silence | BrokenOff | Whole | Raw
 
 
 class _Server(ThreadingHTTPServer):
@@ -74,6 +83,7 @@ class OpenAIServer:
         usage: What each reply says it used; None has a stream say nothing.
         at: When each request came.
         busy: Requests that are being answered.
+        sent: Bytes of `Raw` replies that clients have taken.
     """
 
     reply: Callable[[dict[str, Any]], Reply]
@@ -87,6 +97,9 @@ class OpenAIServer:
     keys: list[str] = field(default_factory=list)
     busiest: int = 0
     busy: int = 0
+    sent: int = 0
+    host: str = "127.0.0.1"
+    port: int = 0
 
     def __enter__(self) -> OpenAIServer:
         server = self
@@ -125,10 +138,19 @@ class OpenAIServer:
                 reply = server.reply(body)
                 if isinstance(reply, int):
                     reply = Refused(reply)
-                elif body.get("stream") and server.stream == "refuses":
+                if isinstance(reply, Raw):
+                    self.close_connection = True
+                    for piece in reply.pieces:
+                        self.wfile.write(piece)
+                        server.sent += len(piece)
+                        if over.is_set():
+                            break
+                    return
+                if not isinstance(reply, Refused) and body.get("stream") and server.stream == "refuses":
                     reply = Refused(400)
                 if isinstance(reply, Refused):
-                    said = {"message": f"status {reply.status}", "type": "test", "code": str(reply.status)}
+                    message = reply.message or f"status {reply.status}"
+                    said = {"message": message, "type": "test", "code": str(reply.status)}
                     self._send(reply.status, {"error": said}, reply.retry_after)
                     return
                 streams = body.get("stream") and server.stream == "gives"
@@ -216,11 +238,12 @@ class OpenAIServer:
                 self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
                 self.wfile.flush()
 
-            def _send(self, status: int, body: dict[str, Any], retry_after: float | None = None) -> None:
+            def _send(self, status: int, body: dict[str, Any], retry_after: float | str | None = None) -> None:
                 data = json.dumps(body).encode()
                 self.send_response(status)
                 if retry_after is not None:
-                    self.send_header("Retry-After", f"{retry_after:g}")
+                    said = retry_after if isinstance(retry_after, str) else f"{retry_after:g}"
+                    self.send_header("Retry-After", said)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
@@ -229,7 +252,8 @@ class OpenAIServer:
             def log_message(self, *args: Any) -> None:
                 pass
 
-        self._server = _Server(("127.0.0.1", 0), Handler)
+        served = type("Served", (_Server,), {"address_family": socket.AF_INET6 if ":" in self.host else socket.AF_INET})
+        self._server = served((self.host, self.port), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
@@ -240,7 +264,8 @@ class OpenAIServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self._server.server_address[1]}/v1"
 
     def models(self) -> list[str]:
         return [request["model"] for request in self.requests]

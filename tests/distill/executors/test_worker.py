@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from dspy.utils.exceptions import LMRateLimitError
+from dspy.utils.exceptions import LMRateLimitError, LMServerError
 from support.works import keep
 
-from divcon.distill import Job, RunStore, Trace
+from divcon.distill import GivenUpError, Job, RunStore, SlowServerError, Trace, UnreadableReplyError
 from divcon.distill.executors import EXECUTORS, Recipe, StoreLookup, Worker, WorkerLost, WorkersLost, done_elsewhere
-from divcon.distill.executors._wire import WorkerError, pack_job, unpack_job
+from divcon.distill.executors._wire import WorkerError, pack_error, pack_job, unpack_error, unpack_job
 from divcon.programs import Item
 from divcon.signatures import DivconError, FatalError
 
@@ -126,6 +126,17 @@ def test_a_job_is_text_on_its_way() -> None:
     text = pack_job(one)
     assert json.loads(text)["item"]["question"] == "Q?"
     assert unpack_job(text) == one
+
+
+def test_errors_of_servers_are_the_same_after_their_way() -> None:
+    failure = LMServerError("boom", model="m", status=503)
+    given_up = unpack_error(pack_error(GivenUpError("http://here/v1", failure, 600.0)))
+    assert isinstance(given_up, GivenUpError)
+    assert (given_up.server, given_up.seconds, given_up.failure.status) == ("http://here/v1", 600.0, 503)
+    slow = unpack_error(pack_error(SlowServerError("no token", "silence", True, model="m")))
+    assert isinstance(slow, SlowServerError)
+    assert (slow.limit, slow.mute, slow.message) == ("silence", True, "no token")
+    assert isinstance(unpack_error(pack_error(UnreadableReplyError("<html>"))), UnreadableReplyError)
 
 
 def test_an_executor_that_isnt_there_is_named() -> None:
