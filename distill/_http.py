@@ -96,12 +96,9 @@ class LMBackend:
         return self
 
     def close(self) -> None:
-        """Close the connections to the server; a later call opens new ones. An LM that is called directly stays open.
-
-        No garbage collector would close them, since the event loop holds every open connection.
-        """
-        if not self._as_it_is:
-            wait([on_the_loop(lm.aclose()) for lm in (self._once, self._streaming) if lm is not None], _CONNECT)
+        """Close the connections to the server; a later call opens new ones. An LM that is called directly stays open."""
+        if self._clients is not None:
+            wait([on_the_loop(self._clients.aclose())], _CONNECT)
 
     def complete(self, request: Request, rollout: int) -> Response:
         """The reply to a request.
