@@ -10,13 +10,15 @@ PIP := -m pip --disable-pip-version-check
 export HF_HUB_OFFLINE ?= 1
 export LITELLM_LOCAL_MODEL_COST_MAP ?= True
 
-.PHONY: help setup vllm demo test test-vllm check generated clean
+.PHONY: help setup vllm demo test test-faults test-vllm check audit generated clean
 
 help:
 	@echo "make demo   set up, and run examples/demo.yaml on the embedded default (no GPU, no key)"
 	@echo "make demo SERVE=vllm   the same, with the students served by vLLM"
 	@echo "make test   set up, and run the tests"
 	@echo "make test-vllm   set up vLLM's CPU build too, and run the tests that need it"
+	@echo "make test-faults   set up, and kill runs 200 times, fuzz for ten minutes, and meet every hostile server"
+	@echo "make audit  look for known vulnerabilities in the pinned releases"
 	@echo "make check  set up, and run ruff, mypy and the import linter"
 	@echo "make generated   write the schemas and docs/reference.md, which are made from the code"
 	@echo "make vllm   set up vLLM's CPU build in $(VLLM)"
@@ -66,6 +68,19 @@ demo: setup $(if $(filter vllm,$(SERVE)),vllm)
 test: setup $(VENV)/.extras
 	@echo "test: quick tests, then those that load a model"
 	@$(BIN)/pytest
+
+# The default run of `make test` holds all of this too, with 20 kills and a few examples for each fuzzer.
+test-faults: setup $(VENV)/.extras
+	@echo "test-faults: hostile servers, 200 kills, full disks and fuzzing, an hour on two cores"
+	@DIVCON_KILLS=$(or $(KILLS),200) DIVCON_FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest tests/faults
+
+audit: $(VENV)/.audit/bin/pip-audit
+	@$(PYTHON) .ci/audit $< constraints.txt constraints-vllm.txt
+
+# It has an environment of its own, since it would change the pinned releases.
+$(VENV)/.audit/bin/pip-audit:
+	@$(PYTHON) -m venv $(VENV)/.audit
+	@.ci/quietly "audit: pip-audit" $(VENV)/audit.log $(VENV)/.audit/bin/python $(PIP) install pip-audit==2.10.1
 
 test-vllm: setup vllm
 	@echo "test-vllm: a real vLLM server, several times"

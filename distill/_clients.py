@@ -62,6 +62,17 @@ class Clients:
         self.most = most
         self._loop: asyncio.AbstractEventLoop | None = None
         self._made: dict[str, dspy.LM] = {}
+        self._transports: list[StdlibAsyncTransport] = []
+
+    async def aclose(self) -> None:
+        """Close the connections, in the event loop that uses them; a later call opens new ones.
+
+        No garbage collector would, since the event loop holds every open connection.
+        """
+        transports, self._transports, self._made = self._transports, [], {}
+        for transport in transports:
+            await transport.aclose()
+        await self._lm.aclose()
 
     def for_stream(self) -> dspy.LM:
         """The LM on the native client, which refuses a request that it can't send."""
@@ -76,7 +87,7 @@ class Clients:
     def _once(self, name: str, make: Callable[[], dspy.LM]) -> dspy.LM:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:  # a forked process has a loop of its own, and connections belong to a loop
-            self._loop, self._made = loop, {}
+            self._loop, self._made, self._transports = loop, {}, []
         if name not in self._made:
             self._made[name] = make()
         return self._made[name]
@@ -113,6 +124,7 @@ class Clients:
             write_timeout=limits.write or 0.0,
             pool_timeout=limits.pool,
         )
+        self._transports.append(inner)
         engine = AsyncLM15Engine(self._routes(_Bounded(inner, self.most)), model_type=self._lm.model_type)
         return self._on(self._planner, engine)
 

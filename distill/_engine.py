@@ -105,13 +105,15 @@ class Backend(Protocol):
 def as_inner_call(rollout: int, listener: Any = None) -> Iterator[None]:
     """Run an LM call that is made inside another LM call: it has the outer call's rollout and no history of its own.
 
+    Callbacks of the settings see the outer call alone. An inner call that fails may be asked again and succeed.
+
     Args:
         rollout: The outer call's rollout.
         listener: Gets the chunks of the reply as they arrive (DSPy's `send_stream`); None asks for a whole reply.
     """
     outer, token = _lm_call.get(), _inner_rollout.set(rollout)
     try:
-        with dspy.context(disable_history=True, usage_tracker=None, send_stream=listener):
+        with dspy.context(disable_history=True, usage_tracker=None, callbacks=[], send_stream=listener):
             yield
     finally:
         _inner_rollout.reset(token)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from concurrent.futures import wait
 from dataclasses import replace
 from typing import Any
 
@@ -95,6 +96,11 @@ class LMBackend:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LMBackend:
         return self
+
+    def close(self) -> None:
+        """Close the connections; a later call opens new ones. An LM that is called directly stays open."""
+        if self._clients is not None:
+            wait([on_the_loop(self._clients.aclose())], _CONNECT)
 
     def complete(self, request: Request, rollout: int) -> Response:
         """The reply to a request.

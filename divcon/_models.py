@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Models:
     items: Callable[[], Sequence[Item]]
     log: Path
     report: Callable[[str], None]
+    _over_http: list[LMBackend] = field(default_factory=list, init=False)
 
     @cached_property
     def base(self) -> Base:
@@ -117,6 +118,7 @@ class Models:
             )
             patience = Patience(endpoint.timeout, endpoint.first_token, endpoint.longest, endpoint.give_up)
             backend = LMBackend(inner, patience, endpoint.retry_share, endpoint.reply_bytes)
+            self._over_http.append(backend)
         price = endpoint.price.model_dump(exclude_none=True) if endpoint.price else None
         engine = StoredEngine(
             backend, role, model, self.store, price, identity, accepts_empty=endpoint.embedded or endpoint.scripted
@@ -145,7 +147,9 @@ class Models:
         return role_lm(engine, temperature=student.temperature, max_tokens=longest)
 
     def close(self) -> None:
-        """Stop the server of the student, if one was started."""
+        """Stop the server of the student, if one was started, and close the connections to the other servers."""
+        for backend in self._over_http:
+            backend.close()
         if (student := self.__dict__.get("student_model")) is not None:
             student.close()
 

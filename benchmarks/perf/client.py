@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import socket
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import dspy
-from _common import at_once, timed, write
+from _common import at_once, free_port, timed, wait_for, write
 
 from divcon.benchmarks import Arm, evaluate_arm
 from divcon.distill import Key, LMBackend, RunStore, StoredEngine, role_lm
@@ -103,9 +102,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(port, given.latency), daemon=True)
     server.start()
     url = f"http://127.0.0.1:{port}/v1"
@@ -114,15 +111,7 @@ def main() -> None:
     def plain_lm(engine: str = "auto") -> dspy.LM:
         return dspy.LM("openai/m", engine=engine, api_base=url, api_key="k", cache=False, num_retries=0)
 
-    def ready() -> None:
-        for _ in range(600):  # the server imports this file first
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                return
-            except OSError:
-                asyncio.run(asyncio.sleep(0.1))
-
-    ready()
+    wait_for(port)  # the server imports this file first
     folder = Path(tempfile.mkdtemp())
     held = LMBackend(plain_lm())  # as in a run, where what was found out about a server holds for all its calls
     rounds = iter(range(1_000_000))

@@ -41,9 +41,12 @@ class Checkpoints:
         self._started = time.perf_counter()
 
     def last(self) -> str | None:
-        """The folder to go on from; None at the beginning."""
+        """The folder to go on from; None at the beginning. Checkpoints that were cut in writing are removed."""
         from transformers.trainer_utils import get_last_checkpoint
 
+        for checkpoint in self.folder.glob("checkpoint-*"):
+            if not _is_whole(checkpoint):
+                shutil.rmtree(checkpoint)
         return get_last_checkpoint(str(self.folder))
 
     def seconds(self) -> float:
@@ -57,3 +60,13 @@ class Checkpoints:
     def remove(self) -> None:
         """For when the adapter is whole."""
         shutil.rmtree(self.folder)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end, which is the trainer's state."""
+    from transformers.trainer import TRAINER_STATE_NAME
+
+    try:
+        return isinstance(json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False

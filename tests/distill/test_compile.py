@@ -8,7 +8,7 @@ import dspy
 import pytest
 from support.openai_server import OpenAIServer, fields_asked, in_fields, user_text
 
-from divcon.distill import CompileError, compile_program
+from divcon.distill import CompileError, LMBackend, StoredEngine, compile_program, role_lm
 from divcon.distill._compile import _ELSEWHERE, OPTIMIZERS
 from divcon.programs import DivideAndConquer, Item
 
@@ -50,11 +50,12 @@ def reply(body: dict) -> str:
     return in_fields(**dict.fromkeys(fields_asked(body), says))
 
 
-def program_on(server: OpenAIServer) -> DivideAndConquer:
-    def lm(name: str) -> dspy.LM:
-        return dspy.LM(f"openai/{name}", api_base=server.url, api_key="k", cache=False, num_retries=0)
+def lm_on(server: OpenAIServer, name: str) -> dspy.LM:
+    return dspy.LM(f"openai/{name}", api_base=server.url, api_key="k", cache=False, num_retries=0)
 
-    return DivideAndConquer(lm("teacher"), lm("solver"))
+
+def program_on(server: OpenAIServer) -> DivideAndConquer:
+    return DivideAndConquer(lm_on(server, "teacher"), lm_on(server, "solver"))
 
 
 def right(item: Item, answer: str) -> bool:
@@ -112,3 +113,18 @@ def test_every_optimizer_of_dspy_is_either_taken_or_sent_elsewhere() -> None:
     }
     not_for_programs_of_this_kind = {"Teleprompter", "AvatarOptimizer", "BootstrapRS"}
     assert known - not_for_programs_of_this_kind <= {*OPTIMIZERS, *_ELSEWHERE}
+
+
+def test_a_call_that_was_refused_a_stream_and_then_answered_fails_no_compilation() -> None:
+    with OpenAIServer(reply, stream="refuses") as server:
+        stored = [
+            role_lm(
+                StoredEngine(LMBackend(lm_on(server, name)), role, f"openai/{name}", None),
+                temperature=None,
+                max_tokens=None,
+            )
+            for role, name in (("decomposer", "teacher"), ("solver", "solver"))
+        ]
+        program = DivideAndConquer(*stored)
+        compiled = compile_program(program, "BootstrapFewShot", items(), right, ARGUMENTS["BootstrapFewShot"])
+        assert compiled.decompose.demos

@@ -280,11 +280,26 @@ def test_checkpoints_whose_notes_are_damaged_are_begun_anew(tmp_path: Path, name
     before = Checkpoints(tmp_path / "sd-t", {"data": "x"})
     before.saved()
     (before.folder / "checkpoint-4").mkdir()
+    (before.folder / "checkpoint-4" / "trainer_state.json").write_text("{}")
     assert Checkpoints(tmp_path / "sd-t", {"data": "x"}).last() is not None
     (before.folder / name).write_bytes(damage)
     again = Checkpoints(tmp_path / "sd-t", {"data": "x"})
     assert again.last() is None
     assert again.seconds() < 5
+
+
+@pytest.mark.parametrize("state", [None, "", '{"epoch": 1'])
+def test_a_checkpoint_that_a_kill_left_half_written_is_not_gone_on_from(tmp_path: Path, state: str | None) -> None:
+    checkpoints = Checkpoints(tmp_path / "sd-t", {"data": "x"})
+    for step, written in ((2, "{}"), (4, state)):
+        folder = checkpoints.folder / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "adapter_model.safetensors").write_bytes(b"x")
+        if written is not None:
+            (folder / "trainer_state.json").write_text(written)
+    last = checkpoints.last()
+    assert last is not None
+    assert Path(last).name == "checkpoint-2"
 
 
 def test_rows_that_were_cut_after_the_export_are_not_trained_on(file: Path, folder: Path) -> None:

@@ -154,8 +154,11 @@ class CurrentServer:
             server, self._server, self._key = self._server, None, None
             self._closings += 1
             self._ready.clear()
+            askers = list(self._askers.values())
             self._askers.clear()
             self._failures.clear()
+        for asker in askers:
+            asker.close()
         if server is not None:
             server.stop()
 
