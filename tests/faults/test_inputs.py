@@ -160,7 +160,7 @@ def test_the_command_line_expands_paths_too(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     written(home, GOOD)
-    environment = {**os.environ, "HOME": str(home), "HERE": str(home)}
+    environment = {**os.environ, "HOME": str(home), "HERE": str(home), "DIVCON_CACHE": str(cache_folder())}
 
     def divcon(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([str(DIVCON), *words], cwd=tmp_path, env=environment, text=True, capture_output=True)
