@@ -4,12 +4,13 @@ Importing this package loads neither torch nor transformers; the stations that n
 """
 
 from divcon.distill._bind import bind_adapter
+from divcon.distill._booking import at_station, booked_to
 from divcon.distill._budget import Budget, BudgetSpent, Limits
 from divcon.distill._collect import Collected, collect, collecting
 from divcon.distill._compile import OPTIMIZER_EXTRAS, OPTIMIZERS, CompileError, compile_program, optimizer_name
 from divcon.distill._contamination import AllowedOverlap, Allowing, OverlapError, Overlaps, overlapping, refuse_overlap
 from divcon.distill._database import RepliesLost, StoreDamaged, StoreError, StoreVersionError
-from divcon.distill._engine import StoredEngine, at_station, booked_to, role_lm
+from divcon.distill._engine import StoredEngine, role_lm
 from divcon.distill._export import NothingToLearn, export
 from divcon.distill._files import render_lines, write_whole
 from divcon.distill._hold import FolderBusy, Hold

@@ -8,7 +8,7 @@ from typing import Any
 
 from dspy.utils.exceptions import AdapterParseError
 
-from divcon.distill._engine import at_station
+from divcon.distill._booking import at_station
 from divcon.distill._jobs import Job, Place, Progress, Tally, here, run_jobs
 from divcon.distill._store import RunStore, Trace
 from divcon.programs import Item, RolePredict, why_refused

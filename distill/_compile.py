@@ -10,7 +10,7 @@ import dspy
 from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import AdapterParseError, LMError
 
-from divcon.distill._engine import at_station
+from divcon.distill._booking import at_station
 from divcon.distill._metric import DecompositionMetric
 from divcon.programs import DivideAndConquer, Item, OneRole
 from divcon.signatures import DivconError, Subquestions

@@ -23,6 +23,7 @@ from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, respons
 from dspy.lm15 import Request, Response, response_to_events
 from dspy.utils.callback import BaseCallback
 
+from divcon.distill._booking import booked_under, booking
 from divcon.distill._budget import Budget, Reservation, worst_case
 from divcon.distill._database import StoreError
 from divcon.distill._reply import UnusableReplyError, as_read, counters_of, why_unusable
@@ -42,8 +43,6 @@ class _LMCall:
 
 _lm_call: contextvars.ContextVar[_LMCall | None] = contextvars.ContextVar("divcon_lm_call", default=None)
 _inner_rollout: contextvars.ContextVar[int | None] = contextvars.ContextVar("divcon_inner_rollout", default=None)
-_station: contextvars.ContextVar[str] = contextvars.ContextVar("divcon_station", default="")
-_cell: contextvars.ContextVar[str] = contextvars.ContextVar("divcon_cell", default="")
 
 
 def next_rollout(asked: str) -> int:
@@ -71,26 +70,6 @@ class RolloutNote(BaseCallback):
         rollout = given.get("rollout_id", getattr(instance, "kwargs", {}).get("rollout_id"))
         inner = _inner_rollout.get()
         _lm_call.set(_LMCall(int(rollout or 0) if inner is None else inner))
-
-
-@contextlib.contextmanager
-def at_station(name: str) -> Iterator[None]:
-    """Record the calls made inside the block under a station."""
-    token = _station.set(name)
-    try:
-        yield
-    finally:
-        _station.reset(token)
-
-
-@contextlib.contextmanager
-def booked_to(cell: str) -> Iterator[None]:
-    """Record the calls made inside the block, at any station, under a cell of an experiment."""
-    token = _cell.set(cell)
-    try:
-        yield
-    finally:
-        _cell.reset(token)
 
 
 class Backend(Protocol):
@@ -204,7 +183,7 @@ class StoredEngine:
     def _fetch(self, key: str, request: Request, asked: dict[str, Any], rollout: int) -> Response:
         """The backend's reply, stored before it is returned."""
         budget = self._budget
-        hold = budget.admit(_station.get(), self._worst_case(request, asked)) if budget is not None else None
+        hold = budget.admit(booking()[0], self._worst_case(request, asked)) if budget is not None else None
         with self._flight(hold) as flight:
             sent = self.backend.complete(request, rollout)
             return self._received(flight, key, asked, rollout, sent)
@@ -212,7 +191,7 @@ class StoredEngine:
     async def _afetch(self, key: str, request: Request, asked: dict[str, Any], rollout: int) -> Response:
         """`_fetch`, awaited."""
         budget = self._budget
-        hold = await budget.aadmit(_station.get(), self._worst_case(request, asked)) if budget is not None else None
+        hold = await budget.aadmit(booking()[0], self._worst_case(request, asked)) if budget is not None else None
         with self._flight(hold) as flight:
             sent = await self.backend.acomplete(request, rollout)
             return self._received(flight, key, asked, rollout, sent)
@@ -310,7 +289,7 @@ class StoredEngine:
             store.keep_reply(
                 key,
                 role=self.role,
-                station=_booked_under(),
+                station=booked_under(),
                 model=self.model,
                 request=asked,
                 rollout=rollout,
@@ -333,16 +312,6 @@ def _masked(response: Response) -> Response:
     """The reply without the secrets that a server has echoed."""
     said = response_to_dict(response)
     return response if (kept := masked_values(said)) == said else response_from_dict(kept)
-
-
-def _booked_under() -> str:
-    station, cell = booking()
-    return f"{station}@{cell}" if cell else station
-
-
-def booking() -> tuple[str, str]:
-    """The station and the cell that calls are recorded under in this context."""
-    return _station.get(), _cell.get()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

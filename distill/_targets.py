@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from divcon.distill._engine import at_station
+from divcon.distill._booking import at_station
 from divcon.distill._export import NothingToLearn
 from divcon.distill._jobs import Job, Place, Progress, here, run_jobs
 from divcon.distill._store import Trace

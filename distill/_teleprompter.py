@@ -21,7 +21,7 @@ from dspy.utils.exceptions import AdapterParseError
 from filelock import FileLock, Timeout
 
 from divcon.distill._bind import bind_adapter
-from divcon.distill._engine import at_station
+from divcon.distill._booking import at_station
 from divcon.distill._jobs import run_jobs
 from divcon.distill._manifest import prompt_parts
 from divcon.distill._paths import expanded_path

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from divcon.distill._engine import booking
+from divcon.distill._booking import booking
 from divcon.distill._jobs import Job
 from divcon.distill._store import RunStore
 from divcon.distill._traffic import Call, current_traffic

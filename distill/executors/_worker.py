@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from divcon.distill._engine import at_station, booked_to
+from divcon.distill._booking import at_station, booked_to
 from divcon.distill._jobs import Job
 from divcon.distill._store import RunStore, StoredCall, masked_row
 from divcon.distill.executors._executor import Recipe

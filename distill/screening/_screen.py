@@ -9,7 +9,7 @@ from typing import Any
 
 from dspy.utils.exceptions import LMError
 
-from divcon.distill._engine import at_station
+from divcon.distill._booking import at_station
 from divcon.distill._jobs import Job, Place, Progress, Tally, here, run_jobs
 from divcon.distill._store import RunStore, Trace
 from divcon.distill._table import PluginError
