@@ -106,7 +106,7 @@ class Models:
                 options["api_key"] = os.environ.get(endpoint.api_key_env, "")
             elif model.startswith("hosted_vllm/"):
                 options["api_key"] = "none"  # vLLM asks for no key unless it was started with one
-            max_tokens = max_tokens or _usual_limit(model)
+            max_tokens = max_tokens or usual_limit(model)
             inner = dspy.LM(
                 model,
                 engine=endpoint.engine,
@@ -154,7 +154,7 @@ class Models:
             student.close()
 
 
-def _usual_limit(model: str) -> int:
+def usual_limit(model: str) -> int:
     """The largest number of tokens in a reply where the file gives none: no reply of a server is without an end."""
     return (
         16_000 if "max_completion_tokens" in dspy.LM(model).kwargs else 2048

@@ -60,6 +60,29 @@ def print_withheld(lines: list[dict[str, Any]]) -> None:
             out.print(f"{arm['label']} has no score: {arm['withheld']}", soft_wrap=True)
 
 
+def print_estimate(stations: list[Any]) -> None:
+    """Print what the missing stations of a run will take."""
+    from divcon.pipeline import total_of
+
+    if not stations:
+        out.print("Nothing is missing that calls a model.")
+        return
+    table = Table(title="what is missing will take", title_justify="left")
+    table.add_column("station", no_wrap=True)
+    for name in ("calls", "tokens", "at most", "US dollars", "at most", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in (*stations, total_of(stations)):
+        dollars = ["unknown" if value is None else f"{value:.4f}" for value in (one.usd, one.most_usd)]
+        time = f"{one.seconds / 60:,.0f} min" if one.seconds >= 120 else f"{one.seconds:,.0f} s"
+        table.add_row(one.station, f"{one.calls:,}", f"{one.tokens:,}", f"{one.most_tokens:,}", *dollars, time)
+    (out if out.is_terminal and out.width > 100 else ShownConsole(width=100)).print(table)
+    out.print(
+        "Tokens are counted from a few prompts, replies guessed until some are stored; 'at most' is with the longest "
+        "replies. Training isn't in the time, nor a teleprompter's calls.",
+        soft_wrap=True,
+    )
+
+
 def print_unreadable(lines: list[dict[str, Any]]) -> None:
     """Print how many replies couldn't be read, and the end of the first of them."""
     for arm in lines:

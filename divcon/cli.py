@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,8 +30,9 @@ from divcon._arguments import (
     PipelineFile,
     RunFolder,
 )
+from divcon._opening import leaving, looking, opened
 from divcon._store import app as store_app
-from divcon._tables import print_prediction, print_results, print_rows
+from divcon._tables import print_estimate, print_prediction, print_results, print_rows
 from divcon._terminal import Terminal, all_shown, echo, echo_json, err, fail, guarded, line, log_into, out
 from divcon.signatures import DivconError
 
@@ -62,48 +61,39 @@ def options(
     """Distil the planning half of a two-stage DSPy program into a small local model."""
 
 
-def _run_of(file: Path, run: Path | None, overrides: list[str] | None) -> Any:
-    from divcon.config import load_pipeline
-    from divcon.pipeline import Run
+def _do(
+    name: str, does: Callable[[Any], Any], file: Path, run: Path | None, overrides: list[str] | None, wait: bool
+) -> None:
+    """Do a station, or all of them, and print the results where there are any."""
+    made: list[Any] = []
 
-    return Run(load_pipeline(file, overrides or []), run or Path("runs") / file.stem, Terminal())
+    def work() -> Any:
+        made.append(opened(file, run, overrides))
+        with leaving(made[0]):
+            made[0].hold(wait)
+            log_into(made[0].folder)
+            if name != "run":
+                made[0].check()
+            return does(made[0])
 
+    def shown_work() -> Any:
+        from divcon.pipeline import Incomplete
 
-@contextlib.contextmanager
-def _leaving(made: Any) -> Iterator[Any]:
-    """Leave the run folder in the end, also after an error or Ctrl-C, which end the process without any clean-up."""
-    try:
-        yield made
-    finally:
-        made.leave()
+        try:
+            return work()
+        except Incomplete as error:
+            if error.results is not None:
+                print_results(error.results, made[0].folder)
+            raise
+
+    results = guarded(lambda: made[0].pipeline, shown_work)
+    if name in ("run", "evaluate"):
+        print_results(results, made[0].folder)
 
 
 def _station(name: str, text: str, does: Callable[[Any], Any]) -> None:
     def command(file: PipelineFile, run: RunFolder = None, overrides: Overrides = None, wait: Wait = False) -> None:
-        made: list[Any] = []
-
-        def work() -> Any:
-            made.append(_run_of(file, run, overrides))
-            with _leaving(made[0]):
-                made[0].hold(wait)
-                log_into(made[0].folder)
-                if name != "run":
-                    made[0].check()
-                return does(made[0])
-
-        def shown_work() -> Any:
-            from divcon.pipeline import Incomplete
-
-            try:
-                return work()
-            except Incomplete as error:
-                if error.results is not None:
-                    print_results(error.results, made[0].folder)
-                raise
-
-        results = guarded(lambda: made[0].pipeline, shown_work)
-        if name in ("run", "evaluate"):
-            print_results(results, made[0].folder)
+        _do(name, does, file, run, overrides, wait)
 
     command.__doc__ = text
     app.command(name)(command)
@@ -115,7 +105,28 @@ _station("screen", "Keep the decompositions worth learning from, and count what 
 _station("export", "Write the training rows of every student.", lambda run: run.export())
 _station("train", "Train a LoRA adapter on every student's rows.", lambda run: run.train())
 _station("evaluate", "Measure every arm on the held-out questions.", lambda run: run.evaluate())
-_station("run", "Run all stations in order; do only what is missing.", lambda run: run.run())
+
+
+@app.command("run")
+def run_all(
+    file: PipelineFile,
+    run: RunFolder = None,
+    overrides: Overrides = None,
+    wait: Wait = False,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what the missing stations will take, and ask nothing.")
+    ] = False,
+) -> None:
+    """Run all stations in order; do only what is missing."""
+    if not dry:
+        _do("run", lambda made: made.run(), file, run, overrides, wait)
+        return
+
+    def work() -> Any:
+        with looking(file, run, overrides) as made:
+            return made.estimate()
+
+    print_estimate(guarded(lambda: None, work))
 
 
 _STATES = {"done": "green", "partly": "yellow", "again": "yellow", "to do": "default"}
@@ -129,23 +140,12 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
 ) -> None:
     """Show which stations are done, and what has changed where a station would run again. No model is called."""
-    made: list[Any] = []
 
     def work() -> Any:
-        from divcon.config import load_pipeline
-        from divcon.distill import RunStore
-        from divcon.pipeline import Run
+        with looking(file, run, overrides) as made:
+            return made.status()
 
-        folder = run or Path("runs") / file.stem
-        with tempfile.TemporaryDirectory() as empty:  # looking makes no folder
-            there = (folder / "run.sqlite").is_file()
-            with contextlib.closing(RunStore(folder if there else Path(empty))) as store:
-                made.append(Run(load_pipeline(file, overrides or []), folder, Terminal(err), store))
-                found = made[0].status()
-                made[0].close()
-        return found
-
-    for one in guarded(lambda: made[0].pipeline, work):
+    for one in guarded(lambda: None, work):
         if as_json:
             echo_json({**asdict(one), "note": one.note})
         else:
@@ -176,7 +176,7 @@ def experiment(
         from divcon.pipeline import Incomplete
 
         made.append(ExperimentRun(load_experiment(file, overrides or []), folder, Terminal()))
-        with _leaving(made[0]):
+        with leaving(made[0]):
             made[0].hold(wait)
             log_into(folder)
             try:
@@ -206,7 +206,7 @@ def ask(
 
         made.append(Run(load_saved_pipeline(run), run, Terminal(err)))
         log_into(run)
-        with _leaving(made[0]):
+        with leaving(made[0]):
             return made[0].ask(question, context, student)
 
     started = time.perf_counter()
@@ -267,7 +267,7 @@ def serve(
         changed: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if arguments:
             changed["arguments"] = read_arguments(arguments)
-        with _leaving(Run(load_saved_pipeline(run), run, Terminal())) as made:
+        with leaving(Run(load_saved_pipeline(run), run, Terminal())) as made:
             log_into(run)
             serve_students(made, student, adapter, changed, echo)
 
@@ -361,7 +361,7 @@ def mcp(
 
         made.append(Run(load_saved_pipeline(run), run, Terminal(err)))
         log_into(run)
-        with _leaving(made[0]):
+        with leaving(made[0]):
             serve_mcp(made[0].answering_program(student)[0])
 
     guarded(lambda: made[0].pipeline, work)

@@ -2,6 +2,7 @@
 
 from divcon.pipeline._context import Context, announce_conversion, open_store
 from divcon.pipeline._errors import Failures, Incomplete, MissingStation, Unfit, explain_lm_error
+from divcon.pipeline._estimate import StationEstimate, total_of
 from divcon.pipeline._results import SCHEMA_VERSION, require_all_answered, results_files, student_upfront
 from divcon.pipeline._run import Run
 from divcon.pipeline._stations import adapter_folder
@@ -15,6 +16,7 @@ __all__ = [
     "Incomplete",
     "MissingStation",
     "Run",
+    "StationEstimate",
     "StationStatus",
     "Unfit",
     "adapter_folder",
@@ -25,5 +27,6 @@ __all__ = [
     "require_all_answered",
     "results_files",
     "student_upfront",
+    "total_of",
     "worker_context",
 ]

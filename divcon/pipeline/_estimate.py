@@ -13,7 +13,7 @@ import dspy
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from dspy.utils.exceptions import AdapterParseError, LMError
 
-from divcon._models import Models
+from divcon._models import Models, usual_limit
 from divcon.benchmarks.arms import read_arm
 from divcon.config import Endpoint, Price
 from divcon.distill import RULES, StoredEngine, role_lm
@@ -28,8 +28,8 @@ _ASKED = 5  # questions whose prompts are made
 _BYTES_A_TOKEN = 4.0  # of English text, with the tokenizers in use
 _TOKENS_A_MESSAGE = 5  # of a chat template
 _SOLUTION = 160  # tokens of a solver's reply, until replies are stored
-_ANY_REPLY = 4096  # tokens at most, of a reply without a limit
 _SECONDS_A_CALL, _TOKENS_A_SECOND = 0.5, 50.0  # of a server, until replies are stored
+_SECONDS_HERE = 0.2  # for each call of the embedded base on two cores, whatever the concurrency
 _FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]")
 
 
@@ -57,36 +57,65 @@ class StationEstimate:
 
 
 @dataclass(frozen=True)
-class _Call:
-    """A call that would be made: its role, the tokens that it reads and writes, and the most that it can write."""
+class _Model:
+    """A model that would be called.
+
+    Attributes:
+        role: The role that it answers for.
+        meter: Its meter; one at no price for a model on this machine.
+        here: Whether it runs in this process or on a server of ours.
+        scripted: Whether it is no model.
+    """
 
     role: str
+    meter: Meter
+    here: bool = False
+    scripted: bool = False
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call that would be made.
+
+    Attributes:
+        model: The model.
+        read: The tokens that it reads.
+        written: The tokens that it writes.
+        most_written: The most that it can write.
+    """
+
+    model: _Model
     read: float
     written: float
     most_written: float
-    meter: Meter
+
+    def seconds(self, concurrency: int) -> float:
+        """The time that it adds to a station, as long as nothing was measured."""
+        if self.model.here:
+            return 0.0 if self.model.scripted else _SECONDS_HERE
+        return (_SECONDS_A_CALL + self.written / _TOKENS_A_SECOND) / concurrency
 
 
 class _Planned:
     """Stands in for a model: it notes what it is asked, and replies in the form that is asked for.
 
     Args:
-        role: The role that it answers for.
-        meter: The meter of the model.
+        model: The model.
         steps: Returns the subquestions for a prompt.
         calls: Gets a note of each call.
     """
 
-    def __init__(self, role: str, meter: Meter, steps: Callable[[str], Sequence[str]], calls: list[_Call]) -> None:
-        self.role, self._meter, self._steps, self._calls = role, meter, steps, calls
+    def __init__(self, model: _Model, steps: Callable[[str], Sequence[str]], calls: list[_Call]) -> None:
+        self._model, self._steps, self._calls = model, steps, calls
 
     def complete(self, request: Request, rollout: int) -> Response:
         said = self._reply(str(request.messages[-1].text or ""))
-        most = float(request.config.max_tokens or _ANY_REPLY)
-        likely = len(said.encode()) / _BYTES_A_TOKEN if self.role != "solver" else float(_SOLUTION)
+        solves = self._model.role == "solver"
+        likely = float(_SOLUTION) if solves else len(said.encode()) / _BYTES_A_TOKEN
+        most = float(request.config.max_tokens or likely)
         texts = [request.system, *(message.text for message in request.messages)]
         read = sum(len(str(text or "").encode()) / _BYTES_A_TOKEN + _TOKENS_A_MESSAGE for text in texts)
-        self._calls.append(_Call(self.role, read, min(likely, most), most, self._meter))
+        self._calls.append(_Call(self._model, read, min(likely, most), most))
         message = Message.assistant([TextPart(said)])
         return Response(id=None, model=request.model, message=message, finish_reason="stop", usage=Usage())
 
@@ -95,7 +124,7 @@ class _Planned:
 
     def _reply(self, prompt: str) -> str:
         plan = Subquestions(self._steps(prompt)).render()
-        text = f"{plan}\nFinal answer: 1" if self.role == "solver" else plan
+        text = f"{plan}\nFinal answer: 1" if self._model.role == "solver" else plan
         wanted = _FIELD.findall(prompt.rpartition("Respond with")[2])[:-1]  # of DSPy's ChatAdapter
         return "\n".join(f"[[ ## {name} ## ]]\n{'1' if name == 'answer' else plan}" for name in wanted) or text
 
@@ -106,20 +135,20 @@ class _PlannedModels(Models):
     calls: list[_Call]
 
     def _of_endpoint(self, role: str, endpoint: Endpoint) -> dspy.LM:
-        free = endpoint.scripted or endpoint.embedded
-        return self._planned(role, endpoint.price, free, endpoint.temperature, endpoint.max_tokens)
+        here = endpoint.scripted or endpoint.embedded
+        model = _Model(role, _meter(endpoint.price, here), here, endpoint.scripted)
+        most = endpoint.max_tokens or (None if here else usual_limit(endpoint.model))
+        return self._planned(model, endpoint.temperature, most)
 
     def student(self, adapter: Path | None, role: str = "decomposer") -> dspy.LM:
         student = self.pipeline.roles.decomposer
-        return self._planned(role, student.price, True, student.temperature, student.max_tokens)
+        return self._planned(
+            _Model(role, _meter(student.price, True), here=True), student.temperature, student.max_tokens
+        )
 
-    def _planned(
-        self, role: str, price: Price | None, free: bool, temperature: float | None, max_tokens: int | None
-    ) -> dspy.LM:
-        nothing = {"input": 0.0, "output": 0.0} if free else None
-        meter = Meter(price.model_dump(exclude_none=True) if price else nothing)
-        backend = _Planned(role, meter, self.steps_of, self.calls)
-        engine = StoredEngine(backend, role, f"openai/planned-{role}", None)
+    def _planned(self, model: _Model, temperature: float | None, max_tokens: int | None) -> dspy.LM:
+        backend = _Planned(model, self.steps_of, self.calls)
+        engine = StoredEngine(backend, model.role, f"openai/planned-{model.role}", None)
         return role_lm(engine, temperature=temperature, max_tokens=max_tokens)
 
     def steps_of(self, prompt: str) -> Sequence[str]:
@@ -148,6 +177,13 @@ class _Plan:
     ask: Callable[[Item], Any]
     jobs: float
     concurrency: int
+
+
+def _meter(price: Price | None, here: bool) -> Meter:
+    """The meter of a model; one on this machine costs nothing unless the file says otherwise."""
+    if price is not None:
+        return Meter(price.model_dump(exclude_none=True))
+    return Meter({"input": 0.0, "output": 0.0} if here else None)
 
 
 def estimate(context: Context) -> list[StationEstimate]:
@@ -220,14 +256,14 @@ def _summed(plan: _Plan, seen: Sequence[_Call], paid: dict[str, dict[str, Any]])
     usd: float | None = 0.0
     most_usd: float | None = 0.0
     for call in seen:
-        known = paid.get(call.role)
+        known, meter = paid.get(call.model.role), call.model.meter
         if known is not None and (counted := known["calls"] - known["unknown_calls"]):
             call = replace(call, read=known["input_tokens"] / counted, written=known["output_tokens"] / counted)
         read, written, most = read + call.read, written + call.written, most + max(call.written, call.most_written)
-        took = known["seconds"] / known["calls"] if known else _SECONDS_A_CALL + call.written / _TOKENS_A_SECOND
-        seconds += took
-        likely_usd = call.meter.cost(Counters(round(call.read), round(call.written)))
-        worst_usd = call.meter.cost(Counters(round(call.read), round(call.most_written)))
+        measured = known["seconds"] / known["calls"] / plan.concurrency if known else None
+        seconds += call.seconds(plan.concurrency) if measured is None else measured
+        likely_usd = meter.cost(Counters(round(call.read), round(call.written)))
+        worst_usd = meter.cost(Counters(round(call.read), round(call.most_written)))
         usd = None if usd is None or likely_usd is None else usd + likely_usd
         most_usd = None if most_usd is None or worst_usd is None else most_usd + worst_usd
     return StationEstimate(
@@ -237,7 +273,7 @@ def _summed(plan: _Plan, seen: Sequence[_Call], paid: dict[str, dict[str, Any]])
         most_tokens=round((read + most) * scale),
         usd=None if usd is None else usd * scale,
         most_usd=None if most_usd is None else most_usd * scale,
-        seconds=seconds * scale / plan.concurrency,
+        seconds=seconds * scale,
     )
 
 

@@ -1,6 +1,8 @@
 """What a run may use, and what it is expected to use."""
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,3 +129,14 @@ def test_a_finished_run_says_how_far_its_estimate_was_off(tmp_path: Path, tiny_b
         [text] = [text for name, text in said if name == "estimate"]
         assert text.startswith(f"{len(server.requests)} calls, 38 expected")
         assert "tokens" in text and "dollars" in text
+
+
+def test_a_dry_run_asks_nothing_and_makes_no_folder(tmp_path: Path) -> None:
+    with OpenAIServer(answer) as server:
+        file = file_of(tmp_path, server)
+        command = [Path(sys.executable).with_name("divcon"), "run", file, "--dry-run", "--run", tmp_path / "run"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert not server.requests
+    assert not (tmp_path / "run").exists()
+    [last] = [line for line in done.stdout.splitlines() if line.startswith("│ all")]
+    assert last.split("│")[2].strip() == "68"
