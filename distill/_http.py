@@ -96,7 +96,7 @@ class LMBackend:
         return self
 
     def close(self) -> None:
-        """Close the connections to the server; a later call opens new ones. An LM that is called directly stays open."""
+        """Close the connections to the server; a later call opens new ones. An LM called directly stays open."""
         if self._clients is not None:
             wait([on_the_loop(self._clients.aclose())], _CONNECT)
 
