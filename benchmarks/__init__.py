@@ -11,6 +11,7 @@ from divcon.benchmarks._costs import (
     upfront,
 )
 from divcon.benchmarks._evaluate import Arm, answered_by, evaluate_arm, evaluate_arms
+from divcon.benchmarks._figures import percent, score
 from divcon.benchmarks._graders import (
     GRADERS,
     Verdict,
@@ -22,22 +23,15 @@ from divcon.benchmarks._graders import (
     item_of,
 )
 from divcon.benchmarks._mlflow import TrackingError, log_to_mlflow
-from divcon.benchmarks._outcomes import Outcome, Record, Records
-from divcon.benchmarks._report import (
-    ReportError,
-    Shown,
-    advise,
-    arm_label,
-    percent,
-    write_experiment_report,
-    write_report,
-)
+from divcon.benchmarks._outcomes import MAX_FAILED, Outcome, Record, Records, counted, too_many_failed
+from divcon.benchmarks._report import ReportError, Shown, advise, arm_label, write_experiment_report, write_report
 from divcon.benchmarks._statistics import accuracy_interval, holm, mean_interval, paired_p_value
 from divcon.benchmarks._tables import FACTORS, agreement, answers_of, as_csv, differences, summarize_arm
 
 __all__ = [
     "FACTORS",
     "GRADERS",
+    "MAX_FAILED",
     "Arm",
     "Outcome",
     "Record",
@@ -57,6 +51,7 @@ __all__ = [
     "break_even",
     "choose",
     "compare_costs",
+    "counted",
     "differences",
     "evaluate_arm",
     "evaluate_arms",
@@ -73,8 +68,10 @@ __all__ = [
     "paired_p_value",
     "pareto_front",
     "percent",
+    "score",
     "solver_share",
     "summarize_arm",
+    "too_many_failed",
     "upfront",
     "write_experiment_report",
     "write_report",

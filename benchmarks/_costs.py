@@ -26,11 +26,13 @@ def bill(usage: Mapping[str, Mapping[str, Any]], questions: int, local: Sequence
         local: Roles that a student answers. Where their price is unknown, it counts as zero, and `student_free` is set.
 
     Returns:
-        `by_role`; `cost` in US dollars, or None where a price is unknown; `large_tokens`, the input and output tokens
-        of models other than students; `student_free`, whether a student's unknown price was counted as zero.
+        `by_role`; `cost` in US dollars, or None where a price is unknown; `at_least`, the part of the cost that is
+        known, or None where no price is; `unpriced_calls`, the calls over all questions whose cost is unknown and isn't
+        counted as zero; `large_tokens`, the input and output tokens of models other than students; `student_free`,
+        whether a student's unknown price was counted as zero.
     """
     by_role, cost, large, free = {}, 0.0, 0.0, False
-    known = True
+    unpriced, priced = 0, False
     for role, spent in usage.items():
         unknown = bool(spent["unpriced_calls"])
         by_role[role] = {
@@ -43,9 +45,17 @@ def bill(usage: Mapping[str, Mapping[str, Any]], questions: int, local: Sequence
             free = free or unknown
         else:
             large += (spent["input_tokens"] + spent["output_tokens"]) / questions
-            known = known and not unknown
-        cost += 0.0 if unknown else (spent["cost"] or 0.0) / questions
-    return {"by_role": by_role, "cost": cost if known else None, "large_tokens": large, "student_free": free}
+            unpriced += spent["unpriced_calls"]
+        priced = priced or spent["cost"] is not None
+        cost += (spent["cost"] or 0.0) / questions
+    return {
+        "by_role": by_role,
+        "cost": None if unpriced else cost,
+        "at_least": cost if priced or not unpriced else None,
+        "unpriced_calls": unpriced,
+        "large_tokens": large,
+        "student_free": free,
+    }
 
 
 def solver_share(spent: Mapping[str, Any]) -> float | None:
@@ -155,13 +165,15 @@ def compare_costs(lines: Sequence[Mapping[str, Any]], before: Mapping[str, Mappi
     """Compare the costs of programs: which one to choose, and what it saves.
 
     Money is compared where the cost of every program is known; otherwise the tokens of models other than students. A
-    program that needs reference subquestions can't be chosen, since a new question has none.
+    program that needs reference subquestions can't be chosen, since a new question has none. No program is chosen
+    where one that could be has no score, since too many of its answers failed.
 
     Args:
         lines: The results of the arms, as `summarize_arm` returns them.
         before: The cost of each student before its first answer, as `upfront` returns it.
     """
     usable = [line for line in lines if line["accuracy"] is not None and line["choosable"]]
+    unscored = [line["name"] for line in lines if line["accuracy"] is None and line["choosable"]]
     in_money = bool(usable) and all(line["bill"]["cost"] is not None for line in usable)
     unit = "cost" if in_money else "large_tokens"
     points = {line["name"]: (line["accuracy"], line["bill"][unit]) for line in usable}
@@ -182,8 +194,9 @@ def compare_costs(lines: Sequence[Mapping[str, Any]], before: Mapping[str, Mappi
         "unit": "US dollars" if in_money else "tokens of models other than students",
         "in_money": in_money,
         "points": {name: list(point) for name, point in points.items()},
-        "pareto_front": pareto_front(points),
-        "choice": choose(points),
+        "pareto_front": [] if unscored else pareto_front(points),
+        "choice": None if unscored else choose(points),
+        "unscored": unscored,
         "margin": MARGIN,
         "upfront": {name: dict(cost) for name, cost in before.items()},
         "against_teacher": against,

@@ -75,7 +75,8 @@ def evaluate_arms(
 
     Items that are in the store under an arm's key aren't answered again, unless they failed. A failed call gives the
     outcome `failed`, never `wrong`. A solver's reply without a readable answer is `wrong`, by the rule `unreadable`. A
-    record holds the rules by which its answer was read (`read_by`) and graded (`rule`).
+    record holds the rules by which its answer was read (`read_by`) and graded (`rule`), and says where a reply of the
+    solver ran out of tokens (`cut_off`).
 
     Args:
         arms: The arms to measure.
@@ -174,6 +175,7 @@ def answered_by(arm: Arm, job: Job) -> Record:
             "subquestions": list(prediction.get("subquestions") or []),
             "sub_answers": prediction.get("sub_answers") or "",
         }
+    solver = ledger.usage.get("solver")
     return {
         "outcome": "right" if verdict.right else "wrong",
         "extracted": verdict.extracted,
@@ -182,6 +184,7 @@ def answered_by(arm: Arm, job: Job) -> Record:
         "started": round(stamp, 3),
         "seconds": round(time.perf_counter() - started, 3),
         "usage": ledger.as_dict(),
+        **({"cut_off": True} if solver is not None and solver.cut_off_calls else {}),
         **({"warm_up": True} if job.warm_up else {}),
         **fields,
     }

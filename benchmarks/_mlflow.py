@@ -18,7 +18,7 @@ def log_to_mlflow(uri: str, experiment: str, name: str, results: Mapping[str, An
     """Log the figures, settings and files of a run or an experiment.
 
     A metric's name consists of the values that the experiment varies and the arm, such as
-    `word-problems.sd-r.accuracy`.
+    `word-problems.sd-r.accuracy`. Where too many answers failed, their number is logged and no figure.
 
     Args:
         uri: MLflow's tracking address: a server's, or `file:` and a folder.
@@ -43,9 +43,10 @@ def log_to_mlflow(uri: str, experiment: str, name: str, results: Mapping[str, An
     for line in results.get("rows") or results["arms"]:
         where = [str(line[factor]) for factor in FACTORS if factor in line]
         key = ".".join([*where, line["name"].replace("/", "-")])
+        metrics |= {f"{key}.failed": line["failed"], f"{key}.cut_off": line["cut_off"]}
         if line["accuracy"] is None:
             continue
-        metrics |= {f"{key}.accuracy": line["accuracy"], f"{key}.failed": line["failed"]}
+        metrics[f"{key}.accuracy"] = line["accuracy"]
         metrics |= {f"{key}.ci95_low": line["ci95"][0], f"{key}.ci95_high": line["ci95"][1]}
         if "f1" in line:
             metrics[f"{key}.f1"] = line["f1"]

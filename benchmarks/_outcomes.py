@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 Outcome = Literal["right", "wrong", "failed"]
@@ -20,6 +20,7 @@ class Record(TypedDict, total=False):
         started: Unix time.
         seconds: Until the answer.
         usage: By role, as `Usage.as_dict` gives it.
+        cut_off: Whether a reply of the solver ran out of tokens.
         warm_up: Whether a server or weights were loaded for it.
         answer: The program's, or the whole reply where no answer could be read.
         status: The program's: `decomposed`, `salvaged`, `whole`, `fell_back`, or `unreadable`.
@@ -37,6 +38,7 @@ class Record(TypedDict, total=False):
     started: float
     seconds: float
     usage: dict[str, dict[str, Any]]
+    cut_off: bool
     warm_up: bool
     answer: str
     status: str
@@ -47,3 +49,38 @@ class Record(TypedDict, total=False):
 
 
 Records = Mapping[str, Record]  # by item id, in the order of the items
+
+# With a larger share of failed answers there is no score: those that are left may be the easy questions.
+MAX_FAILED = 0.02
+
+
+def failed_of(records: Records) -> int:
+    """The number of failed answers."""
+    return sum(record["outcome"] == "failed" for record in records.values())
+
+
+def too_many_failed(seeds: Sequence[Records], max_failed: float) -> bool:
+    """Whether answers have no score: in one of the seeds too many failed, or none was answered.
+
+    Args:
+        seeds: For each seed, the outcomes by item id.
+        max_failed: The largest share of failed answers with which there is a score, from 0 to 1.
+    """
+    return any(
+        not records or failed == len(records) or failed > max_failed * len(records)
+        for records, failed in ((records, failed_of(records)) for records in seeds)
+    )
+
+
+def counted(records: Records, max_failed: float = MAX_FAILED) -> str:
+    """How many answers are right, in words: of how many that were answered, and how many failed.
+
+    Args:
+        records: The outcomes by item id.
+        max_failed: See `too_many_failed`.
+    """
+    failed = failed_of(records)
+    if too_many_failed([records], max_failed):
+        return f"no score: {failed} of {len(records)} failed"
+    right = sum(record["outcome"] == "right" for record in records.values())
+    return f"{right} of {len(records) - failed} right" + (f", {failed} failed" if failed else "")

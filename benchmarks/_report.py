@@ -9,15 +9,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from divcon.benchmarks._advice import advice
+from divcon.benchmarks._figures import dollars, percent, score
 from divcon.benchmarks._outcomes import Record, Records
 from divcon.benchmarks._tables import FACTORS
-from divcon.benchmarks.arms import TEACHER
 from divcon.distill import write_whole
 from divcon.programs import Item
 from divcon.signatures import DivconError, masked_values, printable_values
@@ -121,7 +123,7 @@ def _write(results: Mapping[str, Any], view: dict[str, Any], shown: Sequence[Sho
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["percent"] = percent
+    environment.filters |= {"percent": percent, "score": score, "cost": dollars}
     html = environment.get_template(_TEMPLATE).render(
         policy=_policy([plot for _, plot in view["plots"]]),
         results=results,
@@ -207,88 +209,11 @@ def _lines(rows: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> list[
     return [row for row in whole if all(row.get(key) == value for key, value in costs["where"].items())]
 
 
-def percent(value: float | None, digits: int = 0) -> str:
-    """A share in per cent; a dash for None."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
-
-
-def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> dict[str, Any]:
-    """Which program to choose and what it saves, in sentences.
-
-    Args:
-        task: The task's name.
-        lines: The results of its arms.
-        costs: The comparison of costs, as `compare_costs` returns it.
-
-    Returns:
-        `task`, `headline`, `sentences`, and `warnings`, which are also in `sentences`.
-    """
-    by_name = {line["name"]: line for line in lines}
-    chosen = by_name.get(costs["choice"] or "")
-    if chosen is None:
-        return {"task": task, "headline": "Nothing was measured.", "sentences": [], "warnings": []}
-    best = max(
-        (by_name[name] for name in costs["points"]), key=lambda line: (line["accuracy"], line["name"] == chosen["name"])
-    )
-    low, high = chosen["ci95"]
-    if best is chosen:
-        most = "nothing that can be chosen here is more accurate"
-    else:
-        most = f"the most accurate is {best['label']} with {percent(best['accuracy'], 1)}"
-    right = f"{percent(chosen['accuracy'], 1)} right (95 % interval {percent(low)} to {percent(high)})"
-    sentences = [f"{right}; {most}."]
-    amount = costs["points"][chosen["name"]][1]
-    spent = f"{amount:.6f} US dollars" if costs["in_money"] else f"{amount:,.0f} tokens of models other than students"
-    sentences.append(f"A question costs {spent}.")
-    theirs = costs["points"].get(TEACHER.name, [None, 0])[1]
-    if chosen["name"] != TEACHER.name and theirs:
-        saved = 1 - amount / theirs
-        much = f"saves {percent(saved)}" if saved >= 0 else f"costs {percent(-saved)} more"
-        sentences.append(
-            f"With the teacher as planner {percent(by_name[TEACHER.name]['accuracy'], 1)} are right; against it this "
-            f"{much}."
-        )
-    if chosen["name"] in costs["against_teacher"]:
-        sentences.append(_pays(costs, chosen["name"], chosen["student"]))
-    if not chosen["splits"]:
-        sentences.append("Don't decompose here: the solver alone does as well.")
-    warnings = []
-    if costs["solver_dominates"]:
-        share = costs["solver_share"]
-        warnings.append(
-            f"The solver makes {percent(share)} of the two-stage bill: moving the planner saves {percent(1 - share)} "
-            "of it at most."
-        )
-    return {
-        "task": task,
-        "headline": f"Choose {chosen['label']}",
-        "sentences": [*sentences, *warnings],
-        "warnings": warnings,
-    }
-
-
-def _pays(costs: Mapping[str, Any], name: str, student: str) -> str:
-    """A sentence on when a student has paid for itself."""
-    against, before = costs["against_teacher"][name], costs["upfront"][student]
-    free = " (its own serving counted as free)" if against["student_free"] else ""
-    if against["break_even"] is not None:
-        return f"The student has paid for itself after {against['break_even']:,} questions{free}."
-    took = (
-        f"Before its first answer the student took {before['calls']:,.0f} calls, {before['tokens']:,.0f} tokens and "
-        f"{before['seconds']:,.0f} s of training; "
-    )
-    if not costs["in_money"] or before["asked"] is None:
-        return took + "when that has paid is unknown without prices."
-    if before["training"] is None:
-        return took + "when that has paid is unknown without costs.training_hour."
-    return took + "it never pays, since a question costs no less with it."
-
-
 def _run_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     from divcon.benchmarks import _plots
 
     _require_matplotlib()
-    yield "Accuracy", _plots.accuracy_plot("accuracy", results["arms"])
+    yield "Accuracy", _plots.accuracy_plot("accuracy", [_plotted(line, line["label"]) for line in results["arms"]])
     if costs := results.get("costs"):
         yield "Accuracy and cost", _pareto("pareto", results["arms"], costs)
 
@@ -296,7 +221,7 @@ def _run_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _pareto(name: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> str:
     from divcon.benchmarks import _plots
 
-    labels = {line["name"]: line["label"] for line in lines}
+    labels = {line["name"]: _with_failed(line, line["label"]) for line in lines}
     return _plots.pareto_plot(name, costs["points"], labels, costs["pareto_front"], costs["unit"])
 
 
@@ -312,17 +237,20 @@ def _experiment_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         lines = [row for row in rows if row["task"] == task and row["accuracy"] is not None]
         if axis:
             series: dict[str, list[tuple[float, float, float, float]]] = {}
+            failed: Counter[str] = Counter()
             for line in lines:
                 if axis in line:
                     low, high = line["ci95"]
                     point = (line[axis], 100 * line["accuracy"], 100 * low, 100 * high)
                     series.setdefault(line["label"], []).append(point)
+                    failed[line["label"]] += line["failed"]
+            series = {_with_failed({"failed": failed[label]}, label): points for label, points in series.items()}
             yield (
                 f"{task}: accuracy by {FACTORS[axis]}",
                 _plots.lines_plot(f"lines-{task}", series, FACTORS[axis], "accuracy, %"),
             )
         else:
-            labelled = [{**line, "label": arm_label(line)} for line in lines]
+            labelled = [_plotted(line, arm_label(line)) for line in lines]
             yield f"{task}: accuracy", _plots.accuracy_plot(f"accuracy-{task}", labelled)
     for number, (where, costs) in enumerate(results["costs"].items()):
         yield f"{where}: accuracy and cost", _pareto(f"pareto-{number}", _lines(rows, costs), costs)
@@ -334,10 +262,22 @@ def _heat_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     tasks = list(results["tasks"])
     moved = list(dict.fromkeys(row["name"] for row in results["rows"] if "trained_on" in row))
     for name in moved:
-        found = {(r["trained_on"], r["task"]): r["accuracy"] for r in results["rows"] if r["name"] == name}
+        rows = [row for row in results["rows"] if row["name"] == name]
+        found = {(row["trained_on"], row["task"]): row["accuracy"] for row in rows}
         values = [[found.get((origin, task)) for task in tasks] for origin in tasks]
-        title = f"{name.upper()}: accuracy, %"
+        failed = sum(row["failed"] for row in rows if row["accuracy"] is not None)
+        title = f"{_with_failed({'failed': failed}, name.upper())}: accuracy, %"
         yield f"{name.upper()} moved to other tasks", _plots.heat_plot(f"heat-{name}", tasks, tasks, values, title)
+
+
+def _with_failed(line: Mapping[str, Any], label: str) -> str:
+    """A label of a plot, with the number of answers that failed and are in no accuracy."""
+    return f"{label} ({line['failed']} failed)" if line["failed"] else label
+
+
+def _plotted(line: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """A line for `accuracy_plot`."""
+    return {**line, "label": _with_failed(line, label)}
 
 
 def arm_label(line: Mapping[str, Any]) -> str:

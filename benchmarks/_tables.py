@@ -15,7 +15,7 @@ from rouge_score import rouge_scorer
 
 from divcon.benchmarks._costs import bill
 from divcon.benchmarks._evaluate import Arm
-from divcon.benchmarks._outcomes import Record, Records
+from divcon.benchmarks._outcomes import MAX_FAILED, Record, Records, failed_of, too_many_failed
 from divcon.benchmarks._statistics import holm, mean_interval, paired_p_value
 from divcon.programs import Item, Meter, Usage
 
@@ -28,25 +28,40 @@ FACTORS = {
     "cap": "subquestions allowed",
     "steps": "steps needed",
 }
+_STATUSES = ("whole", "salvaged", "fell_back")
 _GOT = {"right": 1.0, "wrong": 0.0, "failed": np.nan}
 
 
-def answers_of(seeds: Sequence[Records]) -> np.ndarray:
-    """The outcomes as numbers: shape (seeds, questions), 1 right, 0 wrong, nan failed."""
-    keys = list(seeds[0])
+def answers_of(seeds: Sequence[Records], questions: Sequence[str] | None = None) -> np.ndarray:
+    """The outcomes as numbers: shape (seeds, questions), 1 right, 0 wrong, nan failed.
+
+    Args:
+        seeds: For each seed, the outcomes by item id.
+        questions: The items' ids, in the order wanted; by default the first seed's.
+
+    Raises:
+        ValueError: The outcomes of a seed are of other questions.
+    """
+    keys = list(questions if questions is not None else seeds[0])
+    if any(set(records) != set(keys) for records in seeds):
+        raise ValueError("the outcomes are of different questions")
     return np.array([[_GOT[records[key]["outcome"]] for key in keys] for records in seeds])
 
 
 _QUOTED = 160  # characters quoted from the end of a reply, where the answer should be
 
 
-def summarize_arm(arm: Arm, seeds: Sequence[Records], resamples: int) -> dict[str, Any]:
-    """The results of an arm for `results.json`. Failed answers are in no accuracy.
+def summarize_arm(arm: Arm, seeds: Sequence[Records], resamples: int, max_failed: float = MAX_FAILED) -> dict[str, Any]:
+    """The results of an arm for `results.json`. Failed answers are neither right nor wrong.
+
+    Where too many failed, there is no score: the accuracy, its interval, the rates and the bill are None, and
+    `withheld` says why.
 
     Args:
         arm: The arm. For a role without a price in it, the cost is what was stored with the calls.
         seeds: For each seed, the outcomes by item id.
         resamples: The number of bootstrap samples.
+        max_failed: The largest share of failed answers of a seed with which there is a score, from 0 to 1.
     """
     everything = [record for records in seeds for record in records.values()]
     counts = Counter(record["outcome"] for record in everything)
@@ -56,6 +71,8 @@ def summarize_arm(arm: Arm, seeds: Sequence[Records], resamples: int) -> dict[st
     matrix = answers_of(seeds)
     usage = _usage(answered, arm.prices)
     scores = [record["score"] for record in answered if "score" in record]
+    withheld = _why_withheld(seeds, max_failed)
+    known = withheld is None
     return {
         "name": arm.name,
         "label": arm.label,
@@ -65,18 +82,18 @@ def summarize_arm(arm: Arm, seeds: Sequence[Records], resamples: int) -> dict[st
         "right": counts["right"],
         "wrong": counts["wrong"],
         "failed": counts["failed"],
-        "accuracy": float(np.nanmean(matrix)) if answered else None,
-        "ci95": list(mean_interval(matrix, resamples)) if answered else None,
-        **({"f1": mean(scores)} if scores else {}),
-        **({"by_seed": [_mean(row) for row in matrix]} if len(seeds) > 1 and answered else {}),
-        "whole_rate": statuses["whole"] / len(answered) if answered else None,
-        "salvaged_rate": statuses["salvaged"] / len(answered) if answered else None,
-        "fell_back_rate": statuses["fell_back"] / len(answered) if answered else None,
+        "withheld": withheld,
+        "accuracy": float(np.nanmean(matrix)) if known else None,
+        "ci95": list(mean_interval(matrix, resamples)) if known else None,
+        **({"f1": mean(scores)} if scores and known else {}),
+        **({"by_seed": [float(np.nanmean(row)) for row in matrix]} if len(seeds) > 1 and known else {}),
+        **{f"{name}_rate": statuses[name] / len(answered) if known else None for name in _STATUSES},
         "reasked": sum(record.get("read_by") == "reask" for record in answered),
         "unreadable": statuses["unreadable"],
+        "cut_off": sum(record.get("cut_off", False) for record in answered),
         **({"first_unreadable": first} if (first := _first_unreadable(answered)) else {}),
         "usage": usage,
-        "bill": bill(usage, len(answered), arm.local) if answered else None,
+        "bill": bill(usage, len(answered), arm.local) if known else None,
         "seconds": round(sum(wall_seconds(records) for records in seeds), 1),
         "errors": dict(errors.most_common(3)),
     }
@@ -89,9 +106,13 @@ def _first_unreadable(records: Sequence[Record]) -> str | None:
     return None if reply is None else " ".join(reply.split())[-_QUOTED:] or "(empty)"
 
 
-def _mean(answers: np.ndarray) -> float | None:
-    """The mean of the answers that didn't fail; None where all failed."""
-    return None if np.isnan(answers).all() else float(np.nanmean(answers))
+def _why_withheld(seeds: Sequence[Records], max_failed: float) -> str | None:
+    """Why there is no score, in words; None where there is one."""
+    if not too_many_failed(seeds, max_failed):
+        return None
+    asked, failed = sum(map(len, seeds)), sum(map(failed_of, seeds))
+    first = next((r["error"] for records in seeds for r in records.values() if r["outcome"] == "failed"), None)
+    return f"{failed} of {asked} answers failed" + (f"; the first: {first}" if first else "")
 
 
 def wall_seconds(records: Records) -> float:
@@ -121,17 +142,28 @@ def differences(
     arms: Mapping[str, Sequence[Records]],
     resamples: int,
     pairs: Sequence[tuple[str, str]] | None = None,
+    max_failed: float = MAX_FAILED,
 ) -> list[dict[str, Any]]:
     """Paired differences of accuracy over the questions that neither arm failed, with Holm-corrected p-values.
+
+    A row says on how many questions (`n`), and how many are left out since an arm failed them (`left_out`). There is no
+    row for an arm that has no score because too many answers failed.
 
     Args:
         arms: For each arm, the outcomes of each seed. An arm with one seed is compared with every seed of the other.
         resamples: The number of samples of the paired bootstrap over questions and seeds.
-        pairs: The pairs of arms to compare; all pairs by default. The correction is for their number.
+        pairs: The pairs of arms to compare; all pairs by default. The correction is for the number of rows.
+        max_failed: See `summarize_arm`.
+
+    Raises:
+        ValueError: The arms of a pair answered different questions.
     """
     rows: list[dict[str, Any]] = []
     for a, b in pairs if pairs is not None else itertools.combinations(arms, 2):
-        one, two = answers_of(arms[a]), answers_of(arms[b])
+        if too_many_failed(arms[a], max_failed) or too_many_failed(arms[b], max_failed):
+            continue
+        questions = list(arms[a][0])
+        one, two = answers_of(arms[a], questions), answers_of(arms[b], questions)
         both = one - two if len(one) in (1, len(two)) or len(two) == 1 else one.mean(0) - two.mean(0)
         both = np.atleast_2d(both)
         if np.isnan(both).all():
@@ -144,6 +176,7 @@ def differences(
                 "difference": float(np.nanmean(both)),
                 "ci95": list(mean_interval(both, resamples)),
                 "n": int(whole.sum()),
+                "left_out": int((~whole).sum()),
                 "p": paired_p_value(np.nanmean(both[:, whole], axis=0), np.zeros(int(whole.sum()))),
             }
         )
@@ -152,27 +185,43 @@ def differences(
     return rows
 
 
-def agreement(records: Records, items: Sequence[Item]) -> dict[str, Any] | None:
+def agreement(records: Records, items: Sequence[Item], max_failed: float = MAX_FAILED) -> dict[str, Any] | None:
     """The agreement of an arm's subquestions with the references.
 
+    Args:
+        records: The outcomes by item id.
+        items: The questions.
+        max_failed: The largest share of questions without a list with which there is an agreement, from 0 to 1.
+
     Returns:
-        `n`; `count_error`, the mean absolute difference in the number of subquestions; `rouge_l`, the mean ROUGE-L
-        F1 of the joined lists (rouge-score, stemmed); `exact`, the share of lists equal word for word. None where no
-        item has references.
+        `n`, the questions compared; `left_out`, the questions that have references and no list, since a call failed or
+        the solver's reply couldn't be read; `count_error`, the mean absolute difference in the number of subquestions;
+        `rouge_l`, the mean ROUGE-L F1 of the joined lists (rouge-score, stemmed); `exact`, the share of lists equal
+        word for word. None where no item has references, or too many are left out.
     """
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
     errors, scores, exact = [], [], []
+    left_out = 0
     for item in items:
+        if not item.subquestions:
+            continue
         record = records.get(item.id)
-        if not item.subquestions or record is None or "subquestions" not in record:
+        if record is None or "subquestions" not in record:
+            left_out += 1
             continue
         asked = record["subquestions"]
         errors.append(abs(len(asked) - len(item.subquestions)))
         scores.append(scorer.score("\n".join(item.subquestions), "\n".join(asked))["rougeL"].fmeasure)
         exact.append(list(asked) == list(item.subquestions))
-    if not errors:
+    if not errors or left_out > max_failed * (len(errors) + left_out):
         return None
-    return {"n": len(errors), "count_error": mean(errors), "rouge_l": mean(scores), "exact": mean(exact)}
+    return {
+        "n": len(errors),
+        "left_out": left_out,
+        "count_error": mean(errors),
+        "rouge_l": mean(scores),
+        "exact": mean(exact),
+    }
 
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # in full width too, which Excel takes as well

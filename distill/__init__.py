@@ -7,7 +7,7 @@ from divcon.distill._bind import bind_adapter
 from divcon.distill._budget import Budget, BudgetSpent, Limits
 from divcon.distill._collect import Collected, collect, collecting
 from divcon.distill._compile import OPTIMIZER_EXTRAS, OPTIMIZERS, CompileError, compile_program, optimizer_name
-from divcon.distill._contamination import OverlapError, overlapping, refuse_overlap
+from divcon.distill._contamination import AllowedOverlap, Allowing, OverlapError, Overlaps, overlapping, refuse_overlap
 from divcon.distill._database import RepliesLost, StoreDamaged, StoreError, StoreVersionError
 from divcon.distill._engine import StoredEngine, at_station, booked_to, role_lm
 from divcon.distill._export import NothingToLearn, export
@@ -20,6 +20,7 @@ from divcon.distill._manifest import (
     Manifest,
     ManifestError,
     content_hash,
+    file_hashes,
     package_versions,
     prompt_hash,
     read_manifest,
@@ -79,6 +80,8 @@ __all__ = [
     "RULES",
     "SCRIPTED_MODEL",
     "SOLVER_STUDENTS",
+    "AllowedOverlap",
+    "Allowing",
     "Base",
     "Budget",
     "BudgetSpent",
@@ -107,6 +110,7 @@ __all__ = [
     "ManifestError",
     "NothingToLearn",
     "OverlapError",
+    "Overlaps",
     "Patience",
     "Place",
     "PluginError",
@@ -159,6 +163,7 @@ __all__ = [
     "export",
     "export_store",
     "export_targets",
+    "file_hashes",
     "find_student",
     "fingerprint",
     "here",

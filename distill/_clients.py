@@ -88,7 +88,9 @@ class Clients:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:  # a forked process has a loop of its own, and connections belong to a loop
             self._loop, self._made, self._transports = loop, {}, []
-        return self._made.setdefault(name, make()) if name not in self._made else self._made[name]
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
     def _can_send(self, request: Request) -> bool:
         if self._lm.engine == "lm15":

@@ -33,6 +33,7 @@ from divcon.distill._clients import Clients, reply_bytes, too_long
 from divcon.distill._engine import as_inner_call
 from divcon.distill._loop import on_the_loop
 from divcon.distill._pace import Pace, Turn, pace_of
+from divcon.distill._proxies import reach_loopback_directly
 from divcon.distill._repeating import RETRY_SHARE, Attempts, Repeating
 from divcon.distill._traffic import Call, current_call
 from divcon.distill._trouble import Limit, Patience, SlowServerError, in_words
@@ -82,6 +83,7 @@ class LMBackend:
         self.patience = patience
         self._as_it_is = type(lm) is not dspy.LM or not isinstance(lm.engine, str)
         self._address = lm.kwargs.get("api_base") or lm.kwargs.get("base_url")
+        reach_loopback_directly(self._address or "")
         self.pace = pace_of(self._address or lm.model)
         self._repeating = Repeating(lm.num_retries, patience, retry_share, self.pace)
         self._clients: Clients | None = None
@@ -96,7 +98,7 @@ class LMBackend:
         return self
 
     def close(self) -> None:
-        """Close the connections to the server; a later call opens new ones. An LM called directly stays open."""
+        """Close the connections; a later call opens new ones. An LM that is called directly stays open."""
         if self._clients is not None:
             wait([on_the_loop(self._clients.aclose())], _CONNECT)
 
@@ -146,9 +148,23 @@ class LMBackend:
         try:
             return self._counted(await self._repeating.of_call(call, attempts)(attempt))
         except LMError as error:
+            if error.status == 404:
+                await asyncio.to_thread(self._require_address)
             if (worded := in_words(error)) is None:
                 raise
             raise worded from error
+
+    def _require_address(self) -> None:
+        """Raise, after a 404, where the server answers at its address with `/v1`.
+
+        Raises:
+            WrongAddress: It does. Every further call would fail in the same way.
+        """
+        from divcon.distill.serving.server import ServerClient, WrongAddress
+
+        if self._address and (meant := ServerClient(self._address, self.lm.kwargs.get("api_key")).meant()) is not None:
+            problem = f"The server at {self._address} answers 404 when {self.lm.model} is asked."
+            raise WrongAddress(problem, f"Did you mean {meant}? Correct api_base.")
 
     async def _asked(self, request: Request, rollout: int, call: Call, turn: Turn) -> Response:
         """Send one request, and tell the pace how it ended."""

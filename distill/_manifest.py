@@ -17,6 +17,9 @@ from divcon.signatures import DivconError, masked
 
 MANIFEST = "manifest.json"
 _UNSAFE = ("adapter_model.bin", "program.pkl", "pytorch_model.bin", "training_args.bin")
+_DECIDING = (".safetensors", ".json", ".jinja", ".model", ".txt")
+_BESIDE = (MANIFEST, "probe.json")  # they describe the adapter
+_NAMES_OF_THE_BASE = ("base_model_name_or_path", "revision")
 
 
 class ManifestError(DivconError):
@@ -42,7 +45,10 @@ class Manifest(BaseModel):
         result: Steps, losses, seconds and tokens of the training.
         scripted_teacher: Whether the training data came from a script rather than from a model.
         versions: Versions of the packages that trained it.
-        content_hash: Hash of the adapter's weights and configuration; served names carry its beginning.
+        allowed_overlap: The overlaps of training questions with the test set that the run's file lets through.
+        content_hash: Hash of the adapter's weights and of its settings of LoRA; served names carry its beginning.
+        files: Hashes of all files that decide what the adapter computes, by name. Manifests of divcon before this field
+            have none, and only `content_hash` is checked.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -62,7 +68,9 @@ class Manifest(BaseModel):
     result: dict[str, Any] = Field(default_factory=dict)
     scripted_teacher: bool = False
     versions: dict[str, str] = Field(default_factory=dict)
+    allowed_overlap: list[dict[str, str]] = Field(default_factory=list)
     content_hash: str
+    files: dict[str, str] = Field(default_factory=dict)
 
     @property
     def served_name(self) -> str:
@@ -91,12 +99,23 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder / MANIFEST} can't be read: {error}", "Train the adapter again, or use the divcon that wrote it."
         ) from error
     try:
-        found = content_hash(folder)
+        changed = _changed(manifest.files, file_hashes(folder)) if manifest.files else ""
+        same = content_hash(folder) == manifest.content_hash
     except (OSError, ValueError, AttributeError) as error:  # a file is missing, isn't UTF-8, or holds no JSON object
         raise ManifestError(f"The adapter in {folder} is damaged: {error}.", "Train it again.") from error
-    if found != manifest.content_hash:
-        raise ManifestError(f"The adapter in {folder} isn't the one its manifest describes.", "Train it again.")
+    if changed or not same:
+        which = f" ({changed})" if changed else ""
+        problem = f"The adapter in {folder} isn't the one its manifest describes{which}."
+        raise ManifestError(problem, "Train it again.")
     return manifest
+
+
+def _changed(known: Mapping[str, str], found: Mapping[str, str]) -> str:
+    """What was changed since training, in words; empty where nothing was."""
+    gone, added = sorted(set(known) - set(found)), sorted(set(found) - set(known))
+    changed = sorted(name for name in set(known) & set(found) if known[name] != found[name])
+    parts = [("changed since", changed), ("missing", gone), ("added since", added)]
+    return "; ".join(f"{', '.join(names)} {what}" for what, names in parts if names)
 
 
 def manifest_for(folder: Path, base: Base) -> Manifest:
@@ -115,10 +134,38 @@ def manifest_for(folder: Path, base: Base) -> Manifest:
     return manifest
 
 
+def file_hashes(folder: Path) -> dict[str, str]:
+    """Hashes of the files of an adapter folder that decide what it computes, by name.
+
+    These are weights, configurations, tokenizers and templates. An adapter's configuration is hashed without the name
+    of its base, which the manifest has: PEFT loads an adapter onto whatever model it is given.
+
+    Raises:
+        OSError: A file can't be read.
+        ValueError: The adapter's configuration is no JSON object.
+    """
+    found = {}
+    for file in sorted(folder.iterdir()):
+        if file.name == "adapter_config.json":
+            config = {key: value for key, value in _config(folder).items() if key not in _NAMES_OF_THE_BASE}
+            found[file.name] = text_hash(json.dumps(config, sort_keys=True))
+        elif file.suffix in _DECIDING and file.name not in _BESIDE and file.is_file():
+            with file.open("rb") as stream:
+                found[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return found
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise ValueError("adapter_config.json is no JSON object")
+    return config
+
+
 def content_hash(folder: Path) -> str:
     """Hash of an adapter's weights and of the LoRA settings that decide what they compute."""
     digest = hashlib.sha256()
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = _config(folder)
     shaping = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "bias")
     digest.update(json.dumps({key: config.get(key) for key in shaping}, sort_keys=True).encode())
     digest.update((folder / "adapter_model.safetensors").read_bytes())

@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from divcon.distill._engine import RolloutNote, next_rollout
 from divcon.distill._files import render_lines, write_whole
 from divcon.distill._manifest import ManifestError, prompt_hash
+from divcon.distill._paths import expanded_path
 from divcon.distill._store import fingerprint
 from divcon.distill.serving._finetuned import finetuned_folder
 from divcon.distill.serving.embedded import local_base
@@ -251,7 +252,7 @@ class LoRAProvider(Provider):
         self.finetunable = True
         self.TrainingJob = LoRAJob
         self.base = base
-        self.folder = folder
+        self.folder = None if folder is None else expanded_path(folder)
 
     def served(self, adapter: Path) -> str:
         """The `model` of an LM that a trained adapter answers."""

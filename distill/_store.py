@@ -33,6 +33,7 @@ from divcon.distill._database import (
     whole,
 )
 from divcon.distill._files import storable
+from divcon.distill._paths import expanded_path
 from divcon.programs import Meter, Usage
 from divcon.signatures import masked, masked_json
 
@@ -97,7 +98,7 @@ class RunStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder = expanded_path(folder)
         self.budget: Budget | None = None
         pickles = [*folder.glob("**/*.pkl"), *folder.glob("**/adapter_model.bin")] if folder.is_dir() else []
         if pickles:
@@ -283,7 +284,7 @@ class RunStore:
         for role, calls, read, written, cached, seconds, cost, unpriced, unknown in rows:
             used = Usage(calls, 0, read or 0, cached or 0, written or 0, seconds, cost or 0.0, unpriced, unknown)
             spent = Meter((prices or {}).get(role)).repriced(used).as_dict()
-            del spent["cached_calls"], spent["cached_tokens"]
+            del spent["cached_calls"], spent["cached_tokens"], spent["cut_off_calls"]
             found[role] = spent
         return found
 

@@ -24,6 +24,7 @@ from divcon.distill._bind import bind_adapter
 from divcon.distill._engine import at_station
 from divcon.distill._jobs import run_jobs
 from divcon.distill._manifest import prompt_parts
+from divcon.distill._paths import expanded_path
 from divcon.distill._provider import embedded_lm
 from divcon.distill._rebinding import DistillationError, StoredLMs, behind_store, with_planner
 from divcon.distill._recording import PlannerCall, RecordedPlanner, recording, run_program, why_unusable
@@ -97,7 +98,7 @@ class DistillDecomposer(Teleprompter):
     ) -> None:
         super().__init__()
         self.metric = metric
-        self.folder = Path(folder)
+        self.folder = expanded_path(folder)
         self.predictor = predictor
         self.base = base
         self.adapter = adapter or CompactAdapter()

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.util
 import io
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx
 from packaging.requirements import Requirement
 
-from divcon.benchmarks.tasks import TASKS
+from divcon.benchmarks.arms import read_arm
+from divcon.benchmarks.tasks import TASKS, LoadedTask, load_task
 from divcon.config import Endpoint, Pipeline
 from divcon.distill import OPTIMIZER_EXTRAS, ManifestError, is_trained, local_base, optimizer_name, read_manifest
+from divcon.distill._proxies import unusable_proxy
 from divcon.distill.executors import EXECUTORS
 from divcon.distill.serving import ENGINES, Finding
-from divcon.distill.serving.embedded import cache_folder, precision
-from divcon.distill.serving.server import KeyRefused, ServerClient, ServerUnreachable
+from divcon.distill.serving.embedded import cache_folder, precision, require_hub_name, require_weights
+from divcon.distill.serving.server import KeyRefused, ServerClient, ServerUnreachable, WrongAddress
+from divcon.programs import Item
 from divcon.signatures import DivconError
 
 _ROOM = 2e9  # free bytes on disk; with less there is a warning, and with less than a tenth of it a failure
 
 
 def diagnose(
-    pipeline: Pipeline, folder: Path, *, asks: tuple[str, ...] = ("teacher", "solver", "decomposer")
+    pipeline: Pipeline,
+    folder: Path,
+    *,
+    asks: tuple[str, ...] = ("teacher", "solver", "decomposer"),
+    data: bool = True,
 ) -> Iterator[Finding]:
     """Check everything that a pipeline needs, the cheap checks first.
 
@@ -34,22 +45,106 @@ def diagnose(
         pipeline: The pipeline.
         folder: Its run folder, which need not be there.
         asks: The roles whose models will be called; the endpoints of other roles aren't checked.
+        data: Whether to load the questions and check them.
     """
-    yield from _packages(pipeline)
-    yield _device(pipeline)
-    yield from _disk(folder)
-    try:
-        if pipeline.compile.optimizer != "none":
-            optimizer_name(pipeline.compile.optimizer)
-    except DivconError as error:
-        yield Finding("failure", "optimizer", error.problem, error.remedy)
-    yield from _base(pipeline, folder)
+    yield from _whatever_happens("packages", lambda: _packages(pipeline))
+    yield from _whatever_happens("device", lambda: [_device(pipeline)])
+    yield from _whatever_happens("disk", lambda: _disk(folder))
+    yield from _whatever_happens("optimizer", lambda: _optimizer(pipeline))
+    if data:
+        yield from _whatever_happens("data", lambda: _data(pipeline))
+    if pipeline.tracking is not None:
+        uri = pipeline.tracking.mlflow
+        yield from _whatever_happens("tracking", lambda: [_tracking(uri)])
+    yield from _whatever_happens("base", lambda: _base(pipeline, folder))
     for role, endpoint in (("teacher", pipeline.roles.teacher), ("solver", pipeline.roles.solver)):
         if role in asks:
-            yield from _endpoint(role, endpoint)
+            yield from _whatever_happens(role, functools.partial(_endpoint, role, endpoint))
         yield from _price(role, endpoint)
     if "decomposer" in asks:
-        yield from ENGINES[pipeline.roles.decomposer.serve].examine(pipeline.roles.decomposer.server)
+        student = pipeline.roles.decomposer
+        yield from _whatever_happens("decomposer", lambda: ENGINES[student.serve].examine(student.server))
+
+
+def _whatever_happens(what: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """The findings of a check. An error that it doesn't expect is a finding too, and the other checks go on."""
+    try:
+        yield from check()
+    except DivconError as error:
+        yield Finding("failure", what, error.problem, error.remedy)
+    except Exception as error:  # noqa: BLE001 - a doctor that falls ill helps nobody
+        said = " ".join(str(error).split())[:300]
+        yield Finding("failure", what, f"the check itself failed: {type(error).__name__}: {said}", "Report it.")
+
+
+def _optimizer(pipeline: Pipeline) -> Iterator[Finding]:
+    if pipeline.compile.optimizer != "none":
+        optimizer_name(pipeline.compile.optimizer)
+    return iter(())
+
+
+def _data(pipeline: Pipeline) -> Iterator[Finding]:
+    loaded = load_task(pipeline.task)
+    lacking = lacking_references(pipeline, [*loaded.train, *loaded.test])
+    if lacking is not None:
+        yield lacking
+        return
+    counts = f"{len(loaded.train)} training and {len(loaded.test)} test questions of {pipeline.task.name}"
+    yield Finding("ok", "data", "; ".join([counts, *about_overlap(loaded)]))
+
+
+def lacking_references(pipeline: Pipeline, items: Sequence[Item]) -> Finding | None:
+    """A failure, where an arm needs reference subquestions and a question has none; else None."""
+    needing = [arm for arm in pipeline.arms if read_arm(arm)[0].planner == "references"]
+    bare = [item.id for item in items if not item.subquestions]
+    if not (bare and needing):
+        return None
+    text = f"The arm {needing[0]} needs reference subquestions; {len(bare)} questions have none, first {bare[0]}."
+    return Finding("failure", "data", text, "Leave it out of the arms, or take a task whose data has them.")
+
+
+def about_overlap(loaded: LoadedTask) -> list[str]:
+    """Notes on training questions that overlap with the test set, or nearly do."""
+    notes = []
+    if loaded.dropped_overlap:
+        notes.append(f"{loaded.dropped_overlap} training questions dropped, since they overlap with the test set")
+    if loaded.numbers_only_twins:
+        notes.append(
+            f"warning: {loaded.numbers_only_twins} training questions differ from a test question in numbers alone"
+        )
+    notes += [
+        f"{one.train} overlaps with {one.test} ({one.how}) and is let through by task.allow: {one.reason}"
+        for one in loaded.allowed
+    ]
+    return notes
+
+
+def _tracking(uri: str) -> Finding:
+    """Whether MLflow can write there. Nothing is written."""
+    scheme = urlsplit(uri).scheme
+    if scheme in ("http", "https"):
+        client = ServerClient(uri, timeout=10.0)
+        with client.explained("say how it is"):
+            answer = client.http.get(f"{client.api_base}/health")
+        text = f"{uri} answers {answer.status_code}"
+        if answer.status_code < 400 or answer.status_code in (401, 403):
+            return Finding("ok", "tracking", text)
+        remedy = "Check that tracking.mlflow is the address of an MLflow server."
+        return Finding("failure" if answer.status_code >= 500 else "warning", "tracking", text, remedy)
+    if scheme in ("file", ""):
+        folder = Path(uri.removeprefix("file:")).absolute()
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            return Finding("failure", "tracking", f"{there} is no folder that can be written to", "Choose another.")
+        return Finding("ok", "tracking", f"the folder {folder}")
+    if scheme.partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql"):
+        if importlib.util.find_spec("sqlalchemy") is None:
+            text = f"{scheme} needs SQLAlchemy, which isn't installed"
+            return Finding("failure", "tracking", text, "pip install mlflow, or give a folder or a server.")
+        return Finding("ok", "tracking", f"a database ({scheme}); it wasn't asked")
+    if scheme.startswith("databricks") or uri.startswith("databricks"):
+        return Finding("ok", "tracking", "Databricks; it wasn't asked")
+    return Finding("failure", "tracking", f"MLflow writes to no '{scheme}:'", "Give a folder (file:...) or a server.")
 
 
 def _packages(pipeline: Pipeline) -> Iterator[Finding]:
@@ -116,16 +211,11 @@ def _disk(folder: Path) -> Iterator[Finding]:
 
 def _base(pipeline: Pipeline, folder: Path) -> Iterator[Finding]:
     name = pipeline.roles.decomposer.base
-    if name != "embedded" and not Path(name).expanduser().is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
-            offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
-            if offline:
-                text = f"{name} isn't in the hub's cache, and HF_HUB_OFFLINE forbids to fetch it"
-                yield Finding("failure", "base", text, "Unset HF_HUB_OFFLINE, or give a folder.")
-            else:
-                yield Finding("ok", "base", f"{name} is downloaded when the run begins")
+    if name != "embedded" and not Path(name).is_dir():
+        require_hub_name(name)
+        lacking = _lacking_in_cache(name)
+        if lacking is not None:
+            yield _at_the_hub(name, lacking)
             return
     try:
         base = local_base(name)
@@ -148,6 +238,35 @@ def _base(pipeline: Pipeline, folder: Path) -> Iterator[Finding]:
             yield Finding("ok", "adapter", f"{adapter.name} ({rows}) is for this base and unchanged")
 
 
+def _lacking_in_cache(name: str) -> str | None:
+    """What the hub's cache lacks of a base, in words; None where nothing is missing."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json")
+    if not isinstance(config, str):
+        return f"{name} isn't in the hub's cache"
+    try:
+        require_weights(Path(config).parent)
+    except DivconError as error:
+        return f"the hub's cache has {name} without its weights: {error.problem.rstrip('.')}"
+    return None
+
+
+def _at_the_hub(name: str, lacking: str) -> Finding:
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        text = f"{lacking}, and HF_HUB_OFFLINE forbids to fetch it"
+        return Finding("failure", "base", text, "Unset HF_HUB_OFFLINE, or give a folder.")
+    from huggingface_hub import model_info
+
+    try:
+        model_info(name, timeout=10.0)
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        said = " ".join(str(error).split())[:200]
+        remedy = "Write 'embedded', a folder that is there, or the name of a model at the hub."
+        return Finding("failure", "base", f"{lacking}, and the hub gives no such model: {said}", remedy)
+    return Finding("ok", "base", f"{name} is downloaded when the run begins")
+
+
 def _endpoint(role: str, endpoint: Endpoint) -> Iterator[Finding]:
     model = endpoint.model
     if endpoint.scripted or endpoint.embedded:
@@ -156,8 +275,14 @@ def _endpoint(role: str, endpoint: Endpoint) -> Iterator[Finding]:
         return
     name = model.partition("/")[2]
     key = os.environ.get(endpoint.api_key_env) if endpoint.api_key_env else None
-    if endpoint.api_base:
-        yield _reached(role, ServerClient(endpoint.api_base, key or _usual_key(model), timeout=10.0), name, model)
+    address = endpoint.api_base or _usual_address(model)
+    if (variable := unusable_proxy(address or "https://api.openai.com")) is not None:
+        text = f"{variable} names a proxy that isn't HTTP's, and the clients of models can use no other"
+        remedy = "Name an HTTP proxy, or have NO_PROXY exempt the server."
+        yield Finding("failure", role, text, remedy)
+        return
+    if address:
+        yield _reached(role, ServerClient(address, key or _usual_key(model), timeout=10.0), name, model)
         return
     if not _known_provider(model):
         remedy = f"Correct roles.{role}.model: a provider's name, a slash and the model."
@@ -176,7 +301,7 @@ def _reached(what: str, client: ServerClient, name: str, model: str) -> Finding:
         served = client.names()
     except DivconError as error:
         # A gateway may refuse to list its models and still answer.
-        refused = isinstance(error, (ServerUnreachable, KeyRefused))
+        refused = isinstance(error, (ServerUnreachable, KeyRefused, WrongAddress))
         return Finding("failure" if refused else "warning", what, error.problem, error.remedy)
     if name in served:
         return Finding("ok", what, f"{client.api_base} serves {name}")
@@ -184,6 +309,12 @@ def _reached(what: str, client: ServerClient, name: str, model: str) -> Finding:
     return Finding(
         "failure" if model.startswith("hosted_vllm/") else "warning", what, text, f"Correct roles.{what}.model."
     )
+
+
+def _usual_address(model: str) -> str | None:
+    """The address that the environment names for all models of a provider, where DSPy sends its calls to it."""
+    prefix = model.partition("/")[0].upper()
+    return os.environ.get(f"{prefix}_API_BASE") or os.environ.get(f"{prefix}_BASE_URL")
 
 
 def _usual_key(model: str) -> str | None:

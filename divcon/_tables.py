@@ -12,9 +12,11 @@ from divcon._terminal import ShownConsole, echo_json, line, out
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
     """Print the table of an evaluation."""
+    from divcon.benchmarks import score
+
     table = Table(title=f"{results['task']['name']}: {results['questions']} held-out questions", title_justify="left")
     table.add_column("program", no_wrap=True)
-    columns = ("accuracy", "95 %", "right/wrong/failed", "unread", "no split", "salvaged", "fell back")
+    columns = ("accuracy", "95 %", "right/wrong/failed", "unread", "cut off", "no split", "salvaged", "fell back")
     for name in (*columns, "decompose in/out", "solve in/out", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for arm in results["arms"]:
@@ -26,16 +28,18 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
         ]
         table.add_row(
             arm["label"],
-            "–" if arm["accuracy"] is None else f"{100 * arm['accuracy']:.1f} %",
+            score(arm),
             low_high,
             f"{arm['right']}/{arm['wrong']}/{arm['failed']}",
             str(arm["unreadable"]),
+            str(arm["cut_off"]),
             *(_share(arm, rate) for rate in ("whole_rate", "salvaged_rate", "fell_back_rate")),
             *tokens,
             f"{arm['seconds']:.0f}",
         )
     # Without a wide terminal, the table is printed at its own width.
-    (out if out.is_terminal and out.width > 150 else ShownConsole(width=160)).print(table)
+    (out if out.is_terminal and out.width > 190 else ShownConsole(width=200)).print(table)
+    print_withheld(results["arms"])
     print_unreadable(results["arms"])
     if results["teacher"]["scripted"]:
         out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
@@ -47,6 +51,13 @@ def _share(line: dict[str, Any], rate: str) -> str:
     """A rate in per cent; a dash where there is none, or where the program doesn't decompose."""
     value = line.get(rate)
     return "–" if value is None or not line["splits"] else f"{100 * value:.0f} %"
+
+
+def print_withheld(lines: list[dict[str, Any]]) -> None:
+    """Print which programs have no score, and why."""
+    for arm in lines:
+        if arm["withheld"]:
+            out.print(f"{arm['label']} has no score: {arm['withheld']}", soft_wrap=True)
 
 
 def print_unreadable(lines: list[dict[str, Any]]) -> None:
@@ -71,25 +82,27 @@ def print_advice(results: dict[str, Any]) -> None:
 def print_rows(results: dict[str, Any], folder: Path) -> None:
     """Print the table of an experiment."""
     kind, rows = results["experiment"], results["rows"]
-    from divcon.benchmarks import FACTORS
+    from divcon.benchmarks import FACTORS, score
 
     factors = [name for name in FACTORS if any(name in row for row in rows)]
     table = Table(title=f"{kind}: {results['question']}", title_justify="left")
     for name in (*factors, "program"):
         table.add_column(name.replace("_", " "), no_wrap=True)
-    for name in ("accuracy", "95 %", "right/wrong/failed", "fell back"):
+    for name in ("accuracy", "95 %", "right/wrong/failed", "cut off", "fell back"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         low_high = "–" if row["ci95"] is None else f"{100 * row['ci95'][0]:.0f}–{100 * row['ci95'][1]:.0f}"
         table.add_row(
             *(str(row.get(name, "")) for name in factors),
             row["label"],
-            "–" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f} %",
+            score(row),
             low_high,
             f"{row['right']}/{row['wrong']}/{row['failed']}",
+            str(row["cut_off"]),
             _share(row, "fell_back_rate"),
         )
-    (out if out.is_terminal and out.width > 140 else ShownConsole(width=150)).print(table)
+    (out if out.is_terminal and out.width > 180 else ShownConsole(width=190)).print(table)
+    print_withheld(rows)
     print_unreadable(rows)
     if results["teacher"]["scripted"]:
         out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")

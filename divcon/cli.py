@@ -21,6 +21,17 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars of libraries besi
 
 import typer
 
+from divcon._arguments import (
+    ExperimentFile,
+    GGUFFile,
+    GivenRun,
+    GradedFile,
+    Interpreter,
+    NewFolder,
+    Overrides,
+    PipelineFile,
+    RunFolder,
+)
 from divcon._store import app as store_app
 from divcon._tables import print_prediction, print_results, print_rows
 from divcon._terminal import Terminal, all_shown, echo, echo_json, err, fail, guarded, line, log_into, out
@@ -28,13 +39,6 @@ from divcon.signatures import DivconError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(store_app, name="store")
-PipelineFile = Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline file, in YAML.")]
-RunFolder = Annotated[
-    Path | None, typer.Option("--run", metavar="FOLDER", help="The run folder; runs/<the file's stem> by default.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; may be repeated.")
-]
 
 Wait = Annotated[bool, typer.Option("--wait", help="Where another process works on the run folder, wait for its end.")]
 
@@ -151,12 +155,8 @@ def status(
 
 @app.command()
 def experiment(
-    file: Annotated[
-        Path, typer.Argument(metavar="NAME", help="An experiment's file, or its name in examples/experiments.")
-    ],
-    run: Annotated[
-        Path | None, typer.Option("--run", metavar="FOLDER", help="The folder; runs/<the file's stem> by default.")
-    ] = None,
+    file: ExperimentFile,
+    run: RunFolder = None,
     overrides: Overrides = None,
     wait: Wait = False,
 ) -> None:
@@ -192,7 +192,7 @@ def experiment(
 @app.command()
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
-    run: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="A run folder.")],
+    run: GivenRun,
     context: Annotated[str | None, typer.Option(help="A passage the question is about.")] = None,
     student: Annotated[str | None, typer.Option(help=_STUDENT)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -244,15 +244,13 @@ def doctor(file: PipelineFile, run: RunFolder = None, overrides: Overrides = Non
 
 @app.command()
 def serve(
-    run: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="A run folder.")],
+    run: GivenRun,
     student: Annotated[
         str | None,
         typer.Option(help="As in ask; by default all students that one server can serve, or else the best."),
     ] = None,
     adapter: Annotated[str | None, typer.Option(help="lora, merged or auto; by default the run's setting.")] = None,
-    python: Annotated[
-        Path | None, typer.Option(metavar="PYTHON", help="The Python that vLLM is installed for.")
-    ] = None,
+    python: Interpreter = None,
     url: Annotated[str | None, typer.Option(metavar="URL", help="Load into this running server; start none.")] = None,
     port: Annotated[int | None, typer.Option(help="The port on loopback; a free one by default.")] = None,
     deadline: Annotated[float | None, typer.Option(metavar="SECONDS", help="How long loading may take.")] = None,
@@ -284,9 +282,7 @@ def grade(
     ] = None,
     reply: Annotated[str | None, typer.Option(help="A program's answer.")] = None,
     question: Annotated[str, typer.Option(help="The question, where the answer is one of its options.")] = "",
-    file: Annotated[
-        Path | None, typer.Option(help="JSON Lines with gold (text or a list), reply and, if need be, question.")
-    ] = None,
+    file: GradedFile = None,
     grader: Annotated[str, typer.Option(help="strict, or paper for the lenient ones of the paper's code.")] = "strict",
     percent: Annotated[bool, typer.Option(help="Numeric answers are shares: 5 % is 0.05.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
@@ -318,8 +314,8 @@ def grade(
 
 @app.command()
 def base(
-    file: Annotated[Path, typer.Argument(metavar="FILE.gguf", help="A GGUF file of an instruction-tuned model.")],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to write; it must not exist.")],
+    file: GGUFFile,
+    folder: NewFolder,
     dtype: Annotated[
         str, typer.Option(help="The type of the written weights: bfloat16, or float32 at twice the size.")
     ] = "bfloat16",
@@ -352,7 +348,7 @@ def schema(
 
 @app.command()
 def mcp(
-    run: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="A run folder.")],
+    run: GivenRun,
     student: Annotated[str | None, typer.Option(help=_STUDENT)] = None,
 ) -> None:
     """Offer the program of a run folder to agents, as an MCP tool on standard input and output."""

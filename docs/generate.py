@@ -75,6 +75,8 @@ def references(schema: Schema, path: str) -> Iterator[tuple[str, str]]:
         yield from references(part, path)
     for part in schema.get("patternProperties", {}).values():
         yield from references(part, f"{path}.NAME")
+    if "items" in schema:
+        yield from references(schema["items"], path)
 
 
 def table(section: Schema, anchors: dict[str, str]) -> str:
@@ -89,7 +91,7 @@ def table(section: Schema, anchors: dict[str, str]) -> str:
 def default_of(schema: Schema) -> str:
     if schema.get("default") is not None:
         return f"`{json.dumps(schema['default']).strip(chr(34))}`"
-    return "empty" if schema.get("type") == "object" else ""
+    return "empty" if schema.get("type") in ("object", "array") and "default" not in schema else ""
 
 
 def type_of(schema: Schema, anchors: dict[str, str]) -> str:
@@ -109,7 +111,8 @@ def type_of(schema: Schema, anchors: dict[str, str]) -> str:
         [inner] = schema["patternProperties"].values()
         return f"by name: {type_of(inner, anchors)}"
     if schema["type"] == "array":
-        return f"list of {type_of(schema['items'], anchors)}"
+        inner = schema["items"] if "items" in schema else schema["prefixItems"][0]
+        return f"list of {type_of(inner, anchors)}"
     names = {"string": "text", "boolean": "`true` or `false`", "object": "mapping"}
     word = "path" if schema.get("format") == "path" else names.get(schema["type"], schema["type"])
     return word + bounds(schema)

@@ -8,7 +8,7 @@ threads and async tasks inherit.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,7 +92,9 @@ class CallRecorder:
                 }
             )
             free = not sent and _from_cache(entry.get("response"))
-            total.add((meter or Meter()).measured(counters, free=free, known_cost=entry.get("cost")))
+            call = (meter or Meter()).measured(counters, free=free, known_cost=entry.get("cost"))
+            call.cut_off_calls = int(_is_cut_off(entry))
+            total.add(call)
         return total
 
     def text(self) -> str:
@@ -103,7 +105,11 @@ class CallRecorder:
 
     def cut_off(self) -> bool:
         """Whether the last reply ended because it ran out of tokens."""
-        return bool(self.history) and _finish_reason(self.history[-1].get("response")) == "length"
+        return bool(self.history) and _is_cut_off(self.history[-1])
+
+
+def _is_cut_off(entry: Mapping[str, Any]) -> bool:
+    return _finish_reason(entry.get("response")) == "length"
 
 
 def _from_cache(response: Any) -> bool:

@@ -24,6 +24,7 @@ class Usage:
         cost: US dollars, of the priced calls alone.
         unpriced_calls: Calls of unknown cost; they are not counted as free.
         unknown_calls: Calls whose tokens the server didn't count, or miscounted. The sums of tokens leave them out.
+        cut_off_calls: Calls whose reply ran out of tokens.
     """
 
     calls: int = 0
@@ -35,6 +36,7 @@ class Usage:
     cost: float = 0.0
     unpriced_calls: int = 0
     unknown_calls: int = 0
+    cut_off_calls: int = 0
 
     def add(self, other: Usage) -> None:
         for name in self.__slots__:

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from statistics import mean
 
-from divcon.benchmarks import Arm, accuracy_interval, evaluate_arm
+from divcon.benchmarks import MAX_FAILED, Arm, accuracy_interval, counted, evaluate_arm, too_many_failed
 from divcon.benchmarks.tasks import FAMILIES, offline_items
 from divcon.distill import (
     EmbeddedModel,
@@ -57,7 +57,11 @@ def main() -> None:
             records = evaluate_arm(Arm(arm, program, Key({"arm": arm}), arm), items, store)
             found[arm] = {}
             for family in (*FAMILIES, "both"):
-                right = [records[i.id]["outcome"] == "right" for i in items if family in (i.family, "both")]
+                found_here = {i.id: records[i.id] for i in items if family in (i.family, "both")}
+                if too_many_failed([found_here], MAX_FAILED):
+                    raise SystemExit(f"{arm} {family}: {counted(found_here)}")
+                answered = [record for record in found_here.values() if record["outcome"] != "failed"]
+                right = [record["outcome"] == "right" for record in answered]
                 found[arm][family] = {"n": len(right), "accuracy": mean(right), "ci95": accuracy_interval(right)}
                 low, high = accuracy_interval(right)
                 print(f"{arm:<11} {family:<14} {100 * mean(right):5.1f} %  ({100 * low:.0f} to {100 * high:.0f})")

@@ -31,6 +31,7 @@ from divcon.distill import (
     TrainSettings,
     content_hash,
     embedded_base,
+    file_hashes,
     read_manifest,
     train_adapter,
 )
@@ -107,7 +108,7 @@ def main() -> None:
     weights = output / "adapter_model.safetensors"
     save_file({k: v.to(torch.bfloat16) for k, v in load_file(weights).items()}, weights, metadata={"format": "pt"})
     manifest = json.loads((output / "manifest.json").read_text())
-    manifest["content_hash"] = content_hash(output)
+    manifest |= {"content_hash": content_hash(output), "files": file_hashes(output)}
     (output / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     read_manifest(output)
     file.unlink()

@@ -1,9 +1,17 @@
 """Tasks: the sources of questions, and their split into training and test questions."""
 
-from divcon.benchmarks.tasks._files import TaskError, gsm8k_items, json_lines_items, read_pairs
+from divcon.benchmarks.tasks._files import gsm8k_items, json_lines_items, read_pairs
 from divcon.benchmarks.tasks._grade import GradingError, grade_replies
-from divcon.benchmarks.tasks._load import COMMON, LONGEST_QUESTION, LoadedTask, as_share, load_task
+from divcon.benchmarks.tasks._load import (
+    COMMON,
+    LONGEST_QUESTION,
+    LoadedTask,
+    as_share,
+    load_task,
+    refuse_overlap_across,
+)
 from divcon.benchmarks.tasks._offline import FAMILIES, OFFLINE, Split, offline_items, split_of, template_instance
+from divcon.benchmarks.tasks._problems import TaskError
 from divcon.benchmarks.tasks._public import PUBLIC, PublicTask, public_items
 from divcon.benchmarks.tasks._task import TASKS, Source, Splits, Task
 
@@ -30,6 +38,7 @@ __all__ = [
     "offline_items",
     "public_items",
     "read_pairs",
+    "refuse_overlap_across",
     "split_of",
     "template_instance",
 ]

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from divcon.benchmarks._graders import KINDS
+from divcon.benchmarks.tasks._problems import Problems, TaskError, shown, unwritable
 from divcon.programs import Item
-from divcon.signatures import DivconError
-
-
-class TaskError(DivconError):
-    """A task whose data is missing, broken or too small."""
 
 
 @contextmanager
@@ -25,7 +24,7 @@ def readable(file: Path) -> Iterator[None]:
     """Inside, what a broken file raises becomes an error that names it.
 
     Raises:
-        TaskError: The file is missing, no text, or no whole gzip file.
+        TaskError: The file is missing, no text, or no whole gzip file; the file is named.
     """
     try:
         yield
@@ -39,42 +38,102 @@ def readable(file: Path) -> Iterator[None]:
         raise TaskError(f"The data file {file} is not UTF-8: {error}.", "Save it as UTF-8.") from error
 
 
-def read_json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of every line that isn't blank.
+def strict_json(text: str) -> Any:
+    """The value of a JSON document.
 
     Raises:
-        TaskError: The file can't be read, or a line is no JSON object; the line is named.
+        ValueError: It is no JSON. So are NaN, a number over what a float can be, a key that stands twice, and half of a
+            character, with all of which Python would go on.
+    """
+    try:
+        value = json.loads(text, parse_constant=_no_value, parse_float=_finite, object_pairs_hook=_without_twins)
+    except RecursionError as error:
+        raise ValueError("its brackets are nested too deeply") from error
+    # Half of a character can only come from an escape, since the file itself is UTF-8.
+    if "\\ud" in text.lower() and unwritable(json.dumps(value, ensure_ascii=False)):
+        raise ValueError("it holds half of a character (a lone surrogate)")
+    return value
+
+
+def _no_value(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(value := float(digits)):
+        raise ValueError(f"{digits[:40]} is too large for a number")
+    return value
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        twin = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key '{shown(twin)}' stands twice")
+    return row
+
+
+def read_json_lines(file: Path, problems: Problems | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of every line that isn't blank.
+
+    Args:
+        file: JSON Lines; `.gz` is unpacked.
+        problems: Gets the lines that are no JSON objects; by default they are an error once all lines are read.
+
+    Raises:
+        TaskError: The file can't be read, or a line is no JSON object; the first lines are named.
     """
     opened = gzip.open if file.suffix == ".gz" else open
+    found = Problems(file, "line") if problems is None else problems
     with readable(file), opened(file, "rt", encoding="utf-8-sig", newline="\n") as stream:
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise TaskError(f"Line {number} of {file} is not JSON: {error}.", "Correct that line.") from error
+                row = strict_json(line)
+            except ValueError as error:
+                found.add(f"line {number}", f" is not JSON: {error}", "Correct that line.")
+                continue
             if not isinstance(row, dict):
-                raise TaskError(f"Line {number} of {file} is no JSON object.", "Write one object a line.")
+                found.add(f"line {number}", " is no JSON object", "Write one object a line.")
+                continue
             yield number, row
+    if problems is None:
+        found.require_none()
+
+
+def written_value(value: Any) -> str | None:
+    """Text, or a number in digits, without spaces around it; None for everything else and for empty text.
+
+    Examples:
+        >>> written_value(1e-7), written_value(12), written_value(True)
+        ('0.0000001', '12', None)
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    text = format(Decimal(repr(value)), "f") if isinstance(value, float) else str(value)
+    return text.strip() or None
 
 
 def read_pairs(file: Path) -> list[tuple[int, list[str], str, str]]:
     """(line number, gold answers, reply, question) of every line of a file, for `divcon grade`.
 
     Raises:
-        TaskError: A line is broken or lacks `gold` or `reply`; it is named.
+        TaskError: A line is broken or lacks `gold` or `reply`; the first ones are named.
     """
-    pairs = []
-    for number, row in read_json_lines(file):
-        gold, reply = row.get("gold"), row.get("reply")
-        golds = [
-            str(one) for one in (gold if isinstance(gold, list) else [gold]) if one is not None and str(one).strip()
-        ]
-        reply = str(reply) if isinstance(reply, (int, float)) else reply
-        if not golds or not isinstance(reply, str):
-            raise TaskError(f"Line {number} of {file} has no 'gold' or no 'reply'.", "Every line needs both.")
-        pairs.append((number, golds, reply, str(row.get("question") or "")))
+    pairs, problems = [], Problems(file, "line")
+    for number, row in read_json_lines(file, problems):
+        given, reply, question = row.get("gold"), row.get("reply"), row.get("question")
+        golds = [written_value(one) for one in (given if isinstance(given, list) else [given]) if one not in (None, "")]
+        said = reply if isinstance(reply, str) else written_value(reply)
+        if not golds or None in golds or said is None:
+            problem = " has no 'gold' or no 'reply' that is text or a number"
+            problems.add(f"line {number}", problem, "Every line needs both.")
+        elif not isinstance(question or "", str):
+            problems.add(f"line {number}", ": 'question' is not text", "Give the question as text, or leave it out.")
+        else:
+            pairs.append((number, [gold for gold in golds if gold], said, question or ""))
+    problems.require_none()
     return pairs
 
 
@@ -183,39 +242,55 @@ def json_lines_items(path: Path) -> Iterator[Item]:
     as they are asked for, so that a file may be larger than memory.
 
     Raises:
-        TaskError: A line is broken, lacks a field or has an empty one, or an id stands twice.
+        TaskError: A line is broken, lacks a field, has an empty one or one of another type, or an id stands twice. The
+            first such lines are named, once all are read.
     """
     seen: dict[str, int] = {}
-    for number, row in read_json_lines(path):
-        where = f"Line {number} of {path}"
-        for field in ("question", "answer"):
-            value = row.get(field)
-            if not isinstance(value, (str, int, float)) or not str(value).strip():
-                raise TaskError(f"{where} has no '{field}'.", "Every line needs 'question' and 'answer'.")
-        identity = str(row.get("id", f"line-{number}"))
-        if identity in seen:
-            raise TaskError(f"{where} has the id '{identity}' of line {seen[identity]}.", "Give every line its own id.")
+    problems = Problems(path, "line")
+    for number, row in read_json_lines(path, problems):
+        identity = f"line-{number}" if row.get("id") is None else written_value(row["id"])
+        if (wrong := _wrong(row, identity, seen)) is not None:
+            problems.add(f"line {number}", *wrong)
+            continue
+        assert identity is not None
         seen[identity] = number
-        for field in ("aliases", "subquestions"):
-            listed = row.get(field)
-            is_list = isinstance(listed, list) and all(isinstance(value, str) and value.strip() for value in listed)
-            if listed is not None and not is_list:
-                raise TaskError(
-                    f"{where}: '{field}' is not a list of text, or holds an empty one.", "Write a JSON list of strings."
-                )
-        if not isinstance(row.get("context") or "", str):
-            raise TaskError(f"{where}: 'context' is not text.", "Join the passages with blank lines.")
-        if row.get("grader") not in (None, "", *KINDS):
-            raise TaskError(
-                f"{where} names the grader '{row['grader']}', which there isn't.", f"Take one of {', '.join(KINDS)}."
-            )
         yield Item(
             id=identity,
-            question=str(row["question"]).strip(),
-            answer=str(row["answer"]).strip(),
-            context=str(row.get("context") or "").strip() or None,
+            question=written_value(row["question"]) or "",
+            answer=written_value(row["answer"]) or "",
+            context=(row.get("context") or "").strip() or None,
             aliases=tuple(row.get("aliases") or ()),
             subquestions=tuple(row.get("subquestions") or ()),
-            family=str(row.get("family", "")),
-            grader=str(row.get("grader") or ""),
+            family=written_value(row.get("family")) or "",
+            grader=row.get("grader") or "",
         )
+    problems.require_none()
+
+
+def _wrong(row: Mapping[str, Any], identity: str | None, seen: Mapping[str, int]) -> tuple[str, str] | None:
+    """The problem of a row of JSON Lines and its remedy; None for a row that is as it should be."""
+    for field in ("question", "answer"):
+        value = row.get(field)
+        if written_value(value) is None:
+            if value in (None, "") or (isinstance(value, str) and not value.strip()):
+                return f" has no '{field}'", "Every line needs 'question' and 'answer'."
+            return f": '{field}' is neither text nor a number", "Write true and false as yes and no, and lists as text."
+    for field in ("id", "family"):
+        if not isinstance(row.get(field), (str, type(None))) and written_value(row[field]) is None:
+            return f": '{field}' is neither text nor a number", "Write it as text."
+    if identity is None:
+        return " has an empty 'id'", "Give every line its own id."
+    if identity in seen:
+        return f" has the id '{shown(identity)}' of line {seen[identity]}", "Give every line its own id."
+    for field in ("aliases", "subquestions"):
+        listed = row.get(field)
+        is_list = isinstance(listed, list) and all(isinstance(value, str) and value.strip() for value in listed)
+        if listed is not None and not is_list:
+            return f": '{field}' is not a list of text, or holds an empty one", "Write a JSON list of strings."
+    if not isinstance(row.get("context", ""), (str, type(None))):
+        return ": 'context' is not text", "Join the passages with blank lines."
+    grader = row.get("grader")
+    if grader not in (None, "", *KINDS):
+        named = shown(grader) if isinstance(grader, str) else type(grader).__name__
+        return f" names the grader '{named}', which there isn't", f"Take one of {', '.join(KINDS)}."
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from divcon.benchmarks.tasks._files import TaskError
+from divcon.benchmarks.tasks._problems import TaskError
 from divcon.programs import Item
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from divcon.benchmarks._numbers import is_number, numbers
-from divcon.benchmarks.tasks._files import TaskError
+from divcon.benchmarks.tasks._problems import Problems, TaskError, shown, unwritable
 from divcon.benchmarks.tasks._task import TASKS, Reader, Source, Splits, Task
-from divcon.distill import overlapping, refuse_overlap
+from divcon.distill import AllowedOverlap, overlapping, refuse_overlap
 from divcon.programs import Item
 from divcon.signatures import DivconError
 
@@ -27,12 +27,14 @@ class LoadedTask:
         test: The held-out items.
         dropped_overlap: The number of training questions left out because they overlap with the test set.
         numbers_only_twins: The number of training questions that differ from a test question in their numbers alone.
+        allowed: The overlaps with the test set that `task.allow` lets through.
     """
 
     train: list[Item]
     test: list[Item]
     dropped_overlap: int = 0
     numbers_only_twins: int = 0
+    allowed: tuple[AllowedOverlap, ...] = ()
 
 
 def load_task(task: Task) -> LoadedTask:
@@ -50,10 +52,12 @@ def load_task(task: Task) -> LoadedTask:
     # Questions made from templates were drawn without overlap, so only equal ones are refused here. In a small set, the
     # template's own wording is in too few questions to be told from an overlap.
     common = 0 if task.overlap == "same" or source.template_made else COMMON
+    # Generated questions of one family are near each other by design; their splits share no template instance.
+    near = None if source.draw is not None else task.near_duplicate
     dropped = 0
     if task.overlap == "drop":
-        pairs, twins = overlapping(learn, held_out, common)
-        overlap = {pair[0].id for pair in pairs}
+        found = overlapping(learn, held_out, common, near, task.allows)
+        overlap = {pair[0].id for pair in found.pairs}
         learn, dropped = [item for item in learn if item.id not in overlap], len(overlap)
         if not learn:
             raise TaskError(
@@ -61,8 +65,39 @@ def load_task(task: Task) -> LoadedTask:
                 "Give other data, or set task.overlap to same where the questions are made from one template.",
             )
     else:
-        twins = refuse_overlap(learn, held_out, common)
-    return LoadedTask(learn, held_out, dropped, twins)
+        found = refuse_overlap(learn, held_out, common, near, task.allows)
+    return LoadedTask(learn, held_out, dropped, found.twins, tuple(found.allowed))
+
+
+def refuse_overlap_across(learn: LoadedTask, learnt: Task, held_out: LoadedTask, tested: Task) -> None:
+    """Refuse training questions of one task that overlap with the test questions of another.
+
+    Args:
+        learn: The questions of the task whose training questions are used. Ids begin with its name in the experiment.
+        learnt: That task.
+        held_out: The questions of the task whose test questions are used.
+        tested: That task. Where it is the same, nothing is looked at: `load_task` has.
+
+    Raises:
+        OverlapError: There is an overlap that neither task allows.
+    """
+    if learn.test == held_out.test:
+        return
+    sources = TASKS[learnt.name], TASKS[tested.name]
+    lenient = "same" in (learnt.overlap, tested.overlap)
+    generated = all(source.draw is not None for source in sources)
+    near = None if generated else min(learnt.near_duplicate, tested.near_duplicate)
+
+    def allowing(train: str, test: str) -> str | None:
+        # A task's own questions have the ids of its data, others the name of their task before them.
+        own = [(learnt, _bare(train), test), (tested, train, _bare(test))]
+        return next((reason for task, *ids in own if (reason := task.allows(*ids)) is not None), None)
+
+    refuse_overlap(learn.train, held_out.test, 0 if lenient else COMMON, near, allowing)
+
+
+def _bare(identity: str) -> str:
+    return identity.partition(":")[2]
 
 
 def _generate(task: Task, source: Source) -> tuple[list[Item], list[Item]]:
@@ -180,7 +215,7 @@ def _clear_of(
     while True:
         more += count // 4 + 8
         items = draw(more)
-        overlap = {pair[0].id for pair in overlapping(items, held_out, common)[0]}
+        overlap = {pair[0].id for pair in overlapping(items, held_out, common).pairs}
         clear = [item for item in items if item.id not in overlap]
         if len(clear) >= count:
             return clear[:count]
@@ -191,21 +226,50 @@ def _interleaved(lists: Sequence[list[Item]]) -> list[Item]:
 
 
 def _check(items: Sequence[Item]) -> None:
+    """Refuse questions that no run could finish.
+
+    Raises:
+        TaskError: There are such; the first ones are named.
+    """
     seen: set[str] = set()
+    problems = Problems(None, "question")
     for item in items:
         if not isinstance(item, Item):
             raise TaskError(
                 f"The task gives a {type(item).__name__} as a question.", "Have it give divcon.Item objects."
             )
-        if item.id in seen:
-            raise TaskError(f"Two questions have the id '{item.id}'.", "Give every question its own id.")
+        if problem := next(_problems_of(item, seen), None):
+            problems.add(*problem)
         seen.add(item.id)
-        if item.grader in ("number", "percent") and not numbers(item.answer):
-            raise TaskError(
-                f"The answer of '{item.id}' is '{item.answer[:40]}', which is no number.", "Correct the data."
-            )
-        if len(item.question) > LONGEST_QUESTION:
-            raise TaskError(
-                f"The question of '{item.id}' has {len(item.question):,} characters, over {LONGEST_QUESTION:,}.",
-                "Put the passage into 'context' and keep the question short.",
-            )
+    problems.require_none()
+
+
+def _problems_of(item: Item, seen: set[str]) -> Iterator[tuple[str, str, str]]:
+    name = f"'{shown(str(item.id))}'"
+    texts = {
+        "id": [item.id],
+        "question": [item.question],
+        "answer": [item.answer],
+        "context": [item.context or ""],
+        "aliases": item.aliases,
+        "subquestions": item.subquestions,
+        "references": [span for reference in item.references for span in reference],
+        "family": [item.family],
+    }
+    for field, held in texts.items():
+        if not all(isinstance(text, str) for text in held):
+            yield f"the {field} of {name}", " is not text", "Correct the data, or the package that adds the task."
+            return
+        if any(map(unwritable, held)):
+            yield f"the {field} of {name}", " holds half of a character (a lone surrogate)", "Correct the data."
+            return
+    if item.id in seen:
+        yield "two questions", f" have the id {name}", "Give every question its own id."
+    if not item.question.strip():
+        yield f"the question of {name}", " is empty", "Correct the data."
+    if item.grader in ("number", "percent") and not numbers(item.answer):
+        problem = f" is '{shown(item.answer)}', which is no number"
+        yield f"the answer of {name}", problem, "Correct the data."
+    if len(item.question) > LONGEST_QUESTION:
+        problem = f" has {len(item.question):,} characters, over {LONGEST_QUESTION:,}"
+        yield f"the question of {name}", problem, "Put the passage into 'context' and keep the question short."

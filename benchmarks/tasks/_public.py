@@ -7,7 +7,6 @@ formats that are one JSON document. A file is read strictly: a row without what 
 from __future__ import annotations
 
 import gzip
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from divcon.benchmarks._graders import YES_NO
-from divcon.benchmarks.tasks._files import TaskError, as_published, hub_rows, read_json_lines, readable
+from divcon.benchmarks.tasks._files import as_published, hub_rows, read_json_lines, readable, strict_json, written_value
+from divcon.benchmarks.tasks._problems import TaskError
 from divcon.programs import Item
 
 Row = Mapping[str, Any]
@@ -93,8 +93,8 @@ def _rows_of(file: Path) -> Iterator[tuple[int, Row]]:
         return
     try:
         with readable(file), (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8-sig") as stream:
-            document = json.load(stream)
-    except (ValueError, RecursionError) as error:
+            document = strict_json(stream.read())
+    except ValueError as error:
         raise TaskError(f"{file} is no JSON document: {error}.", "Give the published file.") from error
     if isinstance(document, dict) and isinstance(document.get("examples"), list):
         document = document["examples"]
@@ -115,9 +115,8 @@ class _Fields:
 
     def text(self, *names: str) -> str:
         for name in names:
-            value = self.row.get(name)
-            if isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value).strip():
-                return str(value).strip()
+            if (value := written_value(self.row.get(name))) is not None:
+                return value
         raise TaskError(f"{self.where} has no '{names[0]}', or an empty one.", "Give the published files.")
 
     def texts(self, name: str) -> tuple[str, ...]:

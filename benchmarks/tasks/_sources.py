@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from divcon.benchmarks.tasks._files import TaskError, gsm8k_items, json_lines_items
+from divcon.benchmarks.tasks._files import gsm8k_items, json_lines_items
 from divcon.benchmarks.tasks._gym import gym_items
 from divcon.benchmarks.tasks._load import COMMON
 from divcon.benchmarks.tasks._offline import OFFLINE, offline_items
+from divcon.benchmarks.tasks._problems import TaskError
 from divcon.benchmarks.tasks._public import public_items
 from divcon.benchmarks.tasks._task import Source, Splits, Task
 from divcon.programs import Item

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from divcon.distill import Choices, Table
+from divcon.distill._paths import WrittenPath
 from divcon.programs import Item
 
 Splits = Callable[[str], bool]  # whether a split of a hub's data set is wanted
@@ -74,6 +74,32 @@ TASKS: Table[Source] = Table(
 )
 
 
+class Allowed(BaseModel):
+    """Questions that the contamination check lets through.
+
+    Attributes:
+        id: The id of a training or a test question, whatever it overlaps with.
+        pair: The ids of a training question and a test question, in this order.
+        reason: Why it is no contamination; the manifests of students and the report show it.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str | None = None
+    pair: tuple[str, str] | None = None
+    reason: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Allowed:
+        if (self.id is None) == (self.pair is None):
+            raise ValueError("write id or pair, and not both")
+        return self
+
+    def holds(self, train: str, test: str) -> bool:
+        """Whether an overlap of a training and a test question, by their ids, is let through."""
+        return self.id in (train, test) or self.pair == (train, test)
+
+
 class Task(BaseModel):
     """The source and number of the questions.
 
@@ -93,15 +119,18 @@ class Task(BaseModel):
         train_seed: Seeds the draw of training questions only, so that several seeds share a test set; `seed` by
             default.
         percent: Whether answers are shares, so that "12 %" and "0.12" are equal. Otherwise the percent sign is ignored.
-        overlap: What to do with training questions that equal a test question or share a run of 13 words with one:
-            `refuse` the run, or `drop` them. `same` refuses equal questions only, for data made from one template.
+        overlap: What to do with training questions that equal a test question, share a run of 13 words with one or
+            nearly equal one: `refuse` the run, or `drop` them. `same` refuses equal questions only, for data made from
+            one template.
+        near_duplicate: The share of their runs of three words from which two questions nearly equal each other.
+        allow: Questions that are let through all the same, each with the reason.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, AfterValidator(TASKS.known), Choices(lambda: TASKS.own)]
-    path: Path | None = None
-    test_path: Path | None = None
+    path: WrittenPath | None = None
+    test_path: WrittenPath | None = None
     hub: str | None = None
     test_split: str | None = None
     subtask: str | None = None
@@ -111,6 +140,8 @@ class Task(BaseModel):
     train_seed: int | None = None
     percent: bool = False
     overlap: Literal["refuse", "drop", "same"] = "refuse"
+    near_duplicate: float = Field(0.7, ge=0.3, le=1)
+    allow: list[Allowed] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _has_source(self) -> Task:
@@ -124,6 +155,10 @@ class Task(BaseModel):
         if self.test_split and not self.hub:
             raise ValueError("task.test_split needs task.hub (a data set's name)")
         return self
+
+    def allows(self, train: str, test: str) -> str | None:
+        """The reason for which an overlap of a training and a test question is let through; None where it isn't."""
+        return next((one.reason for one in self.allow if one.holds(train, test)), None)
 
     @property
     def training_seed(self) -> int:

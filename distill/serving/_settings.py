@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from divcon.distill._paths import Arguments, WrittenPath
 from divcon.signatures import learn_addresses, names_a_secret
 
 AdapterMode = Literal["auto", "lora", "merged"]
@@ -40,13 +40,13 @@ class AnyServerSettings(BaseModel):
     # Holds the key of a server of ours, and of a running one that names no other.
     key_variable: ClassVar[str] = "SERVER_API_KEY"
 
-    python: Path | None = None
+    python: WrittenPath | None = None
     api_base: str | None = None
     api_key_env: str | None = None
     port: int | None = Field(None, ge=1, le=65535)
     deadline: float = Field(600.0, gt=0)
     restarts: int = Field(1, ge=0)
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: Arguments = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("arguments")

@@ -41,7 +41,7 @@ class Checkpoints:
         self._started = time.perf_counter()
 
     def last(self) -> str | None:
-        """The folder to go on from; None at the beginning. Checkpoints that are only half written are removed."""
+        """The folder to go on from; None at the beginning. Checkpoints that were cut in writing are removed."""
         from transformers.trainer_utils import get_last_checkpoint
 
         for checkpoint in self.folder.glob("checkpoint-*"):

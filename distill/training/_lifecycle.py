@@ -15,7 +15,15 @@ from statistics import mean
 from typing import Any
 
 from divcon.distill._files import unfinished
-from divcon.distill._manifest import Manifest, content_hash, manifest_for, package_versions, prompt_hash, text_hash
+from divcon.distill._manifest import (
+    Manifest,
+    content_hash,
+    file_hashes,
+    manifest_for,
+    package_versions,
+    prompt_hash,
+    text_hash,
+)
 from divcon.distill._probe import PROBE_CANDIDATES, ProbeRow, choose_probe
 from divcon.distill.serving.embedded import LOADING, Base, Precision, precision
 from divcon.distill.training._checkpoints import Checkpoints
@@ -287,7 +295,9 @@ def _write_into(
         result=_result(prepared, trained),
         scripted_teacher=provenance.scripted_teacher,
         versions=package_versions(),
+        allowed_overlap=[one._asdict() for one in provenance.allowed_overlap],
         content_hash=content_hash(building),
+        files=file_hashes(building),
     )
     manifest.write(building)
     with LOADING:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from divcon.distill._control import without_control_tokens
 from divcon.distill.training._errors import TrainingError, in_file
 from divcon.distill.training._settings import TrainSettings
 
@@ -111,8 +112,10 @@ def tokenized(row: dict[str, Any], tokenizer: Any, number: int) -> tuple[list[in
     Raises:
         TrainingError: The completion is empty, or the prompt begins with two start tokens.
     """
-    prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True)["input_ids"]
-    reply = tokenizer(row["completion"][0]["content"], add_special_tokens=False)["input_ids"]
+    asked = without_control_tokens(row["prompt"], tokenizer)
+    [said] = without_control_tokens(row["completion"][:1], tokenizer)
+    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True)["input_ids"]
+    reply = tokenizer(said["content"], add_special_tokens=False)["input_ids"]
     if not reply:
         raise TrainingError(f"Training row {number} has an empty completion.", "Screen and export again.")
     bos = tokenizer.bos_token_id

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from divcon.distill._contamination import AllowedOverlap
 from divcon.distill._manifest import MANIFEST, Manifest, read_manifest, text_hash
+from divcon.distill._paths import expanded_path
 from divcon.distill.serving.embedded import LOADING, Base
 from divcon.distill.training._rows import read_export, rows_hash
 from divcon.distill.training._settings import TrainSettings
@@ -32,6 +35,11 @@ class Training:
     settings: TrainSettings
     start: Path | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("rows", "output", "start"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, expanded_path(path))
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -42,12 +50,14 @@ class Provenance:
         student: The name of the student.
         screening: Counts of the screen behind the rows; those that stand beside exported rows by default.
         scripted_teacher: Whether the rows come from a script rather than from a model.
+        allowed_overlap: The overlaps of training questions with the test set that were let through.
     """
 
     role: str = "decomposer"
     student: str = ""
     screening: dict[str, Any] | None = None
     scripted_teacher: bool = False
+    allowed_overlap: Sequence[AllowedOverlap] = ()
 
 
 def is_trained(folder: Path) -> bool:

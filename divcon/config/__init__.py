@@ -2,7 +2,6 @@
 
 from divcon.config._design import Design, Experiment
 from divcon.config._file import (
-    ConfigError,
     configuration_of,
     declared_pipelines,
     load_experiment,
@@ -11,6 +10,7 @@ from divcon.config._file import (
 )
 from divcon.config._roles import Decomposer, Endpoint, Price
 from divcon.config._sections import Pipeline, Sections
+from divcon.config._yaml import ConfigError
 
 __all__ = [
     "ConfigError",

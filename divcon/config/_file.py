@@ -9,17 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from divcon.config._design import Experiment
 from divcon.config._sections import Pipeline
-from divcon.signatures import DivconError, learn_addresses, learn_variable
-
-
-class ConfigError(DivconError):
-    """A file can't be read, or holds an unknown key or an invalid value."""
+from divcon.config._yaml import ConfigError, Tree, read_tree, read_value
+from divcon.signatures import learn_addresses, learn_variable
 
 
 def configuration_of(file: Pipeline | Experiment) -> dict[str, Any]:
@@ -35,11 +29,7 @@ def declared_pipelines(file: Path, overrides: Sequence[str] = ()) -> list[Pipeli
     Raises:
         ConfigError: See `load_pipeline`.
     """
-    try:
-        tree = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, YAMLError):
-        tree = None  # `load_pipeline` raises the error
-    if not (isinstance(tree, dict) and "experiment" in tree):
+    if "experiment" not in read_tree(file).values:
         return [load_pipeline(file, overrides)]
     experiment = load_experiment(file, overrides)
     design = experiment.experiment
@@ -75,27 +65,14 @@ _Read = TypeVar("_Read", Pipeline, Experiment)
 
 
 def _load(file: Path, overrides: Sequence[str], kind: type[_Read]) -> _Read:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"The pipeline file {file} can't be read: {error.strerror}.", "Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"The pipeline file {file} is not UTF-8.", "Save it as UTF-8.") from error
-    for told in (text, *overrides):
+    for told in overrides:
         learn_addresses(told)  # an address with a password is refused, and the refusal shows the address
-    try:
-        tree = YAML(typ="rt").load(text)
-    except MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{file}{line}: this is not YAML: {error.problem}.", "Correct that line.") from error
-    except (YAMLError, ValueError) as error:  # such as an invalid date or number
-        raise ConfigError(f"{file}: this is not YAML: {error}.", "Correct the file.") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{file} holds no mapping of keys.", "Begin with 'task:' and 'roles:'; see examples/.")
-    models = {role: _model_of(tree, role) for role in ("teacher", "solver")}
-    given = {_override(tree, text) for text in overrides}
+    tree = read_tree(file)
+    values = tree.values
+    models = {role: _model_of(values, role) for role in ("teacher", "solver")}
+    given = {_override(values, text) for text in overrides}
     for role, before in models.items():
-        after = _model_of(tree, role)
+        after = _model_of(values, role)
         if before[0] != after[0] and after[1] and f"roles.{role}.api_base" not in given:
             raise ConfigError(
                 f"--set roles.{role}.model names another provider, and roles.{role}.api_base is still {after[1]}, "
@@ -103,7 +80,7 @@ def _load(file: Path, overrides: Sequence[str], kind: type[_Read]) -> _Read:
                 f"Add --set roles.{role}.api_base=null, or the new address.",
             )
     try:
-        pipeline = kind.model_validate(_plain({key: value for key, value in tree.items() if value is not None}))
+        pipeline = kind.model_validate({key: value for key, value in values.items() if value is not None})
     except ValidationError as error:
         raise _explained(file, tree, given, error, kind) from error
     keyed: list[tuple[str, Any]] = [(f"roles.{role}", getattr(pipeline.roles, role)) for role in models]
@@ -113,7 +90,7 @@ def _load(file: Path, overrides: Sequence[str], kind: type[_Read]) -> _Read:
     for part, endpoint in (*keyed, ("roles.decomposer.server", pipeline.roles.decomposer.server)):
         learn_variable(endpoint.api_key_env if endpoint else None)
         if endpoint and endpoint.api_key_env and not os.environ.get(endpoint.api_key_env):
-            at = _line(tree, [*part.split("."), "api_key_env"])
+            at = tree.line([*part.split("."), "api_key_env"])
             raise ConfigError(
                 f"{file}, line {at}: {part}.api_key_env: the environment variable {endpoint.api_key_env} is not set.",
                 "Set it, or name another.",
@@ -152,9 +129,9 @@ def _override(tree: dict[str, Any], text: str) -> str:
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r} is not KEY=VALUE.", "Write for example --set train.epochs=3.")
     try:
-        value = YAML(typ="safe").load(raw)
-    except (YAMLError, ValueError) as error:
-        raise ConfigError(f"--set {text!r}: the value is not YAML.", "Quote it.") from error
+        value = read_value(raw)
+    except ValueError as error:
+        raise ConfigError(f"--set {key.strip()}: {error}.", "Correct the value, or quote it.") from error
     *parents, last = key.strip().split(".")
     node: Any = tree
     for parent in parents:
@@ -167,22 +144,14 @@ def _override(tree: dict[str, Any], text: str) -> str:
     return key.strip()
 
 
-def _plain(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {str(key): _plain(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(value) for value in node]
-    return node
-
-
-def _explained(file: Path, tree: Any, given: set[str], error: ValidationError, kind: type[BaseModel]) -> ConfigError:
+def _explained(file: Path, tree: Tree, given: set[str], error: ValidationError, kind: type[BaseModel]) -> ConfigError:
     first = error.errors()[0]
     # For a union, pydantic adds the member that it tried to the location. Only the file's keys are shown.
     path: list[Any] = [part for part in first["loc"] if isinstance(part, int) or "[" not in part] or list(first["loc"])
     key = ".".join(str(part) for part in path)
     while path and path[-1] in ("str", "list", "literal"):
         path.pop()
-    where = f"{file}, line {_line(tree, path)}"
+    where = f"{file}, line {tree.line(path)}"
     unknown = first["type"] == "extra_forbidden"
     if any(key == name or key.startswith(f"{name}.") or (unknown and name.startswith(f"{key}.")) for name in given):
         where = f"--set {key}"
@@ -209,19 +178,3 @@ def _model_at(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:
             if isinstance(candidate, type) and issubclass(candidate, BaseModel):
                 model = candidate
     return model
-
-
-def _line(tree: Any, path: Sequence[Any]) -> int:
-    """The line, from 1, of the deepest part of `path` that is in the file."""
-    line = 1
-    node = tree
-    for part in path:
-        try:
-            if isinstance(node, CommentedMap) and part in node:
-                line = node.lc.key(part)[0] + 1
-            elif isinstance(node, CommentedSeq):
-                line = node.lc.item(part)[0] + 1
-            node = node[part]
-        except (KeyError, IndexError, TypeError, AttributeError):
-            break
-    return line

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from divcon.distill._paths import PathOrName
 from divcon.distill._table import Choices
 from divcon.distill.serving import ENGINES, AdapterMode, AnyServerSettings
 from divcon.distill.serving.embedded import WantedPrecision
@@ -160,7 +161,7 @@ class Decomposer(Section):
         price: The price of serving it, per million tokens; free by default where it runs in this process.
     """
 
-    base: str = "embedded"
+    base: PathOrName = "embedded"
     serve: Annotated[str, AfterValidator(ENGINES.known), Choices(lambda: ENGINES.own)] = "embedded"
     adapter: AdapterMode = "auto"
     server: AnyServerSettings | None = None

@@ -5,11 +5,12 @@ The file holds no secrets, only the names of the environment variables that hold
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from divcon.benchmarks import MAX_FAILED
 from divcon.benchmarks.arms import ARMS, CHAIN_OF_THOUGHT, DIRECT, TEACHER, UNTUNED, own_arms, read_arm
 from divcon.benchmarks.tasks import Task
 from divcon.config._roles import Roles, Section
@@ -24,6 +25,7 @@ from divcon.distill import (
     UnknownName,
     students_of,
 )
+from divcon.distill._paths import Address, Arguments
 from divcon.distill.executors import Execution
 from divcon.programs import Solving
 from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS
@@ -63,7 +65,7 @@ class Compile(Section):
 
     optimizer: Annotated[str, Choices(lambda: ("none", "bootstrap", *OPTIMIZERS), more=False)] = "none"
     examples: int = Field(20, ge=1)
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: Arguments = Field(default_factory=dict)
 
 
 class Collect(Section):
@@ -141,12 +143,15 @@ class Evaluate(Section):
             Screening uses the same grader.
         concurrency: The largest number of questions at a time.
         resamples: The number of resamples of the paired bootstrap.
+        max_failed: The largest share of questions that may fail, from 0 to 1. Where more of an arm's answers failed, it
+            has no score, and is neither compared nor advised.
     """
 
     arms: list[ArmName] | None = None
     grader: Literal["strict", "paper"] = "strict"
     concurrency: int = Field(64, ge=1)
     resamples: int = Field(10_000, ge=100)
+    max_failed: float = Field(MAX_FAILED, ge=0, le=1)
 
 
 class Costs(Section):
@@ -185,7 +190,7 @@ class Tracking(Section):
         experiment: The MLflow experiment.
     """
 
-    mlflow: str
+    mlflow: Address
     experiment: str = "divcon"
 
     @field_validator("mlflow")

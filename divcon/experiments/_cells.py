@@ -98,6 +98,7 @@ class Runs:
         union = LoadedTask(
             [item for group in zip_longest(*(run.task.train for run in runs.values())) for item in group if item],
             [item for run in runs.values() for item in run.task.test],
+            allowed=tuple(one for run in runs.values() for one in run.task.allowed),
         )
         first = next(iter(runs.values()))
         folder = self.folder / "cells" / _ALL / f"seed-{seed}"
@@ -110,7 +111,14 @@ class Runs:
             given = self.design.tasks[task].model_dump()
             loaded = load_task(Task(**{**given, "train_seed": seed, "train": train}))
             named: Callable[[Item], Item] = lambda item: replace(item, id=f"{task}:{item.id}")  # noqa: E731
-            self._tasks[key] = replace(loaded, train=[*map(named, loaded.train)], test=[*map(named, loaded.test)])
+            allowed = (one._replace(train=f"{task}:{one.train}", test=f"{task}:{one.test}") for one in loaded.allowed)
+            self._tasks[key] = LoadedTask(
+                [*map(named, loaded.train)],
+                [*map(named, loaded.test)],
+                loaded.dropped_overlap,
+                loaded.numbers_only_twins,
+                tuple(allowed),
+            )
         return self._tasks[key]
 
     def train(self, run: Run, name: str) -> Run:

@@ -38,7 +38,7 @@ _PAIRS = [
 def experiment_results(
     all_runs: Runs, measured: Sequence[tuple[Cell, Records]]
 ) -> tuple[dict[str, Any], dict[tuple[Any, ...], list[Records]]]:
-    resamples = all_runs.experiment.evaluate.resamples
+    settings = all_runs.experiment.evaluate
     groups: dict[tuple[Any, ...], list[tuple[Cell, Records]]] = defaultdict(list)
     for cell, records in measured:
         for steps, part in _parts(all_runs, cell, records):
@@ -52,7 +52,7 @@ def experiment_results(
         cell = found[0][0]
         answers[key] = [records for _, records in found]
         arm = cell.arm
-        line = summarize_arm(arm, answers[key], resamples)
+        line = summarize_arm(arm, answers[key], settings.resamples, settings.max_failed)
         factors = {name: value for name, value in zip(FACTORS, key[:-1], strict=True) if value is not None}
         rows.append({**factors, "questions_tested": len(answers[key][0]), **line})
     roles = all_runs.experiment.roles
@@ -114,7 +114,8 @@ def _comparisons(all_runs: Runs, answers: dict[tuple[Any, ...], list[Records]]) 
     pairs = [(f"{n}:{a}", f"{n}:{b}") for n, (_, (a, _), (b, _)) in enumerate(planned)]
     where = dict(zip(pairs, planned, strict=True))
     lines = []
-    for row in differences(arms, all_runs.experiment.evaluate.resamples, pairs):
+    settings = all_runs.experiment.evaluate
+    for row in differences(arms, settings.resamples, pairs, settings.max_failed):
         shared, (a, _), (b, _) = where[str(row["a"]), str(row["b"])]
         lines.append({**row, **shared, "a": a, "b": b})
     return lines

@@ -25,18 +25,13 @@ from divcon.benchmarks import (
     log_to_mlflow,
     write_experiment_report,
 )
-from divcon.benchmarks.tasks import COMMON
+from divcon.benchmarks.tasks import refuse_overlap_across
 from divcon.config import Experiment
-from divcon.distill import RunStore, refuse_overlap, write_whole
+from divcon.distill import RunStore, write_whole
+from divcon.distill._paths import expanded_path
 from divcon.experiments._cells import Cell, Runs, cells_of
 from divcon.experiments._results import experiment_results
-from divcon.pipeline import (
-    Unfit,
-    announce_conversion,
-    require_all_answered,
-    results_files,
-    stop_at_failures,
-)
+from divcon.pipeline import Failures, Run, Unfit, announce_conversion, require_all_answered, results_files
 
 
 class ExperimentRun:
@@ -50,9 +45,9 @@ class ExperimentRun:
 
     def __init__(self, experiment: Experiment, folder: Path, reporter: Reporter | None = None) -> None:
         self.experiment = experiment
-        self.folder = folder
+        self.folder = expanded_path(folder)
         self.reporter = reporter or Silent()
-        self.runs = Runs(experiment, folder, self.reporter)
+        self.runs = Runs(experiment, self.folder, self.reporter)
 
     @property
     def store(self) -> RunStore:
@@ -70,27 +65,28 @@ class ExperimentRun:
         """
         design = self.experiment.experiment
         self.hold()
+        failures = Failures(self.reporter)
         most: dict[str, Any] = {"task__train": max(design.questions)} if design.questions else {}
-        runs = [self.runs.of(task, seed, **most) for task, seed in product(design.tasks, design.seeds)]
+        runs: list[Run] = []
+        for task, seed in product(design.tasks, design.seeds):
+            with failures.gathering():
+                runs.append(self.runs.of(task, seed, **most))
         for run in runs:
-            run.check()
+            run.check(failures)
         if self.kind in ("transfer", "multitask"):
             for one, other in product(runs, runs):
-                lenient = "same" in (one.pipeline.task.overlap, other.pipeline.task.overlap)
-                refuse_overlap(one.task.train, other.task.test, 0 if lenient else COMMON)
+                with failures.gathering():
+                    refuse_overlap_across(one.task, one.pipeline.task, other.task, other.pipeline.task)
         if self.kind == "depth":
             for run in runs:
-                bare = [item.id for item in run.task.test if not item.subquestions]
-                if bare:
-                    raise Unfit(
-                        f"The experiment depth needs reference subquestions, and {bare[0]} has none.",
-                        "Take a task whose data has them.",
-                    )
-        first, task = design.seeds[0], next(iter(design.tasks))
-        with_solvers = [self.runs.of(task, first, **change) for change in design.solver_changes.values()]
-        for run in [*runs[:1], *with_solvers]:
-            announce_conversion(run.pipeline, self.reporter)
-            stop_at_failures(diagnose(run.pipeline, self.folder), self.reporter)
+                with failures.gathering():
+                    _require_references(run)
+        seed, task = design.seeds[0], next(iter(design.tasks))
+        for change in ({}, *design.solver_changes.values()):
+            pipeline = self.experiment.pipeline(task, seed, design.measured, **change)
+            announce_conversion(pipeline, self.reporter)
+            failures.look_at(diagnose(pipeline, self.folder, data=False))
+        failures.require_none()
 
     def run(self) -> dict[str, Any]:
         """Train and measure whatever is missing, and write `KIND.json`, `KIND.csv` and `KIND.html`.
@@ -161,3 +157,17 @@ class ExperimentRun:
         write_experiment_report(results, shown, report)
         if tracking := self.experiment.tracking:
             log_to_mlflow(tracking.mlflow, tracking.experiment, f"{self.folder.name}/{self.kind}", results, files)
+
+
+def _require_references(run: Run) -> None:
+    """Refuse test questions without reference subquestions, by which the experiment depth groups them.
+
+    Raises:
+        Unfit: There are such.
+    """
+    bare = [item.id for item in run.task.test if not item.subquestions]
+    if bare:
+        raise Unfit(
+            f"The experiment depth needs reference subquestions, and {bare[0]} has none.",
+            "Take a task whose data has them.",
+        )

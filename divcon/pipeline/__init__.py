@@ -1,7 +1,7 @@
 """Running a pipeline file: its stations, arms and results, and answering with a finished run."""
 
 from divcon.pipeline._context import Context, announce_conversion, open_store
-from divcon.pipeline._errors import Incomplete, MissingStation, Unfit, explain_lm_error, stop_at_failures
+from divcon.pipeline._errors import Failures, Incomplete, MissingStation, Unfit, explain_lm_error
 from divcon.pipeline._results import SCHEMA_VERSION, require_all_answered, results_files, student_upfront
 from divcon.pipeline._run import Run
 from divcon.pipeline._stations import adapter_folder
@@ -11,6 +11,7 @@ from divcon.pipeline._works import recipe_of, worker_context
 __all__ = [
     "SCHEMA_VERSION",
     "Context",
+    "Failures",
     "Incomplete",
     "MissingStation",
     "Run",
@@ -23,7 +24,6 @@ __all__ = [
     "recipe_of",
     "require_all_answered",
     "results_files",
-    "stop_at_failures",
     "student_upfront",
     "worker_context",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from dspy.utils.exceptions import (
@@ -19,7 +20,15 @@ from dspy.utils.exceptions import (
 
 from divcon._watch import Reporter
 from divcon.config import Endpoint, Pipeline
-from divcon.distill import ReplyTooLongError, UnreadableReplyError, cause_of_ours, is_too_long, quoted, trouble
+from divcon.distill import (
+    GivenUpError,
+    ReplyTooLongError,
+    UnreadableReplyError,
+    cause_of_ours,
+    is_too_long,
+    quoted,
+    trouble,
+)
 from divcon.distill.serving import Finding
 from divcon.signatures import DivconError
 
@@ -48,17 +57,62 @@ class MissingStation(DivconError):
     """A station needs the result of an earlier station."""
 
 
-def stop_at_failures(findings: Iterable[Finding], reporter: Reporter) -> None:
-    """Report the doctor's warnings, and stop at its first failure.
+class Failures:
+    """Collects whatever would stop a run, so that all of it is said at once.
 
-    Raises:
-        Unfit: There is a failure.
+    Args:
+        reporter: Gets the doctor's warnings.
     """
-    for finding in findings:
-        if finding.level == "failure":
-            raise Unfit(f"{finding.what}: {finding.text}", finding.remedy)
-        if finding.level == "warning":
-            reporter.finished(finding.what, f"warning: {finding.text}")
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._errors: list[DivconError] = []
+        self._known: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._errors)
+
+    @contextmanager
+    def gathering(self, what: str = "") -> Iterator[None]:
+        """Inside, an error ends the block alone, and is kept.
+
+        Args:
+            what: What is checked, as the doctor's findings name it. Its finding of the same isn't kept as well.
+        """
+        try:
+            yield
+        except DivconError as error:
+            self._known.add(what)
+            self._add(error)
+
+    def look_at(self, findings: Iterable[Finding]) -> None:
+        """Keep the doctor's failures, and report its warnings."""
+        for finding in findings:
+            if finding.level == "failure" and finding.what not in self._known:
+                self._add(Unfit(f"{finding.what}: {finding.text}", finding.remedy))
+            if finding.level == "warning":
+                self._reporter.finished(finding.what, f"warning: {finding.text}")
+
+    def _add(self, error: DivconError) -> None:
+        # Cells of an experiment share what they need, and one failure may be in the way of several checks.
+        if not any(error.problem in other.problem or other.problem in error.problem for other in self._errors):
+            self._errors.append(error)
+
+    def require_none(self) -> None:
+        """Raise an error that lists what was found.
+
+        Raises:
+            DivconError: There is a single failure, which is raised as it is, or there are several of one kind.
+            Unfit: There are several of different kinds.
+        """
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        if self._errors:
+            lines = "".join(f"\n- {error}" for error in self._errors)
+            kinds = {type(error) for error in self._errors}
+            one = kinds.pop() if len(kinds) == 1 else Unfit
+            kind = one if one.__init__ is DivconError.__init__ else Unfit
+            raise kind(f"{len(self._errors)} things would stop the run:{lines}", "Nothing was asked of a model yet.")
 
 
 def require_most(
@@ -105,7 +159,8 @@ def explain_lm_error(error: LMError, pipeline: Pipeline) -> DivconError:
     setting = f"roles.{role or 'teacher'}." if declared else f"roles.{role}.server."
     refused = _refusal(error, setting, f"roles.{role or 'teacher'}.", declared)
     problem, remedy = refused or trouble(error, setting, "the station's concurrency")
-    if not declared and isinstance(error, LMTimeoutError):
+    failure = error.failure if isinstance(error, GivenUpError) else error
+    if not declared and isinstance(failure, LMTimeoutError):
         remedy = "Lower the station's concurrency"  # the file has no time limits for students
     if remedy:
         return DivconError(f"{who}{at} {problem}.", f"{remedy}. {kept}")

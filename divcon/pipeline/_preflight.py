@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from divcon._doctor import diagnose
+from divcon._doctor import about_overlap, diagnose, lacking_references
 from divcon.benchmarks.arms import read_arm
 from divcon.config import Pipeline
 from divcon.distill import fingerprint, write_whole
 from divcon.pipeline._context import Context, announce_conversion
-from divcon.pipeline._errors import Unfit, stop_at_failures
+from divcon.pipeline._errors import Failures, Unfit
 from divcon.pipeline._keys import Keys
 from divcon.programs import Item
 from divcon.signatures import Subquestions
@@ -25,35 +25,40 @@ def contents_of(items: Sequence[Item]) -> dict[str, str]:
     }
 
 
-def check(context: Context) -> None:
+def check(context: Context, failures: Failures) -> None:
     """Check the folder, the data, the base and the endpoints, and write the pipeline into the run folder.
 
+    Args:
+        context: The run's context.
+        failures: Gets whatever would stop the run.
+    """
+    notes: list[str] = []
+    with failures.gathering("data"):
+        notes = _about_data(context)
+    for name in ("base", "solver", "teacher"):
+        with failures.gathering(name):
+            getattr(context.models, name)  # made on first use
+    if failures:
+        return
+    write_whole(context.folder / "pipeline.json", context.pipeline.model_dump_json(indent=2) + "\n")
+    context.reporter.finished("check", "; ".join(notes) or "no problems")
+
+
+def _about_data(context: Context) -> list[str]:
+    """Notes on the questions.
+
     Raises:
-        DivconError: Something would stop the run; the message says what to do.
+        DivconError: They can't be had, differ from those that the run folder knows, or lack what an arm needs.
     """
     task, pipeline = context.task, context.pipeline
     contents = (*task.train, *task.test)
     context.store.know_items(contents_of(contents))
     context.reporter.station("check", f"{len(task.train)} training and {len(task.test)} test questions")
-    models = context.models
-    models.base, models.solver, models.teacher  # noqa: B018 - each is made on first use, which may raise an error
+    if (lacking := lacking_references(pipeline, contents)) is not None:
+        raise Unfit(lacking.text, lacking.remedy)
     needing = [arm for arm in pipeline.arms if read_arm(arm)[0].planner == "references"]
-    bare = [item.id for item in contents if not item.subquestions]
-    if bare and needing:
-        raise Unfit(
-            f"The arm {needing[0]} needs reference subquestions; {len(bare)} questions have none, first {bare[0]}.",
-            "Leave it out of the arms, or take a task whose data has them.",
-        )
     _require_prices(pipeline)
-    notes = _about_references(context, contents, bool(needing))
-    write_whole(context.folder / "pipeline.json", pipeline.model_dump_json(indent=2) + "\n")
-    if task.dropped_overlap:
-        notes.append(f"{task.dropped_overlap} training questions dropped, since they overlap with the test set")
-    if task.numbers_only_twins:
-        notes.append(
-            f"warning: {task.numbers_only_twins} training questions differ from a test question in numbers alone"
-        )
-    context.reporter.finished("check", "; ".join(notes) or "no problems")
+    return [*_about_references(context, contents, bool(needing)), *about_overlap(task)]
 
 
 def _require_prices(pipeline: Pipeline) -> None:
@@ -105,21 +110,29 @@ def _reads_back(asked: Sequence[str]) -> bool:
         return False
 
 
-def examine(context: Context, keys: Keys) -> None:
+def examine(context: Context, keys: Callable[[], Keys], failures: Failures) -> None:
     """Have the doctor check the models that still have to be called.
 
-    Raises:
-        Unfit: Something would stop the run; the message names the first such problem.
+    Args:
+        context: The run's context.
+        keys: Returns the keys of the stations' results; it may fail where something else does.
+        failures: Gets whatever would stop the run.
     """
-    pipeline = context.pipeline
-    wanted = len(context.task.train) * pipeline.collect.samples
-    asks = []
-    if len(context.store.trace_keys(keys.collection().digest)) < wanted:
-        asks.append("teacher")
-    if not (context.folder / "results.json").is_file():
-        served = any(read_arm(arm)[0].served_here for arm in pipeline.arms)
-        asks += ["solver", *(["decomposer"] if served else [])]
+    # What has failed already is in the way of knowing what is left to ask, so then the doctor looks at everything.
+    asks = ("teacher", "solver", "decomposer") if failures else tuple(_asked(context, keys()))
     if not asks:
         return
-    announce_conversion(pipeline, context.reporter)
-    stop_at_failures(diagnose(pipeline, context.folder, asks=tuple(asks)), context.reporter)
+    announce_conversion(context.pipeline, context.reporter)
+    failures.look_at(diagnose(context.pipeline, context.folder, asks=asks, data=False))
+
+
+def _asked(context: Context, keys: Keys) -> Iterator[str]:
+    """The roles whose models still have to be called."""
+    pipeline = context.pipeline
+    wanted = len(context.task.train) * pipeline.collect.samples
+    if len(context.store.trace_keys(keys.collection().digest)) < wanted:
+        yield "teacher"
+    if not (context.folder / "results.json").is_file():
+        yield "solver"
+        if any(read_arm(arm)[0].served_here for arm in pipeline.arms):
+            yield "decomposer"

@@ -27,12 +27,14 @@ def run_results(
         records: The outcomes, by arm and item.
         seconds: The seconds that each station took.
     """
-    pipeline, resamples = context.pipeline, context.pipeline.evaluate.resamples
+    pipeline = context.pipeline
+    resamples, max_failed = pipeline.evaluate.resamples, pipeline.evaluate.max_failed
     lines = []
     for arm in arms:
-        line = summarize_arm(arm, [records[arm.name]], resamples)
+        line = summarize_arm(arm, [records[arm.name]], resamples, max_failed)
         if arm.splits:
-            line["agreement"] = agreement(records[arm.name], context.task.test)
+            compared = agreement(records[arm.name], context.task.test, max_failed)
+            line["agreement"] = None if line["withheld"] else compared
         lines.append(line)
     manifests = trained_students(context)
     screening = {name: manifest.screening for name, manifest in manifests.items()}
@@ -49,7 +51,9 @@ def run_results(
         "program": pipeline.program.model_dump(),
         "configuration": configuration_of(pipeline),
         "arms": lines,
-        "differences": differences({name: [found] for name, found in records.items()}, resamples),
+        "differences": differences(
+            {name: [found] for name, found in records.items()}, resamples, max_failed=max_failed
+        ),
         "costs": compare_costs(lines, {name: student_upfront(context, name) for name in manifests}),
         "screening": {**{key: main.get(key) for key in ("collected", "kept", "lost")}, "by_student": screening},
         "training": {name: {"rows": m.rows, **m.result} for name, m in manifests.items()},

@@ -12,14 +12,16 @@ import dspy
 
 from divcon._models import Models
 from divcon._watch import Reporter, Silent
-from divcon.benchmarks import Arm, Records, as_csv, evaluate_arms, log_to_mlflow, write_report
+from divcon.benchmarks import Arm, Records, as_csv, counted, evaluate_arms, log_to_mlflow, write_report
 from divcon.benchmarks.tasks import LoadedTask
 from divcon.config import Pipeline
 from divcon.distill import Export, Place, RunStore, Screened, write_whole
+from divcon.distill._paths import expanded_path
 from divcon.distill.executors import Executor
 from divcon.pipeline import _preflight
 from divcon.pipeline._arms import bound_arm, check_arms
 from divcon.pipeline._context import Context
+from divcon.pipeline._errors import Failures
 from divcon.pipeline._estimate import StationEstimate, compared, estimate, total_of
 from divcon.pipeline._keys import Keys
 from divcon.pipeline._programs import Compiled, Programs, compiled_prompt
@@ -53,7 +55,7 @@ class Run:
         loaded: LoadedTask | None = None,
         executor: Executor | None = None,
     ) -> None:
-        self.context = Context(pipeline, folder, reporter or Silent(), shared, loaded, executor)
+        self.context = Context(pipeline, expanded_path(folder), reporter or Silent(), shared, loaded, executor)
 
     # -- what the stations share -----------------------------------------------------------------------------------
 
@@ -128,19 +130,36 @@ class Run:
 
     # -- stations --------------------------------------------------------------------------------------------------
 
-    def check(self) -> None:
-        """Check everything that can fail, before a call is paid for: folder, data, base, endpoints."""
-        self.hold()
-        _preflight.check(self.context)
-        check_arms(self.context, self.compiled)
+    def check(self, failures: Failures | None = None) -> None:
+        """Check everything that can fail, before a call is paid for: folder, data, base, endpoints, arms.
 
-    def examine(self) -> None:
-        """Have the doctor check the models that still have to be called.
+        Args:
+            failures: Gets what would stop the run; by default that is raised.
 
         Raises:
-            Unfit: Something would stop the run; the message names the first such problem.
+            DivconError: Something would stop the run; the message names all of it.
         """
-        _preflight.examine(self.context, self.keys)
+        self.hold()
+        found = Failures(self.reporter) if failures is None else failures
+        _preflight.check(self.context, found)
+        with found.gathering():
+            check_arms(self.context, self.compiled)
+        if failures is None:
+            found.require_none()
+
+    def examine(self, failures: Failures | None = None) -> None:
+        """Have the doctor check the models that still have to be called.
+
+        Args:
+            failures: Gets what would stop the run; by default that is raised.
+
+        Raises:
+            DivconError: Something would stop the run; the message names all of it.
+        """
+        found = Failures(self.reporter) if failures is None else failures
+        _preflight.examine(self.context, lambda: self.keys, found)
+        if failures is None:
+            found.require_none()
 
     def compile(self) -> None:
         """Optimize the teacher's prompt, if the file asks for it."""
@@ -196,8 +215,9 @@ class Run:
         context, arms, test = self.context, self.arms(), self.task.test
         records = self.answers(arms)
         for arm in arms:
-            right = sum(record["outcome"] == "right" for record in records[arm.name].values())
-            context.reporter.finished(f"evaluate {arm.name}", f"{right} of {len(test)} right")
+            context.reporter.finished(
+                f"evaluate {arm.name}", counted(records[arm.name], self.pipeline.evaluate.max_failed)
+            )
         results = run_results(context, arms, records, seconds or {})
         figures, table, report = files = results_files(self.folder, "results")
         write_whole(figures, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
@@ -236,8 +256,10 @@ class Run:
             seconds[name] = round(time.perf_counter() - started, 1)
             return found
 
-        timed("check", self.check)
-        self.examine()
+        failures = Failures(self.reporter)
+        timed("check", lambda: self.check(failures))
+        self.examine(failures)
+        failures.require_none()
         expected, before = total_of(self.estimate()), self._paid()
         timed("compile", self.compile)
         timed("collect", self.collect)

@@ -282,7 +282,12 @@ class Stations:
         with watched(context.reporter, f"train {student.name}", unit="steps") as progress:
             manifest = train_adapter(
                 training,
-                Provenance(student.role, student.name, scripted_teacher=context.pipeline.roles.teacher.scripted),
+                Provenance(
+                    student.role,
+                    student.name,
+                    scripted_teacher=context.pipeline.roles.teacher.scripted,
+                    allowed_overlap=context.task.allowed,
+                ),
                 progress=by_loss(progress),
             )
         result = manifest.result

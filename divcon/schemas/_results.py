@@ -42,10 +42,12 @@ class Used(Paid):
     Attributes:
         cached_calls: Calls that came from DSPy's cache.
         cached_tokens: Input tokens that came from the server's cache.
+        cut_off_calls: Calls whose reply ran out of tokens.
     """
 
     cached_calls: Count
     cached_tokens: Count
+    cut_off_calls: Count
 
 
 class QuestionOfRole(_Part):
@@ -70,12 +72,16 @@ class Bill(_Part):
     Attributes:
         by_role: The cost for each role.
         cost: US dollars; null where a price is unknown.
+        at_least: US dollars of the calls with a known price; null where there are none.
+        unpriced_calls: Calls over all questions whose cost is unknown; a student's that are counted as zero aren't.
         large_tokens: Input and output tokens of models other than students.
         student_free: Whether a student's unknown price was counted as zero.
     """
 
     by_role: dict[str, QuestionOfRole]
     cost: float | None
+    at_least: float | None = None
+    unpriced_calls: Count = 0
     large_tokens: float
     student_free: bool
 
@@ -84,13 +90,15 @@ class Agreement(_Part):
     """The agreement of an arm's subquestions with the references.
 
     Attributes:
-        n: Questions that have references.
+        n: Questions that are compared.
+        left_out: Questions that have references and no list, since a call failed or the reply couldn't be read.
         count_error: The mean absolute difference in the number of subquestions.
         rouge_l: The mean ROUGE-L F1 of the joined lists.
         exact: The share of lists that are equal word for word.
     """
 
     n: Count
+    left_out: Count = 0
     count_error: float
     rouge_l: Share
     exact: Share
@@ -108,7 +116,9 @@ class ArmLine(_Part):
         right: Answers that are right.
         wrong: Answers that are wrong, unreadable ones included.
         failed: Questions whose calls failed; no accuracy includes them.
-        accuracy: The share of right answers; null where every question failed.
+        withheld: Why there is no score: how many answers failed, and the first error; null where there is a score.
+        accuracy: The share of right answers among those that didn't fail; null where the score is withheld, as are the
+            interval, the rates and the bill.
         ci95: The 95 % interval of the accuracy.
         f1: DROP's F1; only for tasks that are graded by it.
         by_seed: The accuracy of each seed; only where there are several.
@@ -117,12 +127,14 @@ class ArmLine(_Part):
         fell_back_rate: The share of questions whose list couldn't be used.
         reasked: Answers that were read from a second reply, in which the solver repeated its last line.
         unreadable: Answers that couldn't be read.
+        cut_off: Answers for which a reply of the solver ran out of tokens.
         first_unreadable: The end of the first reply without a readable answer; only where there is one.
-        usage: The calls of each role.
-        bill: The average cost of one question; null where every question failed.
+        usage: The calls of each role for the answers that didn't fail.
+        bill: The average cost of a question that was answered.
         seconds: Seconds from the first question to the last answer, without pauses.
         errors: The three most common errors, each with its count.
-        agreement: The agreement with the references, for arms that decompose; null where the task has no references.
+        agreement: The agreement with the references, for arms that decompose; null where the task has no references, or
+            too many questions have no list.
     """
 
     name: str
@@ -133,15 +145,17 @@ class ArmLine(_Part):
     right: Count
     wrong: Count
     failed: Count
+    withheld: str | None
     accuracy: Share | None
     ci95: tuple[float, float] | None
     f1: Share | None = None
-    by_seed: list[Share | None] | None = None
+    by_seed: list[Share] | None = None
     whole_rate: Share | None
     salvaged_rate: Share | None
     fell_back_rate: Share | None
     reasked: Count
     unreadable: Count
+    cut_off: Count
     first_unreadable: str | None = None
     usage: dict[str, Used]
     bill: Bill | None
@@ -151,7 +165,7 @@ class ArmLine(_Part):
 
 
 class Difference(_Part):
-    """A paired difference of accuracy, over the questions that neither arm failed.
+    """A paired difference of accuracy, over the questions that neither arm failed. Both arms have a score.
 
     Attributes:
         a: The first arm.
@@ -159,6 +173,7 @@ class Difference(_Part):
         difference: The accuracy of `a` minus that of `b`.
         ci95: The 95 % interval of the difference.
         n: The number of questions that are compared.
+        left_out: The number of questions that aren't, since one of the arms failed them.
         p: The p-value of the paired permutation test.
         p_holm: The p-value after Holm's correction for all differences in the file.
     """
@@ -168,6 +183,7 @@ class Difference(_Part):
     difference: float
     ci95: tuple[float, float]
     n: Count
+    left_out: Count
     p: Share
     p_holm: Share
 
@@ -215,7 +231,8 @@ class Comparison(_Part):
         in_money: Whether that unit is money.
         points: Accuracy and cost of each program.
         pareto_front: The programs that no other program beats in both accuracy and cost, the cheapest first.
-        choice: The cheapest program within `margin` of the most accurate one; null where no question was answered.
+        choice: The cheapest program within `margin` of the most accurate one; null where a program has no score.
+        unscored: The programs that could be chosen and have no score.
         margin: The accepted loss of accuracy.
         upfront: The cost of each student before its first answer.
         against_teacher: The cost of each student's program compared with the teacher's.
@@ -228,6 +245,7 @@ class Comparison(_Part):
     points: dict[str, tuple[float, float]]
     pareto_front: list[str]
     choice: str | None
+    unscored: list[str]
     margin: float
     upfront: dict[str, Upfront]
     against_teacher: dict[str, AgainstTeacher]

@@ -41,7 +41,7 @@ def test_rate_limits_are_failures_and_never_wrong_answers(tmp_path: Path, items:
     with OpenAIServer(reply) as server:
         arm = arm_named("direct", Direct(lm(server, store)), "Direct")
         records = evaluate_arm(arm, items[:10], store)
-        line = summarize_arm(arm, [records], 200)
+        line = summarize_arm(arm, [records], 200, 0.3)
         assert (line["right"], line["wrong"], line["failed"]) == (6, 1, 3)
         assert line["accuracy"] == pytest.approx(6 / 7)
         assert sum(line["errors"].values()) == 3
@@ -121,7 +121,7 @@ def test_every_pair_is_compared_over_questions_that_neither_failed() -> None:
         "b": records("wrong", "right", "right"),
         "c": records(*["right"] * 3),
     }
-    rows = differences({name: [found] for name, found in arms.items()}, 200)
+    rows = differences({name: [found] for name, found in arms.items()}, 200, max_failed=0.4)
     assert [(row["a"], row["b"], row["n"]) for row in rows] == [("a", "b", 2), ("a", "c", 2), ("b", "c", 3)]
     assert rows[0]["difference"] == pytest.approx(0.5)
 
@@ -140,9 +140,22 @@ def test_the_next_arm_begins_before_the_one_before_is_through(tmp_path: Path, it
 
 def test_agreement_with_references(items: list[Item]) -> None:
     same = {item.id: {"subquestions": list(item.subquestions)} for item in items}
-    assert agreement(same, items) == {"n": 20, "count_error": 0, "rouge_l": 1.0, "exact": 1}
+    assert agreement(same, items) == {"n": 20, "left_out": 0, "count_error": 0, "rouge_l": 1.0, "exact": 1}
     fewer = {item.id: {"subquestions": list(item.subquestions[:1])} for item in items}
     found = agreement(fewer, items)
     assert found["count_error"] == 1
     assert 0.3 < found["rouge_l"] < 0.9
     assert agreement({}, items) is None
+    # A list that is missing isn't one that agrees.
+    del same["i3"]
+    assert agreement(same, items) is None
+    assert agreement(same, items, 0.05) == {"n": 19, "left_out": 1, "count_error": 0, "rouge_l": 1.0, "exact": 1}
+
+
+def test_a_solvers_reply_that_ran_out_of_tokens_is_marked_and_counted(tmp_path: Path, items: list[Item]) -> None:
+    with OpenAIServer(lambda body: (str(number_of(body)), "length" if number_of(body) < 2 else "stop")) as server:
+        store = RunStore(tmp_path)
+        arm = arm_named("direct", Direct(lm(server, store)), "Direct")
+        records = evaluate_arm(arm, items[:5], store)
+    assert [record.get("cut_off", False) for record in records.values()] == [True, True, False, False, False]
+    assert summarize_arm(arm, [records], 200)["cut_off"] == 2

@@ -7,8 +7,9 @@ from divcon.benchmarks import TrackingError, log_to_mlflow
 RESULTS = {
     "teacher": {"model": "openai/t"}, "solver": "openai/s", "student_base": "b",
     "rows": [
-        {"task": "a", "name": "sd-r/dag", "accuracy": 0.5, "ci95": [0.4, 0.6], "failed": 1, "bill": {"cost": 0.25}},
-        {"task": "b", "name": "cot", "accuracy": None, "ci95": None, "failed": 9, "bill": None},
+        {"task": "a", "name": "sd-r/dag", "accuracy": 0.5, "ci95": [0.4, 0.6], "failed": 1, "cut_off": 0,
+         "bill": {"cost": 0.25}},
+        {"task": "b", "name": "cot", "accuracy": None, "ci95": None, "failed": 9, "cut_off": 0, "bill": None},
     ],
 }  # fmt: skip
 
@@ -23,7 +24,10 @@ def test_figures_settings_and_files_are_logged(tmp_path: Path) -> None:
     found = client.get_run(run)
     assert found.data.metrics["a.sd-r-dag.accuracy"] == 0.5
     assert found.data.metrics["a.sd-r-dag.cost"] == 0.25
-    assert not any(key.startswith("b.") for key in found.data.metrics)
+    assert {key: value for key, value in found.data.metrics.items() if key.startswith("b.")} == {
+        "b.cot.failed": 9,
+        "b.cot.cut_off": 0,
+    }
     assert found.data.params["solver"] == "openai/s"
     assert [file.path for file in client.list_artifacts(run)] == ["main.html"]
     assert found.info.status == "FINISHED"

@@ -15,6 +15,7 @@ from support.browser import browser_page, opened
 
 from divcon.benchmarks import (
     Shown,
+    bill,
     compare_costs,
     differences,
     summarize_arm,
@@ -22,7 +23,8 @@ from divcon.benchmarks import (
     write_experiment_report,
     write_report,
 )
-from divcon.benchmarks._report import advice
+from divcon.benchmarks._advice import advice
+from divcon.benchmarks._figures import dollars
 from divcon.programs import Item
 
 USED = {"calls": 1, "input_tokens": 80, "cached_tokens": 8, "output_tokens": 20, "unpriced_calls": 1}
@@ -133,13 +135,35 @@ def test_when_a_student_pays_is_said_as_it_is(
     assert any(said in sentence for sentence in found["sentences"]), found
 
 
-def test_a_teacher_whose_answers_all_failed_is_in_no_advice(items: list[Item]) -> None:
+def test_where_an_arm_has_no_score_nothing_is_advised(items: list[Item]) -> None:
     failed = {item.id: {"outcome": "failed", "error": "429"} for item in items}
     records = {"teacher": failed, "sd-r": arms_of(items)["sd-r"]}
     lines = [summarize_arm(arm_named(name), [found], 200) for name, found in records.items()]
     found = advice("t", lines, compare_costs(lines, {"sd-r": upfront([], 1.0, None)}))
-    assert found["headline"] == "Choose SD-R"
-    assert advice("t", lines[:1], compare_costs(lines[:1], {}))["headline"] == "Nothing was measured."
+    assert found["headline"] == "No program is advised"
+    assert found["warnings"] == ["TEACHER has no score: 20 of 20 answers failed; the first: 429."]
+    costs = compare_costs(lines, {})
+    assert (costs["choice"], costs["pareto_front"], costs["unscored"]) == (None, [], ["teacher"])
+    assert advice("t", [], compare_costs([], {}))["headline"] == "Nothing was measured."
+
+
+def test_most_answers_of_an_arm_failed_and_the_page_shows_no_score_of_it(
+    run_report: Callable[..., Path], items: list[Item]
+) -> None:
+    failed = {item.id: {"outcome": "failed", "error": "LMError: 429"} for item in items[:16]}
+    records = {**arms_of(items), "direct": {**failed, **answers(items[16:], 99, "solver")}}
+    html = " ".join(run_report(records).read_text(encoding="utf-8").split())
+    assert "Choose" not in html
+    assert "– (16 of 20 failed)" in html
+    assert "DIRECT has no score: 16 of 20 answers failed; the first: LMError: 429." in html
+    assert "<td>direct −" not in html and "− direct</td>" not in html
+
+
+def test_a_cost_that_is_known_in_part_is_a_least_one() -> None:
+    spent = {**USED, "calls": 10, "cost": 0.5, "unpriced_calls": 3}
+    assert dollars(bill({"solver": spent}, 10)) == "at least 0.050000 (3 calls unpriced)"
+    assert dollars(bill({"solver": {**spent, "cost": None}}, 10)) == "unknown"
+    assert dollars(bill({"solver": {**spent, "unpriced_calls": 0}}, 10)) == "0.050000"
 
 
 def test_half_a_character_that_a_server_sent_is_no_obstacle(run_report: Callable[..., Path], items: list[Item]) -> None:
@@ -340,3 +364,19 @@ def test_the_plots_of_experiments_are_drawn_under_the_policy(tmp_path: Path, ite
         assert page.locator("svg").count() >= 2
         image = "() => getComputedStyle(document.querySelector('svg path[style]')).fill"
         assert page.evaluate(image)
+
+
+def test_what_the_contamination_check_lets_through_is_noted(tmp_path: Path, items: list[Item]) -> None:
+    found = arms_of(items)
+    allow = [{"id": "q<1>", "reason": "written apart"}, {"pair": ["a", "b"], "reason": "a classic"}]
+    results = {
+        "task": {"name": "t", "allow": allow}, "questions": len(items),
+        "teacher": {"model": "m", "scripted": False}, "solver": "s", "student_base": "b",
+        "arms": lines_of(found), "differences": [],
+        "screening": {"by_student": {}}, "training": {}, "versions": {},
+    }  # fmt: skip
+    results["costs"] = compare_costs(results["arms"], {})
+    write_report(results, found, items, tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    assert "The contamination check lets through q&lt;1&gt;: written apart" in text
+    assert "The contamination check lets through a ~ b: a classic" in text

@@ -58,7 +58,7 @@ def records(*outcomes: str) -> dict[str, dict]:
 
 
 def test_seeds_are_summed_and_their_accuracies_named() -> None:
-    line = summarize_arm(arm_named("sd-r"), [records("right", "wrong"), records("right", "failed")], 200)
+    line = summarize_arm(arm_named("sd-r"), [records("right", "wrong"), records("right", "failed")], 200, 0.5)
     assert (line["right"], line["wrong"], line["failed"]) == (2, 1, 1)
     assert line["accuracy"] == pytest.approx(2 / 3)
     assert line["by_seed"] == [0.5, 1.0]
@@ -80,10 +80,33 @@ def test_a_price_that_became_known_or_changed_counts_as_it_is_now() -> None:
     assert found["bill"]["cost"] == pytest.approx((600 * 2 + 400 * 0.5 + 100 * 8) / 1e6)
 
 
-def test_a_seed_whose_answers_all_failed_has_no_accuracy() -> None:
-    line = summarize_arm(arm_named("sd-r"), [records("right", "wrong"), records("failed", "failed")], 200)
-    assert line["by_seed"] == [0.5, None]
-    assert line["accuracy"] == 0.5
+def test_a_seed_whose_answers_all_failed_leaves_no_accuracy_of_the_others() -> None:
+    line = summarize_arm(arm_named("sd-r"), [records("right", "wrong"), records("failed", "failed")], 200, 1.0)
+    assert "by_seed" not in line
+    assert line["accuracy"] is None
+    assert line["withheld"] == "2 of 4 answers failed; the first: no"
+
+
+@pytest.mark.parametrize(("failed", "accuracy"), [(1, 1.0), (2, None)])
+def test_above_the_share_that_may_fail_there_is_no_score(failed: int, accuracy: float | None) -> None:
+    found = [records(*["right"] * (50 - failed), *["failed"] * failed)]
+    line = summarize_arm(arm_named("sd-r"), found, 200)
+    assert (line["accuracy"], line["failed"]) == (accuracy, failed)
+    scores = ("ci95", "whole_rate", "salvaged_rate", "fell_back_rate", "bill")
+    assert all((line[name] is None) == (accuracy is None) for name in scores)
+    rows = differences({"a": found, "b": [records(*["right"] * 50)]}, 200)
+    assert [(row["n"], row["left_out"]) for row in rows] == ([(49, 1)] if accuracy else [])
+
+
+def test_one_seed_over_the_share_is_not_hidden_by_the_others() -> None:
+    whole = records(*["right"] * 20)
+    line = summarize_arm(arm_named("sd-r"), [whole, whole, records(*["right"] * 19, "failed")], 200)
+    assert line["accuracy"] is None
+
+
+def test_answers_of_different_questions_are_not_paired() -> None:
+    with pytest.raises(ValueError, match="different questions"):
+        differences({"a": [records("right", "wrong")], "b": [records("right")]}, 200)
 
 
 def test_an_arm_without_seeds_is_paired_with_every_seed_of_the_other() -> None:

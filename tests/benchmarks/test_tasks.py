@@ -17,6 +17,7 @@ from divcon.benchmarks.tasks import (
     json_lines_items,
     load_task,
     offline_items,
+    read_pairs,
     split_of,
     template_instance,
 )
@@ -202,12 +203,60 @@ def test_anybodys_json_lines(tmp_path: Path) -> None:
         ({"question": "Q?", "answer": "x", "subquestions": ["A?", " "]}, "Line 2 of .*'subquestions'.* empty one"),
         ({"question": "Q?", "answer": "x", "context": ["p1", "p2"]}, "Line 2 of .*'context' is not text"),
         ({"question": "Q?", "answer": "x", "grader": "kind"}, "Line 2 of .*grader 'kind'"),
+        ({"question": "Q?", "answer": True}, "Line 2 of .*: 'answer' is neither text nor a number"),
+        ({"question": ["Q?"], "answer": "x"}, "Line 2 of .*: 'question' is neither"),
+        ({"question": "Q?", "answer": {"a": 1}}, "Line 2 of .*: 'answer' is neither"),
+        ({"question": "Q?", "answer": "x", "id": True}, "Line 2 of .*: 'id' is neither"),
+        ({"question": "Q?", "answer": "x", "id": " "}, "Line 2 of .* has an empty 'id'"),
+        ({"question": "Q?", "answer": "x", "family": ["a"]}, "Line 2 of .*: 'family' is neither"),
+        ({"question": "Q?", "answer": "x", "context": False}, "Line 2 of .*'context' is not text"),
+        ({"question": "Q?", "answer": "x", "grader": ["text"]}, "Line 2 of .* the grader 'list'"),
+        ('{"question": "Q?", "answer": NaN}', "Line 2 of .* is not JSON: NaN is no number"),
+        ('{"question": "Q?", "answer": -Infinity}', "Line 2 of .* is not JSON: -Infinity is no number"),
+        ('{"question": "Q?", "answer": 1e999}', "Line 2 of .* is not JSON: 1e999 is too large"),
+        ('{"question": "Q?", "answer": ' + "9" * 5000 + "}", "Line 2 of .* is not JSON"),
+        ('{"question": "Q?", "answer": 1, "answer": 2}', "Line 2 of .* is not JSON: the key 'answer' stands twice"),
+        ('{"question": "Is it \\ud800?", "answer": "x"}', "Line 2 of .* half of a character"),
+        ('{"id": "\\uDFFF", "question": "Q?", "answer": "x"}', "Line 2 of .* half of a character"),
+        ('{"question": "Q?", "answer": "x", "aliases": ["\\udc00a"]}', "Line 2 of .* half of a character"),
         ("[" * 100_000, "Line 2 of .* is not JSON"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, row: object, message: str) -> None:
     with pytest.raises(TaskError, match=message):
         list(json_lines_items(lines(tmp_path / "a.jsonl", {"question": "Q1?", "answer": "1"}, row)))
+
+
+def test_all_broken_lines_are_said_at_once(tmp_path: Path) -> None:
+    broken = ["{", {"question": "Q?", "answer": None}, '{"question": "Q?", "answer": NaN}', {"answer": 1}, "[]", "1"]
+    file = lines(tmp_path / "a.jsonl", {"question": "Q?", "answer": "1"}, *broken, {"question": "R?", "answer": "2"})
+    with pytest.raises(TaskError) as caught:
+        load_task(Task(name="jsonl", train=1, test=1, path=file))
+    problem = caught.value.problem
+    assert problem.startswith(f"6 lines of {file} can't be used: line 2 is not JSON: ")
+    assert "; line 3 has no 'answer'; line 4 is not JSON: NaN is no number; line 5 has no 'question'; " in problem
+    assert problem.endswith("line 6 is no JSON object; and 1 more.")
+    with pytest.raises(TaskError, match=r"3 lines of .* line 1 has no 'gold'.*; line 2 .*; line 3 is not JSON"):
+        rows = [{"gold": [], "reply": "1"}, {"gold": True, "reply": "1"}, '{"gold": NaN, "reply": "1"}']
+        read_pairs(lines(tmp_path / "b.jsonl", *rows))
+    text, long = ("many", "some"), "x" * 20_000
+    rows = [{"Body": "A pack.", "Question": f"What is {w}?", "Answer": w} for w in ("1", "2", *text, long)]
+    (tmp_path / "svamp.json").write_text(json.dumps(rows))
+    with pytest.raises(TaskError, match=r"^3 questions can't be used: .*'many', which is no number; .*'some'"):
+        load_task(Task(name="svamp", train=2, test=3, path=tmp_path / "svamp.json"))
+
+
+def test_half_a_character_is_refused_whatever_the_data_set(tmp_path: Path) -> None:
+    row = '[{"Body": "A pack.", "Question": "What is \\ud800?", "Answer": 1}]'
+    (tmp_path / "svamp.json").write_text(row)
+    with pytest.raises(TaskError, match="half of a character"):
+        load_task(Task(name="svamp", train=1, test=1, path=tmp_path / "svamp.json"))
+
+
+def test_a_number_is_written_in_digits(tmp_path: Path) -> None:
+    rows = [{"question": f"Q{n}?", "answer": n} for n in (7, 0.5, 1e-7, 1e22, -3.0)]
+    found = [item.answer for item in json_lines_items(lines(tmp_path / "a.jsonl", *rows))]
+    assert found == ["7", "0.5", "0.0000001", "10000000000000000000000", "-3.0"]
 
 
 def test_missing_empty_and_small_files_and_long_questions_are_clear_errors(tmp_path: Path) -> None:
@@ -295,7 +344,7 @@ def test_a_numeric_task_refuses_a_gold_answer_without_a_number(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("gold", "reply", "right"),
-    [("yes", "Yes, both are.", True), (True, "yes", True), ("(B)", "B) blue", True), ("yes", "no", False)],
+    [("yes", "Yes, both are.", True), ("(B)", "B) blue", True), ("yes", "no", False)],
 )
 def test_a_run_grades_ones_own_answers_by_their_form(tmp_path: Path, gold: object, reply: str, right: bool) -> None:
     (item,) = json_lines_items(lines(tmp_path / "a.jsonl", {"question": "Q?", "answer": gold}))

@@ -12,8 +12,9 @@ import pytest
 from support.openai_server import OpenAIServer, user_text
 
 from divcon.config import ConfigError, load_experiment
-from divcon.distill import Base, OverlapError, ScriptedTeacherError
+from divcon.distill import Base, OverlapError
 from divcon.experiments import ExperimentRun
+from divcon.pipeline import Unfit
 
 DIVCON = Path(sys.executable).with_name("divcon")
 GOLD: dict[str, str] = {}
@@ -239,7 +240,7 @@ def test_a_task_without_references_is_refused_where_they_are_needed(tmp_path: Pa
     tasks = f"a: {{name: jsonl, path: {data}, train: 2, test: 2}}"
     with OpenAIServer(answer) as server:
         file = write(tmp_path, server.url, tiny_base, "depth", "", tasks)
-        with pytest.raises(ScriptedTeacherError, match="needs reference subquestions"):
+        with pytest.raises(Unfit, match=r"scripted teacher needs reference subquestions(.|\n)*- The experiment depth"):
             ExperimentRun(load_experiment(file), tmp_path / "x").run()
         text = file.read_text().replace("scripted/references}", f"openai/t, api_base: '{server.url}'}}")
         file.write_text(text)

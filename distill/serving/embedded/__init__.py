@@ -8,6 +8,8 @@ from divcon.distill.serving.embedded._base import (
     embedded_base,
     is_converted,
     local_base,
+    require_hub_name,
+    require_weights,
     solver_adapter,
     solver_wording,
 )
@@ -42,6 +44,8 @@ __all__ = [
     "local_base",
     "named_precision",
     "precision",
+    "require_hub_name",
+    "require_weights",
     "solver_adapter",
     "solver_wording",
     "steady_threads",

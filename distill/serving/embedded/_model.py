@@ -25,6 +25,7 @@ from typing import Any
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from dspy.utils.exceptions import ContextWindowExceededError, LMInvalidRequestError
 
+from divcon.distill._control import without_control_tokens
 from divcon.distill._manifest import Manifest, ManifestError, manifest_for, read_manifest
 from divcon.distill.serving._finetuned import find_finetuned
 from divcon.distill.serving.embedded import (
@@ -146,7 +147,8 @@ class EmbeddedModel:
 
     def encode(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of a chat up to where the reply begins."""
-        ids: list[int] = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+        plain = without_control_tokens(messages, self.tokenizer)
+        ids: list[int] = self.tokenizer.apply_chat_template(plain, add_generation_prompt=True)["input_ids"]
         return ids
 
     @property

@@ -9,7 +9,14 @@ from divcon.distill.serving.server._causes import Causes
 from divcon.distill.serving.server._checks import Probed, probe, require_apart
 from divcon.distill.serving.server._client import AdapterClient, ServerClient
 from divcon.distill.serving.server._engine import ServerEngine, server_engine
-from divcon.distill.serving.server._errors import KeyRefused, ProbeError, ServerDied, ServerError, ServerUnreachable
+from divcon.distill.serving.server._errors import (
+    KeyRefused,
+    ProbeError,
+    ServerDied,
+    ServerError,
+    ServerUnreachable,
+    WrongAddress,
+)
 from divcon.distill.serving.server._installation import Installation
 from divcon.distill.serving.server._model import ServedModel
 from divcon.distill.serving.server._process import HOST
@@ -33,6 +40,7 @@ __all__ = [
     "ServerError",
     "ServerSoftware",
     "ServerUnreachable",
+    "WrongAddress",
     "merged_copy",
     "probe",
     "read_adapter",

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import urlsplit
 
 import httpx
 import openai
 
-from divcon.distill.serving.server._errors import KeyRefused, ServerError, ServerUnreachable
+from divcon.distill._proxies import is_loopback
+from divcon.distill.serving.server._errors import KeyRefused, ServerError, ServerUnreachable, WrongAddress
 from divcon.signatures import learn_addresses, learn_secret
 
 
@@ -69,6 +68,20 @@ class ServerClient:
             cards = [(card.id, card.model_extra or {}) for card in self.openai.models.list()]
             return {name: str(more.get("root") or name) for name, more in cards if not more.get("parent")}
 
+    def meant(self) -> str | None:
+        """The address with `/v1`, where a server answers there; None for an address that ends so, and where none does.
+
+        It raises nothing, since it only serves a hint.
+        """
+        if self.api_base.endswith("/v1"):
+            return None
+        longer = ServerClient(f"{self.api_base}/v1", self.key, min(self._timeout, 10.0))
+        try:
+            longer.openai.models.list()
+        except (openai.OpenAIError, httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError):
+            return None
+        return longer.api_base
+
     @contextmanager
     def explained(self, what: str) -> Iterator[None]:
         """Turn errors of the clients into ones that say what to do.
@@ -90,7 +103,16 @@ class ServerClient:
             raise KeyRefused(
                 f"The server at {self.api_base} refuses the key.", "Name its variable in server.api_key_env."
             ) from error
+        except (ImportError, ValueError, httpx.InvalidURL) as error:  # what httpx says to SOCKS, and to no address
+            raise ServerUnreachable(
+                f"The server at {self.api_base} can't be reached to {what}: {error}",
+                "Correct its address, or the proxy in the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY).",
+            ) from error
         except openai.NotFoundError as error:
+            if (meant := self.meant()) is not None:
+                raise WrongAddress(
+                    f"The server at {self.api_base} answers 404 when asked to {what}.", f"Did you mean {meant}?"
+                ) from error
             raise ServerError(
                 f"The server at {self.api_base} answers 404 when asked to {what}: {error.message}",
                 "Check that the address ends in /v1 and that the name is one it serves.",
@@ -144,12 +166,3 @@ class AdapterClient(ServerClient, ABC):
 def client_of(kind: type[AdapterClient], api_base: str, api_key: str | None) -> AdapterClient:
     """The one client of a server in this process, so that its connections are kept."""
     return kind(api_base, api_key)
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address leads to this machine itself."""
-    host = urlsplit(address).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # another name
-        return False

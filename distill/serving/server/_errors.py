@@ -27,5 +27,9 @@ class KeyRefused(ServerError):
     """A server doesn't take the key it was given."""
 
 
+class WrongAddress(ServerError):
+    """A server answers at an address, but not there."""
+
+
 class ProbeError(ServerError):
     """A server that doesn't serve what was trained."""

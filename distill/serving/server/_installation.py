@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from divcon.distill._paths import expanded_path
 from divcon.distill.serving._settings import AnyServerSettings
 from divcon.distill.serving.server._errors import ServerError
 
@@ -62,8 +63,8 @@ def find_installation(
     Raises:
         ServerError: There is no such Python, or it hasn't got the software.
     """
-    chosen = settings.python or (Path(os.environ[variable]) if os.environ.get(variable) else None)
-    python = chosen.expanduser().absolute() if chosen else Path(sys.executable)
+    chosen = settings.python or (expanded_path(os.environ[variable]) if os.environ.get(variable) else None)
+    python = chosen.absolute() if chosen else Path(sys.executable)
     where = (
         "this environment"
         if chosen is None

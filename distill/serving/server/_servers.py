@@ -12,9 +12,10 @@ from pathlib import Path
 import httpx
 
 from divcon.distill._pace import forget_pace
+from divcon.distill._proxies import is_loopback
 from divcon.distill.serving._settings import AnyServerSettings
 from divcon.distill.serving.server._adapters import Adapter
-from divcon.distill.serving.server._client import AdapterClient, client_of, is_loopback
+from divcon.distill.serving.server._client import AdapterClient, client_of
 from divcon.distill.serving.server._errors import ServerDied, ServerError
 from divcon.distill.serving.server._process import HOST, ServerProcess, free_port
 from divcon.distill.serving.server._software import Launch, ServerSoftware

@@ -14,9 +14,9 @@ import pytest
 
 from divcon.distill import Base, Provenance, Training, TrainSettings, train_adapter
 from divcon.distill._pace import pace_of
+from divcon.distill._proxies import is_loopback
 from divcon.distill.serving import AdapterMode
 from divcon.distill.serving.server import Installation, ProbeError, ServerDied, ServerError
-from divcon.distill.serving.server._client import is_loopback
 from divcon.distill.serving.server._process import free_port
 from divcon.distill.serving.vllm import ServerSettings, VLLMModel
 

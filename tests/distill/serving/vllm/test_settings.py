@@ -8,7 +8,16 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from divcon.distill import Base, ManifestError, Provenance, Training, TrainSettings, content_hash, train_adapter
+from divcon.distill import (
+    Base,
+    ManifestError,
+    Provenance,
+    Training,
+    TrainSettings,
+    content_hash,
+    file_hashes,
+    train_adapter,
+)
 from divcon.distill._vllm_provider import VLLMProvider
 from divcon.distill.serving.server import Installation, ServerError, merged_copy, read_adapter
 from divcon.distill.serving.vllm import PYTHON_VARIABLE, VLLM, ServerSettings, VLLMModel
@@ -91,7 +100,8 @@ def altered(adapter: Path, to: Path, **config: object) -> Path:
     file = to / "adapter_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
     manifest = json.loads((to / "manifest.json").read_text())
-    (to / "manifest.json").write_text(json.dumps({**manifest, "content_hash": content_hash(to)}))
+    hashes = {"content_hash": content_hash(to), "files": file_hashes(to)}
+    (to / "manifest.json").write_text(json.dumps({**manifest, **hashes}))
     return to
 
 

@@ -23,7 +23,7 @@ from support.openai_server import OpenAIServer
 from support.processes import heed_ctrl_c
 
 from divcon import Run
-from divcon.distill import content_hash, read_manifest
+from divcon.distill import content_hash, file_hashes, read_manifest
 from divcon.distill._probe import read_probe
 from divcon.distill._vllm_provider import VLLMProvider, vllm_lm
 from divcon.distill.serving.embedded import solver_adapter
@@ -179,7 +179,8 @@ def retrained(student: Path, name: str, rank: int | None = None) -> Path:
     save_file(weights, folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps(config))
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "content_hash": content_hash(folder)}))
+    hashes = {"content_hash": content_hash(folder), "files": file_hashes(folder)}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **hashes}))
     return folder
 
 

@@ -1,0 +1,37 @@
+"""The arguments that several commands share, and paths of the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def path_of(text: str) -> Path:
+    """A path of the command line. A shell leaves `~` and `$NAME` as they are where they are quoted or follow `=`."""
+    from divcon.distill._paths import PathError, expanded_path
+
+    try:
+        return expanded_path(text)
+    except PathError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+PipelineFile = Annotated[Path, typer.Argument(metavar="FILE", parser=path_of, help="The pipeline file, in YAML.")]
+_DEFAULT = "The run folder; runs/<the file's stem> by default."
+RunFolder = Annotated[Path | None, typer.Option("--run", metavar="FOLDER", parser=path_of, help=_DEFAULT)]
+GivenRun = Annotated[Path, typer.Option("--run", metavar="FOLDER", parser=path_of, help="A run folder.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; may be repeated.")
+]
+_NAME = "An experiment's file, or its name in examples/experiments."
+ExperimentFile = Annotated[Path, typer.Argument(metavar="NAME", parser=path_of, help=_NAME)]
+_GRADED = "JSON Lines with gold (text or a list), reply and, if need be, question."
+GradedFile = Annotated[Path | None, typer.Option("--file", metavar="PATH", parser=path_of, help=_GRADED)]
+_FOR_VLLM = "The Python that vLLM is installed for."
+Interpreter = Annotated[Path | None, typer.Option("--python", metavar="PYTHON", parser=path_of, help=_FOR_VLLM)]
+_GGUF = "A GGUF file of an instruction-tuned model."
+GGUFFile = Annotated[Path, typer.Argument(metavar="FILE.gguf", parser=path_of, help=_GGUF)]
+_NEW = "The folder to write; it must not exist."
+NewFolder = Annotated[Path, typer.Argument(metavar="FOLDER", parser=path_of, help=_NEW)]
