@@ -315,7 +315,7 @@ POISON = [
     "</think>", "<|a|>", "<|channel|>", "\ud83d",
 ]  # fmt: skip
 GRADED = """
-import sys
+import signal
 from divcon.benchmarks import grade, grade_as_paper
 from divcon.programs import Item
 items = [
@@ -325,7 +325,8 @@ items = [
 ]
 for piece in POISON:
     print(repr(piece), flush=True)
-    reply = piece * (30_000 // len(piece)) + "x?"
+    signal.setitimer(signal.ITIMER_PROF, 5)  # seconds of computing, after which it ends; a single pass takes 0.2
+    reply = piece * (100_000 // len(piece)) + "x?"
     grade_as_paper(items[0], reply)
     for item in items:
         grade(item, reply)
@@ -333,9 +334,9 @@ for piece in POISON:
 
 
 def test_no_reply_is_an_error_of_grading_or_keeps_a_grader_busy() -> None:
-    """Graded in a process of its own, which is ended long before a pattern that is no single pass would end."""
+    """Graded in a process of its own, which ends where a pattern goes over a reply again and again."""
     code = GRADED.replace("POISON", ascii(POISON))
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
 @pytest.mark.parametrize(
