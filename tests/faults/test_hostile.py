@@ -122,7 +122,12 @@ def test_a_hostile_server_costs_no_answer_and_no_result(
     file = write_pipeline(tmp_path / "hostile.yaml", server.url, endpoint=IMPATIENT if behaviour.waits else QUICK)
     patient = write_pipeline(tmp_path / "patient.yaml", server.url)
     kept = False
+    # Time limits are the same in every station, and take their time.
+    disturbed = ["collect"] if behaviour.waits else list(STATIONS)
     for station in STATIONS:
+        if station not in disturbed:
+            assert attempt(patient, folder, station) is None
+            continue
         before = Counter(server.right)
         server.turn_hostile(behaviour)
         began = time.monotonic()
