@@ -22,8 +22,9 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     for arm in results["arms"]:
         usage = arm["usage"]
         low_high = "–" if arm["ci95"] is None else f"{100 * arm['ci95'][0]:.0f}–{100 * arm['ci95'][1]:.0f}"
+        counted = {} if arm["withheld"] else usage  # those of few questions aren't the arm's
         tokens = [
-            f"{usage[role]['input_tokens']:,}/{usage[role]['output_tokens']:,}" if role in usage else "–"
+            f"{counted[role]['input_tokens']:,}/{counted[role]['output_tokens']:,}" if role in counted else "–"
             for role in ("decomposer", "solver")
         ]
         table.add_row(
@@ -35,7 +36,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
             str(arm["cut_off"]),
             *(_share(arm, rate) for rate in ("whole_rate", "salvaged_rate", "fell_back_rate")),
             *tokens,
-            f"{arm['seconds']:.0f}",
+            "–" if arm["withheld"] else f"{arm['seconds']:.0f}",
         )
     # Without a wide terminal, the table is printed at its own width.
     (out if out.is_terminal and out.width > 190 else ShownConsole(width=200)).print(table)
