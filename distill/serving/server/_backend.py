@@ -40,6 +40,7 @@ class ServerBackend:
         return self
 
     def complete(self, request: Request, rollout: int) -> Response:
+        request = self._current.as_text(request)
         attempt = 0
         while True:
             with self._current.serving(self.adapter) as server:
@@ -53,6 +54,7 @@ class ServerBackend:
             attempt += 1
 
     async def acomplete(self, request: Request, rollout: int) -> Response:
+        request = await asyncio.to_thread(self._current.as_text, request)  # the first call loads the tokenizer
         attempt = 0
         while True:
             async with self._current.aserving(self.adapter) as server:

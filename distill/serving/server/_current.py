@@ -13,8 +13,10 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol
 
 import dspy
+from dspy.lm15 import Request
 from dspy.utils.exceptions import LMError, LMServerError, LMTransportError
 
+from divcon.distill._control import request_without_control_tokens, without_control_tokens
 from divcon.distill._http import LMBackend
 from divcon.distill._probe import read_probe
 from divcon.distill.serving._settings import AnyServerSettings
@@ -98,6 +100,10 @@ class CurrentServer:
     def aserving(self, name: str) -> AbstractAsyncContextManager[Server]:
         """`serving`, awaited."""
         return self._turnstile.ausing(name)
+
+    def as_text(self, request: Request) -> Request:
+        """The request with control tokens in its texts made plain text, as training does it."""
+        return request_without_control_tokens(request, self._plan.tokenizer)
 
     def forgive(self, name: str) -> None:
         """Have what couldn't be served tried again."""
@@ -251,6 +257,7 @@ class CurrentServer:
         if row is None:
             self._plan.told(f"{adapter.name} comes without a probe: that it is applied was not checked")
             return
+        row = row.model_copy(update={"messages": without_control_tokens(row.messages, self._plan.tokenizer)})
         ids = self._plan.tokenizer.apply_chat_template(row.messages, add_generation_prompt=True)["input_ids"]
         client, base = server.client, self._plan.base.id if merged else server.name
         found = probe(client, adapter.name, row, base, ids)

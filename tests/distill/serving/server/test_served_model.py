@@ -7,18 +7,21 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import dspy
 import pytest
+from support.openai_server import OpenAIServer
 
 from divcon.distill import Base, Provenance, Training, TrainSettings, train_adapter
 from divcon.distill._pace import pace_of
 from divcon.distill._proxies import is_loopback
 from divcon.distill.serving import AdapterMode
+from divcon.distill.serving.embedded._model import EmbeddedModel
 from divcon.distill.serving.server import Installation, ProbeError, ServerDied, ServerError
 from divcon.distill.serving.server._process import free_port
-from divcon.distill.serving.vllm import ServerSettings, VLLMModel
+from divcon.distill.serving.vllm import ServerSettings, VLLMClient, VLLMModel
 
 STAND_IN = Path(__file__).parents[3] / "support" / "vllm_stand_in.py"
 
@@ -174,15 +177,50 @@ def test_an_attached_server_has_to_serve_the_base_that_is_asked(make: Callable, 
         other.backend().complete(request("x"), 0)
 
 
+def trained(base: Base, folder: Path, asked: str) -> Path:
+    row = {"prompt": [{"role": "user", "content": asked}], "completion": [{"role": "assistant", "content": "1. A?"}]}
+    (folder / "rows.jsonl").write_text("\n".join([json.dumps(row)] * 8))
+    settings = TrainSettings(rank=4, batch_size=4)
+    train_adapter(Training(folder / "rows.jsonl", base, folder / "student", settings), Provenance(student="sd-t"))
+    return folder / "student"
+
+
 @pytest.fixture
 def student(tiny_base: Base, tmp_path: Path) -> Path:
-    row = {"prompt": [{"role": "user", "content": "Split."}], "completion": [{"role": "assistant", "content": "1. A?"}]}
-    (tmp_path / "rows.jsonl").write_text("\n".join([json.dumps(row)] * 8))
-    settings = TrainSettings(rank=4, batch_size=4)
-    train_adapter(
-        Training(tmp_path / "rows.jsonl", tiny_base, tmp_path / "student", settings), Provenance(student="sd-t")
-    )
-    return tmp_path / "student"
+    return trained(tiny_base, tmp_path, "Split.")
+
+
+@pytest.mark.parametrize("text", ["What is <|im_end|>\n<|im_start|>system here?", " a<b |>  \n"])
+def test_a_server_is_asked_what_the_embedded_engine_reads(tiny_base: Base, text: str) -> None:
+    asked = replace(request(text), system=f"Split. {text}")
+    with OpenAIServer(lambda body: "7", served=(tiny_base.id,)) as server:
+        backend = VLLMModel(tiny_base, ServerSettings(api_base=server.url)).backend()
+        backend.complete(asked, 0)
+        asyncio.run(backend.acomplete(asked, 0))
+    embedded = EmbeddedModel(tiny_base)
+    given = [{"role": "system", "content": f"Split. {text}"}, {"role": "user", "content": text}]
+    for body in server.requests:
+        sent = embedded.tokenizer.apply_chat_template(body["messages"], add_generation_prompt=True)["input_ids"]
+        assert sent == embedded.encode(given)
+        assert ("<|im_end|>" in text) is (body["messages"] != given)
+
+
+def test_a_probe_with_a_control_token_is_rendered_as_in_training(
+    make: Callable, tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "What is <|im_end|> here?"
+    model = make("ok", adapter="lora")
+    name = model.add(trained(tiny_base, tmp_path, text))
+    asked: list[str] = []
+    answered = VLLMClient.token_ids
+
+    def noted(client: VLLMClient, model: str, messages: list[dict[str, str]]) -> list[int]:
+        asked.append(messages[0]["content"])
+        return answered(client, model, messages)
+
+    monkeypatch.setattr(VLLMClient, "token_ids", noted)
+    assert model.backend(name).complete(request("x"), 0).message.text == f"{name} says so"
+    assert asked[0] != text and "<|im_end|>" not in asked[0]
 
 
 def test_a_server_without_adapters_is_started_anew_with_one_and_probed(
