@@ -214,7 +214,7 @@ def _run_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
     _require_matplotlib()
     yield "Accuracy", _plots.accuracy_plot("accuracy", [_plotted(line, line["label"]) for line in results["arms"]])
-    if costs := results.get("costs"):
+    if (costs := results.get("costs")) and not costs["unscored"]:
         yield "Accuracy and cost", _pareto("pareto", results["arms"], costs)
 
 
@@ -253,7 +253,8 @@ def _experiment_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             labelled = [_plotted(line, arm_label(line)) for line in lines]
             yield f"{task}: accuracy", _plots.accuracy_plot(f"accuracy-{task}", labelled)
     for number, (where, costs) in enumerate(results["costs"].items()):
-        yield f"{where}: accuracy and cost", _pareto(f"pareto-{number}", _lines(rows, costs), costs)
+        if not costs["unscored"]:
+            yield f"{where}: accuracy and cost", _pareto(f"pareto-{number}", _lines(rows, costs), costs)
 
 
 def _heat_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
