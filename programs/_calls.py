@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import anyio
+import anyio.from_thread
+import anyio.to_thread
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
@@ -57,12 +61,28 @@ async def arun_calls(program: Calls) -> dspy.Prediction:
 def _made(calls: Sequence[Call]) -> list[dspy.Prediction]:
     if len(calls) == 1:
         return [predictor(**inputs) for predictor, inputs in calls]
+    if dspy.settings.send_stream is not None:
+        return anyio.from_thread.run(_made_in_reach, calls)
     with ThreadPoolExecutor(len(calls), thread_name_prefix="divcon-calls") as pool:
         running = [
             pool.submit(contextvars.copy_context().run, lambda p=predictor, i=inputs: p(**i))
             for predictor, inputs in calls
         ]
         return [future.result() for future in running]
+
+
+async def _made_in_reach(calls: Sequence[Call]) -> list[dspy.Prediction]:
+    """The calls' predictions; each call runs in a thread from which DSPy reaches the event loop that it streams to."""
+    limiter = anyio.CapacityLimiter(len(calls))
+    running = [
+        anyio.to_thread.run_sync(functools.partial(predictor, **inputs), limiter=limiter) for predictor, inputs in calls
+    ]
+    predictions = []
+    for made in await asyncio.gather(*running, return_exceptions=True):  # all end first, as in threads of our own
+        if isinstance(made, BaseException):
+            raise made
+        predictions.append(made)
+    return predictions
 
 
 async def _amade(calls: Sequence[Call]) -> list[dspy.Prediction]:

@@ -14,6 +14,7 @@ from dspy.utils.exceptions import AdapterParseError
 
 from divcon.programs._adapter import CompactAdapter
 from divcon.programs._ledger import CallRecorder, record_usage, recording_calls
+from divcon.programs._streaming import shown_by_field
 from divcon.signatures import (
     MARKED,
     Conclude,
@@ -181,7 +182,7 @@ class RolePredict(dspy.Predict):
     def forward(self, **kwargs: Any) -> dspy.Prediction:
         self._require_endpoint(kwargs)
         started = time.perf_counter()
-        with recording_calls() as calls, dspy.context(adapter=self.adapter):
+        with recording_calls() as calls, self._own_adapter():
             try:
                 try:
                     return self._read(super().forward(**kwargs), kwargs, calls)
@@ -194,7 +195,7 @@ class RolePredict(dspy.Predict):
     async def aforward(self, **kwargs: Any) -> dspy.Prediction:
         self._require_endpoint(kwargs)
         started = time.perf_counter()
-        with recording_calls() as calls, dspy.context(adapter=self.adapter):
+        with recording_calls() as calls, self._own_adapter():
             try:
                 try:
                     return self._read(await super().aforward(**kwargs), kwargs, calls)
@@ -231,6 +232,12 @@ class RolePredict(dspy.Predict):
             signature=self.signature, demos=self.demos, inputs=inputs, outputs=outputs
         )["messages"]
         return {"prompt": messages[:-1], "completion": messages[-1:]}
+
+    @contextmanager
+    def _own_adapter(self) -> Iterator[None]:
+        """Format, parse and stream with the pinned adapter."""
+        with dspy.context(adapter=self.adapter), shown_by_field(self, self.adapter):
+            yield
 
     def _require_endpoint(self, kwargs: dict[str, Any]) -> None:
         lm = kwargs.get("lm") or self.lm
