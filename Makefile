@@ -66,8 +66,8 @@ demo: setup $(if $(filter vllm,$(SERVE)),vllm)
 		$(BIN)/divcon run examples/demo.yaml $(if $(filter vllm,$(SERVE)),--set roles.decomposer.serve=vllm)
 
 test: setup $(VENV)/.extras
-	@echo "test: quick tests, then those that load a model"
-	@$(BIN)/pytest
+	@echo "test: all tests but those on vLLM, two files at a time, about 20 minutes on two cores"
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 # The default run of `make test` holds all of this too, with 20 kills and a few examples for each fuzzer.
 test-faults: setup $(VENV)/.extras

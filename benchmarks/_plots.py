@@ -78,7 +78,8 @@ def pareto_plot(
         axes.set_xlabel(f"{unit} a question")
         axes.set_ylabel("accuracy, %")
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        if points:
+            axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return drawn[0]
 
 

@@ -81,9 +81,9 @@ def why_unusable(response: Response, *, empty: bool = False) -> str | None:
         return "the model called a tool instead of answering"
     refused = [part.text for part in response.message.parts if isinstance(part, RefusalPart) and part.text]
     if refused:
-        return f"the model refused: {refused[0][:_QUOTED]!r}"
+        return f"the model refused: '{refused[0][:_QUOTED]}'"
     if ends not in _WHOLE and ends not in _CUT_OFF:
-        return f"the reply ended by {reason[:_QUOTED]!r}"
+        return f"the reply ended by '{reason[:_QUOTED]}'"
     if empty or (response.text or "").strip() or any(isinstance(part, DataPart) for part in response.message.parts):
         return None
     if ends in _CUT_OFF:

@@ -39,7 +39,7 @@ from divcon.signatures import masked, masked_json
 
 # What happens to a new row whose key is in the table: a reply that is paid for stays, anything else is replaced.
 _INSERT = {"items": "IGNORE", "calls": "IGNORE", "traces": "REPLACE", "verdicts": "REPLACE", "outcomes": "REPLACE"}
-_RESULTS = ("exports", "adapters", "cells", "results.json")
+_RESULTS = ("exports", "adapters", "results.json", "cells/*/*/exports")
 # The columns with texts from outside, by index: JSON, and plain text. They are masked of secrets.
 _JSON = {"calls": (4, 6), "traces": (4,), "outcomes": (4,)}
 _TEXT = {"calls": (3,), "traces": (6, 7), "verdicts": (5,)}

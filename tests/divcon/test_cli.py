@@ -220,7 +220,7 @@ def test_grade_shows_verdict_value_and_rule(tmp_path: Path) -> None:
     pairs = [
         {"gold": "(B)", "reply": "blue", "question": "Which?\n(A) red\n(B) blue"},
         {"gold": ["Tor", "Thor"], "reply": "thor"},
-        {"gold": False, "reply": "No."},
+        {"gold": "no", "reply": "No."},
         {"gold": 0, "reply": "1"},
     ]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))

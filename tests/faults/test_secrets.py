@@ -83,7 +83,7 @@ def stored(folder: Path) -> list[str]:
 
 # What a server may answer with the key in it, besides a reply.
 FAULTY: tuple[Answer, ...] = (
-    *(refusal(status) for status in (400, 404, 422, 429, 500, 503)),
+    *(refusal(status) for status in (400, 422, 429, 500, 503)),
     *(
         lambda body, content=content: (200, content)
         for content in (
@@ -101,38 +101,42 @@ FAULTY: tuple[Answer, ...] = (
 
 @pytest.mark.parametrize("engine", ["auto", "litellm"])
 def test_a_key_in_an_error_is_kept_nowhere(tmp_path: Path, engine: str) -> None:
-    """Each question is answered with another fault."""
+    """Every other question is answered with another fault; the others are answered, or the station would end."""
     faults: dict[str, Answer] = {}
 
     def answer(body: dict[str, Any]) -> tuple[int, bytes]:
-        asked = json.dumps(body["messages"])
-        return faults.setdefault(asked, FAULTY[len(faults) % len(FAULTY)])(body)
+        place = len(faults)
+        fault = (
+            FAULTY[place // 2 % len(FAULTY)] if place % 2 else (lambda body: chat("1. What is a?\nAnswer: 7", "stop"))
+        )
+        return faults.setdefault(json.dumps(body["messages"]), fault)(body)
 
     with raw_server(answer, HEADERS) as address:
-        file = pipeline(tmp_path, address, engine, len(FAULTY))
+        file = pipeline(tmp_path, address, engine, 2 * len(FAULTY))
         printed = divcon(tmp_path, "collect", file)
         collected = len(faults)
         printed += divcon(tmp_path, "evaluate", file)
-    assert collected >= len(FAULTY)
-    assert len(faults) >= 2 * len(FAULTY)
+    assert collected >= 2 * len(FAULTY)
+    assert len(faults) >= 4 * len(FAULTY)
     assert "Traceback" not in printed
     assert MASK in printed, "the rest of the message is shown"
     require_no_key(tmp_path, printed)
 
 
-def test_a_key_in_the_refusal_of_a_key_is_kept_nowhere(tmp_path: Path) -> None:
-    with raw_server(refusal(401), HEADERS) as address:
+@pytest.mark.parametrize(("status", "said"), [(401, "refused the key"), (404, "404")])
+def test_a_key_in_what_ends_a_station_is_kept_nowhere(tmp_path: Path, status: int, said: str) -> None:
+    with raw_server(refusal(status), HEADERS) as address:
         printed = divcon(tmp_path, "collect", pipeline(tmp_path, address))
-    assert "refused the key" in printed
+    assert said in printed
     require_no_key(tmp_path, printed)
 
 
 def test_a_reply_with_a_key_in_it_is_still_the_reply(tmp_path: Path) -> None:
-    """Content, finish reason, model, id and an unknown field echo it; every station and command is run."""
+    """Content, model, id and an unknown field echo it; every station and command is run."""
 
     def answer(body: dict[str, Any]) -> tuple[int, bytes]:
         text = f"1. What is {KEY}?\n2. What is {FORMS[1]} of {FORMS[5]}?\nAnswer: {ECHO}"
-        return chat(text, KEY, model=ECHO, id=ECHO, system_fingerprint=ECHO, extra={KEY: [ECHO]})
+        return chat(text, "stop", model=ECHO, id=ECHO, system_fingerprint=ECHO, extra={KEY: [ECHO]})
 
     with raw_server(answer, HEADERS) as address:
         file = pipeline(tmp_path, address)
@@ -285,7 +289,15 @@ def test_mlflow_is_told_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setenv("MY_API_KEY", KEY)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    line = {"name": "cot", "accuracy": 1.0, "failed": 0, "ci95": [1.0, 1.0], "bill": None}
+    line = {
+        "name": "cot",
+        "accuracy": 1.0,
+        "failed": 0,
+        "cut_off": 0,
+        "withheld": None,
+        "ci95": [1.0, 1.0],
+        "bill": None,
+    }
     results = {"arms": [line], "teacher": {"model": KEY}, "solver": f"openai/{KEY}", "student_base": "b"}
     log_to_mlflow(f"file:{tmp_path / 'ml'}", "divcon", "a run", results, [])
     require_no_key(tmp_path, "")

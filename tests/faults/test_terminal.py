@@ -87,7 +87,7 @@ def test_names_of_models_and_files_are_shown_as_they_are(tmp_path: Path) -> None
 def test_what_a_server_says_steers_no_terminal(tmp_path: Path) -> None:
     text = STEERING + "".join(MARKUP)
 
-    with OpenAIServer(lambda body: (f"Answer: 7 {text}", text), served=(text, "s")) as server:
+    with OpenAIServer(lambda body: f"Answer: 7 {text}", served=(text, "s")) as server:
         file = pipeline(tmp_path, at(server))
         for command in (["evaluate", file], ["status", file, "--json"]):
             ran = divcon(tmp_path, *command, FORCE_COLOR="1")
@@ -182,7 +182,8 @@ def test_tables_show_texts_as_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path
     text = "".join(MARKUP) + "\x1b[2J\u202e"
     row = {
         "label": text, "task": text, "solver": text, "name": text, "accuracy": None, "ci95": None, "right": 0,
-        "wrong": 1, "failed": 0, "unreadable": 1, "first_unreadable": text, "splits": False, "seconds": 1.0,
+        "wrong": 1, "failed": 0, "cut_off": 0, "withheld": text, "unreadable": 1,
+        "first_unreadable": text, "splits": False, "seconds": 1.0,
         "usage": {}, "whole_rate": None,
     }  # fmt: skip
     common = {"teacher": {"scripted": True}, "costs": {}}
