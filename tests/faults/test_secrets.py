@@ -49,7 +49,8 @@ def pipeline(folder: Path, address: str, engine: str = "auto", questions: int = 
     file.write_text(
         f"task: {{name: word-problems, train: {questions}, test: {questions}}}\n"
         f"roles:\n  teacher: {endpoint}\n  solver: {endpoint}\n"
-        "collect: {concurrency: 1}\nscreen: {rule: none}\nevaluate: {arms: [direct, cot], resamples: 100}\n"
+        "collect: {concurrency: 1}\nscreen: {rule: none}\n"
+        "evaluate: {arms: [direct, cot], resamples: 100, concurrency: 1}\n"
     )
     return file
 
