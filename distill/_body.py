@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from typing import Any
 
-from divcon.programs import UsageWarning, whole_number
+from divcon.programs import warn_of_counts, whole_number
 
 ENDED_BY = "divcon_ended_by"  # the finish reason, in the chunk of a stream that has the usage
 _USAGE = re.compile(rb'"usage"\s*:\s*[^n\s]')  # anything but null
@@ -86,9 +85,7 @@ def _mend_usage(body: dict[str, Any]) -> bool:
             elif details is not None:
                 wrong.append(f"{name} {details!r}")
                 usage[name] = None
-    if wrong:
-        said = ", ".join(wrong)[:200]
-        warnings.warn(f"A server's token counts can't be right: {said}.", UsageWarning, stacklevel=2)
+    warn_of_counts(wrong)
     return bool(wrong)
 
 

@@ -222,8 +222,9 @@ class StoredEngine:
         """
         seconds, response = time.perf_counter() - flight.started, _masked(as_read(sent))
         flight.used = self.meter.measured(counters_of(response.usage))
+        cost = None if flight.used.unpriced_calls else flight.used.cost
         why = self._unusable(sent)
-        cost = self._keep(key if why is None else _aside(key), asked, rollout, response, seconds)
+        self._keep(key if why is None else _aside(key), asked, rollout, response, seconds, cost)
         current_traffic().ended(flight.call, response.usage.output_tokens, cost)
         if why is not None:
             raise UnusableReplyError(f"{why}.", model=self.model)
@@ -279,12 +280,13 @@ class StoredEngine:
         else:
             flight.set_result(None if isinstance(outcome, BaseException) else outcome)
 
-    def _keep(self, key: str, asked: dict[str, Any], rollout: int, response: Response, seconds: float) -> float | None:
-        """Put a reply into the store, and return its cost in US dollars; None where the cost is unknown."""
-        cost = self.meter.cost(counters_of(response.usage))
+    def _keep(
+        self, key: str, asked: dict[str, Any], rollout: int, response: Response, seconds: float, cost: float | None
+    ) -> None:
+        """Put a reply into the store."""
         store = self.store
         if store is None:
-            return cost
+            return
         try:
             store.keep_reply(
                 key,
@@ -300,7 +302,6 @@ class StoredEngine:
         except StoreError as error:
             self._broken = error
             raise
-        return cost
 
 
 def _aside(key: str) -> str:

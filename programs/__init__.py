@@ -5,7 +5,7 @@ from divcon.programs._baselines import ChainOfThought, Direct, solver_role
 from divcon.programs._divide import DivideAndConquer, Solving, why_refused
 from divcon.programs._item import Item
 from divcon.programs._ledger import Ledger
-from divcon.programs._meter import Counters, Meter, Usage, UsageWarning, whole_number
+from divcon.programs._meter import Counters, Meter, Usage, UsageWarning, warn_of_counts, whole_number
 from divcon.programs._one_role import OneRole
 from divcon.programs._roles import (
     LEARNT,
@@ -48,6 +48,7 @@ __all__ = [
     "as_tool",
     "bind",
     "solver_role",
+    "warn_of_counts",
     "whole_number",
     "why_refused",
 ]

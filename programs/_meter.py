@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,10 +91,15 @@ class Counters:
             total = whole_number(counts.get("total_tokens"))
             if reasoned > written or total == (read or 0) + written + reasoned:
                 written += reasoned
-        if wrong:
-            said = ", ".join(f"{name} {counts[name]!r}" for name in wrong)
-            warnings.warn(f"A server's token counts can't be right: {said[:200]}.", UsageWarning, stacklevel=3)
+        warn_of_counts([f"{name} {counts[name]!r}" for name in wrong])
         return cls(read, written, cached)
+
+
+def warn_of_counts(wrong: Sequence[str]) -> None:
+    """Warn of a server's counts that can't be right, each with its name and value; of none, where there is none."""
+    if wrong:
+        said = ", ".join(wrong)[:200]
+        warnings.warn(f"A server's token counts can't be right: {said}.", UsageWarning, stacklevel=3)
 
 
 def whole_number(value: Any) -> int | None:

@@ -9,8 +9,6 @@ outside.
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
 import sqlite3
 import subprocess
 import sys
@@ -18,9 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from _common import commit, free_port, wait_for, write
+from _common import commit, write
+from _fast_server import fast_endpoint, write_questions
 from _growth import growth, watch
-from client import serve
 
 
 def main() -> None:
@@ -31,18 +29,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     measured = commit()  # before it takes long, and another is checked out
-    port = free_port()
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(port, given.latency), daemon=True)
-    server.start()
-    wait_for(port)
-    with tempfile.TemporaryDirectory() as name:
+    with fast_endpoint(given.latency) as endpoint, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = (
-            json.dumps({"question": f"Crate {n} holds {n % 97} plums and {n % 89} pears; how many?", "answer": "7"})
-            for n in range(given.traces + 1)
-        )
-        (folder / "questions.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-        endpoint = f"{{model: hosted_vllm/m, api_base: 'http://127.0.0.1:{port}/v1'}}"
+        write_questions(folder / "questions.jsonl", given.traces + 1)
         (folder / "p.yaml").write_text(
             f"task: {{name: jsonl, path: questions.jsonl, train: {given.traces}, test: 1, overlap: same}}\n"
             f"roles: {{teacher: {endpoint}, solver: {endpoint}}}\n"
@@ -62,7 +51,6 @@ def main() -> None:
         tables = ("traces", "calls")
         counted = [store.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in tables]
         size = (folder / "runs" / "p" / "run.sqlite").stat().st_size
-    server.terminate()
     assert counted == [given.traces, given.traces]
     write(
         given.output,

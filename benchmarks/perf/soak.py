@@ -9,16 +9,15 @@ own on loopback, and the process that does the runs is seen from outside.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import tempfile
 import time
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
-from _common import commit, free_port, wait_for, write
+from _common import commit, write
+from _fast_server import fast_endpoint, write_questions
 from _growth import growth, watch
-from client import serve
 
 from divcon import Run, load_pipeline
 
@@ -46,18 +45,9 @@ def main() -> None:
     given = parser.parse_args()
     measured = commit()  # before it takes long, and another is checked out
     spawn = multiprocessing.get_context("spawn")
-    port = free_port()
-    server = spawn.Process(target=serve, args=(port, given.latency), daemon=True)
-    server.start()
-    wait_for(port)
-    with tempfile.TemporaryDirectory() as name:
+    with fast_endpoint(given.latency) as endpoint, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = (
-            json.dumps({"question": f"Crate {n} holds {n % 97} plums and {n % 89} pears; how many?", "answer": "7"})
-            for n in range(TRAIN + TEST)
-        )
-        (folder / "questions.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-        endpoint = f"{{model: hosted_vllm/m, api_base: 'http://127.0.0.1:{port}/v1'}}"
+        write_questions(folder / "questions.jsonl", TRAIN + TEST)
         file = folder / "p.yaml"
         file.write_text(
             f"task: {{name: jsonl, path: {folder / 'questions.jsonl'}, train: {TRAIN}, test: {TEST}, overlap: same}}\n"
@@ -71,7 +61,6 @@ def main() -> None:
         assert runs.pid is not None
         samples = watch(runs.pid, runs.is_alive)
         runs.join()
-    server.terminate()
     if runs.exitcode:
         raise SystemExit(f"the process that did the runs ended with {runs.exitcode}")
     write(

@@ -2,20 +2,13 @@ import asyncio
 
 import pytest
 from dspy.utils.exceptions import LMRateLimitError, LMServerError, LMTransportError
+from support.clock import Clock
 
 from divcon.distill import GivenUpError
 from divcon.distill._breaker import Breaker
 from divcon.distill._pace import Pace
 from divcon.distill._repeating import RetryBudget
 from divcon.distill._traffic import Call
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

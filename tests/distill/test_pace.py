@@ -4,17 +4,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from support.clock import Clock
 
 from divcon.distill._pace import MOST, Pace, forget_pace, pace_of
 from divcon.distill._traffic import Call
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -2,15 +2,15 @@
 
 import json
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import dspy
 import pytest
 from support.openai_server import OpenAIServer
+from support.raw_server import serving
 
 from divcon import Run, load_pipeline
 from divcon._doctor import diagnose
@@ -78,17 +78,6 @@ def only_under_v1() -> Iterator[str]:
 
     with serving(Handler) as address:
         yield address
-
-
-@contextmanager
-def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @contextmanager

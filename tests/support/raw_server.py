@@ -13,6 +13,18 @@ Answer = Callable[[dict[str, Any]], tuple[int, bytes]]  # of a request's body: t
 
 
 @contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A server with a handler of the test's own; its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
 def raw_server(answer: Answer, headers: Mapping[str, str] | None = None) -> Iterator[str]:
     """A server that answers every `POST` so, with more headers; its address."""
 
@@ -31,13 +43,8 @@ def raw_server(answer: Answer, headers: Mapping[str, str] | None = None) -> Iter
         def log_message(self, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as address:
+        yield f"{address}/v1"
 
 
 def chat(text: str, reason: str = "stop", **more: Any) -> tuple[int, bytes]:
