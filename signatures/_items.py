@@ -45,7 +45,7 @@ def checked(items: Sequence[str]) -> tuple[str, ...]:
             raise SubquestionsError("unreadable", f"'{item[:60]}' is not a subquestion.")
     if not (is_subquestion(last) if is_ended(last) else before or is_begun(last)):
         raise SubquestionsError("unreadable", f"'{last[:60]}' is not a subquestion.")
-    found = distinct(tidied)
+    found = _distinct(tidied)
     # All lines of a list may lack a mark at their ends; where only the last lacks it, the last is cut off.
     if not is_ended(last) and (not before or any(map(is_ended, before)) or not is_subquestion(last)):
         raise SubquestionsError("cut_off", f"The last subquestion ends in the middle: '{last[-40:]}'.", found[:-1])
@@ -58,34 +58,44 @@ def distinct(items: Sequence[str]) -> tuple[str, ...]:
     Raises:
         SubquestionsError: There is none, or one comes twice.
     """
-    tidied = _tidied(items)
-    first: dict[str, str] = {}
-    for item in tidied:
-        first.setdefault(_END_MARKS.sub("", item.casefold()), item)
+    return _distinct(_tidied(items))
+
+
+def _distinct(tidied: tuple[str, ...]) -> tuple[str, ...]:
+    first: dict[str, int] = {}
+    for place, item in enumerate(tidied):
+        first.setdefault(_END_MARKS.sub("", item.casefold()), place)
     if len(first) < len(tidied):
-        whole = tuple(item for item in first.values() if item is not tidied[-1] or is_ended(item))
+        last = len(tidied) - 1
+        whole = tuple(tidied[place] for place in first.values() if place < last or is_ended(tidied[place]))
         raise SubquestionsError("duplicate", "The reply asks the same subquestion twice.", whole)
     return tidied
 
 
 def _tidied(items: Sequence[str]) -> tuple[str, ...]:
-    tidied = tuple(item for item in map(tidy, items) if item)
+    once = {item: _unwrapped(item) for item in dict.fromkeys(items)}  # a reply that loops repeats thousands
+    tidied = tuple(text for item in items if (text := once[item][0]))
     if not tidied:
         raise SubquestionsError("empty", "The reply holds no subquestion.")
-    if any(_peeled(item) != item for item in tidied):
+    if not all(is_bare for _, is_bare in once.values()):
         raise SubquestionsError("unreadable", f"An item stands in more than {_MOST_LAYERS} pairs of quotes.")
     return tidied
 
 
 def tidy(item: str) -> str:
     """The item on one line, without bold, quotes, an answer beside it, and other things that models put around it."""
+    return _unwrapped(item)[0]
+
+
+def _unwrapped(item: str) -> tuple[str, bool]:
+    """The item as `tidy` gives it, and whether nothing is left around it."""
     item = HALF_CHARACTER.sub("\ufffd", INVISIBLE.sub("", item))
     item = _BOLD.sub(r"\1", " ".join(item.split()))
     for _ in range(_MOST_LAYERS):
         if (peeled := _peeled(item)) == item:
-            break
+            return item, True
         item = peeled
-    return item
+    return item, _peeled(item) == item
 
 
 def _peeled(item: str) -> str:

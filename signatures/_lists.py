@@ -189,7 +189,7 @@ def _read_unmarked(lines: Sequence[_Line]) -> tuple[str, ...]:
         if len(items) > 1 and (":" in items[0] or any(item[0].islower() for item in items)):
             # "Ask: How many? How much?", "How many? and how much?"
             raise SubquestionsError("unreadable", "The line holds more than one question.")
-    for item in items:
+    for item in dict.fromkeys(items):
         if marker_of(item) or _NO_TEXT.match(item) or SENTENCE_END.search(item) or _TO_THE_READER.match(item):
             raise SubquestionsError("unreadable", f"'{item[:60]}' is not a subquestion.")
     subquestions = checked(items)

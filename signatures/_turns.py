@@ -34,7 +34,7 @@ _BARE_FINAL = re.compile(r"assistantfinal")
 
 # "<|im_start|>", "<｜end▁of▁sentence｜>", "<|turn>", "</s>", "<eos>", "<start_of_turn>", "[INST]"
 CONTROL = (
-    rf"(?:(?!{_BEGIN_TOKEN}|{_END_TOKEN})<[|｜][a-z0-9_▁]{{1,40}}[|｜]>"
+    rf"(?:(?=<[|｜][a-z0-9_▁])(?!{_BEGIN_TOKEN}|{_END_TOKEN})<[|｜][a-z0-9_▁]{{1,40}}[|｜]>"
     r"|<\|turn>|<turn\|>|</?s>|<(?:bos|eos)>|<(?:start|end)_of_turn>|\[/?INST\])"
 )
 # How a turn of the model's may begin: "assistant\n", "Assistant: ", "<|start_header_id|>assistant<|end_header_id|>"
