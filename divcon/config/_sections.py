@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from divcon.benchmarks import MAX_FAILED
-from divcon.benchmarks.arms import ARMS, CHAIN_OF_THOUGHT, DIRECT, TEACHER, UNTUNED, own_arms, read_arm
+from divcon.benchmarks.arms import ARMS, CHAIN_OF_THOUGHT, DIRECT, SELF_ASK, TEACHER, UNTUNED, own_arms, read_arm
 from divcon.benchmarks.tasks import Task
 from divcon.config._roles import Roles, Section
 from divcon.distill import (
@@ -252,6 +252,25 @@ class Pipeline(Sections):
     def _whole_is_offered(self) -> Pipeline:
         if self.screen.keep_whole and not self.program.allow_whole:
             raise ValueError("screen.keep_whole needs program.allow_whole: true")
+        return self
+
+    @model_validator(mode="after")
+    def _turns_can_be_taken(self) -> Pipeline:
+        roles, optimizer = self.roles, self.compile.optimizer
+        if roles.servers == "together":
+            return self
+        if self.run.executor != "threads":
+            raise ValueError("roles.servers: turns is for run.executor: threads; other workers load what they are sent")
+        one, other = roles.teacher.own, roles.solver.own
+        if one is None or other is None or one == other:
+            return self
+        both = [f"the optimizer {optimizer}"] if optimizer not in ("none", "LabeledFewShot") else []
+        both += [f"the arm {arm}" for arm in self.arms if read_arm(arm)[0] == SELF_ASK]
+        if both:
+            raise ValueError(
+                f"{both[0]} asks teacher and solver in turn for each question, and roles.servers: turns would load "
+                "them each time; write servers: together, or leave it out"
+            )
         return self
 
     @model_validator(mode="after")

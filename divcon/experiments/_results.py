@@ -67,8 +67,8 @@ def experiment_results(
             name: task.model_dump(mode="json", exclude_unset=True, exclude={"path", "test_path"})
             for name, task in design.tasks.items()
         },
-        "teacher": {"model": roles.teacher.model, "scripted": roles.teacher.scripted},
-        "solver": roles.solver.model,
+        "teacher": {"model": roles.teacher.title, "scripted": roles.teacher.scripted},
+        "solver": roles.solver.title,
         "student_base": first.models.base.id,
         "program": all_runs.experiment.program.model_dump(),
         "train": all_runs.experiment.train.model_dump(),

@@ -63,7 +63,8 @@ def bound_arm(
         program=built.program,
         key=Keys(context, parts).answers(name, built),
         label=label,
-        warm_up=bool(kind.served_here) and context.models.student_model.warms_up,
+        warm_up=_warms_up(kind, context),
+        turns=(_turn(context, built, "decompose"), _turn(context, built, "solve")),
         local=kind.served_here,
         prices=_prices_of(kind, context.pipeline.prices),
         lora=lora,
@@ -72,6 +73,20 @@ def bound_arm(
         choosable=kind.choosable,
         student=kind.student.name if kind.student else None,
         grade=GRADERS[context.pipeline.evaluate.grader],
+    )
+
+
+def _turn(context: Context, built: Built, part: str) -> str:
+    return context.models.turn_of(getattr(getattr(built.program, part, None), "lm", None))
+
+
+def _warms_up(kind: ArmKind, context: Context) -> bool:
+    """Whether an arm's first call waits for a server or for weights of the user's own."""
+    roles = context.pipeline.roles
+    asked = [roles.teacher] if kind.planner == "teacher" else []
+    asked += [] if kind.student_solves else [roles.solver]
+    return any(role.base is not None for role in asked) or (
+        bool(kind.served_here) and context.models.student_model.warms_up
     )
 
 

@@ -107,7 +107,7 @@ class Context:
         return watched(self.reporter, name, self.store, self.pipeline.prices)
 
     def close(self) -> None:
-        """Stop the student's server if one was started, release workers, and leave the folder."""
+        """Stop the servers that were started, release workers, and leave the folder."""
         if "executor" in self.__dict__:
             executor = self.__dict__.pop("executor")
             executor.release(self.store)
@@ -132,5 +132,6 @@ class Context:
 def announce_conversion(pipeline: Pipeline, reporter: Reporter) -> None:
     """Report that the embedded base will be dequantized, if it has to be; the conversion itself reports nothing."""
     with contextlib.suppress(EmbeddedBaseMissing):  # the doctor reports what to install
-        if pipeline.roles.decomposer.base == "embedded" and not is_converted():
+        roles = pipeline.roles
+        if "embedded" in (roles.decomposer.base, roles.teacher.base, roles.solver.base) and not is_converted():
             reporter.station("base", "dequantizing the embedded base, once; 20 seconds or so")

@@ -63,7 +63,7 @@ class _Model:
     Attributes:
         role: The role that it answers for.
         meter: Its meter; one at no price for a model on this machine.
-        here: Whether it runs in this process or on a server of ours.
+        here: Whether it runs in this process, or is a student on a server of ours.
         scripted: Whether it is no model.
     """
 
@@ -135,9 +135,10 @@ class _PlannedModels(Models):
     calls: list[_Call]
 
     def _of_endpoint(self, role: str, endpoint: Endpoint) -> dspy.LM:
-        here = endpoint.scripted or endpoint.embedded
-        model = _Model(role, _meter(endpoint.price, here), here, endpoint.scripted)
-        most = endpoint.max_tokens or (None if here else usual_limit(endpoint.model))
+        here = endpoint.scripted or (endpoint.ours and endpoint.serve == "embedded")
+        meter = _meter(endpoint.price, endpoint.scripted or endpoint.ours)
+        model = _Model(role, meter, here, endpoint.scripted)
+        most = endpoint.max_tokens or (None if here else usual_limit(endpoint.model or "hosted_vllm/base"))
         return self._planned(model, endpoint.temperature, most)
 
     def student(self, adapter: Path | None, role: str = "decomposer") -> dspy.LM:

@@ -13,6 +13,8 @@ from divcon.signatures import READER, Subquestions
 
 # These change when an answer comes, and not the answer itself.
 _WAITING = {"retries", "retry_share", "timeout", "first_token", "longest", "give_up", "reply_bytes"}
+# These say how a base is served; what that decides is in the identity of its LM.
+_OF_OUR_OWN = {"base", "serve", "server"}
 # These change how a station runs, and not its results.
 _RUNNING = {"concurrency", "max_failed"}
 
@@ -33,10 +35,13 @@ class Keys:
     def collection(self) -> Key:
         """The key of the teacher's decompositions."""
         teacher, settings = self._pipeline.roles.teacher, self._pipeline.collect
+        declared = teacher.model_dump(exclude={"price", *_OF_OUR_OWN, *_WAITING})
+        if teacher.base is not None:
+            declared = {"adapter": teacher.adapter, **identity_of(self._context.models.teacher)}
         single = settings.samples == 1  # a single sample is drawn at the endpoint's own temperature
         return Key(
             {
-                "teacher": teacher.model_dump(exclude={"price", *_WAITING}),
+                "teacher": declared,
                 "prompt": self._programs.planned_by_teacher().decompose.prompt(question="?", context="?"),
                 "collect": None if single else settings.model_dump(exclude={"samples", *_RUNNING}),
                 "seed": self._pipeline.task.training_seed,

@@ -68,7 +68,7 @@ def _require_prices(pipeline: Pipeline) -> None:
         Unfit: A model that is asked has no price.
     """
     roles = {"teacher": pipeline.roles.teacher, "solver": pipeline.roles.solver}
-    bare = [role for role, one in roles.items() if not (one.price or one.scripted or one.embedded)]
+    bare = [role for role, one in roles.items() if not (one.price or one.scripted or one.ours)]
     if bare and pipeline.budget.limits_dollars:
         raise Unfit(
             f"The budget limits dollars, and the price of the {' and the '.join(bare)} is unknown.",

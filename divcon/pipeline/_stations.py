@@ -96,7 +96,7 @@ class Stations:
         context, settings, teacher = self.context, self.context.pipeline.collect, self.context.pipeline.roles.teacher
         scripted = " (scripted, not a model)" if teacher.scripted else ""
         context.reporter.station(
-            "collect", f"{settings.samples} decompositions per question from {teacher.model}{scripted}"
+            "collect", f"{settings.samples} decompositions per question from {teacher.title}{scripted}"
         )
         key = self.keys.collection()
         with context.watched("collect") as progress:
@@ -279,6 +279,7 @@ class Stations:
 
     def _train(self, student: Student, training: Training) -> None:
         context = self.context
+        context.models.make_room()
         with watched(context.reporter, f"train {student.name}", unit="steps") as progress:
             manifest = train_adapter(
                 training,
