@@ -199,18 +199,21 @@ def _costs(all_runs: Runs, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _upfront_of(all_runs: Runs, folds: Sequence[Run], student: str) -> dict[str, Any]:
     """The cost of one student before its first answer, from that of the students of all folds of a seed.
 
-    Folds share their training questions, and each question is paid for once, by the first of them. So a student's cost
-    is the share of the sum that its own questions make of all that were paid for.
+    Folds share their training questions, and a reply is paid for once: by the first fold, whose cost is then whole, or
+    by parts where cells are trained side by side. Then a student's cost is its questions' share of the sum.
     """
     costs = [student_upfront(run.context, student, all_runs.cell_of(run)) for run in folds]
     asked = {(run.keys.collection().digest, item.id) for run in folds for item in run.task.train}
     own = sum(len(run.task.train) for run in folds) / len(folds)
-
-    def mean_of(key: str, count: float) -> float | None:
-        return None if any(cost[key] is None for cost in costs) else sum(cost[key] for cost in costs) / count
-
-    each = {key: mean_of(key, len(asked) / own) for key in ("asked", "calls", "tokens")}
-    each |= {key: mean_of(key, len(costs)) for key in ("training", "seconds")}
+    each: dict[str, Any] = {}
+    for key in ("asked", "calls", "tokens", "training", "seconds"):
+        paid = [cost[key] for cost in costs]
+        if None in paid:
+            each[key] = None
+        elif key in ("training", "seconds"):
+            each[key] = sum(paid) / len(paid)
+        else:
+            each[key] = max(*paid, sum(paid) * own / len(asked))
     total = None if each["asked"] is None or each["training"] is None else each["asked"] + each["training"]
     return {**each, "cost": total}
 

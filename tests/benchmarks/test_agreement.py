@@ -22,7 +22,8 @@ PEOPLE = ["How many eggs does Janet eat?", "How many eggs does Janet sell?", "Ho
 
 
 def lists(items: list[Item], count: int = 2) -> dict[str, Any]:
-    return {item.id: {"subquestions": list(item.subquestions[:count]), "status": "decomposed"} for item in items}
+    asked = {item.id: list(item.subquestions[:count]) for item in items}
+    return {key: {"outcome": "right", "subquestions": found, "status": "decomposed"} for key, found in asked.items()}
 
 
 def references(items: list[Item]) -> list[dict[str, tuple[str, ...]]]:
@@ -95,6 +96,9 @@ def test_arms_are_compared_with_the_references_and_with_the_teachers_lists(items
     assert found["agreement_with_teacher"]["n"] == 40
     assert found["agreement_with_teacher"]["covered"] == pytest.approx(0.95)
     assert found["agreement"]["covered"] == pytest.approx(0.475)
+    silent = {key: {"outcome": "failed"} if key == "i1" else record for key, record in lists(items).items()}
+    assert agreements([short], items, [silent])["agreement_with_teacher"] is None
+    assert agreements([short], items, [silent], 0.05)["agreement_with_teacher"]["n"] == 19
     unknown = agreements([short], [Item(id=item.id, question="Q?", answer="1") for item in items], [lists(items)])
     assert unknown["agreement"] is None
     rows = list(agreement_rows([{"label": "a", **found}, {"label": "b", "steps": 2, **found}, {"label": "c"}]))
@@ -121,6 +125,5 @@ def test_chatgpts_steps_cover_seven_in_ten_of_peoples_and_those_of_other_questio
     people = [item.subquestions for item in gsm8k_items(real_data / "gsm8k" / "test_socratic.jsonl", None)]
     written = json.loads((real_data / "gsm8k_ai_subq" / "chatgpt_plans_test.json").read_text(encoding="utf-8"))
     plans = [[step.strip() for step in row["answers"]] for row in written]
-    found = mean_agreement(zip(plans[:200], people[:200], strict=True))
-    assert found["covered"] == pytest.approx(0.7, abs=0.04)
+    assert mean_agreement(zip(plans, people, strict=True))["covered"] == pytest.approx(0.722, abs=0.001)
     assert mean(agreement(plan, people[0]).covered for plan in plans[1:200]) < 0.02

@@ -16,6 +16,7 @@ from divcon._watch import Silent
 from divcon.config import ConfigError, load_experiment
 from divcon.distill import Base, OverlapError
 from divcon.experiments import ExperimentRun
+from divcon.experiments._results import _upfront_of
 from divcon.pipeline import Unfit
 
 DIVCON = Path(sys.executable).with_name("divcon")
@@ -243,6 +244,8 @@ def test_folds_are_pooled_and_every_question_is_asked_once(tmp_path: Path, tiny_
     assert results["design"]["folds"] == 3
     for row in by(results, name="direct"):
         assert (row["questions_tested"], row["right"] + row["wrong"], "fold" in row) == (8, 8, False)
+    planned = next(row for row in by(results, name="teacher") if "steps" not in row)
+    assert (planned["questions_tested"], planned["right"], len(planned["by_seed"])) == (8, 16, 2)
     pairs = [row for row in results["comparisons"] if "steps" not in row]
     assert [row["n"] for row in pairs if (row["a"], row["b"]) == ("teacher", "direct")] == [8]
     cells = {path.name for path in (tmp_path / "x" / "cells" / "shelf").iterdir()}
@@ -278,9 +281,12 @@ def test_no_student_answers_a_question_that_it_was_trained_on(tmp_path: Path, ti
         for fold in (1, 2):
             rows = (tmp_path / f"x/cells/{task}/seed-0,fold-{fold}/exports/sd-t.jsonl").read_text()
             trained[fold] = {n for n in range(count) if f"{task} {n} holds" in rows}
-        assert trained[1] ^ trained[2] == set(
-            range(count)
-        )  # each is a training question of one fold, and tested in the other
+        assert trained[1] ^ trained[2] == set(range(count)), "trained on in one fold, and tested in the other"
+        made = ExperimentRun(load_experiment(file), tmp_path / "x")
+        cells = [made.runs.of(task, draw) for draw in made.runs.draws]
+        # The first fold paid for its plans, and the teacher's arm for those that the other fold shares with it.
+        assert _upfront_of(made.runs, cells, "sd-t")["calls"] == len(cells[0].task.train)
+        made.close()
 
 
 def test_what_makes_no_sense_is_refused_before_anything_is_asked(tmp_path: Path, tiny_base: Base) -> None:
