@@ -1,5 +1,14 @@
 """Tasks, graders, evaluation, statistics and the report."""
 
+from divcon.benchmarks._agreement import (
+    STEP_F1,
+    Agreement,
+    agreement,
+    agreement_rows,
+    agreements,
+    arm_agreement,
+    mean_agreement,
+)
 from divcon.benchmarks._costs import (
     bill,
     break_even,
@@ -26,12 +35,14 @@ from divcon.benchmarks._mlflow import TrackingError, log_to_mlflow
 from divcon.benchmarks._outcomes import MAX_FAILED, Outcome, Record, Records, counted, too_many_failed
 from divcon.benchmarks._report import ReportError, Shown, advise, arm_label, write_experiment_report, write_report
 from divcon.benchmarks._statistics import accuracy_interval, holm, mean_interval, paired_p_value
-from divcon.benchmarks._tables import FACTORS, agreement, answers_of, as_csv, differences, summarize_arm
+from divcon.benchmarks._tables import FACTORS, answers_of, as_csv, differences, summarize_arm
 
 __all__ = [
     "FACTORS",
     "GRADERS",
     "MAX_FAILED",
+    "STEP_F1",
+    "Agreement",
     "Arm",
     "Outcome",
     "Record",
@@ -43,8 +54,11 @@ __all__ = [
     "accuracy_interval",
     "advise",
     "agreement",
+    "agreement_rows",
+    "agreements",
     "answered_by",
     "answers_of",
+    "arm_agreement",
     "arm_label",
     "as_csv",
     "bill",
@@ -63,6 +77,7 @@ __all__ = [
     "is_right",
     "item_of",
     "log_to_mlflow",
+    "mean_agreement",
     "mean_interval",
     "mean_upfront",
     "paired_p_value",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from divcon.benchmarks._advice import advice
+from divcon.benchmarks._agreement import agreement_rows
 from divcon.benchmarks._figures import dollars, percent, score
 from divcon.benchmarks._outcomes import Record, Records
 from divcon.benchmarks._tables import FACTORS
@@ -109,7 +110,7 @@ def _shown(value: Any) -> Any:
 
 def _table(caption: str, factors: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     more = {name: any(name in line for line in lines) for name in ("by_seed", "f1")}
-    return {"caption": caption, "factors": factors, "lines": lines, **more}
+    return {"caption": caption, "factors": factors, "lines": lines, "agreed": list(agreement_rows(lines)), **more}
 
 
 _TRAINED = ("rows", "steps", "first_loss", "last_loss", "seconds")

@@ -40,6 +40,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
         )
     # Without a wide terminal, the table is printed at its own width.
     (out if out.is_terminal and out.width > 190 else ShownConsole(width=200)).print(table)
+    print_agreement(results["arms"], [])
     print_withheld(results["arms"])
     print_unreadable(results["arms"])
     if results["teacher"]["scripted"]:
@@ -52,6 +53,32 @@ def _share(line: dict[str, Any], rate: str) -> str:
     """A rate in per cent; a dash where there is none, or where the program doesn't decompose."""
     value = line.get(rate)
     return "–" if value is None or not line["splits"] else f"{100 * value:.0f} %"
+
+
+def print_agreement(lines: list[dict[str, Any]], factors: list[str]) -> None:
+    """Print how far subquestions agree with the references and with the teacher's, if there is anything to compare."""
+    from divcon.benchmarks import agreement_rows
+
+    rows = list(agreement_rows(lines))
+    if not rows:
+        return
+    table = Table(title="agreement of the subquestions", title_justify="left")
+    for name in (*(name.replace("_", " ") for name in factors), "program", "compared with"):
+        table.add_column(name, no_wrap=True)
+    for name in ("lists", "usable", "steps covered", "ROUGE-L", "count error", "steps more"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one, whose, found in rows:
+        table.add_row(
+            *(str(one.get(name, "")) for name in factors),
+            one["label"],
+            whose,
+            f"{found['n']:,}",
+            *(_share({"splits": True, **part}, name) for part, name in ((one, "usable_rate"), (found, "covered"))),
+            f"{found['rouge_l']:.2f}",
+            f"{found['count_error']:.2f}",
+            f"{found['count_bias']:+.2f}" if "count_bias" in found else "–",
+        )
+    (out if out.is_terminal and out.width > 140 else ShownConsole(width=150)).print(table)
 
 
 def print_withheld(lines: list[dict[str, Any]]) -> None:
@@ -126,6 +153,7 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
             _share(row, "fell_back_rate"),
         )
     (out if out.is_terminal and out.width > 180 else ShownConsole(width=190)).print(table)
+    print_agreement(rows, [name for name in factors if name != "steps"])
     print_withheld(rows)
     print_unreadable(rows)
     if results["teacher"]["scripted"]:

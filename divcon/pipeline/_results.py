@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from divcon.benchmarks import Arm, Records, agreement, compare_costs, differences, summarize_arm, upfront
+from divcon.benchmarks import Arm, Records, agreements, compare_costs, differences, summarize_arm, upfront
+from divcon.benchmarks.arms import TEACHER
 from divcon.config import configuration_of
 from divcon.distill import Manifest, find_student, is_trained, read_manifest
 from divcon.pipeline._context import Context
@@ -33,8 +34,9 @@ def run_results(
     for arm in arms:
         line = summarize_arm(arm, [records[arm.name]], resamples, max_failed)
         if arm.splits:
-            compared = agreement(records[arm.name], context.task.test, max_failed)
-            line["agreement"] = None if line["withheld"] else compared
+            planned = records.get(TEACHER.name) if arm.name != TEACHER.name else None
+            agreed = agreements([records[arm.name]], context.task.test, [planned] if planned else None, max_failed)
+            line |= dict.fromkeys(agreed) if line["withheld"] else agreed
         lines.append(line)
     manifests = trained_students(context)
     screening = {name: manifest.screening for name, manifest in manifests.items()}

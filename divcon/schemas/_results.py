@@ -87,20 +87,24 @@ class Bill(_Part):
 
 
 class Agreement(_Part):
-    """The agreement of an arm's subquestions with the references.
+    """The agreement of an arm's subquestions with references: those of the data, or the teacher's.
 
     Attributes:
         n: Questions that are compared.
         left_out: Questions that have references and no list, since a call failed or the reply couldn't be read.
         count_error: The mean absolute difference in the number of subquestions.
+        count_bias: The mean difference in the number of subquestions, over 0 where the arm has more.
         rouge_l: The mean ROUGE-L F1 of the joined lists.
+        covered: The mean share of the reference's steps that the arm's list covers; see `divcon.benchmarks.agreement`.
         exact: The share of lists that are equal word for word.
     """
 
     n: Count
     left_out: Count = 0
     count_error: float
+    count_bias: float | None = None
     rouge_l: Share
+    covered: Share | None = None
     exact: Share
 
 
@@ -125,6 +129,7 @@ class ArmLine(_Part):
         whole_rate: The share of questions that were answered without a decomposition.
         salvaged_rate: The share of questions whose list was salvaged.
         fell_back_rate: The share of questions whose list couldn't be used.
+        usable_rate: The share of lists that were neither refused nor over the cap.
         reasked: Answers that were read from a second reply, in which the solver repeated its last line.
         unreadable: Answers that couldn't be read.
         cut_off: Answers for which a reply of the solver ran out of tokens.
@@ -135,6 +140,7 @@ class ArmLine(_Part):
         errors: The three most common errors, each with its count.
         agreement: The agreement with the references, for arms that decompose; null where the task has no references, or
             too many questions have no list.
+        agreement_with_teacher: The same with the lists of the arm `teacher`, for the other arms that decompose.
     """
 
     name: str
@@ -153,6 +159,7 @@ class ArmLine(_Part):
     whole_rate: Share | None
     salvaged_rate: Share | None
     fell_back_rate: Share | None
+    usable_rate: Share | None = None
     reasked: Count
     unreadable: Count
     cut_off: Count
@@ -162,6 +169,7 @@ class ArmLine(_Part):
     seconds: float
     errors: dict[str, Count]
     agreement: Agreement | None = None
+    agreement_with_teacher: Agreement | None = None
 
 
 class Difference(_Part):
