@@ -15,7 +15,8 @@ from pydantic import (
     model_validator,
 )
 
-from divcon.distill._paths import PathOrName
+from divcon.benchmarks import RowFields
+from divcon.distill._paths import PathOrName, WrittenPath
 from divcon.distill._table import Choices
 from divcon.distill.serving import ENGINES, AdapterMode, AnyServerSettings
 from divcon.distill.serving.embedded import WantedPrecision
@@ -66,14 +67,17 @@ class Faults(Section):
 
 
 EMBEDDED = ("base", "solver", "wide-solver")
+RECORDED_TEACHER = "recorded"
+OF_RECORDED = {"path", "name", "fields"}  # the keys that only a recorded teacher has
 
 
 class Endpoint(Section):
-    """A model of a role: over HTTP under LiteLLM's name, `embedded/...` in this process, or `scripted/references`.
+    """A model of a role: over HTTP under LiteLLM's name, `embedded/...` in this process, `scripted/references`, or
+    `recorded`.
 
     Attributes:
         model: The model, such as `openai/gpt-5-mini`, `hosted_vllm/NAME`, `embedded/solver`, `embedded/wide-solver`,
-            `embedded/base` or `scripted/references`.
+            `embedded/base` or `scripted/references`; or `recorded` for a teacher whose plans stand in a file.
         api_base: The server's address, needed for `hosted_vllm/`.
         api_key_env: The environment variable that holds the key; the provider's usual one by default.
         engine: `auto` (DSPy's native client where it supports the model) or `litellm`.
@@ -93,6 +97,9 @@ class Endpoint(Section):
         retry_share: The share of the role's calls that may be sent again, in all; the first 20 are free.
         reply_bytes: The largest number of bytes in a reply; by default a million, and 16 for each of `max_tokens`.
         faults: The faults of a scripted teacher.
+        path: The file of a recorded teacher's plans: JSON Lines or one JSON array, which may be packed (`.gz`).
+        name: Who wrote a recorded teacher's plans. Every output names it.
+        fields: The names of the fields of a recorded teacher's file.
     """
 
     model: str
@@ -111,10 +118,15 @@ class Endpoint(Section):
     reply_bytes: int | None = Field(None, ge=1)
     adapter: Literal["compact", "chat"] = "compact"
     faults: Faults | None = None
+    path: WrittenPath | None = None
+    name: str | None = Field(None, min_length=1)
+    fields: RowFields | None = None
 
     @field_validator("model")
     @classmethod
     def _known_prefix(cls, model: str) -> str:
+        if model == RECORDED_TEACHER:
+            return model
         prefix, slash, name = model.partition("/")
         if not slash or not name:
             raise ValueError(f"'{model}' has no provider; write openai/NAME, hosted_vllm/NAME or embedded/solver")
@@ -132,6 +144,15 @@ class Endpoint(Section):
             raise ValueError(f"{self.model} needs api_base, such as http://127.0.0.1:8000/v1")
         if self.faults and not self.scripted:
             raise ValueError("only a scripted teacher has faults")
+        fields = type(self).model_fields
+        given = {key for key, field in fields.items() if getattr(self, key) != field.default} - {"model", "price"}
+        if self.recorded:
+            if not (self.path and self.name):
+                raise ValueError("a recorded teacher needs path (the file of its plans) and name (who wrote them)")
+            if unused := sorted(given - OF_RECORDED):
+                raise ValueError(f"a recorded teacher isn't asked, so it takes no {', '.join(unused)}")
+        elif unused := sorted(given & OF_RECORDED):
+            raise ValueError(f"only a recorded teacher (model: recorded) has {', '.join(unused)}")
         if self.api_base:
             parts = urlsplit(self.api_base)
             if parts.username or parts.password or parts.query:
@@ -141,6 +162,15 @@ class Endpoint(Section):
     @property
     def scripted(self) -> bool:
         return self.model.startswith("scripted/")
+
+    @property
+    def recorded(self) -> bool:
+        return self.model == RECORDED_TEACHER
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is a model that can be asked."""
+        return not (self.scripted or self.recorded)
 
     @property
     def embedded(self) -> bool:
@@ -214,6 +244,7 @@ class Roles(Section):
     @field_validator("solver")
     @classmethod
     def _solver_solves(cls, solver: Endpoint) -> Endpoint:
-        if solver.scripted:
-            raise ValueError("a scripted teacher only decomposes; the solver needs a model")
+        if not solver.asked:
+            kind = "scripted" if solver.scripted else "recorded"
+            raise ValueError(f"a {kind} teacher only decomposes; the solver needs a model")
         return solver
