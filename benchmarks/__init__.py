@@ -33,6 +33,7 @@ from divcon.benchmarks._graders import (
 )
 from divcon.benchmarks._mlflow import TrackingError, log_to_mlflow
 from divcon.benchmarks._outcomes import MAX_FAILED, Outcome, Record, Records, counted, too_many_failed
+from divcon.benchmarks._recorded import Matching, RecordedProgram, Recording, RowFields, plans_of, read_recording
 from divcon.benchmarks._report import ReportError, Shown, advise, arm_label, write_experiment_report, write_report
 from divcon.benchmarks._statistics import accuracy_interval, holm, mean_interval, paired_p_value
 from divcon.benchmarks._tables import FACTORS, answers_of, as_csv, differences, summarize_arm
@@ -44,10 +45,14 @@ __all__ = [
     "STEP_F1",
     "Agreement",
     "Arm",
+    "Matching",
     "Outcome",
     "Record",
+    "RecordedProgram",
+    "Recording",
     "Records",
     "ReportError",
+    "RowFields",
     "Shown",
     "TrackingError",
     "Verdict",
@@ -83,6 +88,8 @@ __all__ = [
     "paired_p_value",
     "pareto_front",
     "percent",
+    "plans_of",
+    "read_recording",
     "score",
     "solver_share",
     "summarize_arm",

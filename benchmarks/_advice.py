@@ -26,7 +26,8 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
         return {"task": task, "headline": "No program is advised", "sentences": why, "warnings": why}
     chosen = by_name.get(costs["choice"] or "")
     if chosen is None:
-        return {"task": task, "headline": "Nothing was measured.", "sentences": [], "warnings": []}
+        headline = "No program is advised: none here can answer a new question" if lines else "Nothing was measured."
+        return {"task": task, "headline": headline, "sentences": [], "warnings": []}
     best = max(
         (by_name[name] for name in costs["points"]), key=lambda line: (line["accuracy"], line["name"] == chosen["name"])
     )

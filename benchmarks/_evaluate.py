@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError
+from dspy.utils.exceptions import AdapterParseError, LMError
 
 from divcon.benchmarks._graders import Verdict, grade
 from divcon.benchmarks._outcomes import Record, Records
@@ -41,6 +41,8 @@ class Arm:
         student: The trained student that is used, or None.
         turns: What has to be loaded for its planner and for its solver, where only one model is loaded at a time; empty
             for others.
+        recording: For an arm that ran elsewhere, the `file` of its replies and that file's `sha256`. It is replayed in
+            this process, and its usage is unknown.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Arm:
     choosable: bool = True
     student: str | None = None
     turns: tuple[str, str] = ("", "")
+    recording: Mapping[str, str] | None = None
 
 
 def evaluate_arm(arm: Arm, items: Sequence[Item], store: RunStore, *, concurrency: int = 64) -> Records:
@@ -109,6 +112,12 @@ def evaluate_arms(
                 if item.id not in answered
             ]
         )
+    for arm, jobs in zip(arms, missing, strict=True):
+        if arm.recording is not None:
+            store.keep_outcomes(
+                arm.name, arm.key.digest, [(job.position, job.item.id, _replayed(arm, job)) for job in jobs]
+            )
+            jobs.clear()
     total = len(arms) * len(items)
     tally = Tally(total, done=total - sum(map(len, missing)))
     if progress and arms:
@@ -119,7 +128,7 @@ def evaluate_arms(
         store.keep_outcome(arm.name, arm.key.digest, job.position, job.item.id, record)
 
     def failed(job: Job, error: Exception) -> None:
-        keep(job, {"outcome": "failed", "error": masked(f"{type(error).__name__}: {error}")[:500]})
+        keep(job, _failed(error))
 
     answer = place(lambda job: answered_by(by_work[job.work, job.lora], job))
     with at_station("evaluate"):
@@ -140,6 +149,18 @@ def evaluate_arms(
                 )
     found = (store.outcomes(arm.name, arm.key.digest) for arm in arms)
     return [{item.id: cast(Record, records[item.id]) for item in items} for records in found]
+
+
+def _failed(error: Exception) -> Record:
+    return {"outcome": "failed", "error": masked(f"{type(error).__name__}: {error}")[:500]}
+
+
+def _replayed(arm: Arm, job: Job) -> Record:
+    """The record of an answer that was given elsewhere."""
+    try:
+        return answered_by(arm, job)
+    except LMError as error:
+        return _failed(error)
 
 
 def _work_of(arm: Arm) -> str:

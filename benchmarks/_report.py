@@ -215,7 +215,7 @@ def _run_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
     _require_matplotlib()
     yield "Accuracy", _plots.accuracy_plot("accuracy", [_plotted(line, line["label"]) for line in results["arms"]])
-    if (costs := results.get("costs")) and not costs["unscored"]:
+    if (costs := results.get("costs")) and not costs["unscored"] and costs["points"]:
         yield "Accuracy and cost", _pareto("pareto", results["arms"], costs)
 
 

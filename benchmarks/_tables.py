@@ -78,6 +78,7 @@ def summarize_arm(arm: Arm, seeds: Sequence[Records], resamples: int, max_failed
         "splits": arm.splits,
         "choosable": arm.choosable,
         "student": arm.student,
+        **({"recording": dict(arm.recording)} if arm.recording is not None else {}),
         "right": counts["right"],
         "wrong": counts["wrong"],
         "failed": counts["failed"],
@@ -93,7 +94,7 @@ def summarize_arm(arm: Arm, seeds: Sequence[Records], resamples: int, max_failed
         "cut_off": sum(record.get("cut_off", False) for record in answered),
         **({"first_unreadable": first} if (first := _first_unreadable(answered)) else {}),
         "usage": usage,
-        "bill": bill(usage, len(answered), arm.local) if known else None,
+        "bill": bill(usage, len(answered), arm.local) if known and arm.recording is None else None,
         "seconds": round(sum(wall_seconds(records) for records in seeds), 1),
         "errors": dict(errors.most_common(3)),
     }

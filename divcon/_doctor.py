@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 from packaging.requirements import Requirement
 
+from divcon.benchmarks import RowFields, read_recording
 from divcon.benchmarks.arms import read_arm
 from divcon.benchmarks.tasks import TASKS, LoadedTask, load_task
 from divcon.config import Endpoint, Pipeline
@@ -57,6 +58,9 @@ def diagnose(
     if pipeline.tracking is not None:
         uri = pipeline.tracking.mlflow
         yield from _whatever_happens("tracking", lambda: [_tracking(uri)])
+    yield from _whatever_happens("recorded", lambda: _recordings(pipeline))
+    if pipeline.only_recorded:
+        return
     yield from _whatever_happens("base", lambda: _base(pipeline, folder))
     for role, endpoint in (("teacher", pipeline.roles.teacher), ("solver", pipeline.roles.solver)):
         if role in asks:
@@ -120,6 +124,12 @@ def about_overlap(loaded: LoadedTask) -> list[str]:
         for one in loaded.allowed
     ]
     return notes
+
+
+def _recordings(pipeline: Pipeline) -> Iterator[Finding]:
+    for name, arm in pipeline.evaluate.recorded.items():
+        found = read_recording(arm.path, arm.fields, "reply", f"evaluate.recorded.{name}")
+        yield Finding("ok", "recorded", f"{name}: {len(found.rows):,} replies in {found.file.name}")
 
 
 def _tracking(uri: str) -> Finding:
@@ -315,6 +325,10 @@ def _at_the_hub(what: str, name: str, lacking: str) -> Finding:
 
 def _endpoint(role: str, endpoint: Endpoint) -> Iterator[Finding]:
     model = endpoint.model or ""
+    if endpoint.path is not None:
+        found = read_recording(endpoint.path, endpoint.fields or RowFields(), "subquestions", "roles.teacher")
+        yield Finding("ok", role, f"{endpoint.name} (recorded), {len(found.rows):,} plans in {found.file.name}")
+        return
     if endpoint.scripted or endpoint.embedded:
         kind = "scripted, not a model" if endpoint.scripted else "in this process"
         yield Finding("ok", role, f"{model} ({kind})")
@@ -387,7 +401,7 @@ def _missing_keys(model: str) -> list[str]:
 
 
 def _price(role: str, endpoint: Endpoint) -> Iterator[Finding]:
-    if endpoint.scripted or endpoint.ours or endpoint.price:
+    if not endpoint.asked or endpoint.ours or endpoint.price:
         return
     remedy = f"Write roles.{role}.price: {{input: ..., output: ...}} in dollars per million tokens."
     yield Finding("warning", "price", f"the {role}'s price is unknown, so the cost of the run is unknown too", remedy)

@@ -14,11 +14,13 @@ from typing import Any
 
 import dspy
 
+from divcon.benchmarks import Recording, RowFields, plans_of, read_recording
 from divcon.config import Endpoint, Pipeline
 from divcon.distill import (
     Base,
     LMBackend,
     Patience,
+    RecordedTeacher,
     RunStore,
     ScriptedTeacher,
     StoredEngine,
@@ -40,7 +42,7 @@ class Models:
     Attributes:
         pipeline: The validated pipeline file.
         store: The store that keeps the replies.
-        items: Returns all items of the task, which a scripted teacher can answer.
+        items: Returns all items of the task, which a scripted or a recorded teacher can answer.
         log: The log file of a server.
         report: Gets lines about serving.
     """
@@ -119,6 +121,14 @@ class Models:
             self._turns.close()
 
     @cached_property
+    def plans(self) -> Recording | None:
+        """The file of a recorded teacher; None for other teachers."""
+        teacher = self.pipeline.roles.teacher
+        if teacher.path is None:
+            return None
+        return read_recording(teacher.path, teacher.fields or RowFields(), "subquestions", "roles.teacher")
+
+    @cached_property
     def teacher(self) -> dspy.LM:
         return self._of_endpoint("teacher", self.pipeline.roles.teacher)
 
@@ -141,6 +151,10 @@ class Models:
             cap, seed = self.pipeline.program.max_subquestions, self.pipeline.task.training_seed
             backend = ScriptedTeacher(self.items(), faults, cap, seed)
             identity = fingerprint(identity, cap, seed)
+        elif self.plans is not None and endpoint.recorded:
+            items, model = self.items(), f"recorded/{endpoint.name}"
+            backend = RecordedTeacher(items, plans_of(self.plans.match(items)), str(endpoint.name))
+            identity = fingerprint(identity, *self.plans.deciding)
         elif endpoint.ours:
             served, name = self.served(role, endpoint), model.partition("/")[2]
             adapter = served.add(solver_adapter(name)) if name not in ("", "base") else ""
@@ -177,7 +191,7 @@ class Models:
             self._over_http.append(backend)
         price = endpoint.price.model_dump(exclude_none=True) if endpoint.price else None
         engine = StoredEngine(
-            backend, role, model, self.store, price, identity, accepts_empty=endpoint.ours or endpoint.scripted
+            backend, role, model, self.store, price, identity, accepts_empty=endpoint.ours or not endpoint.asked
         )
         return role_lm(engine, temperature=temperature, max_tokens=max_tokens)
 

@@ -36,17 +36,24 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
             str(arm["cut_off"]),
             *(_share(arm, rate) for rate in ("whole_rate", "salvaged_rate", "fell_back_rate")),
             *tokens,
-            "–" if arm["withheld"] else f"{arm['seconds']:.0f}",
+            "–" if arm["withheld"] else "recorded" if "recording" in arm else f"{arm['seconds']:.0f}",
         )
     # Without a wide terminal, the table is printed at its own width.
     (out if out.is_terminal and out.width > 190 else ShownConsole(width=200)).print(table)
     print_agreement(results["arms"], [])
     print_withheld(results["arms"])
     print_unreadable(results["arms"])
-    if results["teacher"]["scripted"]:
-        out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
+    print_teacher(results["teacher"])
     print_advice(results)
     out.print(f"{folder / 'results.json'}\n{folder / 'report.html'}", soft_wrap=True)
+
+
+def print_teacher(teacher: dict[str, Any] | None) -> None:
+    """Print who wrote the plans, where no model was asked for them."""
+    from divcon.distill import Author
+
+    if teacher and (note := Author(**teacher).note):
+        out.print(note, soft_wrap=True)
 
 
 def _share(line: dict[str, Any], rate: str) -> str:
@@ -156,8 +163,7 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
     print_agreement(rows, [name for name in factors if name != "steps"])
     print_withheld(rows)
     print_unreadable(rows)
-    if results["teacher"]["scripted"]:
-        out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
+    print_teacher(results["teacher"])
     print_advice(results)
     for end in ("json", "csv", "html"):
         out.print(str(folder / f"{kind}.{end}"), soft_wrap=True)

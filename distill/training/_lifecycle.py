@@ -293,7 +293,7 @@ def _write_into(
         settings=training.settings.model_dump(),
         precision=prepared.precision,
         result=_result(prepared, trained),
-        scripted_teacher=provenance.scripted_teacher,
+        teacher=provenance.teacher,
         versions=package_versions(),
         allowed_overlap=[one._asdict() for one in provenance.allowed_overlap],
         content_hash=content_hash(building),

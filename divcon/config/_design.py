@@ -111,6 +111,8 @@ class Experiment(Sections):
     def _arms_stand_in_the_design(self) -> Experiment:
         if self.evaluate.arms:
             raise ValueError("write an experiment's arms in experiment.arms, not in evaluate.arms")
+        if self.evaluate.recorded:
+            raise ValueError("an experiment takes no evaluate.recorded; measure recorded arms in a pipeline file")
         return self
 
     @model_validator(mode="after")

@@ -20,6 +20,8 @@ def configuration_of(file: Pipeline | Experiment) -> dict[str, Any]:
     """The part of a file that a report shows: no task, which it shows elsewhere, and nothing on how jobs are run."""
     hidden: Any = dict.fromkeys(("run", "budget", "task", "experiment", "tracking"), True)
     hidden["roles"] = {role: {"server"} for role in ("teacher", "decomposer", "solver")}
+    hidden["roles"]["teacher"] |= {"path"}
+    hidden["evaluate"] = {"recorded": {name: {"path"} for name in file.evaluate.recorded}}
     return file.model_dump(mode="json", exclude_none=True, exclude=hidden)
 
 

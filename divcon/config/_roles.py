@@ -17,7 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from divcon.distill._paths import PathOrName
+from divcon.benchmarks import RowFields
+from divcon.distill._paths import PathOrName, WrittenPath
 from divcon.distill._table import Choices
 from divcon.distill.serving import ENGINES, AdapterMode, AnyServerSettings
 from divcon.distill.serving.embedded import WantedPrecision
@@ -68,6 +69,8 @@ class Faults(Section):
 
 
 EMBEDDED = ("base", "solver", "wide-solver")
+RECORDED_TEACHER = "recorded"
+OF_RECORDED = {"path", "name", "fields"}  # the keys that only a recorded teacher has
 
 EngineName = Annotated[str, AfterValidator(ENGINES.known), Choices(lambda: ENGINES.own)]
 
@@ -89,11 +92,11 @@ _ELSEWHERE = (
 
 
 class Endpoint(Section):
-    """A model of a role: `model` over HTTP, shipped or scripted, or `base` of your own, which divcon serves.
+    """A model of a role: `model` over HTTP, shipped, scripted or recorded, or `base` of your own, which divcon serves.
 
     Attributes:
         model: The model, such as `openai/gpt-5-mini`, `hosted_vllm/NAME`, `embedded/solver`, `embedded/wide-solver`,
-            `embedded/base` or `scripted/references`.
+            `embedded/base` or `scripted/references`; or `recorded` for a teacher whose plans stand in a file.
         base: A chat model of your own instead: `embedded`, a folder, or a hub name. divcon serves it.
         serve: The engine that serves `base`: `embedded` runs in this process, `vllm` is a server on loopback or a
             running one. Roles with equal bases, engines and servers share one.
@@ -117,6 +120,9 @@ class Endpoint(Section):
         retry_share: The share of the role's calls that may be sent again, in all; the first 20 are free.
         reply_bytes: The largest number of bytes in a reply; by default a million, and 16 for each of `max_tokens`.
         faults: The faults of a scripted teacher.
+        path: The file of a recorded teacher's plans: JSON Lines or one JSON array, which may be packed (`.gz`).
+        name: Who wrote a recorded teacher's plans. Every output names it.
+        fields: The names of the fields of a recorded teacher's file.
     """
 
     model: str | None = None
@@ -138,12 +144,15 @@ class Endpoint(Section):
     reply_bytes: int | None = Field(None, ge=1)
     adapter: Literal["compact", "chat"] = "compact"
     faults: Faults | None = None
+    path: WrittenPath | None = None
+    name: str | None = Field(None, min_length=1)
+    fields: RowFields | None = None
 
     @field_validator("model")
     @classmethod
     def _known_prefix(cls, model: str | None) -> str | None:
-        if model is None:
-            return None
+        if model is None or model == RECORDED_TEACHER:
+            return model
         prefix, slash, name = model.partition("/")
         if not slash or not name:
             raise ValueError(f"'{model}' has no provider; write openai/NAME, hosted_vllm/NAME or embedded/solver")
@@ -164,6 +173,15 @@ class Endpoint(Section):
             raise ValueError(f"{self.model} needs api_base, such as http://127.0.0.1:8000/v1")
         if self.faults and not self.scripted:
             raise ValueError("only a scripted teacher has faults")
+        fields = type(self).model_fields
+        given = {key for key, field in fields.items() if getattr(self, key) != field.default} - {"model", "price"}
+        if self.recorded:
+            if not (self.path and self.name):
+                raise ValueError("a recorded teacher needs path (the file of its plans) and name (who wrote them)")
+            if unused := sorted(given - OF_RECORDED):
+                raise ValueError(f"a recorded teacher isn't asked, so it takes no {', '.join(unused)}")
+        elif unused := sorted(given & OF_RECORDED):
+            raise ValueError(f"only a recorded teacher (model: recorded) has {', '.join(unused)}")
         if self.api_base:
             parts = urlsplit(self.api_base)
             if parts.username or parts.password or parts.query:
@@ -182,6 +200,15 @@ class Endpoint(Section):
     @property
     def scripted(self) -> bool:
         return (self.model or "").startswith("scripted/")
+
+    @property
+    def recorded(self) -> bool:
+        return self.model == RECORDED_TEACHER
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is a model that can be asked."""
+        return not (self.scripted or self.recorded)
 
     @property
     def embedded(self) -> bool:
@@ -277,6 +304,7 @@ class Roles(Section):
     @field_validator("solver")
     @classmethod
     def _solver_solves(cls, solver: Endpoint) -> Endpoint:
-        if solver.scripted:
-            raise ValueError("a scripted teacher only decomposes; the solver needs a model")
+        if not solver.asked:
+            kind = "scripted" if solver.scripted else "recorded"
+            raise ValueError(f"a {kind} teacher only decomposes; the solver needs a model")
         return solver

@@ -63,7 +63,7 @@ def experiment_results(
             name: task.model_dump(mode="json", exclude_unset=True, exclude={"path", "test_path"})
             for name, task in design.tasks.items()
         },
-        "teacher": {"model": roles.teacher.title, "scripted": roles.teacher.scripted},
+        "teacher": first.context.teacher.model_dump(exclude_none=True),
         "solver": roles.solver.title,
         "student_base": first.models.base.id,
         "program": all_runs.experiment.program.model_dump(),

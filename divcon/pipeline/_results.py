@@ -42,14 +42,14 @@ def run_results(
     screening = {name: manifest.screening for name, manifest in manifests.items()}
     by_solver = [student.name for student in pipeline.students if student.screened_by_solver]
     main = next((screening[name] for name in (*by_solver, *screening) if name in screening), {})
-    teacher = pipeline.roles.teacher
+    live = not pipeline.only_recorded
     return {
         "schema_version": SCHEMA_VERSION,
         "task": pipeline.task.model_dump(mode="json", exclude={"path", "test_path"}),
         "questions": len(context.task.test),
-        "teacher": {"model": teacher.title, "scripted": teacher.scripted},
-        "solver": pipeline.roles.solver.title,
-        "student_base": context.models.base.id,
+        "teacher": context.teacher.model_dump(exclude_none=True) if live else None,
+        "solver": pipeline.roles.solver.title if live else None,
+        "student_base": context.models.base.id if live else None,
         "program": pipeline.program.model_dump(),
         "configuration": configuration_of(pipeline),
         "arms": lines,
@@ -100,9 +100,11 @@ def require_all_answered(results: dict[str, Any], lines: Sequence[dict[str, Any]
     failed = sum(line["failed"] for line in lines)
     if failed:
         first = next(error for line in lines for error in line["errors"])
+        replayed = all("recording" in line for line in lines if line["failed"])
+        again = "Run the same command again; only the failed calls are repeated."
         incomplete = Incomplete(
             f"{failed} answers failed and are in no accuracy; the first: {first}",
-            "Run the same command again; only the failed calls are repeated.",
+            "Add the rows that are missing to the recorded files." if replayed else again,
         )
         incomplete.results = results
         raise incomplete

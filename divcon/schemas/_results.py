@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from divcon.distill import Author
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -108,6 +110,18 @@ class Agreement(_Part):
     exact: Share
 
 
+class RecordingFile(_Part):
+    """The file that a recorded arm replays.
+
+    Attributes:
+        file: The file's name.
+        sha256: The hash of its bytes.
+    """
+
+    file: str
+    sha256: str
+
+
 class ArmLine(_Part):
     """The results of an arm.
 
@@ -117,6 +131,7 @@ class ArmLine(_Part):
         splits: Whether it decomposes the question.
         choosable: Whether it can answer a new question.
         student: The trained student that is used; null where there is none.
+        recording: For a program that ran elsewhere, the file of its replies. Its usage is unknown, and it has no bill.
         right: Answers that are right.
         wrong: Answers that are wrong, unreadable ones included.
         failed: Questions whose calls failed; no accuracy includes them.
@@ -148,6 +163,7 @@ class ArmLine(_Part):
     splits: bool
     choosable: bool
     student: str | None
+    recording: RecordingFile | None = None
     right: Count
     wrong: Count
     failed: Count
@@ -327,18 +343,6 @@ class TrainingLine(_Part):
     label_tokens: Count
 
 
-class Teacher(_Part):
-    """The teacher.
-
-    Attributes:
-        model: `roles.teacher.model` in the pipeline file.
-        scripted: Whether it is a script rather than a model.
-    """
-
-    model: str
-    scripted: bool
-
-
 class Results(_Part):
     """The results of a run.
 
@@ -349,7 +353,7 @@ class Results(_Part):
         schema_version: The version of this file's format.
         task: The section `task` of the pipeline file, without paths.
         questions: The number of held-out questions.
-        teacher: The teacher.
+        teacher: Who wrote the plans; null where recorded arms alone are measured, as are the next two.
         solver: `roles.solver.model` in the pipeline file.
         student_base: The public name of the students' base.
         program: The section `program` of the pipeline file.
@@ -367,9 +371,9 @@ class Results(_Part):
     schema_version: Literal[1]
     task: dict[str, Any]
     questions: Count
-    teacher: Teacher
-    solver: str
-    student_base: str
+    teacher: Author | None
+    solver: str | None
+    student_base: str | None
     program: dict[str, Any]
     configuration: dict[str, Any]
     arms: list[ArmLine]
