@@ -168,7 +168,8 @@ def _tested(
 
 def _interval(test: Mapping[str, Any]) -> str:
     low, high = test["ci95"]
-    return f"{points(test['difference'])} points, 95 % interval {points(low)} to {points(high)}, p = {test['p']:.2g}"
+    p = f"p = {test['p']:.2g}" if test["p"] >= 0.0001 else "p < 0.0001"
+    return f"{points(test['difference'])} points, 95 % interval {points(low)} to {points(high)}, {p}"
 
 
 def _rounded(number: int) -> str:

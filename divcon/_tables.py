@@ -51,7 +51,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
             "–" if arm["withheld"] else f"{arm['seconds']:.0f}",
         )
     # Without a wide terminal, the table is printed at its own width.
-    (out if out.is_terminal and out.width > 190 else ShownConsole(width=200)).print(table)
+    (out if out.is_terminal and out.width > 210 else ShownConsole(width=220)).print(table)
     print_withheld(results["arms"])
     print_unreadable(results["arms"])
     if results["teacher"]["scripted"]:
@@ -108,13 +108,13 @@ def print_unreadable(lines: list[dict[str, Any]]) -> None:
 
 
 def print_advice(results: dict[str, Any]) -> None:
-    """Print which program to choose and what was tested, and warn where a student saves little; a line per task."""
+    """Print which program to choose and what was tested, and warn where a student saves little."""
     from divcon.benchmarks import advise
 
     for card in advise(results):
-        out.print(
-            f"{card['task']}: {' '.join([card['headline'] + '.', *card['tested'], *card['warnings']])}", soft_wrap=True
-        )
+        out.print(f"{card['task']}: {' '.join([card['headline'] + '.', *card['warnings']])}", soft_wrap=True)
+        for sentence in card["tested"]:
+            out.print(f"  {sentence}", soft_wrap=True)
 
 
 def print_rows(results: dict[str, Any], folder: Path) -> None:

@@ -80,6 +80,7 @@ def test_a_run_shows_no_figure_of_an_arm_whose_calls_failed(tmp_path: Path) -> N
     assert all(arm["accuracy"] is not None and arm["withheld"] is None for arm in others)
     assert [{row["a"], row["b"]} for row in results["differences"]] == [{"cot", "teacher"}]
     costs = results["costs"]
+    assert costs["evidence"] is None
     assert (costs["choice"], costs["pareto_front"]) == (None, [])
     assert costs["unscored"] == ["direct"]
 
