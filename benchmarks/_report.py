@@ -225,14 +225,14 @@ def _pareto(name: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, A
     by_name = {line["name"]: line for line in lines if line["name"] in costs["points"]}
     labels = {key: _with_failed(line, line["label"]) for key, line in by_name.items()}
     many = 1000 if costs["in_money"] else 1
-    points = {key: (accuracy, many * cost) for key, (accuracy, cost) in costs["points"].items()}
+    placed = {key: (accuracy, many * cost) for key, (accuracy, cost) in costs["points"].items()}
     label = f"{costs['unit']} {'per 1,000 questions' if costs['in_money'] else 'a question'}, with 95 % intervals"
     unit = "cost_ci95" if costs["in_money"] else "large_tokens_ci95"
     spent = {key: line["bill"].get(unit) for key, line in by_name.items()}
     intervals = {
         key: (line["ci95"], spent[key] and [many * limit for limit in spent[key]]) for key, line in by_name.items()
     }
-    return _plots.pareto_plot(name, points, intervals, labels, costs["pareto_front"], label)
+    return _plots.pareto_plot(name, placed, intervals, labels, costs["pareto_front"], label)
 
 
 def _experiment_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

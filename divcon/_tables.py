@@ -51,7 +51,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
             "–" if arm["withheld"] else f"{arm['seconds']:.0f}",
         )
     # Without a wide terminal, the table is printed at its own width.
-    (out if out.is_terminal and out.width > 210 else ShownConsole(width=220)).print(table)
+    (out if out.is_terminal and out.width > 230 else ShownConsole(width=240)).print(table)
     print_withheld(results["arms"])
     print_unreadable(results["arms"])
     if results["teacher"]["scripted"]:
@@ -141,7 +141,7 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
             _share(row, "fell_back_rate"),
             dollars(row.get("bill")),
         )
-    (out if out.is_terminal and out.width > 180 else ShownConsole(width=190)).print(table)
+    (out if out.is_terminal and out.width > 205 else ShownConsole(width=215)).print(table)
     print_withheld(rows)
     print_unreadable(rows)
     if results["teacher"]["scripted"]:

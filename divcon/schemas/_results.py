@@ -248,7 +248,7 @@ class AgainstTeacher(_Part):
     student_free: bool
 
 
-class Test(_Part):
+class AdviceTest(_Part):
     """A one-sided paired test of the chosen program against another, at 2.5 %.
 
     Attributes:
@@ -291,7 +291,7 @@ class Evidence(_Part):
     settled: bool | None
     questions: Count | None
     alternatives: list[str]
-    tests: list[Test]
+    tests: list[AdviceTest]
 
 
 class Comparison(_Part):

@@ -392,3 +392,12 @@ def test_what_the_contamination_check_lets_through_is_noted(tmp_path: Path, item
     text = (tmp_path / "r.html").read_text()
     assert "The contamination check lets through q&lt;1&gt;: written apart" in text
     assert "The contamination check lets through a ~ b: a classic" in text
+
+
+def test_the_plot_of_costs_begins_at_zero_and_names_its_points(run_report: Callable[..., Path]) -> None:
+    html = run_report().read_text(encoding="utf-8")
+    plot = html.split("<figcaption", 2)[2].partition("</figure>")[0]
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", plot)
+    assert {"cot", "teacher", "sd-r"} <= set(texts)
+    assert texts.count("0") == 2
+    assert "tokens of models other than students a question, with 95 % intervals" in texts
