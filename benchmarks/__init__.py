@@ -1,5 +1,6 @@
 """Tasks, graders, evaluation, statistics and the report."""
 
+from divcon.benchmarks._advice import evidence
 from divcon.benchmarks._agreement import (
     STEP_F1,
     Agreement,
@@ -16,11 +17,12 @@ from divcon.benchmarks._costs import (
     compare_costs,
     mean_upfront,
     pareto_front,
+    per_1000,
     solver_share,
     upfront,
 )
 from divcon.benchmarks._evaluate import Arm, answered_by, evaluate_arm, evaluate_arms
-from divcon.benchmarks._figures import percent, score
+from divcon.benchmarks._figures import dollars, percent, retained_share, score
 from divcon.benchmarks._graders import (
     GRADERS,
     Verdict,
@@ -35,7 +37,18 @@ from divcon.benchmarks._mlflow import TrackingError, log_to_mlflow
 from divcon.benchmarks._outcomes import MAX_FAILED, Outcome, Record, Records, counted, too_many_failed
 from divcon.benchmarks._recorded import Matching, RecordedProgram, Recording, RowFields, plans_of, read_recording
 from divcon.benchmarks._report import ReportError, Shown, advise, arm_label, write_experiment_report, write_report
-from divcon.benchmarks._statistics import accuracy_interval, holm, mean_interval, paired_p_value
+from divcon.benchmarks._statistics import (
+    Paired,
+    Retained,
+    accuracy_interval,
+    compare_paired,
+    holm,
+    mean_interval,
+    paired_p_value,
+    questions_to_settle,
+    ratio_interval,
+    retained,
+)
 from divcon.benchmarks._tables import FACTORS, answers_of, as_csv, differences, summarize_arm
 
 __all__ = [
@@ -47,11 +60,13 @@ __all__ = [
     "Arm",
     "Matching",
     "Outcome",
+    "Paired",
     "Record",
     "RecordedProgram",
     "Recording",
     "Records",
     "ReportError",
+    "Retained",
     "RowFields",
     "Shown",
     "TrackingError",
@@ -70,10 +85,13 @@ __all__ = [
     "break_even",
     "choose",
     "compare_costs",
+    "compare_paired",
     "counted",
     "differences",
+    "dollars",
     "evaluate_arm",
     "evaluate_arms",
+    "evidence",
     "grade",
     "grade_as_paper",
     "grade_number",
@@ -87,9 +105,14 @@ __all__ = [
     "mean_upfront",
     "paired_p_value",
     "pareto_front",
+    "per_1000",
     "percent",
     "plans_of",
+    "questions_to_settle",
+    "ratio_interval",
     "read_recording",
+    "retained",
+    "retained_share",
     "score",
     "solver_share",
     "summarize_arm",

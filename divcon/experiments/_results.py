@@ -7,7 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from divcon.benchmarks import FACTORS, Arm, Records, agreements, compare_costs, differences, mean_upfront, summarize_arm
+from divcon.benchmarks import (
+    FACTORS,
+    Arm,
+    Records,
+    agreements,
+    compare_costs,
+    differences,
+    evidence,
+    mean_upfront,
+    summarize_arm,
+)
 from divcon.benchmarks.arms import TEACHER, read_arm
 from divcon.config import configuration_of
 from divcon.distill import package_versions, read_manifest
@@ -39,16 +49,17 @@ def experiment_results(
     all_runs: Runs, measured: Sequence[tuple[Cell, Records]]
 ) -> tuple[dict[str, Any], dict[tuple[Any, ...], list[Records]]]:
     settings = all_runs.experiment.evaluate
-    rows, answers = [], {}
     groups = _pooled(all_runs, measured)
+    answers = {key: seeds for key, (_, seeds) in groups.items()}
     items = {item.id: item for cell, _ in measured for item in cell.run.task.test}
+    rows = []
     for key, (arm, seeds) in groups.items():
-        answers[key] = seeds
-        line = summarize_arm(arm, answers[key], settings.resamples, settings.max_failed)
         factors = {name: value for name, value in zip(FACTORS, key[:-1], strict=True) if value is not None}
+        teacher = _teachers_answers(groups, key)
+        line = summarize_arm(arm, seeds, settings.resamples, settings.max_failed, teacher or ())
         if arm.splits:
-            teacher = None if arm.name == TEACHER.name else _teachers_answers(groups, key)
-            found = agreements(seeds, items.values(), teacher, settings.max_failed)
+            planned = None if arm.name == TEACHER.name else teacher
+            found = agreements(seeds, items.values(), planned, settings.max_failed)
             line |= dict.fromkeys(found) if line["withheld"] else found
         rows.append({**factors, "questions_tested": len(answers[key][0]), **line})
     roles = all_runs.experiment.roles
@@ -71,7 +82,7 @@ def experiment_results(
         "configuration": configuration_of(all_runs.experiment),
         "rows": rows,
         "comparisons": _comparisons(all_runs, answers),
-        "costs": _costs(all_runs, rows),
+        "costs": _costs(all_runs, rows, answers),
         "screening": _screening(all_runs),
         "paid": all_runs.store.paid(prices=first.context.pipeline.prices),
         "versions": package_versions(),
@@ -175,7 +186,9 @@ def _across(
             yield {"task": task}, (f"{arm} ({one})", levels[one]), (f"{arm} ({other})", levels[other])
 
 
-def _costs(all_runs: Runs, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _costs(
+    all_runs: Runs, rows: Sequence[dict[str, Any]], answers: dict[tuple[Any, ...], list[Records]]
+) -> dict[str, Any]:
     """The cost comparisons by task (and solver), for the kinds whose other rows differ in the program only."""
     if all_runs.design.kind not in ("main", "dynamic", "depth", "solvers"):
         return {}
@@ -192,7 +205,9 @@ def _costs(all_runs: Runs, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         before = {
             name: mean_upfront([_upfront_of(all_runs, folds, name) for folds in by_seed.values()]) for name in names
         }
-        found[", ".join(where.values())] = {"where": where, **compare_costs(lines, before)}
+        costs = compare_costs(lines, before)
+        given = {row["name"]: answers[(*map(row.get, FACTORS), row["name"])] for row in lines}
+        found[", ".join(where.values())] = {"where": where, **costs, "evidence": evidence(costs, given)}
     return found
 
 
