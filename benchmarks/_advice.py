@@ -104,7 +104,12 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
             "of it at most."
         )
     label = chosen["label"]
-    headlines = {True: f"Settled: choose {label}", False: f"Not settled: {label} for now", None: f"Choose {label}"}
+    cheapest = f", or the cheaper {by_name[proof['alternatives'][0]]['label']}" if proof.get("alternatives") else ""
+    headlines = {
+        True: f"Settled: choose {label}",
+        False: f"Not settled: {label} for now{cheapest}",
+        None: f"Choose {label}",
+    }
     return {
         **card,
         "status": {True: "settled", False: "not settled", None: None}[settled],
