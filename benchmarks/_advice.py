@@ -104,10 +104,11 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
             "of it at most."
         )
     label = chosen["label"]
-    cheapest = f", or the cheaper {by_name[proof['alternatives'][0]]['label']}" if proof.get("alternatives") else ""
+    cheaper = [by_name[name] for name in proof.get("alternatives", [])]
+    instead = f", or the cheaper {max(cheaper, key=lambda line: line['accuracy'])['label']}" if cheaper else ""
     headlines = {
         True: f"Settled: choose {label}",
-        False: f"Not settled: {label} for now{cheapest}",
+        False: f"Not settled: {label} for now{instead}",
         None: f"Choose {label}",
     }
     return {
