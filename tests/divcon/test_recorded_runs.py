@@ -241,6 +241,7 @@ def test_the_dry_run_and_the_doctor_name_the_teacher(data: Path) -> None:
         (["roles.solver={model: recorded, path: x, name: y}"], "a recorded teacher only decomposes"),
         (["evaluate.recorded={cot: x.jsonl}"], "called like an arm"),
         (["evaluate.recorded={a/b: x.jsonl}"], "pattern"),
+        (["task.train=0"], "raise it"),
         (["roles.teacher.fields={questions: q}"], "no key 'roles.teacher.fields.questions'"),
     ],
 )
@@ -264,13 +265,18 @@ def test_what_cannot_work_stops_the_check(data: Path, teacher: str, kind: type[E
 
 
 def test_nothing_to_learn_from_is_said_before_anything_is_asked(data: Path) -> None:
-    run = Run(load_pipeline(pipeline(data), ["task.train=0"]), data / "run")
+    tested = Run(load_pipeline(pipeline(data)), data / "whole")
+    asked = {item.question for item in tested.task.test}
+    tested.close()
+    rows = [json.loads(line) for line in (data / "plans.jsonl").read_text().splitlines()]
+    lines(data, "plans.jsonl", [row for row in rows if row["q"] in asked])
+    run = Run(load_pipeline(pipeline(data)), data / "run")
     run.check()
     failures = Failures(run.reporter)
     run.examine(failures)
-    with pytest.raises(Exception, match=r"task\.train is 0"):
+    with pytest.raises(Unfit, match=r"No training question has a plan in plans\.jsonl"):
         failures.require_none()
-    with pytest.raises(NothingToLearn, match=r"task\.train is 0"):
+    with pytest.raises(NothingToLearn, match=r"No training question has a plan in plans\.jsonl"):
         run.collect()
     run.close()
 
