@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from divcon import Run, load_pipeline
 from divcon._tables import print_results
 from divcon.cli import app
-from divcon.config import ConfigError, load_experiment
+from divcon.config import ConfigError, load_experiment, load_saved_pipeline
 from divcon.distill import Base, NothingToLearn, read_manifest
 from divcon.pipeline import Failures, Incomplete, Unfit
 from divcon.schemas import Results
@@ -101,6 +101,7 @@ def test_a_whole_run_with_recorded_plans_and_a_recorded_arm(data: Path, tiny_bas
         assert len(server.requests) == asked
         assert {one.state for one in run.status()} == {"done"}
         run.close()
+    assert load_saved_pipeline(data / "run") == run.pipeline
     Results.model_validate(results)
     arms = {arm["name"]: arm for arm in results["arms"]}
     assert list(arms) == ["direct", "teacher", "sd-t", "sd-rec", "good"]
