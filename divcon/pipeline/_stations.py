@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,8 @@ from divcon.pipeline._errors import MissingStation, require_most
 from divcon.pipeline._keys import Keys
 from divcon.pipeline._programs import Compiled, Programs, compile_key
 from divcon.pipeline._record import record_key
+
+_QUOTED = 200  # characters
 
 
 def compile_prompt(context: Context) -> Compiled | None:
@@ -177,7 +180,9 @@ class Stations:
                 context.folder / "screening" / f"{RULES[rule].student}.json", json.dumps(counts, indent=2) + "\n"
             )
             lost = ", ".join(f"{count} {reason}" for reason, count in counts["lost"].items()) or "none"
-            context.reporter.finished(f"screen {rule}", f"kept {counts['kept']} of {counts['collected']}; lost: {lost}")
+            context.reporter.finished(
+                f"screen {rule}", f"kept {counts['kept']} of {counts['collected']}; lost: {lost}{first_unread(traces)}"
+            )
             results[rule] = screened
         return results
 
@@ -340,6 +345,12 @@ class Stations:
                 "Run 'divcon train' first.",
             )
         return adapter_folder(self.context.folder, student.name)
+
+
+def first_unread(traces: Sequence[Trace]) -> str:
+    """Words on the first reply that couldn't be read as a list, with its end; empty where all could."""
+    reply = next((trace.reply or "" for trace in traces if trace.lost == "unreadable"), None)
+    return "" if reply is None else f"; the first unreadable reply ends: {' '.join(reply.split())[-_QUOTED:]!r}"
 
 
 def adapter_folder(folder: Path, student: str) -> Path:
