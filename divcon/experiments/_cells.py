@@ -133,6 +133,11 @@ class Runs:
         self.trained.append(run)
         return run
 
+    def train_alone(self, run: Run, name: str) -> Run:
+        """`train`, and end the servers of the run's models: other runs are trained or measured next."""
+        self.train(run, name).models.close()
+        return run
+
     def could_train(self, run: Run, name: str) -> bool:
         """Train a cell of a series. Returns False for a cell without training rows, which the series leaves out."""
         try:
@@ -241,7 +246,7 @@ def _main(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iterato
 def _transfer(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Cell]]:
     moved = [name for name in all_runs.design.measured if needs_training(name)]
     for seed in seeds:
-        runs = {task: all_runs.train(all_runs.of(task, seed), f"{task}, seed {seed}") for task in tasks}
+        runs = {task: all_runs.train_alone(all_runs.of(task, seed), f"{task}, seed {seed}") for task in tasks}
         for task, run in runs.items():
             own = [name for name in all_runs.design.measured if name not in moved]
             batch = [Cell(run, run.arm(name), seed, {"task": task}) for name in own]
@@ -253,7 +258,7 @@ def _transfer(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Ite
 
 def _solvers(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Cell]]:
     for seed, task in product(seeds, tasks):
-        run = all_runs.train(all_runs.of(task, seed), f"{task}, seed {seed}")
+        run = all_runs.train_alone(all_runs.of(task, seed), f"{task}, seed {seed}")
         for solver, change in all_runs.design.solver_changes.items():
             other = all_runs.of(task, seed, **change)
             batch = []
@@ -266,9 +271,9 @@ def _solvers(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iter
 def _multitask(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Cell]]:
     moved = [name for name in all_runs.design.measured if needs_training(name)]
     for seed in seeds:
-        runs = {task: all_runs.train(all_runs.of(task, seed), f"{task}, seed {seed}") for task in tasks}
+        runs = {task: all_runs.train_alone(all_runs.of(task, seed), f"{task}, seed {seed}") for task in tasks}
         together = all_runs.together(runs, seed)
-        all_runs.train(together, f"all {len(tasks)} tasks, seed {seed}")
+        all_runs.train_alone(together, f"all {len(tasks)} tasks, seed {seed}")
         for task, run in runs.items():
             batch = [Cell(run, run.arm(name), seed, {"task": task}) for name in all_runs.design.measured]
             for name in moved:
