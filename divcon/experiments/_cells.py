@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import Any
 from divcon._watch import Reporter, Silent
 from divcon.benchmarks import Arm
 from divcon.benchmarks.arms import read_arm
-from divcon.benchmarks.tasks import LoadedTask, Task, load_task
+from divcon.benchmarks.tasks import LoadedTask, Task, TaskError, load_task
 from divcon.config import Design, Experiment
 from divcon.distill import Hold, NothingToLearn, RunStore, booked_to
 from divcon.distill.executors import EXECUTORS, Executor
@@ -54,7 +55,7 @@ class Runs:
     folder: Path
     reporter: Reporter = field(default_factory=Silent)
     trained: list[Run] = field(default_factory=list, init=False)
-    _tasks: dict[tuple[str, int, int], LoadedTask] = field(default_factory=dict, init=False)
+    _tasks: dict[tuple[str, int, int | str], LoadedTask] = field(default_factory=dict, init=False)
     _hold: Hold | None = field(default=None, init=False)
 
     def hold(self, wait: bool = False) -> None:
@@ -104,12 +105,17 @@ class Runs:
         folder = self.folder / "cells" / _ALL / f"seed-{seed}"
         return Run(first.pipeline, folder, self.reporter, self.store, union, self.executor)
 
-    def _loaded(self, task: str, seed: int, train: int) -> LoadedTask:
+    def _loaded(self, task: str, seed: int, train: int | str) -> LoadedTask:
         """A task's questions. Their ids begin with the task's name, since all tasks share the store."""
         key = (task, seed, train)
         if key not in self._tasks:  # files may be large, and many cells read the same one
             given = self.design.tasks[task].model_dump()
-            loaded = load_task(Task(**{**given, "train_seed": seed, "train": train}))
+            try:
+                loaded = load_task(Task(**{**given, "train_seed": seed, "train": train}))
+            except TaskError as error:
+                # The settings that an error names have other names in an experiment's file.
+                remedy = re.sub(r"\btask\.", f"experiment.tasks.{task}.", error.remedy)
+                raise TaskError(error.problem, remedy) from error
             named: Callable[[Item], Item] = lambda item: replace(item, id=f"{task}:{item.id}")  # noqa: E731
             allowed = (one._replace(train=f"{task}:{one.train}", test=f"{task}:{one.test}") for one in loaded.allowed)
             self._tasks[key] = LoadedTask(

@@ -13,8 +13,8 @@ from divcon.benchmarks.tasks import (
     LoadedTask,
     Task,
     TaskError,
+    file_items,
     gsm8k_items,
-    json_lines_items,
     load_task,
     offline_items,
     read_pairs,
@@ -183,7 +183,7 @@ def lines(file: Path, *rows: object) -> Path:
 def test_anybodys_json_lines(tmp_path: Path) -> None:
     row = {"id": "x", "question": "Où?", "context": "Là\u2028bas.", "answer": 7, "subquestions": ["A or b?"]}
     file = lines(tmp_path / "a.jsonl", row, {"question": "Q2?", "answer": "b", "aliases": ["c"]})
-    first, second = json_lines_items(file)
+    first, second = file_items(file)
     assert (first.id, first.question, first.context, first.answer) == ("x", "Où?", "Là\u2028bas.", "7")
     assert (second.id, second.aliases, second.context) == ("line-2", ("c",), None)
 
@@ -224,7 +224,7 @@ def test_anybodys_json_lines(tmp_path: Path) -> None:
 )
 def test_a_broken_line_is_named(tmp_path: Path, row: object, message: str) -> None:
     with pytest.raises(TaskError, match=message):
-        list(json_lines_items(lines(tmp_path / "a.jsonl", {"question": "Q1?", "answer": "1"}, row)))
+        list(file_items(lines(tmp_path / "a.jsonl", {"question": "Q1?", "answer": "1"}, row)))
 
 
 def test_all_broken_lines_are_said_at_once(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_all_broken_lines_are_said_at_once(tmp_path: Path) -> None:
     problem = caught.value.problem
     assert problem.startswith(f"6 lines of {file} can't be used: line 2 is not JSON: ")
     assert "; line 3 has no 'answer'; line 4 is not JSON: NaN is no number; line 5 has no 'question'; " in problem
-    assert problem.endswith("line 6 is no JSON object; and 1 more.")
+    assert problem.endswith("line 6 is no JSON object (also line 7).")
     with pytest.raises(TaskError, match=r"3 lines of .* line 1 has no 'gold'.*; line 2 .*; line 3 is not JSON"):
         rows = [{"gold": [], "reply": "1"}, {"gold": True, "reply": "1"}, '{"gold": NaN, "reply": "1"}']
         read_pairs(lines(tmp_path / "b.jsonl", *rows))
@@ -255,8 +255,8 @@ def test_half_a_character_is_refused_whatever_the_data_set(tmp_path: Path) -> No
 
 def test_a_number_is_written_in_digits(tmp_path: Path) -> None:
     rows = [{"question": f"Q{n}?", "answer": n} for n in (7, 0.5, 1e-7, 1e22, -3.0)]
-    found = [item.answer for item in json_lines_items(lines(tmp_path / "a.jsonl", *rows))]
-    assert found == ["7", "0.5", "0.0000001", "10000000000000000000000", "-3.0"]
+    found = [item.answer for item in file_items(lines(tmp_path / "a.jsonl", *rows))]
+    assert found == ["7", "0.5", "0.0000001", "10000000000000000000000", "-3"]
 
 
 def test_missing_empty_and_small_files_and_long_questions_are_clear_errors(tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_a_numeric_task_refuses_a_gold_answer_without_a_number(tmp_path: Path) -
     [("yes", "Yes, both are.", True), ("(B)", "B) blue", True), ("yes", "no", False)],
 )
 def test_a_run_grades_ones_own_answers_by_their_form(tmp_path: Path, gold: object, reply: str, right: bool) -> None:
-    (item,) = json_lines_items(lines(tmp_path / "a.jsonl", {"question": "Q?", "answer": gold}))
+    (item,) = file_items(lines(tmp_path / "a.jsonl", {"question": "Q?", "answer": gold}))
     assert grade(item, reply).right is right
     assert grade(item_of("", [str(gold)]), reply).right is right
 
@@ -355,7 +355,7 @@ def test_a_run_grades_ones_own_answers_by_their_form(tmp_path: Path, gold: objec
 def test_a_row_may_name_its_grader_and_a_file_may_begin_with_a_mark(tmp_path: Path) -> None:
     row = {"question": "Q?", "answer": "no", "grader": "text"}
     (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(row).encode())
-    (item,) = json_lines_items(tmp_path / "a.jsonl")
+    (item,) = file_items(tmp_path / "a.jsonl")
     assert not grade(item, "No, it isn't.").right
 
 
