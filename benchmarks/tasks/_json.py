@@ -217,12 +217,13 @@ def json_rows(file: Path, form: Form, problems: Problems) -> Iterator[Row]:
     ]
     if len(held) == 1:
         yield from (Row(f"row {number}", f"row-{number}", row) for number, row in enumerate(held[0], 1))
-    elif isinstance(first, dict):
+    elif isinstance(first, dict) and not all(isinstance(value, (dict, list)) for value in first.values()):
         yield from json_lines_rows(file, form, problems)
     else:
         found = f"an object with {listed(list(whole))}" if isinstance(whole, dict) else "one value"
         raise TaskError(
-            f"{file} holds {found}, and no list of rows.", "Write an array of objects, one for each question."
+            f"{file} holds {found}, and no list of rows.",
+            "Write an array of objects, one for each question; pandas does so with orient='records'.",
         )
 
 

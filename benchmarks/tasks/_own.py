@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -31,7 +32,7 @@ _NAMES = {
     "context": ["context", "passage", "paragraph", "document", "background"],
     "id": ["id", "uid", "qid", "questionid", "key"],
 }  # fmt: skip
-_COUNTS_ROWS = re.compile(r"id|.*[._ -]id|[uq]id|idx|index|nr|no|number|row|unnamed.*", re.IGNORECASE)
+_COUNTS_ROWS = re.compile(r"id|.*[._ -]id|[uq]id|idx|.*index|nr|no|number|row|unnamed.*", re.IGNORECASE)
 
 
 def file_items(
@@ -146,22 +147,34 @@ def _wrong(
 
 
 def _texts(value: Any) -> tuple[str, ...] | None:
-    """A list of text, which may be written as JSON in one cell; None where it is anything else."""
+    """A list of text, which may be written as JSON or Python in one cell; None where it is anything else."""
     if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
+        value = _written_list(value)
     if value is None:
         return ()
     is_list = isinstance(value, list) and all(isinstance(one, str) and one.strip() for one in value)
     return tuple(value) if is_list else None
 
 
+def _written_list(text: str) -> Any:
+    """The value of a list in JSON or, as pandas writes it, in Python; the text itself where it is neither."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    # NumPy writes no commas, and Python would join texts without a comma between them into one.
+    if re.search(r"""['"]\s+['"]""", text):
+        return text
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return text
+
+
 def _subquestions(value: Any) -> tuple[str, ...] | None:
     """Reference subquestions: a list of text, or text that is read as a reply is; None where they can't be read."""
-    if not isinstance(value, str):
-        return _texts(value)
+    if (listed := _texts(value)) is not None or not isinstance(value, str):
+        return listed
     try:
         return tuple(Subquestions.read(value)) if value.strip() else ()
     except SubquestionsError:
@@ -219,7 +232,7 @@ def _missing(path: Path, head: Sequence[Row], names: Mapping[str, str], lacking:
     wanted = " and ".join(f"no field '{shown(names[ours])}'" for ours in lacking)
     problem = f"{where} {wanted}; its fields are {listed(list(columns)) or 'none'}."
     sets = " ".join(f"--set {_setting(ours, guessed.get(ours))}" for ours in lacking)
-    return problem, f"Add {sets}{' (guessed: look at the data)' if guessed else ''}."
+    return problem, f"Add {sets}{' (guessed; look at the data)' if guessed else ''}."
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -235,24 +248,25 @@ def _guessed(
     columns: Mapping[str, Sequence[Any]], names: Mapping[str, str], lacking: Sequence[str], rows: int
 ) -> dict[str, str]:
     """The likely column of each that is lacking, by our names."""
-    taken = {names[ours] for ours in _NEEDED if ours not in lacking}
-    free = [name for name, values in columns.items() if name not in taken]
+    taken = {theirs for ours, theirs in names.items() if ours not in lacking}
+    texts = {
+        name: [text for one in values if (text := written_value(one)) is not None] for name, values in columns.items()
+    }
     found: dict[str, str] = {}
     for ours in lacking:
         known = _NAMES.get(ours, [ours])
-        plain = {name: re.sub(r"[\W_]", "", name.rpartition(".")[2].casefold()) for name in free}
-        fits = [name for name in free if plain[name] in known and name not in found.values()]
-        if fits:
-            found[ours] = min(fits, key=lambda name: (known.index(plain[name]), name.count(".")))
+        plain = {name: re.sub(r"[\W_]", "", name.rpartition(".")[2].casefold()) for name in columns}
+        rank = {name: known.index(one) if one in known else len(known) for name, one in plain.items()}
+        usable = [name for name in columns if ours not in _NEEDED or 2 * len(texts[name]) > rows]
+        fits = [name for name in usable if plain[name] in known or plain[name].endswith(ours)]
+        if free := [name for name in fits if name not in taken and name not in found.values()]:
+            found[ours] = min(free, key=lambda name: (rank[name], name.count(".")))
     for ours in _NEEDED:
         if ours not in lacking or ours in found:
             continue
-        left = {
-            name: [text for value in columns[name] if (text := written_value(value)) is not None]
-            for name in free
-            if name not in found.values() and not _COUNTS_ROWS.fullmatch(name)
-        }
-        whole = {name: texts for name, texts in left.items() if len(texts) == rows}
+        gone = {*taken, *found.values()}
+        whole = {name: texts[name] for name in columns if len(texts[name]) == rows and name not in gone}
+        whole = {name: said for name, said in whole.items() if not _COUNTS_ROWS.fullmatch(name)}
         if whole:
             found[ours] = (_likely_question if ours == "question" else _likely_answer)(whole)
     return found

@@ -119,6 +119,20 @@ def test_columns_may_have_any_name_and_be_nested(tmp_path: Path) -> None:
         list(file_items(tmp_path / "q.json", Fields(**names, context=None)))
 
 
+def test_a_list_in_a_cell_is_written_as_json_or_as_pandas_writes_it(tmp_path: Path) -> None:
+    steps = ['Who said "it\'s so"?', "Find Ann's age."]
+    cells = [json.dumps(steps), str(steps), "1. Who?\n2. When?", ""]
+    (tmp_path / "q.csv").write_text(table([
+        {"question": f"Is it {i}?", "answer": "x", "subquestions": cell} for i, cell in enumerate(cells)
+    ]))  # fmt: skip
+    found = [item.subquestions for item in file_items(tmp_path / "q.csv")]
+    assert found == [tuple(steps), tuple(steps), ("Who?", "When?"), ()]
+    for cell in ("['Is it?' 'Was it?']", "[5]", "[" * 9000, "['a?', __import__('os')]"):
+        (tmp_path / "q.csv").write_text(table([{"question": "Is it?", "answer": "x", "aliases": cell}]))
+        with pytest.raises(TaskError, match="'aliases' is not a list of text"):
+            list(file_items(tmp_path / "q.csv"))
+
+
 @pytest.mark.parametrize(
     ("columns", "sets"),
     [
@@ -126,6 +140,11 @@ def test_columns_may_have_any_name_and_be_nested(tmp_path: Path) -> None:
         ({"Question": "Who?", "Final Answer": "Ann"}, {"question": "Question", "answer": "Final Answer"}),
         ({"problem": "Who?", "answer": "Ann", "gold": "x"}, {"question": "problem"}),
         ({"row": {"prompt": "Who?", "no": "yes"}, "label": 3}, {"question": "row.prompt", "answer": "label"}),
+        (
+            {"sQuestion": "Who?", "answers": ["Ann"], "true_answer": 3},
+            {"question": "sQuestion", "answer": "true_answer"},
+        ),
+        ({"context": "Who is it, where?", "said": "Who?", "ref": "A"}, {"question": "said", "answer": "ref"}),
         ({"nr": 1, "Frage": "Wer ist es, sag?", "Antwort": "Ann"}, {"question": "Frage", "answer": "Antwort"}),
         ({"nr": 1, "was": "Wer ist es?", "no": "Ann", "wo": None}, {"question": "was", "answer": None}),
     ],
@@ -183,6 +202,7 @@ def test_a_column_that_task_fields_names_has_to_be_there(tmp_path: Path) -> None
         ("q.csv", b"question,answer,answer\nWho?,Ann,Bob\n", r"Columns of .* have one name: 'answer'"),
         ("q.json", b'[{"question": "Who?", "answer": "Ann"} {', r"Row 1 \(line 1\) .* isn't followed by a comma"),
         ("q.json", b'{"question":\n 1', r"no JSON document"),
+        ("q.json", b'{"question": {"0": "Who?"}, "answer": {"0": 1}}', r"no list of rows.*orient='records'"),
         ("q.json", b'{"a": 1,\n "b": [1]}', r"holds an object with 'a', 'b', and no list of rows"),
     ],
 )  # fmt: skip

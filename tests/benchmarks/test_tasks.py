@@ -236,7 +236,7 @@ def test_all_broken_lines_are_said_at_once(tmp_path: Path) -> None:
     assert problem.startswith(f"6 lines of {file} can't be used: line 2 is not JSON: ")
     assert "; line 3 has no 'answer'; line 4 is not JSON: NaN is no number; line 5 has no 'question'; " in problem
     assert problem.endswith("line 6 is no JSON object (also line 7).")
-    with pytest.raises(TaskError, match=r"3 lines of .* line 1 has no 'gold'.*; line 2 .*; line 3 is not JSON"):
+    with pytest.raises(TaskError, match=r"3 lines of .* line 1 has no 'gold'.* \(also line 2\); line 3 is not JSON"):
         rows = [{"gold": [], "reply": "1"}, {"gold": True, "reply": "1"}, '{"gold": NaN, "reply": "1"}']
         read_pairs(lines(tmp_path / "b.jsonl", *rows))
     text, long = ("many", "some"), "x" * 20_000
