@@ -54,8 +54,7 @@ def file_items(
     problems = Problems(path, "line" if ".jsonl" in path.suffixes else "row")
     head = _head(path, form, wanted)
     lacking = _lacking(head, names)
-    if lacking:
-        problems.add_of_all(*_missing(path, head, names, lacking))
+    missing = _missing(path, head, names, lacking) if lacking else None
     del head
     seen: dict[str, str] = {}
     empty = True
@@ -76,6 +75,8 @@ def file_items(
                 yield _item(identity, values)
     except TaskError as error:
         problems.add_of_all(error.problem, error.remedy)
+    if missing:
+        problems.add_of_all(*missing)
     if empty and not problems:
         problems.add_of_all(f"{path} is empty: it has 0 questions.", "Check task.path.")
     problems.require_none()

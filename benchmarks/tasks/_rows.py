@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -50,7 +51,18 @@ def _table(file: Path, form: Form, problems: Problems, delimiter: str) -> Iterat
                 continue
             if not names:
                 names = [cell.strip() for cell in cells]
-                _check_header(file, names, form, delimiter, problems)
+                if (other := _separator(names)) and form.delimiter is None:
+                    sets = "task.format=tsv" if other == "\t" else f"\"task.delimiter='{other}'\""
+                    told = (
+                        f"{file} has one column, '{shown(names[0])}', which seems to be several with {other!r} between."
+                    )
+                    problems.add_of_all(told, f"Add --set {sets}.")
+                    # Whatever else is wrong is said too, as the file is then read.
+                    yield from _table(file, replace(form, delimiter=other), problems, other)
+                    return
+                if twins := [name for name, count in Counter(names).items() if name and count > 1]:
+                    told = f"Columns of {file} have one name: {listed(twins)}."
+                    problems.add_of_all(told, "Give each a name of its own.")
                 continue
             number += 1
             if len(cells) != len(names):
@@ -63,16 +75,9 @@ def _table(file: Path, form: Form, problems: Problems, delimiter: str) -> Iterat
         problems.add_of_all(f"{file} has a header and no rows: it has 0 questions.", "Give rows below the header.")
 
 
-def _check_header(file: Path, names: list[str], form: Form, delimiter: str, problems: Problems) -> None:
-    if twins := [name for name, count in Counter(names).items() if name and count > 1]:
-        problems.add_of_all(f"Columns of {file} have one name: {listed(twins)}.", "Give each a name of its own.")
-    other = next((one for one in _SEPARATORS if one in names[0]), None)
-    if len(names) == 1 and other is not None and form.delimiter is None:
-        sets = "task.format=tsv" if other == "\t" else f"\"task.delimiter='{other}'\""
-        raise TaskError(
-            f"{file} has one column, '{shown(names[0])}', which seems to be several with {other!r} between them.",
-            f"Add --set {sets}.",
-        )
+def _separator(names: list[str]) -> str | None:
+    """What separates the names of a header that was read as one column; None where it seems to be one."""
+    return next((one for one in _SEPARATORS if one in names[0]), None) if len(names) == 1 else None
 
 
 def _parquet(file: Path, form: Form, problems: Problems) -> Iterator[Row]:
@@ -126,7 +131,8 @@ def rows_of(path: Path, problems: Problems, form: Form, wanted: Callable[[str], 
     parts = _parts(path)
     chosen = [part for part in parts if wanted is None or wanted(part.split)]
     if not chosen:
-        raise TaskError(f"{path} has the splits {listed([part.split for part in parts])}.", "Check task.test_split.")
+        splits = listed(list(dict.fromkeys(part.split for part in parts)))
+        raise TaskError(f"{path} has the splits {splits}.", "Check task.test_split.")
     for part in chosen:
         if len(parts) == 1:
             yield from part.read(form, problems)
@@ -163,7 +169,7 @@ def _is_hidden(name: Path) -> bool:
 
 def _file(file: Path, name: Path) -> _Part:
     def read(form: Form, problems: Problems) -> Iterator[Row]:
-        return _READERS[form.format or _format_of(file, form)](file, form, problems)
+        return _READERS[form.format or _format_of(file, form, problems)](file, form, problems)
 
     return _Part(name.as_posix(), re.split(r"[-_.]", name.name)[0], read)
 
@@ -196,11 +202,11 @@ def _by_ending(file: Path) -> Format | None:
     return _ENDINGS.get(Path(file.name.lower().removesuffix(".gz")).suffix)
 
 
-def _format_of(file: Path, form: Form) -> str:
-    """The format of a file by its ending, or by its beginning where the ending is another.
+def _format_of(file: Path, form: Form, problems: Problems) -> str:
+    """The format of a file by its beginning where that tells, or by its ending. Where they differ, that is a problem.
 
     Raises:
-        TaskError: It can't be told, or the file's beginning is of another format.
+        TaskError: It can't be told.
     """
     opened = gzip.open if file.suffix == ".gz" else open
     with readable(file), opened(file, "rb") as stream:
@@ -208,26 +214,22 @@ def _format_of(file: Path, form: Form) -> str:
     said, seems = _by_ending(file), _seems(begins)
     if begins.startswith(b"PK"):
         raise TaskError(f"{file} is an Excel workbook or another zip file.", "Save it as CSV.")
-    if said is None and seems not in ("jsonl", "json", "parquet"):
-        likely = seems or "csv"
-        raise TaskError(
-            f"The ending of {file} tells no format; there are {listed(list(_ENDINGS))}.",
-            f"Add --set task.format={likely}, if it is {_NAMES[likely]}.",
-        )
+    if said is None and not seems:
+        raise TaskError(f"{file} is of no known format.", f"Give one that ends in {listed(list(_ENDINGS))}.")
     if b"\0" in begins and seems != "parquet" and not begins.startswith(UTF_16) and form.encoding is None:
         raise TaskError(
             f"{file} holds null characters, as UTF-16 has and UTF-8 has not.",
             "Save it as UTF-8, or try --set task.encoding=utf-16-le.",
         )
-    # A file of JSON may be of any of its two forms, and cells of a table may hold anything but a mark of Parquet.
+    # A `.json` file may hold JSON Lines, and what separates the cells of a table is looked at when it is read.
     same_kind = {said, seems} <= {"csv", "tsv"} or (said, seems) == ("json", "jsonl")
-    differs = seems and said and seems != said and not same_kind
-    if differs or (said == "parquet" and begins and not seems):
-        likely = seems or "csv"
-        raise TaskError(
-            f"{file} ends like {_NAMES[str(said)]} and begins like {_NAMES[likely]}.",
-            f"Rename it, or add --set task.format={likely}.",
-        )
+    if said == "parquet" and begins and not seems:
+        raise TaskError(f"{file} is no Parquet.", "Write it again.")
+    if seems and seems != said and not same_kind and (said or seems in ("csv", "tsv")):
+        ends = f"ends like {_NAMES[said]}" if said else "has an ending that tells no format"
+        remedy = f"Rename it, or add --set task.format={seems}."
+        problems.add_of_all(f"{file} {ends} and begins like {_NAMES[seems]}.", remedy)
+        return seems
     return str(said or seems)
 
 
