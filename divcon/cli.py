@@ -278,7 +278,7 @@ def serve(
 
 @app.command()
 def grade(
-    task: Annotated[str, typer.Argument(help="A task, such as gsm8k, drop or bbh; 'jsonl' grades by the gold's form.")],
+    task: Annotated[str, typer.Argument(help="A task, such as gsm8k, drop or bbh; 'file' grades by the gold's form.")],
     gold: Annotated[
         list[str] | None, typer.Option(help="A gold answer; may be repeated. DROP's spans are separated by ';'.")
     ] = None,

@@ -14,8 +14,8 @@ from divcon.benchmarks.tasks import (
     LoadedTask,
     Task,
     TaskError,
+    file_items,
     gsm8k_items,
-    json_lines_items,
     load_task,
     offline_items,
     read_pairs,
@@ -184,7 +184,7 @@ def lines(file: Path, *rows: object) -> Path:
 def test_anybodys_json_lines(tmp_path: Path) -> None:
     row = {"id": "x", "question": "Où?", "context": "Là\u2028bas.", "answer": 7, "subquestions": ["A or b?"]}
     file = lines(tmp_path / "a.jsonl", row, {"question": "Q2?", "answer": "b", "aliases": ["c"]})
-    first, second = json_lines_items(file)
+    first, second = file_items(file)
     assert (first.id, first.question, first.context, first.answer) == ("x", "Où?", "Là\u2028bas.", "7")
     assert (second.id, second.aliases, second.context) == ("line-2", ("c",), None)
 
@@ -225,7 +225,7 @@ def test_anybodys_json_lines(tmp_path: Path) -> None:
 )
 def test_a_broken_line_is_named(tmp_path: Path, row: object, message: str) -> None:
     with pytest.raises(TaskError, match=message):
-        list(json_lines_items(lines(tmp_path / "a.jsonl", {"question": "Q1?", "answer": "1"}, row)))
+        list(file_items(lines(tmp_path / "a.jsonl", {"question": "Q1?", "answer": "1"}, row)))
 
 
 def test_all_broken_lines_are_said_at_once(tmp_path: Path) -> None:
@@ -236,8 +236,8 @@ def test_all_broken_lines_are_said_at_once(tmp_path: Path) -> None:
     problem = caught.value.problem
     assert problem.startswith(f"6 lines of {file} can't be used: line 2 is not JSON: ")
     assert "; line 3 has no 'answer'; line 4 is not JSON: NaN is no number; line 5 has no 'question'; " in problem
-    assert problem.endswith("line 6 is no JSON object; and 1 more.")
-    with pytest.raises(TaskError, match=r"3 lines of .* line 1 has no 'gold'.*; line 2 .*; line 3 is not JSON"):
+    assert problem.endswith("line 6 is no JSON object (also line 7).")
+    with pytest.raises(TaskError, match=r"3 lines of .* line 1 has no 'gold'.* \(also line 2\); line 3 is not JSON"):
         rows = [{"gold": [], "reply": "1"}, {"gold": True, "reply": "1"}, '{"gold": NaN, "reply": "1"}']
         read_pairs(lines(tmp_path / "b.jsonl", *rows))
     text, long = ("many", "some"), "x" * 20_000
@@ -256,8 +256,8 @@ def test_half_a_character_is_refused_whatever_the_data_set(tmp_path: Path) -> No
 
 def test_a_number_is_written_in_digits(tmp_path: Path) -> None:
     rows = [{"question": f"Q{n}?", "answer": n} for n in (7, 0.5, 1e-7, 1e22, -3.0)]
-    found = [item.answer for item in json_lines_items(lines(tmp_path / "a.jsonl", *rows))]
-    assert found == ["7", "0.5", "0.0000001", "10000000000000000000000", "-3.0"]
+    found = [item.answer for item in file_items(lines(tmp_path / "a.jsonl", *rows))]
+    assert found == ["7", "0.5", "0.0000001", "10000000000000000000000", "-3"]
 
 
 def test_missing_empty_and_small_files_and_long_questions_are_clear_errors(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_every_question_is_in_one_fold_and_trained_on_in_the_others(tmp_path: Pa
     rows = [{"question": f"Is it {i}?", "answer": "x"} for i in range(23)]
     file = lines(tmp_path / "mine.jsonl", *rows)
 
-    def folds(train: int = 99, test: int = 99, seed: int = 0) -> list[LoadedTask]:
+    def folds(train: int | str = 99, test: int | str = 99, seed: int = 0) -> list[LoadedTask]:
         task = Task(name="jsonl", train=train, test=test, path=file, overlap="same", train_seed=seed)
         return [load_task(task, Fold(number, 5)) for number in range(1, 6)]
 
@@ -303,6 +303,9 @@ def test_every_question_is_in_one_fold_and_trained_on_in_the_others(tmp_path: Pa
     tested = {item.id for part in few for item in part.test}
     assert len(tested) == 10
     assert all({item.id for item in part.train} < tested for part in few)
+    # Shares are of all questions.
+    assert folds(train="all", test="100%") == folds(train=23, test="all") == whole
+    assert folds(train="30%", test="50%") == folds(train=6, test=11)
     with pytest.raises(TaskError, match=r"3 questions, too few for 5 folds(.|\n)*experiment\.folds"):
         folds(test=3)
 
@@ -387,7 +390,7 @@ def test_a_numeric_task_refuses_a_gold_answer_without_a_number(tmp_path: Path) -
     [("yes", "Yes, both are.", True), ("(B)", "B) blue", True), ("yes", "no", False)],
 )
 def test_a_run_grades_ones_own_answers_by_their_form(tmp_path: Path, gold: object, reply: str, right: bool) -> None:
-    (item,) = json_lines_items(lines(tmp_path / "a.jsonl", {"question": "Q?", "answer": gold}))
+    (item,) = file_items(lines(tmp_path / "a.jsonl", {"question": "Q?", "answer": gold}))
     assert grade(item, reply).right is right
     assert grade(item_of("", [str(gold)]), reply).right is right
 
@@ -395,7 +398,7 @@ def test_a_run_grades_ones_own_answers_by_their_form(tmp_path: Path, gold: objec
 def test_a_row_may_name_its_grader_and_a_file_may_begin_with_a_mark(tmp_path: Path) -> None:
     row = {"question": "Q?", "answer": "no", "grader": "text"}
     (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(row).encode())
-    (item,) = json_lines_items(tmp_path / "a.jsonl")
+    (item,) = file_items(tmp_path / "a.jsonl")
     assert not grade(item, "No, it isn't.").right
 
 
