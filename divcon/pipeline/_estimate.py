@@ -1,10 +1,13 @@
-"""The estimate of a run: calls, tokens, money and time that are missing, from the prompts of a few of its questions."""
+"""The estimate of a run: calls, tokens, money and time that are missing, from the prompts of a few of its questions.
+
+A precheck has measured lengths and speeds, and gives these.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +57,19 @@ class StationEstimate:
     usd: float | None
     most_usd: float | None
     seconds: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Lengths and speeds that were measured on other questions of the task.
+
+    Attributes:
+        used: What was used, by station as `divcon status` names it, and by role as `RunStore.paid` has it.
+        concurrency: How many questions were asked at a time.
+    """
+
+    used: Mapping[str, dict[str, dict[str, Any]]]
+    concurrency: int
 
 
 @dataclass(frozen=True)
@@ -186,11 +202,15 @@ def _meter(price: Price | None, here: bool) -> Meter:
     return Meter({"input": 0.0, "output": 0.0} if here else None)
 
 
-def estimate(context: Context) -> list[StationEstimate]:
+def estimate(context: Context, measured: Measured | None = None) -> list[StationEstimate]:
     """What the stations that are missing will take. No model is called.
 
-    Lengths of replies and seconds a call are those of the replies in the run folder, where there are any. The time of
-    training isn't in it, and neither are the calls of a teleprompter.
+    Lengths of replies and seconds a call are those that were measured, or else those of the replies in the run folder,
+    where there are any. The time of training isn't in it, and neither are the calls of a teleprompter.
+
+    Args:
+        context: The run's context.
+        measured: What was measured on other questions.
     """
     calls: list[_Call] = []
     models = _planned_models(context, calls)
@@ -203,7 +223,9 @@ def estimate(context: Context) -> list[StationEstimate]:
             # A program of another package may not read the reply; what it asked until then counts.
             with contextlib.suppress(AdapterParseError, LMError):
                 plan.ask(item)
-        found.append(_summed(plan, calls, context.store.paid(plan.station)))
+        used = measured.used.get(plan.shown) if measured else None
+        at_a_time = min(plan.concurrency, measured.concurrency) if measured and used else plan.concurrency
+        found.append(_summed(plan, calls, used or context.store.paid(plan.station), at_a_time))
     return found
 
 
@@ -249,7 +271,7 @@ def _planned_models(context: Context, calls: list[_Call]) -> _PlannedModels:
     return made
 
 
-def _summed(plan: _Plan, seen: Sequence[_Call], paid: dict[str, dict[str, Any]]) -> StationEstimate:
+def _summed(plan: _Plan, seen: Sequence[_Call], paid: dict[str, dict[str, Any]], at_a_time: int) -> StationEstimate:
     """The estimate of a station from the calls of a few of its jobs, and from what was paid at it before."""
     scale = plan.jobs / max(1, len(plan.items))
     read = written = most = seconds = 0.0
@@ -260,7 +282,7 @@ def _summed(plan: _Plan, seen: Sequence[_Call], paid: dict[str, dict[str, Any]])
         if known is not None and (counted := known["calls"] - known["unknown_calls"]):
             call = replace(call, read=known["input_tokens"] / counted, written=known["output_tokens"] / counted)
         read, written, most = read + call.read, written + call.written, most + max(call.written, call.most_written)
-        measured = known["seconds"] / known["calls"] / plan.concurrency if known else None
+        measured = known["seconds"] / known["calls"] / at_a_time if known else None
         seconds += call.seconds(plan.concurrency) if measured is None else measured
         likely_usd = meter.cost(Counters(round(call.read), round(call.written)))
         worst_usd = meter.cost(Counters(round(call.read), round(call.most_written)))

@@ -1,0 +1,357 @@
+"""`Precheck`: asks the programs of a pipeline on some of its training questions, and judges whether to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+from divcon._doctor import diagnose
+from divcon._watch import Reporter, Silent, in_words
+from divcon.benchmarks import Arm, Records, evaluate_arms
+from divcon.benchmarks._costs import MARGIN
+from divcon.benchmarks.arms import CHAIN_OF_THOUGHT, DIRECT, REFERENCES, TEACHER, UNTUNED, UNTUNED_SOLVES, ArmKind
+from divcon.benchmarks.tasks import COMMON, TASKS, LoadedTask
+from divcon.distill import NothingToLearn, booked_to, overlapping, read_manifest, write_whole
+from divcon.pipeline import Failures, Incomplete, Run, StationEstimate, announce_conversion, total_of
+from divcon.precheck._figures import BASE_CELL, CELL, compared, measured_of, planner_cost, summarize
+from divcon.precheck._training import ROWS, STEPS, How, seconds_a_row, seconds_by_size, seconds_of
+from divcon.precheck._verdict import Findings, judge, which_half
+from divcon.programs import Item
+
+QUESTIONS = 200
+_FIRST = 8  # questions whose time tells that of the others
+_LEARNT = 100  # training questions of the small students
+_SOLVES = "se-t"  # the small student of the solver
+
+
+class Precheck:
+    """A precheck of a pipeline. It trains nothing but two steps, whose time it measures.
+
+    It asks training questions of the pipeline and no test question. All replies are kept in the store of the run, so
+    that the run finds those that it needs too.
+
+    Args:
+        run: The pipeline and its run folder; the precheck's own files lie in its folder `precheck`.
+        questions: How many questions are asked at most.
+        both: Also train two small students, one as planner and one as solver.
+    """
+
+    def __init__(self, run: Run, questions: int = QUESTIONS, *, both: bool = False) -> None:
+        self.run = run
+        self.folder = run.folder / "precheck"
+        self.wanted = questions
+        self.both = both
+        self.notes: list[str] = []  # on what was found meanwhile
+
+    @cached_property
+    def _shuffled(self) -> list[Item]:
+        """The training questions in the order that they are asked in; fewer questions are the beginning of more."""
+        found = list(self.run.task.train)
+        random.Random(self.run.pipeline.task.seed).shuffle(found)
+        return found
+
+    @cached_property
+    def questions(self) -> list[Item]:
+        """The questions that are asked. With two students, half of the training questions are left to learn from."""
+        most = len(self._shuffled) // 2 if self.both else len(self._shuffled)
+        return self._shuffled[: max(1, min(self.wanted, most))]
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms that need no training."""
+        kinds: list[ArmKind] = [DIRECT, CHAIN_OF_THOUGHT, TEACHER]
+        if all(item.subquestions for item in self.questions):
+            kinds.append(REFERENCES)
+        return [kind.name for kind in (*kinds, UNTUNED, UNTUNED_SOLVES)]
+
+    def do(self) -> dict[str, Any]:
+        """Ask what is missing, judge, and write `precheck.json`. Returns its content.
+
+        Raises:
+            Incomplete: Too many answers failed for a verdict; the error carries the content.
+            DivconError: Something would stop the precheck, or the budget is spent.
+        """
+        started = time.perf_counter()
+        self.run.hold()
+        missing = self._checked()
+        with contextlib.closing(self._asking()) as asking:
+            expected = sum(one.seconds for one in missing) + self._expected_training(asking)
+            asked = f"{len(self.questions)} of {len(self._shuffled)} training questions, and no test question"
+            self._station(f"{asked}; {len(asking.pipeline.arms)} programs, about {in_words(expected)}")
+            records, after_first = self._records(asking, started, bool(missing))
+            arms = {arm.name: arm for arm in asking.arms()}
+            lines = [summarize(arm, records[name], asking.pipeline) for name, arm in arms.items()]
+        students = self._trained_both(records, lines) if self.both else None
+        found = self._found(asking, records, lines, students)
+        found["seconds"] = {
+            "expected": round(expected, 1),
+            "expected_after_first": after_first,
+            "took": round(time.perf_counter() - started, 1),
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / "precheck.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        if found["verdict"] is None:
+            incomplete = Incomplete(found["reasons"][0], "Run the same command again; only failed calls are repeated.")
+            incomplete.results = found
+            raise incomplete
+        return found
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    def _asking(self, reporter: Reporter | None = None) -> Run:
+        """The run whose programs are asked: no optimized prompt, one plan a question, and failures are tolerated."""
+        pipeline = self.run.pipeline
+        evaluate = pipeline.evaluate.model_copy(update={"arms": self.arms})
+        collect = pipeline.collect.model_copy(update={"samples": 1, "max_failed": evaluate.max_failed})
+        changes = {
+            "compile": pipeline.compile.model_copy(update={"optimizer": "none"}),
+            "collect": collect,
+            "evaluate": evaluate,
+            "tracking": None,
+        }
+        asked = LoadedTask(self.questions, self.questions)
+        changed = pipeline.model_copy(update=changes)
+        return Run(changed, self.folder, reporter or self.run.reporter, self.run.store, asked)
+
+    def _checked(self) -> list[StationEstimate]:
+        """Check everything that can fail before a call is paid for. Returns what is missing.
+
+        Raises:
+            Unfit: Something would stop the precheck. Models are looked at only where they will be called.
+        """
+        failures = Failures(self.run.reporter)
+        with contextlib.closing(self._asking(Silent())) as asking:
+            asking.check(failures)
+            failures.require_none()
+            missing = [one for one in asking.estimate() if one.station.startswith(("collect", "evaluate"))]
+            if missing:
+                announce_conversion(asking.pipeline, self.run.reporter)
+                failures.look_at(diagnose(asking.pipeline, self.run.folder, data=False))
+        failures.require_none()
+        return missing
+
+    def _expected_training(self, asking: Run) -> float:
+        """Seconds that the precheck trains, as the size of the base tells."""
+        train = asking.pipeline.train
+        rows = 2 * _LEARNT if self.both else STEPS * min(ROWS, train.batch_size)
+        return rows * seconds_by_size(asking.models.base)
+
+    def _records(self, asking: Run, started: float, missing: bool) -> tuple[dict[str, Records], float | None]:
+        """The outcomes by arm, and the seconds of the whole precheck as the first questions tell; None without these.
+
+        The teacher's plans are collected first, so that they are recorded as what a student costs.
+        """
+        with booked_to(CELL):
+            asking.collect()
+        arms = asking.arms()
+        began = time.perf_counter()
+        first = self._answers(asking, arms, self.questions[:_FIRST])
+        after_first, rest = None, self.questions[_FIRST:]
+        if missing and rest:
+            now = time.perf_counter()
+            left = (now - began) / _FIRST * len(rest) + self._expected_training(asking)
+            after_first = round(now - started + left, 1)
+            took = f"the first {_FIRST} questions took {in_words(now - began)}"
+            self.run.reporter.finished("precheck", f"{took}, so all of it takes about {in_words(after_first)} at most")
+        later = self._answers(asking, arms, rest)
+        return {name: {**records, **later[name]} for name, records in first.items()}, after_first
+
+    def _answers(self, asking: Run, arms: Sequence[Arm], items: Sequence[Item]) -> dict[str, Records]:
+        """The outcomes by arm. The base that solves is recorded apart, since its speed isn't the solver's."""
+        found: dict[str, Records] = {}
+        for cell, own in ((CELL, False), (BASE_CELL, True)):
+            batch = [arm for arm in arms if ("solver" in arm.local) == own]
+            with booked_to(cell), asking.context.watched("precheck") as progress:
+                answered = evaluate_arms(
+                    batch,
+                    items,
+                    asking.store,
+                    concurrency=asking.pipeline.evaluate.concurrency,
+                    progress=progress,
+                    place=asking.place,
+                )
+            found |= {arm.name: records for arm, records in zip(batch, answered, strict=True)}
+        return {arm.name: found[arm.name] for arm in arms}
+
+    # -- two small students ----------------------------------------------------------------------------------------
+
+    def _small(self) -> Run:
+        """The run of two small students, which learn from training questions that nobody is asked here."""
+        pipeline, train = self._asking().pipeline, self.run.pipeline.train
+        settings = train.model_copy(update={"epochs": 1.0, "method": train.methods[0]})
+        screen = pipeline.screen.model_copy(update={"rule": pipeline.screen.rules[0]})
+        small = pipeline.model_copy(update={"screen": screen, "train": settings})
+        arms = [student.name for student in small.decomposer_students] + [_SOLVES]
+        small = small.model_copy(update={"evaluate": small.evaluate.model_copy(update={"arms": arms})})
+        learnt = self._apart(self._shuffled[len(self.questions) :])[:_LEARNT]
+        folder = self.folder / "both"
+        return Run(small, folder, self.run.reporter, self.run.store, LoadedTask(learnt, self.questions))
+
+    def _apart(self, items: Sequence[Item]) -> list[Item]:
+        """Those of some questions that don't overlap with the questions that are asked."""
+        task = self.run.pipeline.task
+        source = TASKS[task.name]
+        read = COMMON if source.draw is None else source.common
+        common = 0 if task.overlap == "same" or source.template_made else read
+        near = task.near_duplicate if source.draw is None else None
+        overlap = {pair[0].id for pair in overlapping(items, self.questions, common, near, task.allows).pairs}
+        return [item for item in items if item.id not in overlap]
+
+    def _trained_both(self, records: dict[str, Records], lines: list[dict[str, Any]]) -> tuple[str, str] | None:
+        """Train two small students, and measure them. Returns their arms; None where there is nothing to learn."""
+        with contextlib.closing(self._small()) as small:
+            self._station(f"two students on {len(small.task.train)} questions, one pass each")
+            with booked_to(f"{CELL}-both"):
+                small.check()
+                small.collect()
+                try:
+                    small.export(small.screen())
+                except NothingToLearn as error:
+                    self.notes.append(f"No student could be trained: {error.problem}")
+                    return None
+                small.train()
+                arms = small.arms()
+                found = self._answers(small, arms, self.questions)
+            records |= found
+            lines += [summarize(arm, found[arm.name], small.pipeline) for arm in arms]
+            return arms[0].name, arms[1].name
+
+    # -- the verdict -----------------------------------------------------------------------------------------------
+
+    def _found(
+        self,
+        asking: Run,
+        records: Mapping[str, Records],
+        lines: Sequence[dict[str, Any]],
+        students: tuple[str, str] | None,
+    ) -> dict[str, Any]:
+        """The content of `precheck.json`, without its times."""
+        pipeline, by_name = asking.pipeline, {line["name"]: line for line in lines}
+        roles = pipeline.roles
+        found: dict[str, Any] = {
+            "schema_version": 1,
+            "verdict": None,
+            "reasons": [],
+            "notes": [],
+            "task": pipeline.task.name,
+            "questions": len(self.questions),
+            "training_questions": len(self._shuffled),
+            "seed": pipeline.task.seed,
+            "teacher": {"model": roles.teacher.model, "scripted": roles.teacher.scripted},
+            "solver": roles.solver.model,
+            "student_base": asking.models.base.id,
+            "arms": list(lines),
+        }
+        lacking = [by_name[kind.name] for kind in (DIRECT, CHAIN_OF_THOUGHT, TEACHER) if by_name[kind.name]["withheld"]]
+        if lacking:
+            why = "; ".join(f"{line['label']}: {line['withheld']}" for line in lacking)
+            return {**found, "reasons": [f"There is no verdict, since too many answers failed. {why}"]}
+        planner, solver = students or (UNTUNED.name, UNTUNED_SOLVES.name)
+        best = max((by_name[kind.name] for kind in (DIRECT, CHAIN_OF_THOUGHT)), key=_accurate_and_cheap)
+        teacher = by_name[TEACHER.name]
+        split = compared(records, TEACHER.name, best["name"], pipeline)
+        assert split is not None  # both have a score
+        part, unknown = planner_cost(teacher, pipeline)
+        who = "a small student" if students else "the base, asked untrained,"
+        moved = compared(records, planner, TEACHER.name, pipeline)
+        facts = Findings(
+            split, best["label"], teacher["cost_per_1000"], best["cost_per_1000"], part, unknown, moved, who, MARGIN
+        )
+        verdict = judge(facts)
+        halves = compared(records, planner, solver, pipeline)
+        kept = {name: self._kept(by_name[name], teacher) for name in (planner, solver)}
+        half = which_half(halves, kept[planner], kept[solver], students is not None)
+        whole = self._whole(lines, teacher, students)
+        return {
+            **found,
+            "verdict": verdict.name,
+            "reasons": [*verdict.reasons, half, *_about_whole(whole, part)],
+            "notes": [*self._notes(split.to_settle)],
+            "split": {"best": best["name"], **asdict(split)},
+            "bill": {"cost": facts.cost, "planner": part, "share": facts.share, "unknown": unknown or None},
+            "half": {"planner": planner, "solver": solver, "kept": kept, "difference": halves and asdict(halves)},
+            "pipeline": whole,
+        }
+
+    def _notes(self, needed: int | None) -> Iterator[str]:
+        """What the figures leave out, in sentences.
+
+        Args:
+            needed: The questions that would settle whether splitting pays, where it isn't settled.
+        """
+        if (optimizer := self.run.pipeline.compile.optimizer) != "none":
+            yield f"The teacher's prompt isn't optimized here; {optimizer} may improve its plans."
+        if REFERENCES.name not in self.arms:
+            yield "Reference plans aren't measured: not every question has one."
+        if needed is not None and needed > len(self._shuffled):
+            yield f"There are {len(self._shuffled):,} training questions, which don't settle it; add some."
+        yield from self.notes
+
+    @staticmethod
+    def _kept(line: Mapping[str, Any], teacher: Mapping[str, Any]) -> float | None:
+        """The share of the teacher's accuracy that is kept; None where it is unknown."""
+        known = line["accuracy"] is not None and teacher["accuracy"]
+        return line["accuracy"] / teacher["accuracy"] if known else None
+
+    def _whole(
+        self, lines: Sequence[dict[str, Any]], teacher: Mapping[str, Any], students: tuple[str, str] | None
+    ) -> dict[str, Any]:
+        """What the whole pipeline takes from here on: its stations, and its training."""
+        pipeline = self.run.pipeline
+        asked = {line["name"]: line for line in lines}
+        measured = measured_of([line for line in lines if line["name"] in self.arms], self.run.store, pipeline)
+        stations = self.run.estimate(measured)
+        rate, how = self._rate(students)
+        plans = len(self.run.task.train) * pipeline.collect.samples * (1 - teacher["fell_back_rate"])
+        right = asked[TEACHER.name]["accuracy"]
+        kept = [
+            1 - (1 - right) ** pipeline.screen.samples if student.screened_by_solver else 1.0
+            for student in pipeline.students
+        ]
+        seconds = sum(rate * plans * share * pipeline.train.epochs for share in kept)
+        total = total_of(stations)
+        return {
+            "stations": [asdict(one) for one in stations],
+            "usd": total.usd,
+            "most_usd": total.most_usd,
+            "seconds": total.seconds,
+            "training": {"students": len(kept), "seconds": seconds, "seconds_a_row": rate, "how": how},
+        }
+
+    def _rate(self, students: tuple[str, str] | None) -> tuple[float, How]:
+        """Seconds of training for each row and pass."""
+        if students is not None:
+            adapters = self.folder / "both" / "adapters"
+            return seconds_of([read_manifest(adapters / name) for name in students]), "measured"
+        return seconds_a_row(self._asking(), self.questions, self.folder / "timed")
+
+    def _station(self, text: str) -> None:
+        self.run.reporter.station("precheck", text)
+
+
+def _accurate_and_cheap(line: Mapping[str, Any]) -> tuple[float, float]:
+    """Orders programs by their accuracy, and equal ones by their cost."""
+    return line["accuracy"], -(line["cost_per_1000"] or 0.0)
+
+
+def _about_whole(whole: Mapping[str, Any], saved: float | None) -> Iterator[str]:
+    """What the whole pipeline takes, in sentences."""
+    usd, training = whole["usd"], whole["training"]
+    money = (
+        "an unknown sum, since a price is unknown" if usd is None else f"${usd:.2f} (at most ${whole['most_usd']:.2f})"
+    )
+    how = (
+        "measured by two steps of the real base" if training["how"] == "measured" else "estimated from the base's size"
+    )
+    yield (
+        f"From here on the whole pipeline costs {money} and takes about {in_words(whole['seconds'])} of asking and "
+        f"{in_words(training['seconds'])} of training ({how})."
+    )
+    if usd and saved:
+        yield f"It has paid for itself after {1000 * usd / saved:,.0f} questions at the earliest."
