@@ -19,7 +19,7 @@ from dspy.utils.exceptions import AdapterParseError, LMError
 from divcon._models import Models, usual_limit
 from divcon.benchmarks.arms import read_arm
 from divcon.config import Endpoint, Price
-from divcon.distill import RULES, StoredEngine, role_lm
+from divcon.distill import RULES, Base, StoredEngine, role_lm
 from divcon.pipeline._arms import arm_parts
 from divcon.pipeline._context import Context
 from divcon.pipeline._programs import compiled_prompt
@@ -32,7 +32,8 @@ _BYTES_A_TOKEN = 4.0  # of English text, with the tokenizers in use
 _TOKENS_A_MESSAGE = 5  # of a chat template
 _SOLUTION = 160  # tokens of a solver's reply, until replies are stored
 _SECONDS_A_CALL, _TOKENS_A_SECOND = 0.5, 50.0  # of a server, until replies are stored
-_SECONDS_HERE = 0.2  # for each call of the embedded base on two cores, whatever the concurrency
+# For a plan of the embedded base on two cores, whatever the concurrency; and the weights of that base.
+_SECONDS_HERE, _PLAN_HERE, _WEIGHTS_HERE = 0.2, 60, 135e6
 _FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]")
 
 
@@ -81,12 +82,14 @@ class _Model:
         meter: Its meter; one at no price for a model on this machine.
         here: Whether it runs in this process or on a server of ours.
         scripted: Whether it is no model.
+        weights: The number of its weights, where it runs here.
     """
 
     role: str
     meter: Meter
     here: bool = False
     scripted: bool = False
+    weights: float = _WEIGHTS_HERE
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ class _Call:
     def seconds(self, concurrency: int) -> float:
         """The time that it adds to a station, as long as nothing was measured."""
         if self.model.here:
-            return 0.0 if self.model.scripted else _SECONDS_HERE
+            size = self.model.weights / _WEIGHTS_HERE * max(1.0, self.written / _PLAN_HERE)
+            return 0.0 if self.model.scripted else _SECONDS_HERE * size
         return (_SECONDS_A_CALL + self.written / _TOKENS_A_SECOND) / concurrency
 
 
@@ -158,9 +162,8 @@ class _PlannedModels(Models):
 
     def student(self, adapter: Path | None, role: str = "decomposer") -> dspy.LM:
         student = self.pipeline.roles.decomposer
-        return self._planned(
-            _Model(role, _meter(student.price, True), here=True), student.temperature, student.max_tokens
-        )
+        model = _Model(role, _meter(student.price, True), here=True, weights=weights_of(self.base))
+        return self._planned(model, student.temperature, student.max_tokens)
 
     def _planned(self, model: _Model, temperature: float | None, max_tokens: int | None) -> dspy.LM:
         backend = _Planned(model, self.steps_of, self.calls)
@@ -200,6 +203,12 @@ def _meter(price: Price | None, here: bool) -> Meter:
     if price is not None:
         return Meter(price.model_dump(exclude_none=True))
     return Meter({"input": 0.0, "output": 0.0} if here else None)
+
+
+def weights_of(base: Base) -> float:
+    """The number of weights of a base, by the size of its files."""
+    stored = sum(file.stat().st_size for file in base.path.glob("*.safetensors"))
+    return stored / (4 if base.dtype == "float32" else 2)
 
 
 def estimate(context: Context, measured: Measured | None = None) -> list[StationEstimate]:

@@ -11,7 +11,7 @@ from typing import Literal
 from divcon._watch import Silent
 from divcon.benchmarks.tasks import LoadedTask
 from divcon.distill import Base, Manifest, NothingToLearn, Provenance, Training, train_adapter
-from divcon.pipeline import Run
+from divcon.pipeline import Run, weights_of
 from divcon.programs import Item
 
 # The steps that are trained, of which the first isn't counted, since it is slower; and the rows a step, at most.
@@ -76,6 +76,4 @@ def seconds_by_size(base: Base) -> float:
     started = time.perf_counter()
     (one @ one).sum().item()
     speed = 2 * _SIDE**3 / (time.perf_counter() - started)
-    width = 4 if base.dtype == "float32" else 2
-    weights = sum(file.stat().st_size for file in base.path.glob("*.safetensors")) / width
-    return _PASSES * weights * _TOKENS_A_ROW / (speed * _REACHED)
+    return _PASSES * weights_of(base) * _TOKENS_A_ROW / (speed * _REACHED)
