@@ -1,5 +1,6 @@
 """Tasks, graders, evaluation, statistics and the report."""
 
+from divcon.benchmarks._advice import evidence
 from divcon.benchmarks._costs import (
     bill,
     break_even,
@@ -7,11 +8,12 @@ from divcon.benchmarks._costs import (
     compare_costs,
     mean_upfront,
     pareto_front,
+    per_1000,
     solver_share,
     upfront,
 )
 from divcon.benchmarks._evaluate import Arm, answered_by, evaluate_arm, evaluate_arms
-from divcon.benchmarks._figures import percent, score
+from divcon.benchmarks._figures import dollars, percent, retained_share, score
 from divcon.benchmarks._graders import (
     GRADERS,
     Verdict,
@@ -25,7 +27,18 @@ from divcon.benchmarks._graders import (
 from divcon.benchmarks._mlflow import TrackingError, log_to_mlflow
 from divcon.benchmarks._outcomes import MAX_FAILED, Outcome, Record, Records, counted, too_many_failed
 from divcon.benchmarks._report import ReportError, Shown, advise, arm_label, write_experiment_report, write_report
-from divcon.benchmarks._statistics import accuracy_interval, holm, mean_interval, paired_p_value
+from divcon.benchmarks._statistics import (
+    Paired,
+    Retained,
+    accuracy_interval,
+    compare_paired,
+    holm,
+    mean_interval,
+    paired_p_value,
+    questions_to_settle,
+    ratio_interval,
+    retained,
+)
 from divcon.benchmarks._tables import FACTORS, agreement, answers_of, as_csv, differences, summarize_arm
 
 __all__ = [
@@ -34,9 +47,11 @@ __all__ = [
     "MAX_FAILED",
     "Arm",
     "Outcome",
+    "Paired",
     "Record",
     "Records",
     "ReportError",
+    "Retained",
     "Shown",
     "TrackingError",
     "Verdict",
@@ -51,10 +66,13 @@ __all__ = [
     "break_even",
     "choose",
     "compare_costs",
+    "compare_paired",
     "counted",
     "differences",
+    "dollars",
     "evaluate_arm",
     "evaluate_arms",
+    "evidence",
     "grade",
     "grade_as_paper",
     "grade_number",
@@ -67,7 +85,12 @@ __all__ = [
     "mean_upfront",
     "paired_p_value",
     "pareto_front",
+    "per_1000",
     "percent",
+    "questions_to_settle",
+    "ratio_interval",
+    "retained",
+    "retained_share",
     "score",
     "solver_share",
     "summarize_arm",

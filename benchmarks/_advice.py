@@ -1,56 +1,101 @@
-"""The advice of a report: which program to choose, and what it saves."""
+"""The advice of a report: which program to choose, whether the answers settle it, and what it saves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from divcon.benchmarks._figures import percent, score
+from divcon.benchmarks._figures import dollars_per_1000, percent, points, retained_share, score
+from divcon.benchmarks._outcomes import Records
+from divcon.benchmarks._statistics import compare_paired
+from divcon.benchmarks._tables import answers_of
 from divcon.benchmarks.arms import TEACHER
 
 
+def evidence(costs: Mapping[str, Any], answers: Mapping[str, Sequence[Records]]) -> dict[str, Any] | None:
+    """Whether the answers settle that the chosen program is the right one.
+
+    The choice is right if it is at most the margin less accurate than each program that costs as much or more, and more
+    accurate than each cheaper one. It is settled if one-sided paired tests at 2.5 % show each of these. All of them
+    have to, so their p-values need no correction (Berger 1982, Technometrics 24:295-300). That the choice was made from
+    the same answers isn't corrected for.
+
+    Args:
+        costs: The comparison of costs, as `compare_costs` returns it.
+        answers: The outcomes of each program in it, for each of its seeds.
+
+    Returns:
+        `settled`, None where there is nothing to compare with; `questions`, about how many questions would settle it,
+        None where it is settled or no number would; `alternatives`, the cheaper programs that aren't shown to be less
+        accurate, the cheapest first; `tests`, one for each other program: `other`, `cheaper`, `difference` (the choice
+        minus the other), `ci95`, `margin`, `p`, `discordant`, `n`, `questions` and `shown`, see `compare_paired`. None
+        where no program is chosen.
+    """
+    chosen = costs["choice"]
+    if chosen is None:
+        return None
+    keys = list(answers[chosen][0])
+    mine, amount = answers_of(answers[chosen], keys), costs["points"][chosen][1]
+    others = sorted((cost, name) for name, (_, cost) in costs["points"].items() if name != chosen)
+    tests = []
+    for cost, name in others:
+        cheaper = cost < amount
+        found = compare_paired(mine, answers_of(answers[name], keys), 0.0 if cheaper else costs["margin"])
+        if found is not None:
+            row = {**found._asdict(), "ci95": list(found.ci95), "shown": found.shown}
+            tests.append({"other": name, "cheaper": cheaper, **row})
+    missing = [test["questions"] for test in tests if not test["shown"]]
+    settled = not missing and len(tests) == len(others)
+    return {
+        "settled": settled if others else None,
+        "questions": max(missing) if missing and None not in missing else None,
+        "alternatives": [test["other"] for test in tests if test["cheaper"] and not test["shown"]],
+        "tests": tests,
+    }
+
+
 def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> dict[str, Any]:
-    """Which program to choose and what it saves, in sentences.
+    """Which program to choose, whether that is settled, and what it saves, in sentences.
 
     Args:
         task: The task's name.
         lines: The results of its arms.
-        costs: The comparison of costs, as `compare_costs` returns it.
+        costs: The comparison of costs, as `compare_costs` returns it, with its `evidence`. Results that were recorded
+            without it say nothing of whether the advice is settled.
 
     Returns:
-        `task`, `headline`, `sentences`, and `warnings`, which are also in `sentences`.
+        `task`; `status`, `settled` or `not settled`, None where nothing is advised or tested; `headline`; `sentences`;
+        `tested`, what was tested; `warnings`. The last two are also in `sentences`.
     """
     by_name = {line["name"]: line for line in lines}
+    card: dict[str, Any] = {"task": task, "status": None, "sentences": [], "tested": [], "warnings": []}
     if costs["unscored"]:
         why = [f"{by_name[name]['label']} has no score: {by_name[name]['withheld']}." for name in costs["unscored"]]
-        return {"task": task, "headline": "No program is advised", "sentences": why, "warnings": why}
+        return {**card, "headline": "No program is advised", "sentences": why, "warnings": why}
     chosen = by_name.get(costs["choice"] or "")
     if chosen is None:
-        return {"task": task, "headline": "Nothing was measured.", "sentences": [], "warnings": []}
-    best = max(
-        (by_name[name] for name in costs["points"]), key=lambda line: (line["accuracy"], line["name"] == chosen["name"])
-    )
-    low, high = chosen["ci95"]
-    if best is chosen:
-        most = "nothing that can be chosen here is more accurate"
-    else:
-        most = f"the most accurate is {best['label']} with {score(best)}"
-    right = f"{score(chosen)} right (95 % interval {percent(low)} to {percent(high)})"
-    sentences = [f"{right}; {most}."]
-    amount = costs["points"][chosen["name"]][1]
-    spent = f"{amount:.6f} US dollars" if costs["in_money"] else f"{amount:,.0f} tokens of models other than students"
-    sentences.append(f"A question costs {spent}.")
+        return {**card, "headline": "Nothing was measured."}
+    proof = costs.get("evidence") or {"settled": None, "tests": []}
+    settled = proof["settled"]
+    tested = _tested(chosen, by_name, costs, proof)
+    sentences = [_right(chosen, by_name, costs), *tested, _spent(costs["points"][chosen["name"]][1], costs["in_money"])]
     theirs = costs["points"].get(TEACHER.name, [None, 0])[1]
     if chosen["name"] != TEACHER.name and theirs:
-        saved = 1 - amount / theirs
+        saved = 1 - costs["points"][chosen["name"]][1] / theirs
         much = f"saves {percent(saved)}" if saved >= 0 else f"costs {percent(-saved)} more"
         sentences.append(
             f"With the teacher as planner {score(by_name[TEACHER.name])} are right; against it this {much}."
         )
+    if chosen.get("retained"):
+        sentences.append(f"It keeps {retained_share(chosen)} of the teacher's accuracy.")
     if chosen["name"] in costs["against_teacher"]:
         sentences.append(_pays(costs, chosen["name"], chosen["student"]))
     if not chosen["splits"]:
-        sentences.append("Don't decompose here: the solver alone does as well.")
+        sentences.append(
+            "Whether decomposing gains anything here isn't settled."
+            if settled is False
+            else "Don't decompose here: the solver alone does as well."
+        )
     warnings = []
     if costs["solver_dominates"]:
         share = costs["solver_share"]
@@ -58,12 +103,78 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
             f"The solver makes {percent(share)} of the two-stage bill: moving the planner saves {percent(1 - share)} "
             "of it at most."
         )
+    label = chosen["label"]
+    headlines = {True: f"Settled: choose {label}", False: f"Not settled: {label} for now", None: f"Choose {label}"}
     return {
-        "task": task,
-        "headline": f"Choose {chosen['label']}",
+        **card,
+        "status": {True: "settled", False: "not settled", None: None}[settled],
+        "headline": headlines[settled],
         "sentences": [*sentences, *warnings],
+        "tested": tested,
         "warnings": warnings,
     }
+
+
+def _right(chosen: Mapping[str, Any], by_name: Mapping[str, Mapping[str, Any]], costs: Mapping[str, Any]) -> str:
+    """A sentence on the accuracy of the choice and of the most accurate program."""
+    best = max(
+        (by_name[name] for name in costs["points"]), key=lambda line: (line["accuracy"], line["name"] == chosen["name"])
+    )
+    low, high = chosen["ci95"]
+    if best is chosen:
+        most = "nothing that can be chosen here was more accurate"
+    else:
+        most = f"the most accurate was {best['label']} with {score(best)}"
+    return f"{score(chosen)} right (95 % interval {percent(low)} to {percent(high)}); {most}."
+
+
+def _spent(amount: float, in_money: bool) -> str:
+    if in_money:
+        return f"1,000 questions cost {dollars_per_1000(amount)} US dollars."
+    return f"A question costs {amount:,.0f} tokens of models other than students."
+
+
+def _tested(
+    chosen: Mapping[str, Any],
+    by_name: Mapping[str, Mapping[str, Any]],
+    costs: Mapping[str, Any],
+    proof: Mapping[str, Any],
+) -> list[str]:
+    """Sentences on what was tested, with the intervals, and on how many questions would settle it."""
+    if proof["settled"] is None:
+        return []
+    sentences = []
+    amount = costs["points"][chosen["name"]][1]
+    lost = f"at most {100 * costs['margin']:g} points less accurate than"
+    for cheaper, claim in ((False, lost), (True, "more accurate than the cheaper")):
+        for shown in (True, False):
+            tests = [test for test in proof["tests"] if (test["cheaper"], test["shown"]) == (cheaper, shown)]
+            if tests:
+                than = "; ".join(f"{by_name[test['other']]['label']} ({_interval(test)})" for test in tests)
+                sentences.append(f"{'Shown' if shown else 'Not shown'} to be {claim} {than}.")
+    for name in proof["alternatives"]:
+        saved = 1 - costs["points"][name][1] / amount
+        sentences.append(f"{by_name[name]['label']} costs {percent(saved)} less and isn't shown to be less accurate.")
+    if not proof["settled"]:
+        asked = max((test["n"] for test in proof["tests"]), default=0)
+        needed = proof["questions"]
+        sentences.append(
+            f"About {_rounded(needed)} questions would settle it; there were {asked:,}."
+            if needed
+            else f"No number of questions is expected to settle it as things stand; there were {asked:,}."
+        )
+    return sentences
+
+
+def _interval(test: Mapping[str, Any]) -> str:
+    low, high = test["ci95"]
+    p = f"p = {test['p']:.2g}" if test["p"] >= 0.0001 else "p < 0.0001"
+    return f"{points(test['difference'])} points, 95 % interval {points(low)} to {points(high)}, {p}"
+
+
+def _rounded(number: int) -> str:
+    """A number with two digits that count, since it is an estimate."""
+    return f"{int(float(f'{number:.1e}')):,}"
 
 
 def _pays(costs: Mapping[str, Any], name: str, student: str) -> str:

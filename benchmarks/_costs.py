@@ -26,23 +26,24 @@ def bill(usage: Mapping[str, Mapping[str, Any]], questions: int, local: Sequence
         local: Roles that a student answers. Where their price is unknown, it counts as zero, and `student_free` is set.
 
     Returns:
-        `by_role`; `cost` in US dollars, or None where a price is unknown; `at_least`, the part of the cost that is
-        known, or None where no price is; `unpriced_calls`, the calls over all questions whose cost is unknown and isn't
-        counted as zero; `large_tokens`, the input and output tokens of models other than students; `student_free`,
-        whether a student's unknown price was counted as zero.
+        `by_role`; `cost` in US dollars, or None where a price is unknown, and `cost_per_1000`, that of 1,000 questions;
+        `at_least`, the part of the cost that is known, or None where no price is; `unpriced_calls`, the calls over all
+        questions whose cost is unknown and isn't counted as zero; `large_tokens`, the input and output tokens of models
+        other than students; `student_free`, whether a student's unknown price was counted as zero.
     """
     by_role, cost, large, free = {}, 0.0, 0.0, False
     unpriced, priced = 0, False
     for role, spent in usage.items():
-        unknown = bool(spent["unpriced_calls"])
+        mine = None if spent["unpriced_calls"] else (spent["cost"] or 0.0) / questions
         by_role[role] = {
             "input_tokens": spent["input_tokens"] / questions,
             "cached_tokens": spent["cached_tokens"] / questions,
             "output_tokens": spent["output_tokens"] / questions,
-            "cost": None if unknown else (spent["cost"] or 0.0) / questions,
+            "cost": mine,
+            "cost_per_1000": per_1000(mine),
         }
         if role in local:
-            free = free or unknown
+            free = free or mine is None
         else:
             large += (spent["input_tokens"] + spent["output_tokens"]) / questions
             unpriced += spent["unpriced_calls"]
@@ -51,11 +52,17 @@ def bill(usage: Mapping[str, Mapping[str, Any]], questions: int, local: Sequence
     return {
         "by_role": by_role,
         "cost": None if unpriced else cost,
+        "cost_per_1000": None if unpriced else per_1000(cost),
         "at_least": cost if priced or not unpriced else None,
         "unpriced_calls": unpriced,
         "large_tokens": large,
         "student_free": free,
     }
+
+
+def per_1000(cost: float | None) -> float | None:
+    """What 1,000 questions cost, where one costs `cost`; None where that is unknown."""
+    return None if cost is None else 1000 * cost
 
 
 def solver_share(spent: Mapping[str, Any]) -> float | None:

@@ -23,12 +23,37 @@ def score(line: Mapping[str, Any]) -> str:
     return percent(line["accuracy"], 1) + (f" ({failed} failed)" if failed else "")
 
 
+def points(share: float) -> str:
+    """A difference of two shares in percentage points, with its sign."""
+    return f"{100 * share:+.1f}"
+
+
+def dollars_per_1000(cost: float) -> str:
+    """What 1,000 questions cost, where one costs `cost` US dollars."""
+    amount = 1000 * cost
+    return f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.4f}"
+
+
 def dollars(bill: Mapping[str, Any] | None) -> str:
-    """What a question costs in US dollars, as far as it is known."""
+    """What 1,000 questions cost in US dollars, as far as it is known; a dash where there is no bill."""
     if bill is None:
         return "–"
     if bill["cost"] is not None:
-        return f"{bill['cost']:.6f}"
-    if bill["at_least"] is None:
+        return dollars_per_1000(bill["cost"])
+    if bill.get("at_least") is None:
         return "unknown"
-    return f"at least {bill['at_least']:.6f} ({bill['unpriced_calls']} calls unpriced)"
+    return f"at least {dollars_per_1000(bill['at_least'])} ({bill['unpriced_calls']} calls unpriced)"
+
+
+def retained_share(line: Mapping[str, Any]) -> str:
+    """The share of the teacher's accuracy that a student keeps, with its interval; a dash where there is none.
+
+    Args:
+        line: The results of an arm, as `summarize_arm` returns them.
+    """
+    kept = line.get("retained")
+    if kept is None:
+        return "–"
+    low, high = kept["ci95"]
+    limits = f"at least {100 * low:.0f}, no upper limit" if high is None else f"{100 * low:.0f} to {100 * high:.0f}"
+    return f"{percent(kept['share'])} ({limits})"

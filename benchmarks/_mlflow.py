@@ -51,7 +51,7 @@ def log_to_mlflow(uri: str, experiment: str, name: str, results: Mapping[str, An
         if "f1" in line:
             metrics[f"{key}.f1"] = line["f1"]
         if line["bill"] and line["bill"]["cost"] is not None:
-            metrics[f"{key}.cost"] = line["bill"]["cost"]
+            metrics |= {f"{key}.cost": line["bill"]["cost"], f"{key}.cost_per_1000": 1000 * line["bill"]["cost"]}
     given = {
         "teacher": results["teacher"]["model"],
         "solver": results["solver"],

@@ -58,29 +58,56 @@ def accuracy_plot(name: str, lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def pareto_plot(
-    name: str, points: Mapping[str, Sequence[float]], labels: Mapping[str, str], front: Sequence[str], unit: str
+    name: str,
+    points: Mapping[str, tuple[float, float]],
+    intervals: Mapping[str, tuple[Sequence[float], Sequence[float] | None]],
+    labels: Mapping[str, str],
+    front: Sequence[str],
+    cost_label: str,
 ) -> str:
-    """Accuracy against cost per question, with a line through the Pareto front.
+    """Accuracy against cost, both from zero and with their intervals, with a line through the Pareto front.
 
     Args:
         name: A name that is unique on the page.
         points: (accuracy, cost) by arm.
-        labels: The label of each arm.
+        intervals: The 95 % intervals of accuracy and cost by arm; None where that of the cost is unknown.
+        labels: The label of each arm. Its name stands at its point.
         front: The arms on the Pareto front, the cheapest first.
-        unit: The unit of the costs.
+        cost_label: The label of the axis of costs.
     """
-    with _figure(name, 7, 3.4) as (axes, drawn):
+    with _figure(name, 7, 3.8) as (axes, drawn):
+        axes.set_xlim(0, 1.2 * max((cost for _, cost in points.values()), default=0) or 1)
+        axes.set_ylim(0, 110 * max((high for (_, high), _ in intervals.values()), default=0) or 1)
         axes.plot([points[n][1] for n in front], [100 * points[n][0] for n in front], color=_COLOURS[0], alpha=0.6)
         for number, (arm, (accuracy, cost)) in enumerate(points.items()):
             marker, colour = _MARKERS[number % len(_MARKERS)], _COLOURS[number % len(_COLOURS)]
             fill = "full" if arm in front else "none"
+            right, spent = intervals[arm]
+            axes.plot([cost, cost], [100 * limit for limit in right], color=colour, alpha=0.6)
+            axes.plot(spent or [cost], [100 * accuracy] * len(spent or [cost]), color=colour, alpha=0.6)
             axes.plot(cost, 100 * accuracy, marker, color=colour, fillstyle=fill, label=labels[arm], markersize=8)
-        axes.set_xlabel(f"{unit} a question")
+        _name_points(axes, {arm: (cost, 100 * accuracy) for arm, (accuracy, cost) in points.items()})
+        axes.set_xlabel(cost_label)
         axes.set_ylabel("accuracy, %")
         axes.grid(alpha=0.3)
         if points:
-            axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+            axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.02, 0.5))
     return drawn[0]
+
+
+def _name_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write a name at the right of each point, higher where another name is in the way."""
+    written: list[Any] = []
+    for name, at in sorted(points.items(), key=lambda point: point[1][1]):
+        above = 2.0  # points of print; the height of a name is about 8
+        while True:
+            text = axes.annotate(name, at, (7, above), textcoords="offset points", fontsize=8)
+            box = text.get_window_extent()
+            if not any(box.overlaps(other) for other in written):
+                break
+            text.remove()
+            above += 2
+        written.append(box)
 
 
 def lines_plot(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from divcon.benchmarks._advice import advice
-from divcon.benchmarks._figures import dollars, percent, score
+from divcon.benchmarks._figures import dollars, percent, points, retained_share, score
 from divcon.benchmarks._outcomes import Record, Records
 from divcon.benchmarks._tables import FACTORS
 from divcon.distill import write_whole
@@ -108,7 +108,7 @@ def _shown(value: Any) -> Any:
 
 
 def _table(caption: str, factors: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    more = {name: any(name in line for line in lines) for name in ("by_seed", "f1")}
+    more = {name: any(line.get(name) is not None for line in lines) for name in ("by_seed", "f1", "retained")}
     return {"caption": caption, "factors": factors, "lines": lines, **more}
 
 
@@ -123,7 +123,8 @@ def _write(results: Mapping[str, Any], view: dict[str, Any], shown: Sequence[Sho
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"percent": percent, "score": score, "cost": dollars}
+    environment.filters |= {"percent": percent, "score": score, "dollars": dollars, "points": points}
+    environment.filters |= {"retained_share": retained_share}
     html = environment.get_template(_TEMPLATE).render(
         policy=_policy([plot for _, plot in view["plots"]]),
         results=results,
@@ -221,8 +222,17 @@ def _run_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _pareto(name: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> str:
     from divcon.benchmarks import _plots
 
-    labels = {line["name"]: _with_failed(line, line["label"]) for line in lines}
-    return _plots.pareto_plot(name, costs["points"], labels, costs["pareto_front"], costs["unit"])
+    by_name = {line["name"]: line for line in lines if line["name"] in costs["points"]}
+    labels = {key: _with_failed(line, line["label"]) for key, line in by_name.items()}
+    many = 1000 if costs["in_money"] else 1
+    placed = {key: (accuracy, many * cost) for key, (accuracy, cost) in costs["points"].items()}
+    label = f"{costs['unit']} {'per 1,000 questions' if costs['in_money'] else 'a question'}, with 95 % intervals"
+    unit = "cost_ci95" if costs["in_money"] else "large_tokens_ci95"
+    spent = {key: line["bill"].get(unit) for key, line in by_name.items()}
+    intervals = {
+        key: (line["ci95"], spent[key] and [many * limit for limit in spent[key]]) for key, line in by_name.items()
+    }
+    return _plots.pareto_plot(name, placed, intervals, labels, costs["pareto_front"], label)
 
 
 def _experiment_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from rouge_score import rouge_scorer
 
-from divcon.benchmarks._costs import bill
+from divcon.benchmarks._costs import bill, per_1000
 from divcon.benchmarks._evaluate import Arm
 from divcon.benchmarks._outcomes import MAX_FAILED, Record, Records, failed_of, too_many_failed
-from divcon.benchmarks._statistics import holm, mean_interval, paired_p_value
+from divcon.benchmarks._statistics import amount_interval, holm, in_pairs, mean_interval, paired_p_value, retained
 from divcon.programs import Item, Meter, Usage
 
 # What experiments vary, with the names in tables. A line has the factors of its experiment.
@@ -51,17 +51,26 @@ def answers_of(seeds: Sequence[Records], questions: Sequence[str] | None = None)
 _QUOTED = 160  # characters quoted from the end of a reply, where the answer should be
 
 
-def summarize_arm(arm: Arm, seeds: Sequence[Records], resamples: int, max_failed: float = MAX_FAILED) -> dict[str, Any]:
+def summarize_arm(
+    arm: Arm,
+    seeds: Sequence[Records],
+    resamples: int,
+    max_failed: float = MAX_FAILED,
+    teacher: Sequence[Records] = (),
+) -> dict[str, Any]:
     """The results of an arm for `results.json`. Failed answers are neither right nor wrong.
 
     Where too many failed, there is no score: the accuracy, its interval, the rates and the bill are None, and
-    `withheld` says why.
+    `withheld` says why. `retained` is the share of the teacher's accuracy; see `benchmarks.retained`. It stands for
+    students and their bases, and is None where the teacher wasn't measured, or one of the two has no score.
 
     Args:
         arm: The arm. For a role without a price in it, the cost is what was stored with the calls.
         seeds: For each seed, the outcomes by item id.
         resamples: The number of bootstrap samples.
         max_failed: The largest share of failed answers of a seed with which there is a score, from 0 to 1.
+        teacher: The outcomes of the teacher's arm for the same questions, for each of its seeds; empty where it wasn't
+            measured.
     """
     everything = [record for records in seeds for record in records.values()]
     counts = Counter(record["outcome"] for record in everything)
@@ -85,6 +94,7 @@ def summarize_arm(arm: Arm, seeds: Sequence[Records], resamples: int, max_failed
         "withheld": withheld,
         "accuracy": float(np.nanmean(matrix)) if known else None,
         "ci95": list(mean_interval(matrix, resamples)) if known else None,
+        **({"retained": _retained(matrix, seeds, teacher, max_failed)} if arm.local else {}),
         **({"f1": mean(scores)} if scores and known else {}),
         **({"by_seed": [float(np.nanmean(row)) for row in matrix]} if len(seeds) > 1 and known else {}),
         **{f"{name}_rate": statuses[name] / len(answered) if known else None for name in _STATUSES},
@@ -93,10 +103,33 @@ def summarize_arm(arm: Arm, seeds: Sequence[Records], resamples: int, max_failed
         "cut_off": sum(record.get("cut_off", False) for record in answered),
         **({"first_unreadable": first} if (first := _first_unreadable(answered)) else {}),
         "usage": usage,
-        "bill": bill(usage, len(answered), arm.local) if known else None,
+        "bill": {**bill(usage, len(answered), arm.local), **_amounts(arm, seeds)} if known else None,
         "seconds": round(sum(wall_seconds(records) for records in seeds), 1),
         "errors": dict(errors.most_common(3)),
     }
+
+
+def _retained(
+    matrix: np.ndarray, seeds: Sequence[Records], teacher: Sequence[Records], max_failed: float
+) -> dict[str, Any] | None:
+    if not teacher or too_many_failed(seeds, max_failed) or too_many_failed(teacher, max_failed):
+        return None
+    kept = retained(matrix, answers_of(teacher, list(seeds[0])))
+    return None if kept is None else {**kept._asdict(), "ci95": list(kept.ci95)}
+
+
+def _amounts(arm: Arm, seeds: Sequence[Records]) -> dict[str, list[float] | None]:
+    """The intervals of an arm's average bill: `cost_ci95`, None where a price is unknown, and `large_tokens_ci95`."""
+    found: dict[str, list[float] | None] = {}
+    bills = [
+        [None if one["outcome"] == "failed" else bill(_usage([one], arm.prices), 1, arm.local) for one in seed.values()]
+        for seed in seeds
+    ]
+    for unit in ("cost", "large_tokens"):
+        known = all(one is None or one[unit] is not None for seed in bills for one in seed)
+        spent = [[np.nan if one is None else one[unit] for one in seed] for seed in bills]
+        found[f"{unit}_ci95"] = list(amount_interval(np.array(spent))) if known else None
+    return found
 
 
 def _first_unreadable(records: Sequence[Record]) -> str | None:
@@ -163,9 +196,7 @@ def differences(
         if too_many_failed(arms[a], max_failed) or too_many_failed(arms[b], max_failed):
             continue
         questions = list(arms[a][0])
-        one, two = answers_of(arms[a], questions), answers_of(arms[b], questions)
-        both = one - two if len(one) in (1, len(two)) or len(two) == 1 else one.mean(0) - two.mean(0)
-        both = np.atleast_2d(both)
+        both = np.subtract(*in_pairs(answers_of(arms[a], questions), answers_of(arms[b], questions)))
         if np.isnan(both).all():
             continue
         whole = ~np.isnan(both).all(axis=0)
@@ -228,13 +259,20 @@ _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # in fu
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows of a table as CSV, without nested values and formulas."""
+    """The rows of a table as CSV, without nested values and formulas. Money is in US dollars per 1,000 questions."""
     plain = [{key: value for key, value in row.items() if not isinstance(value, (dict, list))} for row in rows]
     for line, row in zip(plain, rows, strict=True):
         low, high = row["ci95"] or (None, None)
         line |= {"ci95_low": low, "ci95_high": high}
-        for role, spent in (row["bill"] or {"by_role": {}})["by_role"].items():
-            line |= {f"{role}_{key}_a_question": value for key, value in spent.items()}
+        if kept := row.get("retained"):
+            line |= dict(
+                zip(("retained", "retained_low", "retained_high"), (kept["share"], *kept["ci95"]), strict=True)
+            )
+        spent = row["bill"] or {"by_role": {}, "cost": None}
+        line["dollars_per_1000"] = per_1000(spent["cost"])
+        for role, part in spent["by_role"].items():
+            line |= {f"{role}_{key}_a_question": value for key, value in part.items() if key.endswith("tokens")}
+            line[f"{role}_dollars_per_1000"] = per_1000(part["cost"])
     names = list(dict.fromkeys(name for line in plain for name in line))
     stream = io.StringIO()
     writer = csv.DictWriter(stream, names, lineterminator="\n")

@@ -12,12 +12,22 @@ from divcon._terminal import ShownConsole, echo_json, line, out
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
     """Print the table of an evaluation."""
-    from divcon.benchmarks import score
+    from divcon.benchmarks import dollars, retained_share, score
 
     table = Table(title=f"{results['task']['name']}: {results['questions']} held-out questions", title_justify="left")
     table.add_column("program", no_wrap=True)
-    columns = ("accuracy", "95 %", "right/wrong/failed", "unread", "cut off", "no split", "salvaged", "fell back")
-    for name in (*columns, "decompose in/out", "solve in/out", "seconds"):
+    columns = (
+        "accuracy",
+        "95 %",
+        "of the teacher's",
+        "right/wrong/failed",
+        "unread",
+        "cut off",
+        "no split",
+        "salvaged",
+        "fell back",
+    )
+    for name in (*columns, "$ per 1,000", "decompose in/out", "solve in/out", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for arm in results["arms"]:
         usage = arm["usage"]
@@ -31,15 +41,17 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
             arm["label"],
             score(arm),
             low_high,
+            retained_share(arm),
             f"{arm['right']}/{arm['wrong']}/{arm['failed']}",
             str(arm["unreadable"]),
             str(arm["cut_off"]),
             *(_share(arm, rate) for rate in ("whole_rate", "salvaged_rate", "fell_back_rate")),
+            dollars(arm.get("bill")),
             *tokens,
             "–" if arm["withheld"] else f"{arm['seconds']:.0f}",
         )
     # Without a wide terminal, the table is printed at its own width.
-    (out if out.is_terminal and out.width > 190 else ShownConsole(width=200)).print(table)
+    (out if out.is_terminal and out.width > 230 else ShownConsole(width=240)).print(table)
     print_withheld(results["arms"])
     print_unreadable(results["arms"])
     if results["teacher"]["scripted"]:
@@ -96,23 +108,25 @@ def print_unreadable(lines: list[dict[str, Any]]) -> None:
 
 
 def print_advice(results: dict[str, Any]) -> None:
-    """Print which program to choose, a line per cost comparison, and warn where a student saves little."""
+    """Print which program to choose and what was tested, and warn where a student saves little."""
     from divcon.benchmarks import advise
 
     for card in advise(results):
         out.print(f"{card['task']}: {' '.join([card['headline'] + '.', *card['warnings']])}", soft_wrap=True)
+        for sentence in card["tested"]:
+            out.print(f"  {sentence}", soft_wrap=True)
 
 
 def print_rows(results: dict[str, Any], folder: Path) -> None:
     """Print the table of an experiment."""
     kind, rows = results["experiment"], results["rows"]
-    from divcon.benchmarks import FACTORS, score
+    from divcon.benchmarks import FACTORS, dollars, retained_share, score
 
     factors = [name for name in FACTORS if any(name in row for row in rows)]
     table = Table(title=f"{kind}: {results['question']}", title_justify="left")
     for name in (*factors, "program"):
         table.add_column(name.replace("_", " "), no_wrap=True)
-    for name in ("accuracy", "95 %", "right/wrong/failed", "cut off", "fell back"):
+    for name in ("accuracy", "95 %", "of the teacher's", "right/wrong/failed", "cut off", "fell back", "$ per 1,000"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         low_high = "–" if row["ci95"] is None else f"{100 * row['ci95'][0]:.0f}–{100 * row['ci95'][1]:.0f}"
@@ -121,11 +135,13 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
             row["label"],
             score(row),
             low_high,
+            retained_share(row),
             f"{row['right']}/{row['wrong']}/{row['failed']}",
             str(row["cut_off"]),
             _share(row, "fell_back_rate"),
+            dollars(row.get("bill")),
         )
-    (out if out.is_terminal and out.width > 180 else ShownConsole(width=190)).print(table)
+    (out if out.is_terminal and out.width > 205 else ShownConsole(width=215)).print(table)
     print_withheld(rows)
     print_unreadable(rows)
     if results["teacher"]["scripted"]:

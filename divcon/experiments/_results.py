@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from divcon.benchmarks import FACTORS, Records, compare_costs, differences, mean_upfront, summarize_arm
-from divcon.benchmarks.arms import read_arm
+from divcon.benchmarks import FACTORS, Records, compare_costs, differences, evidence, mean_upfront, summarize_arm
+from divcon.benchmarks.arms import TEACHER, read_arm
 from divcon.config import configuration_of
 from divcon.distill import package_versions, read_manifest
 from divcon.experiments._cells import Cell, Runs
@@ -47,13 +47,14 @@ def experiment_results(
             # An arm that doesn't depend on the seed has the same answers for all seeds, and counts once.
             if all(cell.arm.key.digest != other.arm.key.digest for other, _ in groups[key]):
                 groups[key].append((cell, part))
-    rows, answers = [], {}
+    answers = {key: [records for _, records in found] for key, found in groups.items()}
+    rows = []
     for key, found in groups.items():
-        cell = found[0][0]
-        answers[key] = [records for _, records in found]
-        arm = cell.arm
-        line = summarize_arm(arm, answers[key], settings.resamples, settings.max_failed)
+        arm = found[0][0].arm
         factors = {name: value for name, value in zip(FACTORS, key[:-1], strict=True) if value is not None}
+        # The teacher isn't trained on a task.
+        teacher = answers.get((*map({**factors, "trained_on": None}.get, FACTORS), TEACHER.name), ())
+        line = summarize_arm(arm, answers[key], settings.resamples, settings.max_failed, teacher)
         rows.append({**factors, "questions_tested": len(answers[key][0]), **line})
     roles = all_runs.experiment.roles
     design = all_runs.design
@@ -75,7 +76,7 @@ def experiment_results(
         "configuration": configuration_of(all_runs.experiment),
         "rows": rows,
         "comparisons": _comparisons(all_runs, answers),
-        "costs": _costs(all_runs, rows),
+        "costs": _costs(all_runs, rows, answers),
         "screening": _screening(all_runs),
         "paid": all_runs.store.paid(prices=first.context.pipeline.prices),
         "versions": package_versions(),
@@ -149,7 +150,9 @@ def _across(
             yield {"task": task}, (f"{arm} ({one})", levels[one]), (f"{arm} ({other})", levels[other])
 
 
-def _costs(all_runs: Runs, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _costs(
+    all_runs: Runs, rows: Sequence[dict[str, Any]], answers: dict[tuple[Any, ...], list[Records]]
+) -> dict[str, Any]:
     """The cost comparisons by task (and solver), for the kinds whose other rows differ in the program only."""
     if all_runs.design.kind not in ("main", "dynamic", "depth", "solvers"):
         return {}
@@ -164,7 +167,9 @@ def _costs(all_runs: Runs, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             name: mean_upfront([student_upfront(run.context, name, all_runs.cell_of(run)) for run in ran])
             for name in names
         }
-        found[", ".join(where.values())] = {"where": where, **compare_costs(lines, before)}
+        costs = compare_costs(lines, before)
+        given = {row["name"]: answers[(*map(row.get, FACTORS), row["name"])] for row in lines}
+        found[", ".join(where.values())] = {"where": where, **costs, "evidence": evidence(costs, given)}
     return found
 
 

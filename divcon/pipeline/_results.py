@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from divcon.benchmarks import Arm, Records, agreement, compare_costs, differences, summarize_arm, upfront
+from divcon.benchmarks import Arm, Records, agreement, compare_costs, differences, evidence, summarize_arm, upfront
+from divcon.benchmarks.arms import TEACHER
 from divcon.config import configuration_of
 from divcon.distill import Manifest, find_student, is_trained, read_manifest
 from divcon.pipeline._context import Context
@@ -30,8 +31,9 @@ def run_results(
     pipeline = context.pipeline
     resamples, max_failed = pipeline.evaluate.resamples, pipeline.evaluate.max_failed
     lines = []
+    seeds = {name: [found] for name, found in records.items()}
     for arm in arms:
-        line = summarize_arm(arm, [records[arm.name]], resamples, max_failed)
+        line = summarize_arm(arm, seeds[arm.name], resamples, max_failed, seeds.get(TEACHER.name, ()))
         if arm.splits:
             compared = agreement(records[arm.name], context.task.test, max_failed)
             line["agreement"] = None if line["withheld"] else compared
@@ -41,6 +43,7 @@ def run_results(
     by_solver = [student.name for student in pipeline.students if student.screened_by_solver]
     main = next((screening[name] for name in (*by_solver, *screening) if name in screening), {})
     teacher = pipeline.roles.teacher
+    costs = compare_costs(lines, {name: student_upfront(context, name) for name in manifests})
     return {
         "schema_version": SCHEMA_VERSION,
         "task": pipeline.task.model_dump(mode="json", exclude={"path", "test_path"}),
@@ -51,10 +54,8 @@ def run_results(
         "program": pipeline.program.model_dump(),
         "configuration": configuration_of(pipeline),
         "arms": lines,
-        "differences": differences(
-            {name: [found] for name, found in records.items()}, resamples, max_failed=max_failed
-        ),
-        "costs": compare_costs(lines, {name: student_upfront(context, name) for name in manifests}),
+        "differences": differences(seeds, resamples, max_failed=max_failed),
+        "costs": {**costs, "evidence": evidence(costs, seeds)},
         "screening": {**{key: main.get(key) for key in ("collected", "kept", "lost")}, "by_student": screening},
         "training": {name: {"rows": m.rows, **m.result} for name, m in manifests.items()},
         "paid": context.store.paid(prices=context.pipeline.prices),

@@ -58,12 +58,14 @@ class QuestionOfRole(_Part):
         cached_tokens: Input tokens that came from the server's cache.
         output_tokens: Output tokens.
         cost: US dollars; null where a price is unknown.
+        cost_per_1000: US dollars for 1,000 questions; null where a price is unknown.
     """
 
     input_tokens: float
     cached_tokens: float
     output_tokens: float
     cost: float | None
+    cost_per_1000: float | None = None
 
 
 class Bill(_Part):
@@ -72,18 +74,24 @@ class Bill(_Part):
     Attributes:
         by_role: The cost for each role.
         cost: US dollars; null where a price is unknown.
+        cost_per_1000: US dollars for 1,000 questions; null where a price is unknown.
         at_least: US dollars of the calls with a known price; null where there are none.
         unpriced_calls: Calls over all questions whose cost is unknown; a student's that are counted as zero aren't.
         large_tokens: Input and output tokens of models other than students.
         student_free: Whether a student's unknown price was counted as zero.
+        cost_ci95: The 95 % interval of `cost`; null where that is null.
+        large_tokens_ci95: The 95 % interval of `large_tokens`.
     """
 
     by_role: dict[str, QuestionOfRole]
     cost: float | None
+    cost_per_1000: float | None = None
     at_least: float | None = None
     unpriced_calls: Count = 0
     large_tokens: float
     student_free: bool
+    cost_ci95: tuple[float, float] | None = None
+    large_tokens_ci95: tuple[float, float] | None = None
 
 
 class Agreement(_Part):
@@ -104,6 +112,20 @@ class Agreement(_Part):
     exact: Share
 
 
+class Retained(_Part):
+    """The share of the teacher's accuracy that a student keeps, over the questions that both answered.
+
+    Attributes:
+        share: The student's accuracy over the teacher's.
+        ci95: Fieller's 95 % interval; the upper limit is null where the teacher's accuracy may be zero.
+        n: The questions that both answered.
+    """
+
+    share: float
+    ci95: tuple[float, float | None]
+    n: Count
+
+
 class ArmLine(_Part):
     """The results of an arm.
 
@@ -120,6 +142,8 @@ class ArmLine(_Part):
         accuracy: The share of right answers among those that didn't fail; null where the score is withheld, as are the
             interval, the rates and the bill.
         ci95: The 95 % interval of the accuracy.
+        retained: The share of the teacher's accuracy; only for students and their bases, and null where the teacher
+            wasn't measured, or one of the two has no score.
         f1: DROP's F1; only for tasks that are graded by it.
         by_seed: The accuracy of each seed; only where there are several.
         whole_rate: The share of questions that were answered without a decomposition.
@@ -148,6 +172,7 @@ class ArmLine(_Part):
     withheld: str | None
     accuracy: Share | None
     ci95: tuple[float, float] | None
+    retained: Retained | None = None
     f1: Share | None = None
     by_seed: list[Share] | None = None
     whole_rate: Share | None
@@ -223,6 +248,52 @@ class AgainstTeacher(_Part):
     student_free: bool
 
 
+class AdviceTest(_Part):
+    """A one-sided paired test of the chosen program against another, at 2.5 %.
+
+    Attributes:
+        other: The other program.
+        cheaper: Whether the other is cheaper. Then it is tested whether the choice is more accurate; otherwise, whether
+            it is less accurate by no more than the margin.
+        difference: The accuracy of the choice minus that of the other.
+        ci95: Tango's 95 % interval of the difference.
+        margin: The accepted loss of accuracy in this test; 0 against a cheaper program.
+        p: The p-value of the hypothesis that the difference is the negative margin or less.
+        discordant: The share of answers that one program has right and the other wrong.
+        n: The questions that both answered.
+        questions: About how many questions would show it; null where it is shown, or the difference points the other
+            way.
+        shown: Whether it is shown.
+    """
+
+    other: str
+    cheaper: bool
+    difference: float
+    ci95: tuple[float, float]
+    margin: Share
+    p: Share
+    discordant: Share
+    n: Count
+    questions: Count | None
+    shown: bool
+
+
+class Evidence(_Part):
+    """Whether the answers settle that the chosen program is the right one.
+
+    Attributes:
+        settled: Whether all tests show it; null where there is nothing to compare the choice with.
+        questions: About how many questions would settle it; null where it is settled, or no number would.
+        alternatives: The cheaper programs that aren't shown to be less accurate, the cheapest first.
+        tests: The tests, one for each other program.
+    """
+
+    settled: bool | None
+    questions: Count | None
+    alternatives: list[str]
+    tests: list[AdviceTest]
+
+
 class Comparison(_Part):
     """The comparison of costs: which program to choose, and what it saves.
 
@@ -238,6 +309,7 @@ class Comparison(_Part):
         against_teacher: The cost of each student's program compared with the teacher's.
         solver_share: The solver's share of the teacher's bill; null where it is unknown.
         solver_dominates: Whether that share is more than half.
+        evidence: Whether the answers settle the choice; null where there is none.
     """
 
     unit: str
@@ -251,6 +323,7 @@ class Comparison(_Part):
     against_teacher: dict[str, AgainstTeacher]
     solver_share: Share | None
     solver_dominates: bool
+    evidence: Evidence | None = None
 
 
 class Screening(_Part):

@@ -42,7 +42,9 @@ def test_both_stages_count_with_input_output_and_cached_apart() -> None:
         "cached_tokens": 40,
         "output_tokens": 20,
         "cost": pytest.approx(0.05),
+        "cost_per_1000": pytest.approx(50),
     }
+    assert found["cost_per_1000"] == pytest.approx(200)
     assert found["large_tokens"] == pytest.approx(430)
 
 
@@ -56,7 +58,8 @@ def test_cached_tokens_have_their_own_price() -> None:
 
 
 def test_an_unknown_price_is_unknown_and_a_students_is_said_to_count_as_nothing() -> None:
-    assert bill({"solver": used(10, 10, None)}, 10)["cost"] is None
+    unknown = bill({"solver": used(10, 10, None)}, 10)
+    assert (unknown["cost"], unknown["cost_per_1000"]) == (None, None)
     student = bill({"decomposer": used(10, 10, None), "solver": used(10, 10, 1.0)}, 10, ("decomposer",))
     assert (student["cost"], student["student_free"]) == (pytest.approx(0.1), True)
     assert student["large_tokens"] == pytest.approx(2)

@@ -24,6 +24,7 @@ def test_figures_settings_and_files_are_logged(tmp_path: Path) -> None:
     found = client.get_run(run)
     assert found.data.metrics["a.sd-r-dag.accuracy"] == 0.5
     assert found.data.metrics["a.sd-r-dag.cost"] == 0.25
+    assert found.data.metrics["a.sd-r-dag.cost_per_1000"] == 250
     assert {key: value for key, value in found.data.metrics.items() if key.startswith("b.")} == {
         "b.cot.failed": 9,
         "b.cot.cut_off": 0,

@@ -18,6 +18,7 @@ from divcon.benchmarks import (
     bill,
     compare_costs,
     differences,
+    evidence,
     summarize_arm,
     upfront,
     write_experiment_report,
@@ -54,9 +55,16 @@ LOCAL = {"sd-r": ("decomposer",)}
 
 
 def lines_of(records: dict[str, Any], resamples: int = 200) -> list[dict[str, Any]]:
+    teacher = [records["teacher"]] if "teacher" in records else []
     return [
-        summarize_arm(arm_named(name, local=LOCAL.get(name, ())), [found], resamples) for name, found in records.items()
+        summarize_arm(arm_named(name, local=LOCAL.get(name, ())), [found], resamples, teacher=teacher)
+        for name, found in records.items()
     ]
+
+
+def costs_of(lines: list[dict[str, Any]], records: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    costs = compare_costs(lines, before)
+    return {**costs, "evidence": evidence(costs, {name: [found] for name, found in records.items()})}
 
 
 @pytest.fixture
@@ -72,7 +80,7 @@ def run_report(tmp_path: Path, items: list[Item]) -> Callable[..., Path]:
             "teacher": {"model": "scripted/references", "scripted": True}, "solver": "s", "student_base": "b",
             "arms": lines,
             "differences": differences({name: [seen] for name, seen in found.items()}, 200),
-            "costs": compare_costs(lines, {"sd-r": upfront([], 60.0, None)}),
+            "costs": costs_of(lines, found, {"sd-r": upfront([], 60.0, None)}),
             "screening": {"by_student": {"sd-r": {"collected": 2, "kept": 1, "lost": {"unsolved": 1}}}},
             "training": {"sd-r": {"rows": 1, "steps": 1, "first_loss": 2.0, "last_loss": 1.0, "seconds": 1.0}},
             "versions": {"divcon": "9.9"}, **more,
@@ -103,8 +111,11 @@ def test_it_is_one_file_that_needs_no_network_and_escapes_what_models_write(
 def test_one_glance_says_which_program_to_choose_and_what_it_saves(run_report: Callable[..., Path]) -> None:
     html = " ".join(run_report().read_text(encoding="utf-8").split())
     glance = html[html.index('id="glance-1"') : html.index("</section>")]
-    assert "Choose SD-R" in glance
+    assert "Not settled: SD-R for now" in glance
     assert "80.0 % right" in glance
+    assert "Not shown to be at most 2 points less accurate than TEACHER (+0.0 points, 95 % interval" in glance
+    assert "It keeps 100 % (" in glance and "of the teacher&#39;s accuracy." in glance
+    assert "<th>of the teacher's (95 % interval)</th>" in html
     assert "With the teacher as planner 80.0 % are right; against it this saves 50 %." in glance
     assert "60 s of training; when that has paid is unknown without prices." in glance
 
@@ -153,7 +164,7 @@ def test_most_answers_of_an_arm_failed_and_the_page_shows_no_score_of_it(
     failed = {item.id: {"outcome": "failed", "error": "LMError: 429"} for item in items[:16]}
     records = {**arms_of(items), "direct": {**failed, **answers(items[16:], 99, "solver")}}
     html = " ".join(run_report(records).read_text(encoding="utf-8").split())
-    assert "Choose" not in html
+    assert "ettled: " not in html and "Choose" not in html
     assert "– (16 of 20 failed)" in html
     assert "DIRECT has no score: 16 of 20 answers failed; the first: LMError: 429." in html
     assert "<td>direct −" not in html and "− direct</td>" not in html
@@ -161,9 +172,10 @@ def test_most_answers_of_an_arm_failed_and_the_page_shows_no_score_of_it(
 
 def test_a_cost_that_is_known_in_part_is_a_least_one() -> None:
     spent = {**USED, "calls": 10, "cost": 0.5, "unpriced_calls": 3}
-    assert dollars(bill({"solver": spent}, 10)) == "at least 0.050000 (3 calls unpriced)"
+    assert dollars(bill({"solver": spent}, 10)) == "at least 50.00 (3 calls unpriced)"
     assert dollars(bill({"solver": {**spent, "cost": None}}, 10)) == "unknown"
-    assert dollars(bill({"solver": {**spent, "unpriced_calls": 0}}, 10)) == "0.050000"
+    assert dollars(bill({"solver": {**spent, "unpriced_calls": 0}}, 10)) == "50.00"
+    assert dollars(bill({"solver": {**spent, "cost": 0.0001, "unpriced_calls": 0}}, 10)) == "0.0100"
 
 
 def test_half_a_character_that_a_server_sent_is_no_obstacle(run_report: Callable[..., Path], items: list[Item]) -> None:
@@ -380,3 +392,12 @@ def test_what_the_contamination_check_lets_through_is_noted(tmp_path: Path, item
     text = (tmp_path / "r.html").read_text()
     assert "The contamination check lets through q&lt;1&gt;: written apart" in text
     assert "The contamination check lets through a ~ b: a classic" in text
+
+
+def test_the_plot_of_costs_begins_at_zero_and_names_its_points(run_report: Callable[..., Path]) -> None:
+    html = run_report().read_text(encoding="utf-8")
+    plot = html.split("<figcaption", 2)[2].partition("</figure>")[0]
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", plot)
+    assert {"cot", "teacher", "sd-r"} <= set(texts)
+    assert texts.count("0") == 2
+    assert "tokens of models other than students a question, with 95 % intervals" in texts

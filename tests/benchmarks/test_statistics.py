@@ -1,9 +1,19 @@
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 from support.arms import arm_named
 
-from divcon.benchmarks import differences, holm, mean_interval, paired_p_value, summarize_arm
+from divcon.benchmarks import (
+    compare_paired,
+    differences,
+    holm,
+    mean_interval,
+    paired_p_value,
+    questions_to_settle,
+    ratio_interval,
+    retained,
+    summarize_arm,
+)
 
 
 def test_one_seeds_test_is_mcnemars_exact_one() -> None:
@@ -120,3 +130,148 @@ def test_the_correction_is_for_as_many_comparisons_as_there_are() -> None:
     arms = {"a": [records(*["right"] * 8)], "b": [records(*["wrong"] * 8)], "c": [records(*["wrong"] * 8)]}
     rows = differences(arms, 200)
     assert [row["p_holm"] for row in rows] == pytest.approx([3 * rows[0]["p"], 3 * rows[1]["p"], 1.0])
+
+
+def pairs(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    """The answers of two arms, by the cells of the paired table."""
+    one, two = [1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0]
+    counts = [both, first, second, neither]
+    return np.repeat(one, counts), np.repeat(two, counts)
+
+
+def drawn(rng: np.random.Generator, shares: tuple[float, ...], n: int) -> tuple[np.ndarray, np.ndarray]:
+    return pairs(*rng.multinomial(n, shares))
+
+
+def test_the_paired_interval_is_tangos() -> None:
+    # Airway hyper-responsiveness before and after: Fagerland, Lydersen and Laake 2014 have -0.517 to -0.026.
+    found = compare_paired(*pairs(1, 1, 7, 12))
+    assert found is not None
+    assert found.ci95 == pytest.approx((-0.517, -0.026), abs=0.0005)
+    assert (found.n, found.difference, found.discordant) == (21, pytest.approx(-6 / 21), pytest.approx(8 / 21))
+    swapped = compare_paired(*reversed(pairs(1, 1, 7, 12)))
+    assert swapped is not None
+    assert swapped.ci95 == pytest.approx((0.026, 0.517), abs=0.0005)
+
+
+def test_without_a_margin_the_paired_test_is_mcnemars() -> None:
+    found = compare_paired(*pairs(30, 12, 3, 10))
+    assert found is not None
+    assert found.p == pytest.approx(norm.sf(9 / 15**0.5))
+    assert found.shown and found.questions is None
+
+
+def test_no_discordant_answer_among_few_proves_nothing() -> None:
+    found = compare_paired(np.ones(20), np.ones(20), 0.02)
+    assert found is not None
+    z2 = norm.ppf(0.975) ** 2
+    assert found.ci95 == pytest.approx((-z2 / (20 + z2), z2 / (20 + z2)))  # as Wilson's interval of 0 of 20
+    assert not found.shown
+    assert found.questions == 189  # z2 * 0.98 / 0.02 = 188.2
+    later = compare_paired(np.ones(189), np.ones(189), 0.02)
+    assert later is not None and later.shown
+    assert compare_paired(np.ones(3), np.full(3, np.nan)) is None
+
+
+def test_the_number_of_questions_is_nams_and_without_a_margin_miettinens() -> None:
+    assert questions_to_settle(0.1, 0.3, 50) == 234  # (1.9600 sqrt(0.3) + 0.8416 sqrt(0.29))^2 / 0.01 = 233.1
+    assert questions_to_settle(0.1, 0.3, 50, power=0.9) == 312  # (1.9600 sqrt(0.3) + 1.2816 sqrt(0.29))^2 / 0.01
+    # Under a difference of -0.02 the second is right alone in (0.14 + sqrt(0.14^2 - 8 * 0.00102)) / 4 = 0.06174 of the
+    # questions, and the variance is 2 * 0.06174 - 0.02 - 0.0004 = 0.10308:
+    # (1.9600 sqrt(0.10308) + 0.8416 sqrt(0.1))^2 / 0.0004 = 2004.4
+    assert questions_to_settle(0.0, 0.1, 50, 0.02) == 2005
+    assert questions_to_settle(0.0, 0.3, 50) is None
+    assert questions_to_settle(-0.03, 0.3, 50, 0.02) is None
+    assert questions_to_settle(0.5, 0.5, 50) == 51
+
+
+def test_as_many_questions_as_it_says_show_it_four_times_in_five() -> None:
+    shares = (0.5, 0.18, 0.12, 0.2)
+    n = questions_to_settle(0.06, 0.3, 50, 0.02)
+    assert n is not None
+    rng = np.random.default_rng(0)
+    found = [compare_paired(*drawn(rng, shares, n), 0.02) for _ in range(300)]
+    assert 0.74 < np.mean([one is not None and one.shown for one in found]) < 0.86
+
+
+@pytest.mark.parametrize(("n", "shares"), [(30, (0.85, 0.05, 0.05, 0.05)), (100, (0.4, 0.1, 0.2, 0.3))])
+def test_paired_intervals_cover_and_the_test_errs_as_rarely_as_they_say(n: int, shares: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(1)
+    truth, share = shares[1] - shares[2], (shares[0] + shares[1]) / (shares[0] + shares[2])
+    covered, kept, shown = [], [], []
+    for _ in range(400):
+        one, two = drawn(rng, shares, n)
+        found, ratio = compare_paired(one, two, -truth if truth < 0 else 0.0), retained(one, two)
+        assert found is not None and ratio is not None
+        covered.append(found.ci95[0] <= truth <= found.ci95[1])
+        kept.append(ratio.ci95[0] <= share <= (ratio.ci95[1] or np.inf))
+        shown.append(found.shown)
+    assert 0.925 <= np.mean(covered) <= 0.995
+    assert 0.925 <= np.mean(kept) <= 0.995
+    assert np.mean(shown) <= 0.045
+
+
+def test_more_seeds_with_the_same_answers_are_no_more_questions() -> None:
+    one, two = pairs(20, 9, 4, 17)
+    once, thrice = compare_paired(one, two, 0.02), compare_paired(np.tile(one, (3, 1)), two, 0.02)
+    assert once is not None and thrice is not None
+    assert thrice.ci95 == pytest.approx(once.ci95)
+    assert (thrice.n, thrice.questions) == (once.n, once.questions)
+    apart = compare_paired(np.stack([one, np.ones(50), np.zeros(50)]), two)
+    assert apart is not None
+    assert np.diff(apart.ci95)[0] > 1.5 * np.diff(once.ci95)[0]
+
+
+def test_a_ratios_interval_is_fiellers() -> None:
+    # 3 / 2 with variances 0.09 and 0.04, two standard errors: (6 +- sqrt(36 - 3.84 * 8.64)) / 3.84
+    assert ratio_interval(3, 2, np.diag([0.09, 0.04]), 2.0) == pytest.approx((1.125, 2.0))
+    covariances = np.array([[0.09, 0.03], [0.03, 0.04]])
+    for limit in ratio_interval(3, 2, covariances, 2.0):
+        assert limit is not None
+        aside = np.array([1, -limit])
+        assert abs(3 - 2 * limit) == pytest.approx(2 * (aside @ covariances @ aside) ** 0.5)
+
+
+def test_a_teacher_that_may_have_nothing_right_bounds_nothing() -> None:
+    assert ratio_interval(3, 2, np.diag([0.09, 4.0]), 2.0) == (pytest.approx(0.4849, abs=1e-4), None)
+    assert ratio_interval(1, 1, np.eye(2), 2.0) == (0.0, None)
+    assert ratio_interval(0, 2, np.diag([0.09, 0.04]), 2.0)[0] == 0.0
+    kept = retained(*pairs(1, 9, 1, 9))
+    assert kept is not None
+    assert (kept.share, kept.ci95[1]) == (5.0, None)
+
+
+def test_a_student_keeps_its_accuracy_over_the_teachers_on_the_questions_of_both() -> None:
+    one, two = pairs(60, 6, 20, 14)
+    kept = retained(one, two)
+    assert kept is not None
+    assert (kept.share, kept.n) == (pytest.approx(66 / 80), 100)
+    low, high = kept.ci95
+    assert high is not None and 0.70 < low < 0.75 < 0.90 < high < 0.96
+    failed = np.array([1.0, 0.0, np.nan])
+    assert retained(np.append(one, [1, 1, 1]), np.append(two, failed)) == retained(
+        np.append(one, [1, 1]), np.append(two, [1, 0])
+    )
+    assert retained(one, np.zeros(100)) is None
+
+
+def test_a_students_line_says_what_it_keeps_of_the_teachers() -> None:
+    teacher = [records("right", "right", "right", "wrong")]
+    student = [records("right", "right", "wrong", "wrong"), records("right", "wrong", "right", "right")]
+    line = summarize_arm(arm_named("sd-r", local=("decomposer",)), student, 200, teacher=teacher)
+    assert (line["retained"]["share"], line["retained"]["n"]) == (pytest.approx(5 / 6), 4)
+    assert summarize_arm(arm_named("sd-r", local=("decomposer",)), student, 200)["retained"] is None
+    assert "retained" not in summarize_arm(arm_named("cot"), student, 200, teacher=teacher)
+    failed = [records("right", "failed", "failed", "failed")]
+    assert summarize_arm(arm_named("sd-r", local=("decomposer",)), student, 200, teacher=failed)["retained"] is None
+
+
+def test_costs_that_differ_have_an_interval() -> None:
+    price = {"solver": {"input": 1e6, "output": 0.0}}
+    used = {"calls": 1, "cached_tokens": 0, "output_tokens": 0, "cost": None, "unpriced_calls": 1}
+    found = {str(n): {"outcome": "right", "usage": {"solver": {**used, "input_tokens": n}}} for n in (1, 3, 1, 3)}
+    found |= {f"{n}b": {"outcome": "right", "usage": {"solver": {**used, "input_tokens": n}}} for n in (1, 3)}
+    bill = summarize_arm(arm_named("cot", prices=price), [found], 200)["bill"]
+    assert bill["cost"] == pytest.approx(2)
+    assert bill["cost_ci95"] == pytest.approx([2 - 1.96 / 2, 2 + 1.96 / 2], abs=1e-3)  # a deviation of 1 over sqrt(4)
+    assert summarize_arm(arm_named("cot"), [found], 200)["bill"]["cost_ci95"] is None

@@ -27,9 +27,17 @@ def test_a_text_that_a_spreadsheet_would_compute_is_text(text: str) -> None:
 
 
 def test_numbers_and_other_texts_stay_as_they_are() -> None:
-    bill = {"by_role": {"solver": {"cost": -0.25}}, "cost": -1.5}
+    bill = {"by_role": {"solver": {"cost": -0.25, "input_tokens": 7}}, "cost": -1.5}
     found = read(as_csv([row(bill=bill, change=-0.5, label="SD-R (a=b)", f1=None), row(label="it's 5 - 3")]))
     assert found[0]["change"] == "-0.5"
-    assert found[0]["solver_cost_a_question"] == "-0.25"
+    assert (found[0]["solver_dollars_per_1000"], found[0]["dollars_per_1000"]) == ("-250.0", "-1500.0")
+    assert (found[0]["solver_input_tokens_a_question"], found[1]["dollars_per_1000"]) == ("7", "")
     assert [line["label"] for line in found] == ["SD-R (a=b)", "it's 5 - 3"]
     assert found[0]["f1"] == ""
+
+
+def test_what_a_student_keeps_stands_with_its_limits() -> None:
+    kept = {"share": 0.9, "ci95": [0.5, None], "n": 20}
+    found = read(as_csv([row(retained=kept), row(retained=None), row()]))
+    assert [line["retained"] for line in found] == ["0.9", "", ""]
+    assert (found[0]["retained_low"], found[0]["retained_high"]) == ("0.5", "")

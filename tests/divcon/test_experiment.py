@@ -101,6 +101,9 @@ def test_main_over_seeds_is_paired_resumed_and_asks_nothing_twice(tmp_path: Path
         assert {("sd-r", "teacher"), ("sd-r", "cot"), ("sd-r", "se-a"), ("se-a", "se-untuned")} <= pairs
         assert all(row["p_holm"] >= row["p"] for row in results["comparisons"])
         assert set(results["costs"]) == {"a", "b"}
+        costs = results["costs"]["a"]
+        assert {test["other"] for test in costs["evidence"]["tests"]} == set(costs["points"]) - {costs["choice"]}
+        assert student["retained"]["n"] == 8 and "retained" not in direct
         asked = len(server.requests)
         keys = [json.dumps(body, sort_keys=True) for body in server.requests]
         assert len(set(keys)) == len(keys)
@@ -131,6 +134,7 @@ def test_transfer_measures_all_pairs(tmp_path: Path, tiny_base: Base) -> None:
     for name in ("sd-r", "sd-r/stepwise", "se-a", "se-t-direct"):
         found = {(row["trained_on"], row["task"]) for row in by(results, name=name)}
         assert found == {("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")}
+        assert all(row["retained"]["n"] == row["questions_tested"] for row in by(results, name=name))
     assert len(by(results, name="teacher")) == 2
     pairs = {(row["task"], row["a"], row["b"]) for row in results["comparisons"]}
     assert {("a", "sd-r (a)", "sd-r (b)"), ("b", "se-a (b)", "se-a (a)")} <= pairs

@@ -69,7 +69,7 @@ def test_a_run_shows_no_figure_of_an_arm_whose_calls_failed(tmp_path: Path) -> N
     assert cells[-1] == cells[-2] == "–"  # tokens and seconds of two questions
     assert "evaluate direct: no score: 10 of 12 failed" in done.stdout
     assert "Direct has no score: 10 of 12 answers failed; the first: UnusableReplyError" in done.stdout
-    assert "Choose" not in done.stdout
+    assert "ettled: " not in done.stdout
 
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     Results.model_validate(results)
@@ -80,6 +80,7 @@ def test_a_run_shows_no_figure_of_an_arm_whose_calls_failed(tmp_path: Path) -> N
     assert all(arm["accuracy"] is not None and arm["withheld"] is None for arm in others)
     assert [{row["a"], row["b"]} for row in results["differences"]] == [{"cot", "teacher"}]
     costs = results["costs"]
+    assert costs["evidence"] is None
     assert (costs["choice"], costs["pareto_front"]) == (None, [])
     assert costs["unscored"] == ["direct"]
 
@@ -90,7 +91,7 @@ def test_a_run_shows_no_figure_of_an_arm_whose_calls_failed(tmp_path: Path) -> N
 
     html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "– (10 of 12 failed)" in html and "Direct has no score" in html
-    assert "Choose" not in html and "Accuracy and cost" not in html
+    assert "ettled: " not in html and "Accuracy and cost" not in html
 
 
 def test_below_the_limit_every_figure_carries_the_number_of_failed_answers(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_an_experiment_shows_no_figure_of_a_row_whose_calls_failed_and_counts_ea
         done = divcon(tmp_path, "experiment", "depth.yaml", "--run", "x")
     assert done.returncode == 1
     assert "10 answers failed and are in no accuracy" in done.stderr
-    assert "– (10 of 12 failed)" in done.stdout and "Choose" not in done.stdout
+    assert "– (10 of 12 failed)" in done.stdout and "ettled: " not in done.stdout
     results = json.loads((tmp_path / "x" / "depth.json").read_text())
     rows = [row for row in results["rows"] if row["name"] == "direct"]
     assert len(rows) > 1
@@ -133,4 +134,4 @@ def test_an_experiment_shows_no_figure_of_a_row_whose_calls_failed_and_counts_ea
         whole = next(row for row in csv.DictReader(stream) if row["name"] == "direct" and not row["steps"])
     assert (whole["accuracy"], whole["failed"]) == ("", "10")
     html = (tmp_path / "x" / "depth.html").read_text(encoding="utf-8")
-    assert "– (10 of 12 failed)" in html and "Choose" not in html
+    assert "– (10 of 12 failed)" in html and "ettled: " not in html
