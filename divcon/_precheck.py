@@ -70,7 +70,7 @@ def _flags(name: str, values: list[str]) -> list[str]:
 def print_precheck(found: dict[str, Any], file: Path, next_commands: Sequence[str]) -> None:
     """Print what a precheck has found: the programs, the verdict with its reasons, and the commands that come next."""
     from divcon._watch import in_words
-    from divcon.benchmarks import score
+    from divcon.benchmarks import dollars, score
 
     page = out if out.is_terminal and out.width <= 100 else ShownConsole(width=100)
     title = f"{found['task']}: {found['questions']} of {found['training_questions']} training questions"
@@ -80,8 +80,7 @@ def print_precheck(found: dict[str, Any], file: Path, next_commands: Sequence[st
         table.add_column(name, justify="right", no_wrap=True)
     for arm in found["arms"]:
         low_high = "–" if arm["ci95"] is None else f"{100 * arm['ci95'][0]:.0f}–{100 * arm['ci95'][1]:.0f}"
-        cost = "unknown" if arm["cost_per_1000"] is None else f"{arm['cost_per_1000']:.4g}"
-        cost = cost if arm["choosable"] else "–"
+        cost = dollars(arm["bill"]) if arm["choosable"] else "–"
         table.add_row(arm["label"], score(arm), low_high, cost, "–" if arm["steps"] is None else f"{arm['steps']:.1f}")
     page.print(table)
     if found["teacher"]["scripted"]:

@@ -6,9 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-import numpy as np
-
-from divcon.benchmarks import Arm, Records, answers_of, differences, summarize_arm
+from divcon.benchmarks import (
+    Arm,
+    Records,
+    answers_of,
+    compare_paired,
+    questions_to_settle,
+    summarize_arm,
+    too_many_failed,
+)
 from divcon.benchmarks.arms import TEACHER, UNTUNED, UNTUNED_SOLVES, read_arm
 from divcon.config import Pipeline
 from divcon.distill import RunStore
@@ -20,56 +26,46 @@ _Used = dict[str, dict[str, Any]]
 CELL, BASE_CELL = "precheck", "precheck-base"
 
 
-def summarize(arm: Arm, records: Records, pipeline: Pipeline) -> dict[str, Any]:
-    """The results of an arm, with its steps, and its cost in US dollars for 1,000 questions."""
-    evaluate = pipeline.evaluate
-    line = summarize_arm(arm, [records], evaluate.resamples, evaluate.max_failed)
-    asked = [len(record["subquestions"]) for record in records.values() if "subquestions" in record]
-    cost = line["bill"]["cost"] if line["bill"] else None
-    return {
-        **line,
-        "steps": mean(asked) if arm.splits and asked else None,
-        "cost_per_1000": None if cost is None else 1000 * cost,
-    }
+def summarize(arm: Arm, records: Mapping[str, Records], pipeline: Pipeline) -> dict[str, Any]:
+    """The results of an arm, with the steps of its plans and the share of the teacher's accuracy that is kept."""
+    evaluate, mine = pipeline.evaluate, records[arm.name]
+    line = summarize_arm(arm, [mine], evaluate.resamples, evaluate.max_failed, [records[TEACHER.name]])
+    asked = [len(record["subquestions"]) for record in mine.values() if "subquestions" in record]
+    return {**line, "steps": mean(asked) if arm.splits and asked else None}
 
 
 def compared(records: Mapping[str, Records], a: str, b: str, pipeline: Pipeline) -> Difference | None:
     """The paired difference of two arms; None where one of them has no score."""
-    evaluate = pipeline.evaluate
-    both = {name: [records[name]] for name in (a, b)}
-    for row in differences(both, evaluate.resamples, [(a, b)], evaluate.max_failed):
-        low, high = row["ci95"]
-        told = low > 0 or high < 0
-        return Difference(row["difference"], low, high, row["n"], None if told else to_settle(both[a], both[b]))
-    return None
-
-
-def to_settle(a: Sequence[Records], b: Sequence[Records]) -> int | None:
-    one, two = answers_of(a), answers_of(b, list(a[0]))
-    apart = (one - two)[~np.isnan(one - two)]
-    return int(np.ceil((2.8 * apart.std() / apart.mean()) ** 2)) if apart.mean() else None
+    one, two = [records[a]], [records[b]]
+    if any(too_many_failed(arm, pipeline.evaluate.max_failed) for arm in (one, two)):
+        return None
+    found = compare_paired(answers_of(one, list(records[a])), answers_of(two, list(records[a])))
+    if found is None:
+        return None
+    low, high = found.ci95
+    told = low > 0 or high < 0
+    more = None if told else questions_to_settle(abs(found.difference), found.discordant, found.n)
+    return Difference(found.difference, low, high, found.n, more)
 
 
 def planner_cost(line: Mapping[str, Any], pipeline: Pipeline) -> tuple[float | None, str]:
-    """The planner's part of a two-stage program's bill, in US dollars for 1,000 questions, or why it is unknown.
+    """The planner's part of the bill for 1,000 questions, in US dollars, or why it is unknown, in words.
 
     Args:
         line: The results of the arm whose planner is the teacher.
         pipeline: The pipeline.
     """
-    if line["cost_per_1000"]:
-        return 1000 * line["bill"]["by_role"]["decomposer"]["cost"], ""
-    if line["cost_per_1000"] == 0:
+    bill = line["bill"]
+    if bill["cost_per_1000"]:
+        return bill["by_role"]["decomposer"]["cost_per_1000"], ""
+    if bill["cost_per_1000"] == 0:
         return None, "the whole program costs nothing at these prices."
-    roles = {"decomposer": "teacher", "solver": "solver"}
-    unpriced = [
-        name for role, name in roles.items() if not line["usage"].get(role) or line["usage"][role]["unpriced_calls"]
-    ]
-    bare = [name for name in unpriced if name not in pipeline.prices]
-    if bare:
-        keys = " and ".join(f"roles.{name}.price" for name in bare)
-        return None, f"there is no price of the {' and of the '.join(bare)}; write {keys}."
-    return None, f"the usage of the {' and of the '.join(unpriced)} is unknown."
+    roles, used = {"decomposer": "teacher", "solver": "solver"}, line["usage"]
+    uncounted = [name for role, name in roles.items() if role not in used or used[role]["unknown_calls"]]
+    if uncounted:
+        return None, f"the tokens of the {' and of the '.join(uncounted)} are unknown."
+    bare = [name for name in roles.values() if name not in pipeline.prices]
+    return None, f"no price is known; write {' and '.join(f'roles.{name}.price' for name in bare)}."
 
 
 def measured_of(lines: Sequence[Mapping[str, Any]], store: RunStore, pipeline: Pipeline) -> Measured:

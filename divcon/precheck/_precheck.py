@@ -6,22 +6,20 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 from divcon._doctor import diagnose
 from divcon._watch import Reporter, Silent, in_words
 from divcon.benchmarks import Arm, Records, evaluate_arms
-from divcon.benchmarks._costs import MARGIN
 from divcon.benchmarks.arms import CHAIN_OF_THOUGHT, DIRECT, REFERENCES, TEACHER, UNTUNED, UNTUNED_SOLVES, ArmKind
 from divcon.benchmarks.tasks import COMMON, TASKS, LoadedTask
-from divcon.distill import NothingToLearn, booked_to, overlapping, read_manifest, write_whole
-from divcon.pipeline import Failures, Incomplete, Run, StationEstimate, announce_conversion, total_of
-from divcon.precheck._figures import BASE_CELL, CELL, compared, measured_of, planner_cost, summarize
+from divcon.distill import NothingToLearn, booked_to, overlapping, read_manifest, students_of, write_whole
+from divcon.pipeline import Failures, Incomplete, Run, StationEstimate, announce_conversion
+from divcon.precheck._asked import Asked
+from divcon.precheck._figures import BASE_CELL, CELL, summarize
 from divcon.precheck._training import ROWS, STEPS, How, seconds_a_row, seconds_by_size, seconds_of
-from divcon.precheck._verdict import Findings, judge, which_half
 from divcon.programs import Item
 
 QUESTIONS = 200
@@ -85,10 +83,11 @@ class Precheck:
             asked = f"{len(self.questions)} of {len(self._shuffled)} training questions, and no test question"
             self._station(f"{asked}; {len(asking.pipeline.arms)} programs, about {in_words(expected)}")
             records, after_first = self._records(asking, started, bool(missing))
-            arms = {arm.name: arm for arm in asking.arms()}
-            lines = [summarize(arm, records[name], asking.pipeline) for name, arm in arms.items()]
-        students = self._trained_both(records, lines) if self.both else None
-        found = self._found(asking, records, lines, students)
+            arms = asking.arms()
+        if self.both:
+            arms += self._trained_both(records)
+        lines = [summarize(arm, records, asking.pipeline) for arm in arms]
+        found = self._content(records, lines)
         found["seconds"] = {
             "expected": round(expected, 1),
             "expected_after_first": after_first,
@@ -184,14 +183,21 @@ class Precheck:
     def _small(self) -> Run:
         """The run of two small students, which learn from training questions that nobody is asked here."""
         pipeline, train = self._asking().pipeline, self.run.pipeline.train
-        settings = train.model_copy(update={"epochs": 1.0, "method": train.methods[0]})
-        screen = pipeline.screen.model_copy(update={"rule": pipeline.screen.rules[0]})
-        small = pipeline.model_copy(update={"screen": screen, "train": settings})
-        arms = [student.name for student in small.decomposer_students] + [_SOLVES]
-        small = small.model_copy(update={"evaluate": small.evaluate.model_copy(update={"arms": arms})})
+        changes: dict[str, Any] = {
+            "screen": pipeline.screen.model_copy(update={"rule": pipeline.screen.rules[0]}),
+            "train": train.model_copy(update={"epochs": 1.0, "method": train.methods[0]}),
+            "evaluate": pipeline.evaluate.model_copy(update={"arms": self._students}),
+        }
         learnt = self._apart(self._shuffled[len(self.questions) :])[:_LEARNT]
-        folder = self.folder / "both"
-        return Run(small, folder, self.run.reporter, self.run.store, LoadedTask(learnt, self.questions))
+        asked = LoadedTask(learnt, self.questions)
+        return Run(pipeline.model_copy(update=changes), self.folder / "both", self.run.reporter, self.run.store, asked)
+
+    @property
+    def _students(self) -> list[str]:
+        """The arms of the two small students."""
+        pipeline = self.run.pipeline
+        [planner] = students_of(pipeline.screen.rules[:1], pipeline.train.methods[:1])
+        return [planner.name, _SOLVES]
 
     def _apart(self, items: Sequence[Item]) -> list[Item]:
         """Those of some questions that don't overlap with the questions that are asked."""
@@ -203,155 +209,47 @@ class Precheck:
         overlap = {pair[0].id for pair in overlapping(items, self.questions, common, near, task.allows).pairs}
         return [item for item in items if item.id not in overlap]
 
-    def _trained_both(self, records: dict[str, Records], lines: list[dict[str, Any]]) -> tuple[str, str] | None:
-        """Train two small students, and measure them. Returns their arms; None where there is nothing to learn."""
-        with contextlib.closing(self._small()) as small:
+    def _trained_both(self, records: dict[str, Records]) -> list[Arm]:
+        """Train two small students and add their outcomes. Returns their arms; none where nothing can be learnt."""
+        with contextlib.closing(self._small()) as small, booked_to(f"{CELL}-both"):
             self._station(f"two students on {len(small.task.train)} questions, one pass each")
-            with booked_to(f"{CELL}-both"):
-                small.check()
-                small.collect()
-                try:
-                    small.export(small.screen())
-                except NothingToLearn as error:
-                    self.notes.append(f"No student could be trained: {error.problem}")
-                    return None
-                small.train()
-                arms = small.arms()
-                found = self._answers(small, arms, self.questions)
-            records |= found
-            lines += [summarize(arm, found[arm.name], small.pipeline) for arm in arms]
-            return arms[0].name, arms[1].name
+            small.check()
+            small.collect()
+            try:
+                small.export(small.screen())
+            except NothingToLearn as error:
+                self.notes.append(f"No student could be trained: {error.problem}")
+                return []
+            small.train()
+            arms = small.arms()
+            records |= self._answers(small, arms, self.questions)
+            return arms
 
-    # -- the verdict -----------------------------------------------------------------------------------------------
+    # -- what was found --------------------------------------------------------------------------------------------
 
-    def _found(
-        self,
-        asking: Run,
-        records: Mapping[str, Records],
-        lines: Sequence[dict[str, Any]],
-        students: tuple[str, str] | None,
-    ) -> dict[str, Any]:
+    def _content(self, records: dict[str, Records], lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The content of `precheck.json`, without its times."""
-        pipeline, by_name = asking.pipeline, {line["name"]: line for line in lines}
-        roles = pipeline.roles
-        found: dict[str, Any] = {
-            "schema_version": 1,
-            "verdict": None,
-            "reasons": [],
-            "notes": [],
-            "task": pipeline.task.name,
-            "questions": len(self.questions),
-            "training_questions": len(self._shuffled),
-            "seed": pipeline.task.seed,
-            "teacher": {"model": roles.teacher.model, "scripted": roles.teacher.scripted},
-            "solver": roles.solver.model,
-            "student_base": asking.models.base.id,
-            "arms": list(lines),
-        }
-        lacking = [by_name[kind.name] for kind in (DIRECT, CHAIN_OF_THOUGHT, TEACHER) if by_name[kind.name]["withheld"]]
-        if lacking:
-            why = "; ".join(f"{line['label']}: {line['withheld']}" for line in lacking)
-            return {**found, "reasons": [f"There is no verdict, since too many answers failed. {why}"]}
-        planner, solver = students or (UNTUNED.name, UNTUNED_SOLVES.name)
-        best = max((by_name[kind.name] for kind in (DIRECT, CHAIN_OF_THOUGHT)), key=_accurate_and_cheap)
-        teacher = by_name[TEACHER.name]
-        split = compared(records, TEACHER.name, best["name"], pipeline)
-        assert split is not None  # both have a score
-        part, unknown = planner_cost(teacher, pipeline)
-        who = "a small student" if students else "the base, asked untrained,"
-        moved = compared(records, planner, TEACHER.name, pipeline)
-        facts = Findings(
-            split, best["label"], teacher["cost_per_1000"], best["cost_per_1000"], part, unknown, moved, who, MARGIN
-        )
-        verdict = judge(facts)
-        halves = compared(records, planner, solver, pipeline)
-        kept = {name: self._kept(by_name[name], teacher) for name in (planner, solver)}
-        half = which_half(halves, kept[planner], kept[solver], students is not None)
-        whole = self._whole(lines, teacher, students)
-        return {
-            **found,
-            "verdict": verdict.name,
-            "reasons": [*verdict.reasons, half, *_about_whole(whole, part)],
-            "notes": [*self._notes(split.to_settle)],
-            "split": {"best": best["name"], **asdict(split)},
-            "bill": {"cost": facts.cost, "planner": part, "share": facts.share, "unknown": unknown or None},
-            "half": {"planner": planner, "solver": solver, "kept": kept, "difference": halves and asdict(halves)},
-            "pipeline": whole,
-        }
+        students = tuple(line["name"] for line in lines if line["name"] in self._students)
+        asked = Asked(self.run, self.questions, lines, records, students)
+        if asked.lacking:
+            return asked.without_verdict()
+        return asked.with_verdict(self._rate(bool(students)), self._notes)
 
-    def _notes(self, needed: int | None) -> Iterator[str]:
-        """What the figures leave out, in sentences.
+    def _rate(self, trained: bool) -> tuple[float, How]:
+        """Seconds of training for each row and pass."""
+        if trained:
+            adapters = self.folder / "both" / "adapters"
+            return seconds_of([read_manifest(adapters / name) for name in self._students]), "measured"
+        return seconds_a_row(self._asking(), self.questions, self.folder / "timed")
 
-        Args:
-            needed: The questions that would settle whether splitting pays, where it isn't settled.
-        """
+    @property
+    def _notes(self) -> Iterator[str]:
+        """What the figures leave out, in sentences."""
         if (optimizer := self.run.pipeline.compile.optimizer) != "none":
             yield f"The teacher's prompt isn't optimized here; {optimizer} may improve its plans."
         if REFERENCES.name not in self.arms:
             yield "Reference plans aren't measured: not every question has one."
-        if needed is not None and needed > len(self._shuffled):
-            yield f"There are {len(self._shuffled):,} training questions, which don't settle it; add some."
         yield from self.notes
-
-    @staticmethod
-    def _kept(line: Mapping[str, Any], teacher: Mapping[str, Any]) -> float | None:
-        """The share of the teacher's accuracy that is kept; None where it is unknown."""
-        known = line["accuracy"] is not None and teacher["accuracy"]
-        return line["accuracy"] / teacher["accuracy"] if known else None
-
-    def _whole(
-        self, lines: Sequence[dict[str, Any]], teacher: Mapping[str, Any], students: tuple[str, str] | None
-    ) -> dict[str, Any]:
-        """What the whole pipeline takes from here on: its stations, and its training."""
-        pipeline = self.run.pipeline
-        asked = {line["name"]: line for line in lines}
-        measured = measured_of([line for line in lines if line["name"] in self.arms], self.run.store, pipeline)
-        stations = self.run.estimate(measured)
-        rate, how = self._rate(students)
-        plans = len(self.run.task.train) * pipeline.collect.samples * (1 - teacher["fell_back_rate"])
-        right = asked[TEACHER.name]["accuracy"]
-        kept = [
-            1 - (1 - right) ** pipeline.screen.samples if student.screened_by_solver else 1.0
-            for student in pipeline.students
-        ]
-        seconds = sum(rate * plans * share * pipeline.train.epochs for share in kept)
-        total = total_of(stations)
-        return {
-            "stations": [asdict(one) for one in stations],
-            "usd": total.usd,
-            "most_usd": total.most_usd,
-            "seconds": total.seconds,
-            "training": {"students": len(kept), "seconds": seconds, "seconds_a_row": rate, "how": how},
-        }
-
-    def _rate(self, students: tuple[str, str] | None) -> tuple[float, How]:
-        """Seconds of training for each row and pass."""
-        if students is not None:
-            adapters = self.folder / "both" / "adapters"
-            return seconds_of([read_manifest(adapters / name) for name in students]), "measured"
-        return seconds_a_row(self._asking(), self.questions, self.folder / "timed")
 
     def _station(self, text: str) -> None:
         self.run.reporter.station("precheck", text)
-
-
-def _accurate_and_cheap(line: Mapping[str, Any]) -> tuple[float, float]:
-    """Orders programs by their accuracy, and equal ones by their cost."""
-    return line["accuracy"], -(line["cost_per_1000"] or 0.0)
-
-
-def _about_whole(whole: Mapping[str, Any], saved: float | None) -> Iterator[str]:
-    """What the whole pipeline takes, in sentences."""
-    usd, training = whole["usd"], whole["training"]
-    money = (
-        "an unknown sum, since a price is unknown" if usd is None else f"${usd:.2f} (at most ${whole['most_usd']:.2f})"
-    )
-    how = (
-        "measured by two steps of the real base" if training["how"] == "measured" else "estimated from the base's size"
-    )
-    yield (
-        f"From here on the whole pipeline costs {money} and takes about {in_words(whole['seconds'])} of asking and "
-        f"{in_words(training['seconds'])} of training ({how})."
-    )
-    if usd and saved:
-        yield f"It has paid for itself after {1000 * usd / saved:,.0f} questions at the earliest."

@@ -84,17 +84,17 @@ def test_reasons_say_how_many_questions_what_is_saved_and_what_is_unknown() -> N
 @pytest.mark.parametrize(
     ("both", "words"),
     [
-        (
-            BETTER,
-            "Distil the planner: the base, asked untrained, keeps 80 % of the teacher's accuracy as planner",
-        ),
-        (WORSE, "Distil the solver rather than the planner: "),
-        (UNTOLD, "which half to distil isn't settled: +2.0 points"),
+        (BETTER, "Distil the planner rather than the solver: +20.0 points"),
+        (WORSE, "Distil the solver rather than the planner: -20.0 points"),
+        (UNTOLD, "Which half to distil isn't settled: +2.0 points"),
         (None, "Which half to distil isn't settled: the student has no score"),
     ],
 )
 def test_which_half_to_distil(both: Difference | None, words: str) -> None:
-    assert words in which_half(both, 0.8, 0.4, False)
+    said = which_half(both, "80 %", "40 %", False)
+    assert said.startswith(words)
+    if both is not None:
+        assert said.endswith("keeps 80 % of the teacher's accuracy as planner and 40 % as solver.")
 
 
 # -- on a server ------------------------------------------------------------------------------------------------------
@@ -195,14 +195,10 @@ def test_it_asks_no_test_question_keeps_all_replies_and_says_what_it_took(
             "direct", "cot", "teacher", "references", "untuned", "se-untuned",
         ]  # fmt: skip
         teacher = found["arms"][2]
-        assert teacher["cost_per_1000"] == pytest.approx(0.03)  # two calls of fifteen tokens at a dollar a million
         assert teacher["steps"] == 2
-        assert found["bill"] == {
-            "cost": pytest.approx(0.03),
-            "planner": pytest.approx(0.015),
-            "share": 0.5,
-            "unknown": None,
-        }
+        # two calls of fifteen tokens, at a dollar a million
+        bill = {"per_1000": pytest.approx(0.03), "planner": pytest.approx(0.015), "share": 0.5, "unknown": None}
+        assert found["bill"] == bill
         assert found["pipeline"]["training"]["how"] == "measured"
         assert found["seconds"]["took"] > 0 and found["seconds"]["expected"] > 0
         # the same questions are answered from the store, and the run's teacher has these plans already
@@ -261,6 +257,6 @@ def test_an_unknown_price_leaves_the_verdict_on_accuracy(tmp_path: Path, tiny_ba
         found = Precheck(run, 30).do()
         assert found["verdict"] == "worth it"
         assert found["bill"]["share"] is None
-        assert found["bill"]["unknown"] == "there is no price of the teacher; write roles.teacher.price."
+        assert found["bill"]["unknown"] == "no price is known; write roles.teacher.price."
         assert found["pipeline"]["usd"] is None
         run.close()
