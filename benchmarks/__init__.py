@@ -1,6 +1,15 @@
 """Tasks, graders, evaluation, statistics and the report."""
 
 from divcon.benchmarks._advice import evidence
+from divcon.benchmarks._agreement import (
+    STEP_F1,
+    Agreement,
+    agreement,
+    agreement_rows,
+    agreements,
+    arm_agreement,
+    mean_agreement,
+)
 from divcon.benchmarks._costs import (
     bill,
     break_even,
@@ -26,6 +35,7 @@ from divcon.benchmarks._graders import (
 )
 from divcon.benchmarks._mlflow import TrackingError, log_to_mlflow
 from divcon.benchmarks._outcomes import MAX_FAILED, Outcome, Record, Records, counted, too_many_failed
+from divcon.benchmarks._recorded import Matching, RecordedProgram, Recording, RowFields, plans_of, read_recording
 from divcon.benchmarks._report import ReportError, Shown, advise, arm_label, write_experiment_report, write_report
 from divcon.benchmarks._statistics import (
     Paired,
@@ -39,27 +49,36 @@ from divcon.benchmarks._statistics import (
     ratio_interval,
     retained,
 )
-from divcon.benchmarks._tables import FACTORS, agreement, answers_of, as_csv, differences, summarize_arm
+from divcon.benchmarks._tables import FACTORS, answers_of, as_csv, differences, summarize_arm
 
 __all__ = [
     "FACTORS",
     "GRADERS",
     "MAX_FAILED",
+    "STEP_F1",
+    "Agreement",
     "Arm",
+    "Matching",
     "Outcome",
     "Paired",
     "Record",
+    "RecordedProgram",
+    "Recording",
     "Records",
     "ReportError",
     "Retained",
+    "RowFields",
     "Shown",
     "TrackingError",
     "Verdict",
     "accuracy_interval",
     "advise",
     "agreement",
+    "agreement_rows",
+    "agreements",
     "answered_by",
     "answers_of",
+    "arm_agreement",
     "arm_label",
     "as_csv",
     "bill",
@@ -81,14 +100,17 @@ __all__ = [
     "is_right",
     "item_of",
     "log_to_mlflow",
+    "mean_agreement",
     "mean_interval",
     "mean_upfront",
     "paired_p_value",
     "pareto_front",
     "per_1000",
     "percent",
+    "plans_of",
     "questions_to_settle",
     "ratio_interval",
+    "read_recording",
     "retained",
     "retained_share",
     "score",

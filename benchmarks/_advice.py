@@ -74,7 +74,8 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
         return {**card, "headline": "No program is advised", "sentences": why, "warnings": why}
     chosen = by_name.get(costs["choice"] or "")
     if chosen is None:
-        return {**card, "headline": "Nothing was measured."}
+        headline = "No program is advised: none here can answer a new question" if lines else "Nothing was measured."
+        return {**card, "headline": headline}
     proof = costs.get("evidence") or {"settled": None, "tests": []}
     settled = proof["settled"]
     tested = _tested(chosen, by_name, costs, proof)

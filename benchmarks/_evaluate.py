@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import cast
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError
+from dspy.utils.exceptions import AdapterParseError, LMError
 
 from divcon.benchmarks._graders import Verdict, grade
 from divcon.benchmarks._outcomes import Record, Records
 from divcon.distill import Job, Key, Place, Progress, RunStore, Tally, at_station, here, run_jobs
 from divcon.programs import Item, Ledger
-from divcon.signatures import masked
+from divcon.programs._calls import none_if_blank
+from divcon.signatures import SubquestionsError, masked
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class Arm:
         splits: Whether it decomposes the question.
         choosable: Whether it can answer a new question.
         student: The trained student that is used, or None.
+        turns: What has to be loaded for its planner and for its solver, where only one model is loaded at a time; empty
+            for others.
+        recording: For an arm that ran elsewhere, the `file` of its replies and that file's `sha256`. It is replayed in
+            this process, and its usage is unknown.
     """
 
     name: str
@@ -52,6 +58,8 @@ class Arm:
     splits: bool = True
     choosable: bool = True
     student: str | None = None
+    turns: tuple[str, str] = ("", "")
+    recording: Mapping[str, str] | None = None
 
 
 def evaluate_arm(arm: Arm, items: Sequence[Item], store: RunStore, *, concurrency: int = 64) -> Records:
@@ -72,6 +80,9 @@ def evaluate_arms(
 
     The arms share one pool of threads: an arm begins while the last answers of the arm before it are still in flight.
     An arm that needs a warm-up begins when nothing else runs.
+
+    Where only one model is loaded at a time, all plans whose solver is another model are asked for first. The program
+    finds them in the store of its replies when its turn to solve comes. Arms that take the same model share a turn.
 
     Items that are in the store under an arm's key aren't answered again, unless they failed. A failed call gives the
     outcome `failed`, never `wrong`. A solver's reply without a readable answer is `wrong`, by the rule `unreadable`. A
@@ -101,6 +112,12 @@ def evaluate_arms(
                 if item.id not in answered
             ]
         )
+    for arm, jobs in zip(arms, missing, strict=True):
+        if arm.recording is not None:
+            store.keep_outcomes(
+                arm.name, arm.key.digest, [(job.position, job.item.id, _replayed(arm, job)) for job in jobs]
+            )
+            jobs.clear()
     total = len(arms) * len(items)
     tally = Tally(total, done=total - sum(map(len, missing)))
     if progress and arms:
@@ -111,23 +128,39 @@ def evaluate_arms(
         store.keep_outcome(arm.name, arm.key.digest, job.position, job.item.id, record)
 
     def failed(job: Job, error: Exception) -> None:
-        keep(job, {"outcome": "failed", "error": masked(f"{type(error).__name__}: {error}")[:500]})
+        keep(job, _failed(error))
 
     answer = place(lambda job: answered_by(by_work[job.work, job.lora], job))
     with at_station("evaluate"):
-        for alone, jobs in _in_turns(arms, missing):
-            run_jobs(
-                answer,
-                jobs,
-                1 if alone else concurrency,
-                keep,
-                tally=tally,
-                failed=failed,
-                progress=progress,
-                remark=lambda job: by_work[job.work, job.lora].name,
-            )
+        for planning in _by_turn([one for one in zip(arms, missing, strict=True) if _plans_first(one[0])], 0):
+            for arm, jobs in planning:
+                _plan(arm, jobs, concurrency, progress)
+        for solving in _by_turn(list(zip(arms, missing, strict=True)), 1):
+            for alone, jobs in _in_turns(*zip(*solving, strict=True)):
+                run_jobs(
+                    answer,
+                    jobs,
+                    1 if alone else concurrency,
+                    keep,
+                    tally=tally,
+                    failed=failed,
+                    progress=progress,
+                    remark=lambda job: by_work[job.work, job.lora].name,
+                )
     found = (store.outcomes(arm.name, arm.key.digest) for arm in arms)
     return [{item.id: cast(Record, records[item.id]) for item in items} for records in found]
+
+
+def _failed(error: Exception) -> Record:
+    return {"outcome": "failed", "error": masked(f"{type(error).__name__}: {error}")[:500]}
+
+
+def _replayed(arm: Arm, job: Job) -> Record:
+    """The record of an answer that was given elsewhere."""
+    try:
+        return answered_by(arm, job)
+    except LMError as error:
+        return _failed(error)
 
 
 def _work_of(arm: Arm) -> str:
@@ -136,6 +169,32 @@ def _work_of(arm: Arm) -> str:
 
 def _lora_of(arm: Arm) -> str | None:
     return str(arm.lora) if arm.lora else None
+
+
+_Missing = tuple[Arm, list[Job]]
+
+
+def _plans_first(arm: Arm) -> bool:
+    planner, solver = arm.turns
+    return bool(planner and solver) and planner != solver
+
+
+def _by_turn(missing: Sequence[_Missing], part: int) -> Iterator[list[_Missing]]:
+    """The arms by the model that has to be loaded for their planner (0) or their solver (1), in order of appearance."""
+    turns: dict[str, list[_Missing]] = {}
+    for arm, jobs in missing:
+        turns.setdefault(arm.turns[part] or arm.turns[1 - part], []).append((arm, jobs))
+    yield from turns.values()
+
+
+def _plan(arm: Arm, jobs: Sequence[Job], concurrency: int, progress: Progress | None) -> None:
+    """Have an arm's planner asked. What fails is met again, and counted, when the question is answered."""
+
+    def ask(job: Job) -> None:
+        with contextlib.suppress(AdapterParseError, SubquestionsError):
+            arm.program.decompose(question=job.item.question, context=none_if_blank(job.item.context))
+
+    run_jobs(ask, jobs, concurrency, lambda job, _: None, progress=progress, remark=lambda job: f"plans of {arm.name}")
 
 
 def _in_turns(arms: Sequence[Arm], missing: Sequence[list[Job]]) -> Iterator[tuple[bool, list[Job]]]:

@@ -24,7 +24,7 @@ class Record(TypedDict, total=False):
         warm_up: Whether a server or weights were loaded for it.
         answer: The program's, or the whole reply where no answer could be read.
         status: The program's: `decomposed`, `salvaged`, `whole`, `fell_back`, or `unreadable`.
-        reason: Why it was salvaged or fell back.
+        reason: Why it was salvaged or fell back, or that it was cut to the cap.
         read_by: The rule by which the answer was read.
         subquestions: The list that was solved.
         sub_answers: The solver's steps.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from divcon.benchmarks._advice import advice
+from divcon.benchmarks._agreement import agreement_rows
 from divcon.benchmarks._figures import dollars, percent, points, retained_share, score
 from divcon.benchmarks._outcomes import Record, Records
 from divcon.benchmarks._tables import FACTORS
@@ -109,7 +110,7 @@ def _shown(value: Any) -> Any:
 
 def _table(caption: str, factors: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     more = {name: any(line.get(name) is not None for line in lines) for name in ("by_seed", "f1", "retained")}
-    return {"caption": caption, "factors": factors, "lines": lines, **more}
+    return {"caption": caption, "factors": factors, "lines": lines, "agreed": list(agreement_rows(lines)), **more}
 
 
 _TRAINED = ("rows", "steps", "first_loss", "last_loss", "seconds")
@@ -215,7 +216,7 @@ def _run_plots(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
     _require_matplotlib()
     yield "Accuracy", _plots.accuracy_plot("accuracy", [_plotted(line, line["label"]) for line in results["arms"]])
-    if (costs := results.get("costs")) and not costs["unscored"]:
+    if (costs := results.get("costs")) and not costs["unscored"] and costs["points"]:
         yield "Accuracy and cost", _pareto("pareto", results["arms"], costs)
 
 

@@ -11,13 +11,12 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-from rouge_score import rouge_scorer
 
 from divcon.benchmarks._costs import bill, per_1000
 from divcon.benchmarks._evaluate import Arm
 from divcon.benchmarks._outcomes import MAX_FAILED, Record, Records, failed_of, too_many_failed
 from divcon.benchmarks._statistics import amount_interval, holm, in_pairs, mean_interval, paired_p_value, retained
-from divcon.programs import Item, Meter, Usage
+from divcon.programs import Meter, Usage
 
 # What experiments vary, with the names in tables. A line has the factors of its experiment.
 FACTORS = {
@@ -88,6 +87,7 @@ def summarize_arm(
         "splits": arm.splits,
         "choosable": arm.choosable,
         "student": arm.student,
+        **({"recording": dict(arm.recording)} if arm.recording is not None else {}),
         "right": counts["right"],
         "wrong": counts["wrong"],
         "failed": counts["failed"],
@@ -98,15 +98,25 @@ def summarize_arm(
         **({"f1": mean(scores)} if scores and known else {}),
         **({"by_seed": [float(np.nanmean(row)) for row in matrix]} if len(seeds) > 1 and known else {}),
         **{f"{name}_rate": statuses[name] / len(answered) if known else None for name in _STATUSES},
+        "usable_rate": _usable(answered) if known else None,
         "reasked": sum(record.get("read_by") == "reask" for record in answered),
         "unreadable": statuses["unreadable"],
         "cut_off": sum(record.get("cut_off", False) for record in answered),
         **({"first_unreadable": first} if (first := _first_unreadable(answered)) else {}),
         "usage": usage,
-        "bill": {**bill(usage, len(answered), arm.local), **_amounts(arm, seeds)} if known else None,
+        "bill": {**bill(usage, len(answered), arm.local), **_amounts(arm, seeds)}
+        if known and arm.recording is None
+        else None,
         "seconds": round(sum(wall_seconds(records) for records in seeds), 1),
         "errors": dict(errors.most_common(3)),
     }
+
+
+def _usable(records: Sequence[Record]) -> float | None:
+    """The share of lists that were neither refused nor over the cap; None where no list is known."""
+    lists = [record for record in records if "subquestions" in record]
+    good = [one for one in lists if one.get("status") in ("decomposed", "whole") and one.get("reason") != "over_long"]
+    return len(good) / len(lists) if lists else None
 
 
 def _retained(
@@ -214,45 +224,6 @@ def differences(
     for row, corrected in zip(rows, holm([float(row["p"]) for row in rows]), strict=True):
         row["p_holm"] = corrected
     return rows
-
-
-def agreement(records: Records, items: Sequence[Item], max_failed: float = MAX_FAILED) -> dict[str, Any] | None:
-    """The agreement of an arm's subquestions with the references.
-
-    Args:
-        records: The outcomes by item id.
-        items: The questions.
-        max_failed: The largest share of questions without a list with which there is an agreement, from 0 to 1.
-
-    Returns:
-        `n`, the questions compared; `left_out`, the questions that have references and no list, since a call failed or
-        the solver's reply couldn't be read; `count_error`, the mean absolute difference in the number of subquestions;
-        `rouge_l`, the mean ROUGE-L F1 of the joined lists (rouge-score, stemmed); `exact`, the share of lists equal
-        word for word. None where no item has references, or too many are left out.
-    """
-    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
-    errors, scores, exact = [], [], []
-    left_out = 0
-    for item in items:
-        if not item.subquestions:
-            continue
-        record = records.get(item.id)
-        if record is None or "subquestions" not in record:
-            left_out += 1
-            continue
-        asked = record["subquestions"]
-        errors.append(abs(len(asked) - len(item.subquestions)))
-        scores.append(scorer.score("\n".join(item.subquestions), "\n".join(asked))["rougeL"].fmeasure)
-        exact.append(list(asked) == list(item.subquestions))
-    if not errors or left_out > max_failed * (len(errors) + left_out):
-        return None
-    return {
-        "n": len(errors),
-        "left_out": left_out,
-        "count_error": mean(errors),
-        "rouge_l": mean(scores),
-        "exact": mean(exact),
-    }
 
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # in full width too, which Excel takes as well

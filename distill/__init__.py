@@ -44,7 +44,7 @@ from divcon.distill._students import (
 )
 from divcon.distill._table import Choices, PluginError, Table, UnknownName
 from divcon.distill._targets import Solved, SolvedTraces, export_targets, solve_traces, solving
-from divcon.distill._teacher import SCRIPTED_MODEL, ScriptedTeacher, ScriptedTeacherError
+from divcon.distill._teacher import SCRIPTED_MODEL, Author, Plan, RecordedTeacher, ScriptedTeacher, ScriptedTeacherError
 from divcon.distill._teleprompter import DistillDecomposer
 from divcon.distill._traffic import Traffic, watching
 from divcon.distill._trouble import (
@@ -57,7 +57,7 @@ from divcon.distill._trouble import (
     quoted,
     trouble,
 )
-from divcon.distill.screening import RULES, Judgement, Rule, Screened, Solver, judging, screen, well_formed
+from divcon.distill.screening import RECORDED, RULES, Judgement, Rule, Screened, Solver, judging, screen, well_formed
 from divcon.distill.serving.embedded import Base, EmbeddedBaseMissing, embedded_base, local_base
 from divcon.distill.serving.embedded._model import EmbeddedModel, shared_model
 from divcon.distill.training import (
@@ -78,11 +78,13 @@ from divcon.distill.training import (
 __all__ = [
     "OPTIMIZERS",
     "OPTIMIZER_EXTRAS",
+    "RECORDED",
     "RULES",
     "SCRIPTED_MODEL",
     "SOLVER_STUDENTS",
     "AllowedOverlap",
     "Allowing",
+    "Author",
     "Base",
     "Budget",
     "BudgetSpent",
@@ -114,10 +116,12 @@ __all__ = [
     "Overlaps",
     "Patience",
     "Place",
+    "Plan",
     "PluginError",
     "Progress",
     "PromptDrift",
     "Provenance",
+    "RecordedTeacher",
     "Repair",
     "RepliesLost",
     "ReplyTooLongError",

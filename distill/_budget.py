@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -114,6 +114,7 @@ class Budget:
         bill: Knows what was paid before.
         prices: Current US dollars per million tokens, by role.
         clock: Returns the time in seconds; tests replace it.
+        unpaid: Roles whose calls ask nobody, and so aren't paid for; see `RecordedTeacher`.
     """
 
     def __init__(
@@ -123,7 +124,9 @@ class Budget:
         bill: Bill,
         prices: Mapping[str, Mapping[str, float]] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        unpaid: Collection[str] = (),
     ) -> None:
+        self._unpaid = frozenset(unpaid)
         self._bill = bill
         self._prices = dict(prices or {})
         self._clock = clock
@@ -137,7 +140,9 @@ class Budget:
 
     def _read(self, station: str | None) -> Usage:
         total = Usage()
-        for paid in self._bill.paid(station, prices=self._prices).values():
+        for role, paid in self._bill.paid(station, prices=self._prices).items():
+            if role in self._unpaid:
+                continue
             values = {name: paid[name] or 0 for name in ("calls", "input_tokens", "output_tokens", "cost")}
             total.add(Usage(**values))  # type: ignore[arg-type]
         return total

@@ -28,6 +28,7 @@ from divcon.distill._budget import Budget, Reservation, worst_case
 from divcon.distill._database import StoreError
 from divcon.distill._reply import UnusableReplyError, as_read, counters_of, why_unusable
 from divcon.distill._store import RunStore, fingerprint
+from divcon.distill._teacher import RecordedTeacher
 from divcon.distill._traffic import Call, current_traffic
 from divcon.programs import Meter, Usage
 from divcon.signatures import errors_masked, masked_values
@@ -198,7 +199,8 @@ class StoredEngine:
 
     @property
     def _budget(self) -> Budget | None:
-        return self.store.budget if self.store is not None else None
+        unpaid = isinstance(self.backend, RecordedTeacher)
+        return self.store.budget if self.store is not None and not unpaid else None
 
     def _worst_case(self, request: Request, asked: dict[str, Any]) -> Usage:
         return worst_case(self.meter, len(json.dumps(asked, ensure_ascii=False).encode()), request.config.max_tokens)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dspy.adapters.utils import get_annotation_name
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from divcon.distill._teacher import SCRIPTED_MODEL, Author
 from divcon.distill.serving.embedded import Base, Precision
 from divcon.signatures import DivconError, masked
 
@@ -43,7 +44,7 @@ class Manifest(BaseModel):
         settings: The training settings.
         precision: The precision that the training computed in.
         result: Steps, losses, seconds and tokens of the training.
-        scripted_teacher: Whether the training data came from a script rather than from a model.
+        teacher: Who wrote the plans that it was trained on; None where that isn't known.
         versions: Versions of the packages that trained it.
         allowed_overlap: The overlaps of training questions with the test set that the run's file lets through.
         content_hash: Hash of the adapter's weights and of its settings of LoRA; served names carry its beginning.
@@ -66,11 +67,24 @@ class Manifest(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict)
     precision: Precision = "bfloat16"
     result: dict[str, Any] = Field(default_factory=dict)
-    scripted_teacher: bool = False
+    teacher: Author | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     allowed_overlap: list[dict[str, str]] = Field(default_factory=list)
     content_hash: str
     files: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_its_teacher(cls, written: Any) -> Any:
+        # Older manifests only say whether the teacher was a script.
+        if not isinstance(written, dict) or "scripted_teacher" not in written:
+            return written
+        known = {key: value for key, value in written.items() if key != "scripted_teacher"}
+        return (
+            {**known, "teacher": Author(model=SCRIPTED_MODEL, kind="scripted")}
+            if written["scripted_teacher"]
+            else known
+        )
 
     @property
     def served_name(self) -> str:

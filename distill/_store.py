@@ -330,6 +330,12 @@ class RunStore:
     def keep_outcome(self, arm: str, key: str, position: int, item: str, record: Mapping[str, Any]) -> None:
         self.write_row("outcomes", [arm, key, item, position, json.dumps(record)])
 
+    def keep_outcomes(self, arm: str, key: str, records: Sequence[tuple[int, str, Mapping[str, Any]]]) -> None:
+        """Keep (position, item, record) of several answers in one transaction."""
+        self.write_rows(
+            "outcomes", [[arm, key, item, position, json.dumps(record)] for position, item, record in records]
+        )
+
     def outcomes(self, arm: str, key: str) -> dict[str, dict[str, Any]]:
         """Records by item, in the order of the test set."""
         self._before_reading("outcomes", key)

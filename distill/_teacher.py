@@ -1,18 +1,23 @@
-"""The scripted teacher: reference decompositions served through the ordinary LM interface, with seeded faults.
+"""Teachers that aren't asked: plans of a script, or plans written elsewhere, behind the ordinary LM interface.
 
-It answers `Decompose` with the whole list, and `FollowUp` (self-ask) with the list's next entry.
+The scripted teacher serves reference decompositions with seeded faults. It answers `Decompose` with the whole list, and
+`FollowUp` (self-ask) with the list's next entry. It replaces a paid model in tests and demonstrations.
 
-It replaces a paid model in tests and demonstrations. It is no model, and every output that depends on it says so.
+The recorded teacher serves the plans of a file, as whoever wrote them wrote them.
+
+Every output that depends on either says so; see `Author`.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from dspy.utils.exceptions import LMInvalidRequestError
+from pydantic import BaseModel, ConfigDict
 
 from divcon.programs import Item
 from divcon.signatures import NO_DECOMPOSITION, NOTHING_MORE, DivconError, Subquestions
@@ -23,6 +28,34 @@ FAULTS = ("missing_step", "restated_fact", "wrong_order", "too_many", "cut_off")
 
 class ScriptedTeacherError(DivconError):
     """The task has items without reference subquestions."""
+
+
+class Author(BaseModel):
+    """Who wrote the plans that students learn from.
+
+    Attributes:
+        model: The model's name. A recorded teacher's ends in "(recorded)".
+        kind: `model`, which was asked by the run; `scripted`, a script and no model; or `recorded`, whose plans were
+            written elsewhere.
+        file: The name of the file of recorded plans; null for the others.
+        sha256: The hash of that file's bytes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    kind: Literal["model", "scripted", "recorded"] = "model"
+    file: str | None = None
+    sha256: str | None = None
+
+    @property
+    def note(self) -> str:
+        """A sentence for outputs that depend on a teacher that wasn't asked; empty for a model."""
+        if self.kind == "scripted":
+            return "The teacher is scripted: reference decompositions with seeded faults, not a model."
+        if self.kind == "recorded":
+            return f"The teacher wasn't asked: {self.model} wrote the plans of {self.file} (sha256 {self.sha256})."
+        return ""
 
 
 class ScriptedTeacher:
@@ -113,6 +146,83 @@ class ScriptedTeacher:
             "pipeline file).",
             model=model,
         )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan that was written elsewhere.
+
+    Attributes:
+        text: The whole reply, as its writer wrote it.
+        input_tokens: The tokens that its writer read; None where that isn't known.
+        output_tokens: The tokens that its writer wrote; None where that isn't known.
+    """
+
+    text: str
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+class RecordedTeacher:
+    """A backend that answers a decomposition request with the plan that was recorded for the question.
+
+    Its usage is the plan's. Where that isn't known, it is unknown, and not zero.
+
+    Args:
+        items: The items that it may be asked about.
+        plans: Plans by the items' ids. A request about another item is an error.
+        name: Who wrote the plans.
+    """
+
+    def __init__(self, items: Sequence[Item], plans: Mapping[str, Plan], name: str) -> None:
+        self._items: dict[str, list[Item]] = {}
+        for item in items:
+            self._items.setdefault(_plain(item.question), []).append(item)
+        self._plans = plans
+        self._name = name
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RecordedTeacher:
+        return self
+
+    def complete(self, request: Request, rollout: int) -> Response:
+        text = request.messages[-1].text or ""
+        if NOTHING_MORE in _system(request):
+            raise LMInvalidRequestError(
+                "A recorded plan is a whole list, and self-ask asks for one subquestion after the other. "
+                "Leave self-ask out of the arms.",
+                model=request.model,
+            )
+        item = self._asked(text)
+        plan = self._plans.get(item.id) if item is not None else None
+        if plan is None:
+            asked = " ".join(text.rpartition("Question:")[2].split())[:80]
+            raise LMInvalidRequestError(
+                f"There is no recorded plan of {self._name} for the question '{asked}'. Add it to roles.teacher.path.",
+                model=request.model,
+            )
+        return Response(
+            id=None,
+            model=request.model,
+            message=Message.assistant([TextPart(plan.text)]),
+            finish_reason="stop",
+            usage=Usage(input_tokens=plan.input_tokens, output_tokens=plan.output_tokens),
+        )
+
+    async def acomplete(self, request: Request, rollout: int) -> Response:
+        return self.complete(request, rollout)
+
+    def _asked(self, text: str) -> Item | None:
+        """The item that a prompt asks about. Items with one question are told apart by their passages."""
+        whole = _plain(text)
+        found = self._items.get(_plain(text.rpartition("Question:")[2]), [])
+        if not found:  # a passage stands below the question
+            found = [item for question, items in self._items.items() if question in whole for item in items]
+            found.sort(key=lambda item: len(item.question), reverse=True)
+        return next((item for item in found if not item.context or _plain(item.context) in whole), None)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _system(request: Request) -> str:

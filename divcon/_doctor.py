@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 from packaging.requirements import Requirement
 
+from divcon.benchmarks import RowFields, read_recording
 from divcon.benchmarks.arms import read_arm
 from divcon.benchmarks.tasks import TASKS, LoadedTask, load_task
 from divcon.config import Endpoint, Pipeline
@@ -24,7 +26,7 @@ from divcon.distill import OPTIMIZER_EXTRAS, ManifestError, is_trained, local_ba
 from divcon.distill._proxies import unusable_proxy
 from divcon.distill.executors import EXECUTORS
 from divcon.distill.serving import ENGINES, Finding
-from divcon.distill.serving.embedded import cache_folder, precision, require_hub_name, require_weights
+from divcon.distill.serving.embedded import Base, cache_folder, precision, require_hub_name, require_weights
 from divcon.distill.serving.server import KeyRefused, ServerClient, ServerUnreachable, WrongAddress
 from divcon.programs import Item
 from divcon.signatures import DivconError
@@ -56,14 +58,19 @@ def diagnose(
     if pipeline.tracking is not None:
         uri = pipeline.tracking.mlflow
         yield from _whatever_happens("tracking", lambda: [_tracking(uri)])
+    yield from _whatever_happens("recorded", lambda: _recordings(pipeline))
+    if pipeline.only_recorded:
+        return
     yield from _whatever_happens("base", lambda: _base(pipeline, folder))
     for role, endpoint in (("teacher", pipeline.roles.teacher), ("solver", pipeline.roles.solver)):
         if role in asks:
-            yield from _whatever_happens(role, functools.partial(_endpoint, role, endpoint))
+            check = _own_model if endpoint.base is not None else _endpoint
+            yield from _whatever_happens(role, functools.partial(check, role, endpoint))
         yield from _price(role, endpoint)
     if "decomposer" in asks:
         student = pipeline.roles.decomposer
         yield from _whatever_happens("decomposer", lambda: ENGINES[student.serve].examine(student.server))
+    yield from _whatever_happens("servers", lambda: _servers(pipeline))
 
 
 def _whatever_happens(what: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
@@ -117,6 +124,12 @@ def about_overlap(loaded: LoadedTask) -> list[str]:
         for one in loaded.allowed
     ]
     return notes
+
+
+def _recordings(pipeline: Pipeline) -> Iterator[Finding]:
+    for name, arm in pipeline.evaluate.recorded.items():
+        found = read_recording(arm.path, arm.fields, "reply", f"evaluate.recorded.{name}")
+        yield Finding("ok", "recorded", f"{name}: {len(found.rows):,} replies in {found.file.name}")
 
 
 def _tracking(uri: str) -> Finding:
@@ -180,12 +193,20 @@ def _device(pipeline: Pipeline) -> Finding:
         return Finding("failure", "device", "torch can't be imported", "pip install 'divcon[train]'.")
     if torch.cuda.is_available():
         room = torch.cuda.mem_get_info()[0] / 1e9
-        return Finding("ok", "device", f"{torch.cuda.get_device_name(0)}, {room:.0f} GB free; training runs there")
+        return Finding(
+            "ok",
+            "device",
+            f"{torch.cuda.get_device_name(0)}, {room:.0f} GB free; training and what is embedded run there",
+        )
     cores = os.cpu_count() or 1
-    if pipeline.roles.decomposer.base != "embedded":
+    roles = pipeline.roles
+    if roles.decomposer.base != "embedded":
         return Finding(
             "warning", "device", f"no GPU that torch sees; training runs on {cores} CPU cores", "Expect hours."
         )
+    if any(role.serve == "embedded" and role.base not in (None, "embedded") for role in (roles.teacher, roles.solver)):
+        text = f"no GPU that torch sees; a model of your own runs on {cores} CPU cores"
+        return Finding("warning", "device", text, "Expect hours, or take a small one.")
     served = precision(pipeline.roles.precision)
     return Finding(
         "ok",
@@ -211,16 +232,9 @@ def _disk(folder: Path) -> Iterator[Finding]:
 
 def _base(pipeline: Pipeline, folder: Path) -> Iterator[Finding]:
     name = pipeline.roles.decomposer.base
-    if name != "embedded" and not Path(name).is_dir():
-        require_hub_name(name)
-        lacking = _lacking_in_cache(name)
-        if lacking is not None:
-            yield _at_the_hub(name, lacking)
-            return
-    try:
-        base = local_base(name)
-    except DivconError as error:
-        yield Finding("failure", "base", error.problem, error.remedy)
+    base = _found_base("base", name)
+    if isinstance(base, Finding):
+        yield base
         return
     yield Finding("ok", "base", f"{base.id}, {base.revision[:24]}")
     for adapter in sorted((folder / "adapters").glob("*")):
@@ -238,6 +252,48 @@ def _base(pipeline: Pipeline, folder: Path) -> Iterator[Finding]:
             yield Finding("ok", "adapter", f"{adapter.name} ({rows}) is for this base and unchanged")
 
 
+def _found_base(what: str, name: str) -> Base | Finding:
+    """A base that is here, or a finding: it is at the hub, or nowhere."""
+    if name != "embedded" and not Path(name).is_dir():
+        require_hub_name(name)
+        lacking = _lacking_in_cache(name)
+        if lacking is not None:
+            return _at_the_hub(what, name, lacking)
+    try:
+        return local_base(name)
+    except DivconError as error:
+        return Finding("failure", what, error.problem, error.remedy)
+
+
+def _own_model(role: str, endpoint: Endpoint) -> Iterator[Finding]:
+    """A base that divcon serves for the teacher or the solver."""
+    assert endpoint.base is not None
+    base, engine = _found_base(role, endpoint.base), ENGINES[endpoint.serve]
+    if isinstance(base, Finding):
+        yield base
+    else:
+        yield Finding("ok", role, f"{base.id}, {base.revision[:24]} ({engine.where})")
+    for found in engine.examine(endpoint.server):
+        yield replace(found, what=role)
+
+
+def _servers(pipeline: Pipeline) -> Iterator[Finding]:
+    """Whether what is loaded together claims more than there is."""
+    import torch
+
+    roles, student = pipeline.roles, pipeline.roles.decomposer
+    own = [one for one in (roles.teacher.own, (student.base, student.serve, student.server), roles.solver.own) if one]
+    apart = [one for at, one in enumerate(own) if one not in own[:at]]
+    greedy = any(
+        serve == "vllm" and not (server and (server.api_base or "gpu-memory-utilization" in server.arguments))
+        for _, serve, server in apart
+    )
+    if greedy and len(apart) > 1 and roles.servers == "together" and torch.cuda.is_available():
+        text = f"{len(apart)} models share this GPU, and a vLLM server takes nine tenths of it unless it is told less"
+        remedy = "Give each role server: {arguments: {gpu-memory-utilization: ...}}, or write roles.servers: turns."
+        yield Finding("warning", "servers", text, remedy)
+
+
 def _lacking_in_cache(name: str) -> str | None:
     """What the hub's cache lacks of a base, in words; None where nothing is missing."""
     from huggingface_hub import try_to_load_from_cache
@@ -252,10 +308,10 @@ def _lacking_in_cache(name: str) -> str | None:
     return None
 
 
-def _at_the_hub(name: str, lacking: str) -> Finding:
+def _at_the_hub(what: str, name: str, lacking: str) -> Finding:
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         text = f"{lacking}, and HF_HUB_OFFLINE forbids to fetch it"
-        return Finding("failure", "base", text, "Unset HF_HUB_OFFLINE, or give a folder.")
+        return Finding("failure", what, text, "Unset HF_HUB_OFFLINE, or give a folder.")
     from huggingface_hub import model_info
 
     try:
@@ -263,12 +319,16 @@ def _at_the_hub(name: str, lacking: str) -> Finding:
     except (OSError, ValueError, httpx.HTTPError) as error:
         said = " ".join(str(error).split())[:200]
         remedy = "Write 'embedded', a folder that is there, or the name of a model at the hub."
-        return Finding("failure", "base", f"{lacking}, and the hub gives no such model: {said}", remedy)
-    return Finding("ok", "base", f"{name} is downloaded when the run begins")
+        return Finding("failure", what, f"{lacking}, and the hub gives no such model: {said}", remedy)
+    return Finding("ok", what, f"{name} is downloaded when the run begins")
 
 
 def _endpoint(role: str, endpoint: Endpoint) -> Iterator[Finding]:
-    model = endpoint.model
+    model = endpoint.model or ""
+    if endpoint.path is not None:
+        found = read_recording(endpoint.path, endpoint.fields or RowFields(), "subquestions", "roles.teacher")
+        yield Finding("ok", role, f"{endpoint.name} (recorded), {len(found.rows):,} plans in {found.file.name}")
+        return
     if endpoint.scripted or endpoint.embedded:
         kind = "scripted, not a model" if endpoint.scripted else "in this process"
         yield Finding("ok", role, f"{model} ({kind})")
@@ -341,7 +401,7 @@ def _missing_keys(model: str) -> list[str]:
 
 
 def _price(role: str, endpoint: Endpoint) -> Iterator[Finding]:
-    if endpoint.scripted or endpoint.embedded or endpoint.price:
+    if not endpoint.asked or endpoint.ours or endpoint.price:
         return
     remedy = f"Write roles.{role}.price: {{input: ..., output: ...}} in dollars per million tokens."
     yield Finding("warning", "price", f"the {role}'s price is unknown, so the cost of the run is unknown too", remedy)

@@ -1,4 +1,7 @@
-"""The LMs of a run: teacher, solver and students of the pipeline file. Their calls go through the run's store."""
+"""The LMs of a run: teacher, solver and students of the pipeline file. Their calls go through the run's store.
+
+Roles on equal bases share what is loaded for them: one model in this process, or one server.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,25 @@ from typing import Any
 
 import dspy
 
+from divcon.benchmarks import Recording, RowFields, plans_of, read_recording
 from divcon.config import Endpoint, Pipeline
 from divcon.distill import (
     Base,
-    EmbeddedModel,
     LMBackend,
     Patience,
+    RecordedTeacher,
     RunStore,
     ScriptedTeacher,
     StoredEngine,
     fingerprint,
     local_base,
     role_lm,
-    shared_model,
 )
-from divcon.distill.serving import ENGINES, ServedBase, ServingOptions
-from divcon.distill.serving.embedded import WantedPrecision, embedded_base, solver_adapter, solver_wording
+from divcon.distill.serving import ENGINES, OneAtATime, ServedBase, ServingOptions, TurnBackend
+from divcon.distill.serving.embedded import solver_adapter, solver_wording
+from divcon.distill.serving.server import AnyServerSettings, ServedModel
 from divcon.programs import ChatAdapter, CompactAdapter, Item, Wording
-from divcon.signatures import learn_variable, list_pattern
+from divcon.signatures import DivconError, learn_variable, list_pattern
 
 
 @dataclass
@@ -38,7 +42,7 @@ class Models:
     Attributes:
         pipeline: The validated pipeline file.
         store: The store that keeps the replies.
-        items: Returns all items of the task, which a scripted teacher can answer.
+        items: Returns all items of the task, which a scripted or a recorded teacher can answer.
         log: The log file of a server.
         report: Gets lines about serving.
     """
@@ -49,25 +53,80 @@ class Models:
     log: Path
     report: Callable[[str], None]
     _over_http: list[LMBackend] = field(default_factory=list, init=False)
+    _bases: dict[str, Base] = field(default_factory=dict, init=False)
+    _served: dict[tuple[bool, Base, str, str], ServedBase] = field(default_factory=dict, init=False)
 
     @cached_property
     def base(self) -> Base:
-        return local_base(self.pipeline.roles.decomposer.base)
+        return self._base(self.pipeline.roles.decomposer.base)
+
+    def _base(self, name: str) -> Base:
+        if name not in self._bases:
+            self._bases[name] = local_base(name)
+        return self._bases[name]
 
     @cached_property
     def student_model(self) -> ServedBase:
         """The served base of the students, with their adapters."""
         student = self.pipeline.roles.decomposer
-        options = ServingOptions(student.server, student.adapter, self._precision, self.log, self.report)
-        return ENGINES[student.serve].serves(self.base, options)
+        return self._serving("decomposer", student.base, student.serve, student.server)
+
+    def served(self, role: str, endpoint: Endpoint) -> ServedBase:
+        """The served base of an endpoint: that of the students or of another role where it is the same."""
+        assert endpoint.own is not None
+        base, serve, server = endpoint.own
+        student = self.pipeline.roles.decomposer
+        if (serve, self._told(serve, server)) == (student.serve, self._told(student.serve, student.server)):
+            students = self.student_model if self._base(base) == self.base else None
+            # Not a server whose base has to end for each merged adapter, and the other way round.
+            if students is not None and not (isinstance(students, ServedModel) and students.merges):
+                return students
+        return self._serving(role, base, serve, server)
+
+    @staticmethod
+    def _told(serve: str, server: AnyServerSettings | None) -> str:
+        """A server's settings, with its engine's own where none are given."""
+        return (server or ENGINES[serve].settings()).model_dump_json()
+
+    def _serving(self, role: str, base: str, serve: str, server: AnyServerSettings | None) -> ServedBase:
+        key = (role == "decomposer", self._base(base), serve, self._told(serve, server))
+        if key not in self._served:
+            log, mode = self.log, self.pipeline.roles.decomposer.adapter
+            if role != "decomposer":
+                log, mode = log.with_name(f"{serve}-{role}.log"), "auto"
+            options = ServingOptions(server, mode, self.pipeline.roles.precision, log, self.report)
+            self._served[key] = ENGINES[serve].serves(self._base(base), options)
+        return self._served[key]
 
     @cached_property
-    def _embedded(self) -> EmbeddedModel:
-        return shared_model(embedded_base(), self._precision)
+    def _turns(self) -> OneAtATime | None:
+        """Lets in calls to one served base at a time; None where all stay loaded."""
+        return OneAtATime() if self.pipeline.roles.servers == "turns" else None
 
-    @property
-    def _precision(self) -> WantedPrecision:
-        return self.pipeline.roles.precision
+    def _in_turn(self, served: ServedBase, backend: Any) -> Any:
+        """A backend of a served base; one that waits for its turn where there are turns, and the server is ours."""
+        settings = served.settings if isinstance(served, ServedModel) else None
+        if self._turns is None or (settings is not None and settings.api_base):
+            return backend
+        return self._turns.backend(served, backend)
+
+    def turn_of(self, lm: Any) -> str:
+        """What has to be loaded for an LM's calls, where only one base is at a time; else empty."""
+        backend = getattr(getattr(lm, "engine", None), "backend", None)
+        return backend.turn if isinstance(backend, TurnBackend) else ""
+
+    def make_room(self) -> None:
+        """Free the memory of the base that is loaded, where only one is at a time; a training may need it next."""
+        if self._turns is not None:
+            self._turns.close()
+
+    @cached_property
+    def plans(self) -> Recording | None:
+        """The file of a recorded teacher; None for other teachers."""
+        teacher = self.pipeline.roles.teacher
+        if teacher.path is None:
+            return None
+        return read_recording(teacher.path, teacher.fields or RowFields(), "subquestions", "roles.teacher")
 
     @cached_property
     def teacher(self) -> dspy.LM:
@@ -83,7 +142,7 @@ class Models:
         return self._of_endpoint("decomposer", Endpoint(model="scripted/references"))
 
     def _of_endpoint(self, role: str, endpoint: Endpoint) -> dspy.LM:
-        model, max_tokens = endpoint.model, endpoint.max_tokens
+        model, max_tokens, temperature = endpoint.model or "", endpoint.max_tokens, endpoint.temperature
         # The identity is part of every reply's key: a model of the same name on another server is another model.
         identity = fingerprint(endpoint.model_dump(include={"model", "api_base", "faults"}))
         backend: Any
@@ -92,11 +151,22 @@ class Models:
             cap, seed = self.pipeline.program.max_subquestions, self.pipeline.task.training_seed
             backend = ScriptedTeacher(self.items(), faults, cap, seed)
             identity = fingerprint(identity, cap, seed)
-        elif endpoint.embedded:
-            name = model.partition("/")[2]
-            adapter = self._embedded.add(solver_adapter(name)) if name != "base" else ""
-            backend, model = self._embedded.backend(adapter), self._embedded.model_name(adapter)
-            identity = fingerprint(model, *self._embedded.deciding(adapter))
+        elif self.plans is not None and endpoint.recorded:
+            items, model = self.items(), f"recorded/{endpoint.name}"
+            backend = RecordedTeacher(items, plans_of(self.plans.match(items)), str(endpoint.name))
+            identity = fingerprint(identity, *self.plans.deciding)
+        elif endpoint.ours:
+            served, name = self.served(role, endpoint), model.partition("/")[2]
+            adapter = served.add(solver_adapter(name)) if name not in ("", "base") else ""
+            template = _chat_template(served) if endpoint.base else ""
+            # A model that thinks before it answers would run out of tokens while it does.
+            quiet = "enable_thinking" in template
+            backend = served.backend(adapter, thinks=False) if quiet else served.backend(adapter)
+            backend, model = self._in_turn(served, backend), served.model_name(adapter)
+            identity = fingerprint(model, *served.deciding(adapter), *(["no thinking"] if quiet else []))
+            if endpoint.base:
+                temperature = temperature or 0.0
+                max_tokens = max_tokens or (_LONGEST if served.warms_up else None)
         else:
             options: dict[str, Any] = {}
             if endpoint.api_base:
@@ -112,7 +182,7 @@ class Models:
                 engine=endpoint.engine,
                 cache=False,
                 num_retries=endpoint.retries,
-                temperature=endpoint.temperature,
+                temperature=temperature,
                 max_tokens=max_tokens,
                 **options,
             )
@@ -121,9 +191,9 @@ class Models:
             self._over_http.append(backend)
         price = endpoint.price.model_dump(exclude_none=True) if endpoint.price else None
         engine = StoredEngine(
-            backend, role, model, self.store, price, identity, accepts_empty=endpoint.embedded or endpoint.scripted
+            backend, role, model, self.store, price, identity, accepts_empty=endpoint.ours or not endpoint.asked
         )
-        return role_lm(engine, temperature=endpoint.temperature, max_tokens=max_tokens)
+        return role_lm(engine, temperature=temperature, max_tokens=max_tokens)
 
     def student(self, adapter: Path | None, role: str = "decomposer") -> dspy.LM:
         """The LM of a student: the base, or one of its adapters.
@@ -140,25 +210,44 @@ class Models:
         pattern = list_pattern(program.max_subquestions, program.allow_whole) if guided else None
         shown = model.model_name(name)
         identity = fingerprint(shown, *model.deciding(name, program.max_subquestions if guided else None))
-        backend = model.backend(name, pattern=pattern)
+        backend = self._in_turn(model, model.backend(name, pattern=pattern))
         engine = StoredEngine(backend, role, shown, self.store, price, identity, accepts_empty=True)
         solver = self.pipeline.roles.solver
         longest = student.max_tokens if decomposes else (solver.max_tokens or 4 * student.max_tokens)
         return role_lm(engine, temperature=student.temperature, max_tokens=longest)
 
     def close(self) -> None:
-        """Stop the server of the student, if one was started, and close the connections to the other servers."""
+        """Stop the servers that were started, and close the connections to the other servers.
+
+        What is loaded in this process stays, except where only one base is loaded at a time.
+        """
         for backend in self._over_http:
             backend.close()
-        if (student := self.__dict__.get("student_model")) is not None:
-            student.close()
+        for served in self._served.values():
+            if served.warms_up:
+                served.close()
+        self.make_room()
+
+
+_LONGEST = 2048  # tokens of a server's reply where the file gives no limit: none is without an end
 
 
 def usual_limit(model: str) -> int:
-    """The largest number of tokens in a reply where the file gives none: no reply of a server is without an end."""
+    """The largest number of tokens in a reply where the file gives none."""
     return (
-        16_000 if "max_completion_tokens" in dspy.LM(model).kwargs else 2048
+        16_000 if "max_completion_tokens" in dspy.LM(model).kwargs else _LONGEST
     )  # OpenAI's reasoning models take no less
+
+
+def _chat_template(served: ServedBase) -> str:
+    """The chat template of a base.
+
+    Raises:
+        DivconError: It has none.
+    """
+    if not (template := served.tokenizer.chat_template):
+        raise DivconError(f"{served.base.id} has no chat template.", "Take an instruction-tuned model.")
+    return str(template)
 
 
 def prompt_adapter_of(endpoint: Endpoint) -> dspy.Adapter:
@@ -168,7 +257,7 @@ def prompt_adapter_of(endpoint: Endpoint) -> dspy.Adapter:
 
 def wording_of(endpoint: Endpoint) -> Wording:
     """The wording of an endpoint's prompts; a solver that ships with divcon has the wording it was trained with."""
-    name = endpoint.model.partition("/")[2]
+    name = (endpoint.model or "").partition("/")[2]
     return solver_wording(name) if endpoint.embedded and name != "base" else Wording()
 
 

@@ -71,6 +71,8 @@ def print_precheck(found: dict[str, Any], file: Path, next_commands: Sequence[st
     """Print what a precheck has found: the programs, the verdict with its reasons, and the commands that come next."""
     from divcon._watch import in_words
     from divcon.benchmarks import dollars, score
+    from divcon.benchmarks.arms import REFERENCES
+    from divcon.distill import Author
 
     page = out if out.is_terminal and out.width <= 100 else ShownConsole(width=100)
     title = f"{found['task']}: {found['questions']} of {found['training_questions']} training questions"
@@ -80,11 +82,13 @@ def print_precheck(found: dict[str, Any], file: Path, next_commands: Sequence[st
         table.add_column(name, justify="right", no_wrap=True)
     for arm in found["arms"]:
         low_high = "–" if arm["ci95"] is None else f"{100 * arm['ci95'][0]:.0f}–{100 * arm['ci95'][1]:.0f}"
-        cost = dollars(arm["bill"]) if arm["choosable"] else "–"
+        bare = "recording" in arm or arm["name"] == REFERENCES.name  # nobody pays for it
+        known = arm["bill"] is not None and arm["bill"]["cost"] is not None
+        cost = "–" if bare else dollars(arm["bill"]) if known else "unknown"
         table.add_row(arm["label"], score(arm), low_high, cost, "–" if arm["steps"] is None else f"{arm['steps']:.1f}")
     page.print(table)
-    if found["teacher"]["scripted"]:
-        page.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
+    if note := Author(**found["teacher"]).note:
+        page.print(note)
     if found["verdict"] is not None:
         page.print(line("Verdict: ", (found["verdict"], "bold")))
     for text in (*found["reasons"], *found["notes"]):

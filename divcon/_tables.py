@@ -48,22 +48,56 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
             *(_share(arm, rate) for rate in ("whole_rate", "salvaged_rate", "fell_back_rate")),
             dollars(arm.get("bill")),
             *tokens,
-            "–" if arm["withheld"] else f"{arm['seconds']:.0f}",
+            "–" if arm["withheld"] else "recorded" if "recording" in arm else f"{arm['seconds']:.0f}",
         )
     # Without a wide terminal, the table is printed at its own width.
     (out if out.is_terminal and out.width > 230 else ShownConsole(width=240)).print(table)
+    print_agreement(results["arms"], [])
     print_withheld(results["arms"])
     print_unreadable(results["arms"])
-    if results["teacher"]["scripted"]:
-        out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
+    print_teacher(results["teacher"])
     print_advice(results)
     out.print(f"{folder / 'results.json'}\n{folder / 'report.html'}", soft_wrap=True)
+
+
+def print_teacher(teacher: dict[str, Any] | None) -> None:
+    """Print who wrote the plans, where no model was asked for them."""
+    from divcon.distill import Author
+
+    if teacher and (note := Author(**teacher).note):
+        out.print(note, soft_wrap=True)
 
 
 def _share(line: dict[str, Any], rate: str) -> str:
     """A rate in per cent; a dash where there is none, or where the program doesn't decompose."""
     value = line.get(rate)
     return "–" if value is None or not line["splits"] else f"{100 * value:.0f} %"
+
+
+def print_agreement(lines: list[dict[str, Any]], factors: list[str]) -> None:
+    """Print how far subquestions agree with the references and with the teacher's, if there is anything to compare."""
+    from divcon.benchmarks import agreement_rows
+
+    rows = list(agreement_rows(lines))
+    if not rows:
+        return
+    table = Table(title="agreement of the subquestions", title_justify="left")
+    for name in (*(name.replace("_", " ") for name in factors), "program", "compared with"):
+        table.add_column(name, no_wrap=True)
+    for name in ("lists", "usable", "steps covered", "ROUGE-L", "count error", "steps more"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one, whose, found in rows:
+        table.add_row(
+            *(str(one.get(name, "")) for name in factors),
+            one["label"],
+            whose,
+            f"{found['n']:,}",
+            *(_share({"splits": True, **part}, name) for part, name in ((one, "usable_rate"), (found, "covered"))),
+            f"{found['rouge_l']:.2f}",
+            f"{found['count_error']:.2f}",
+            f"{found['count_bias']:+.2f}" if "count_bias" in found else "–",
+        )
+    (out if out.is_terminal and out.width > 140 else ShownConsole(width=150)).print(table)
 
 
 def print_withheld(lines: list[dict[str, Any]]) -> None:
@@ -142,10 +176,10 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
             dollars(row.get("bill")),
         )
     (out if out.is_terminal and out.width > 205 else ShownConsole(width=215)).print(table)
+    print_agreement(rows, [name for name in factors if name != "steps"])
     print_withheld(rows)
     print_unreadable(rows)
-    if results["teacher"]["scripted"]:
-        out.print("The teacher is scripted: reference decompositions with seeded faults, not a model.")
+    print_teacher(results["teacher"])
     print_advice(results)
     for end in ("json", "csv", "html"):
         out.print(str(folder / f"{kind}.{end}"), soft_wrap=True)

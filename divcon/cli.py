@@ -34,7 +34,7 @@ from divcon._arguments import (
 from divcon._opening import leaving, looking, opened
 from divcon._precheck import precheck
 from divcon._store import app as store_app
-from divcon._tables import print_estimate, print_prediction, print_results, print_rows
+from divcon._tables import print_estimate, print_prediction, print_results, print_rows, print_teacher
 from divcon._terminal import Terminal, all_shown, echo, echo_json, err, fail, guarded, line, log_into, out
 from divcon.signatures import DivconError
 
@@ -125,9 +125,11 @@ def run_all(
 
     def work() -> Any:
         with looking(file, run, overrides) as made:
-            return made.estimate()
+            return made.estimate(), made.context.teacher
 
-    print_estimate(guarded(lambda: None, work))
+    stations, teacher = guarded(lambda: None, work)
+    print_estimate(stations)
+    print_teacher(teacher.model_dump())
 
 
 _STATES = {"done": "green", "partly": "yellow", "again": "yellow", "to do": "default"}

@@ -40,7 +40,7 @@ class DivideAndConquer(dspy.Module):
     - `status`: `decomposed`; `salvaged` (the decomposer's list repeats itself or was cut off, and its whole
       subquestions were used); `whole` (the decomposer said that no split helps); or `fell_back` (the decomposer's reply
       couldn't be used).
-    - `reason`: why the list was salvaged, or why the program fell back.
+    - `reason`: why the list was salvaged, or why the program fell back; `over_long` where a list was cut to the cap.
     - `usage`, by role.
 
     A question without subquestions is asked of the solver exactly as `ChainOfThought` asks it.
@@ -152,7 +152,8 @@ class DivideAndConquer(dspy.Module):
     def _accept(self, subquestions: Subquestions) -> tuple[Subquestions, str, str | None]:
         if not len(subquestions):
             return subquestions, "whole", None
-        return self._cut(subquestions.items), "decomposed", None
+        reason = "over_long" if len(subquestions) > self.max_subquestions else None
+        return self._cut(subquestions.items), "decomposed", reason
 
     def _cut(self, items: Sequence[str]) -> Subquestions:
         return Subquestions(items[: self.max_subquestions])

@@ -27,6 +27,8 @@ class Item:
             `choice`; by the form of `answer` where it is empty.
         references: DROP's gold answers, each of one or more spans; where it is empty, `answer` and `aliases` are.
         licence: Of the data the item comes from.
+        plan_right: Whether the plan that a recorded teacher has for it led to a right answer; None where that isn't
+            known.
         extra: Other fields of the task's data.
     """
 
@@ -42,6 +44,7 @@ class Item:
     grader: str = ""
     references: tuple[tuple[str, ...], ...] = ()
     licence: str = ""
+    plan_right: bool | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def example(self) -> dspy.Example:

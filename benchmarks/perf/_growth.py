@@ -76,7 +76,9 @@ def growth(samples: Sequence[Sample], warm_up: float = 0.2) -> dict[str, Any]:
     for name in ("megabytes", "files", "threads"):
         values = [float(getattr(sample, name)) for sample in kept]
         line = stats.linregress(minutes, values)
-        margin = float(stats.t.ppf(0.975, len(kept) - 2) * line.stderr)
+        # Of a figure that never changed, scipy has no standard error.
+        error = line.stderr if len(set(values)) > 1 else 0.0
+        margin = float(stats.t.ppf(0.975, len(kept) - 2) * error)
         found[name] = {
             "first": round(values[0], 1),
             "last": round(values[-1], 1),

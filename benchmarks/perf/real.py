@@ -26,7 +26,7 @@ import dspy
 from _common import write
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
-from divcon.benchmarks import Arm, agreement, differences, evaluate_arms, grade_number, summarize_arm
+from divcon.benchmarks import Arm, Records, arm_agreement, differences, evaluate_arms, grade_number, summarize_arm
 from divcon.benchmarks.tasks import gsm8k_items, public_items
 from divcon.distill import Key, LMBackend, RunStore, StoredEngine, role_lm
 from divcon.programs import ChainOfThought, ChatAdapter, CompactAdapter, Direct, DivideAndConquer, Item, RolePredict
@@ -139,8 +139,9 @@ def _lists(replies: Sequence[str], items: Sequence[Item]) -> dict[str, Any]:
             salvaged.append(list(error.items))
     found = {}
     for name, read in (("refused", strict), ("salvaged", salvaged)):
-        records = {item.id: {"subquestions": asked} for item, asked in zip(items, read, strict=True)}
-        found[name] = {"used": sum(map(bool, read)) / len(read), **(agreement(records, items) or {})}
+        records: Records = {item.id: {"subquestions": asked} for item, asked in zip(items, read, strict=True)}
+        people = {item.id: item.subquestions for item in items}
+        found[name] = {"used": sum(map(bool, read)) / len(read), **(arm_agreement([records], [people]) or {})}
     return found
 
 

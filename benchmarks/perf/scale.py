@@ -124,7 +124,7 @@ def measure_report(folder: Path) -> dict[str, float] | None:
     results = {
         "task": {"name": "t"},
         "questions": QUESTIONS,
-        "teacher": {"model": "m", "scripted": False},
+        "teacher": {"model": "m", "kind": "model"},
         "solver": "s",
         "student_base": "b",
         "arms": lines,

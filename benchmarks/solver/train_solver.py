@@ -26,6 +26,8 @@ from safetensors.torch import load_file, save_file
 
 from divcon.benchmarks.tasks import OFFLINE, offline_items
 from divcon.distill import (
+    SCRIPTED_MODEL,
+    Author,
     Provenance,
     Training,
     TrainSettings,
@@ -101,7 +103,7 @@ def main() -> None:
     settings = TrainSettings(rank=8, epochs=1, batch_size=16, learning_rate=rate, save_every=20)
     train_adapter(
         Training(file, embedded_base(), output, settings, start=solver_adapter() if options.wide else None),
-        Provenance(role="solver", student=f"{name}-solver", scripted_teacher=True),
+        Provenance(role="solver", student=f"{name}-solver", teacher=Author(model=SCRIPTED_MODEL, kind="scripted")),
         progress=lambda done, of, loss: print(f"step {done}/{of} loss {loss:.3f}", flush=True),
     )
     # Half the size on disk, and what the engine computes in anyway.

@@ -5,6 +5,7 @@ from divcon.benchmarks.tasks._grade import GradingError, grade_replies
 from divcon.benchmarks.tasks._load import (
     COMMON,
     LONGEST_QUESTION,
+    Fold,
     LoadedTask,
     as_share,
     load_task,
@@ -22,6 +23,7 @@ __all__ = [
     "OFFLINE",
     "PUBLIC",
     "TASKS",
+    "Fold",
     "GradingError",
     "LoadedTask",
     "PublicTask",

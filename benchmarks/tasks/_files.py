@@ -20,8 +20,12 @@ from divcon.programs import Item
 
 
 @contextmanager
-def readable(file: Path) -> Iterator[None]:
+def readable(file: Path, key: str = "task.path") -> Iterator[None]:
     """Inside, what a broken file raises becomes an error that names it.
+
+    Args:
+        file: The file.
+        key: Its key in the pipeline file.
 
     Raises:
         TaskError: The file is missing, no text, or no whole gzip file; the file is named.
@@ -31,9 +35,7 @@ def readable(file: Path) -> Iterator[None]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise TaskError(f"The data file {file} is no whole gzip file: {error}.", "Fetch it again.") from error
     except OSError as error:
-        raise TaskError(
-            f"The data file {file} can't be read: {error.strerror or error}.", "Check task.path."
-        ) from error
+        raise TaskError(f"The data file {file} can't be read: {error.strerror or error}.", f"Check {key}.") from error
     except UnicodeDecodeError as error:
         raise TaskError(f"The data file {file} is not UTF-8: {error}.", "Save it as UTF-8.") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from divcon.benchmarks._numbers import is_number, numbers
 from divcon.benchmarks.tasks._problems import Problems, TaskError, shown, unwritable
@@ -37,15 +38,32 @@ class LoadedTask:
     allowed: tuple[AllowedOverlap, ...] = ()
 
 
-def load_task(task: Task) -> LoadedTask:
+class Fold(NamedTuple):
+    """One of the equal parts of a task's questions: it is tested, and the others are trained on.
+
+    Attributes:
+        number: Which one, from 1.
+        of: The number of parts.
+    """
+
+    number: int
+    of: int
+
+
+def load_task(task: Task, fold: Fold | None = None) -> LoadedTask:
     """Load and split a task.
+
+    Args:
+        task: The task.
+        fold: The part of the questions that is tested. `task.test` is then the number of questions in all parts, and
+            `task.train` the number that is drawn from the other parts; both are lowered to what is there.
 
     Raises:
         TaskError: The data is missing, broken or too small, or a question is too long.
         OverlapError: Training questions overlap with the test set, and `overlap` isn't `drop`.
     """
     source = TASKS[task.name]
-    learn, held_out = _generate(task, source) if source.draw is not None else _read(task, source)
+    learn, held_out = _generate(task, source) if source.draw is not None else _read(task, source, fold)
     if task.percent:
         learn, held_out = [as_share(item) for item in learn], [as_share(item) for item in held_out]
     _check(learn + held_out)
@@ -115,13 +133,13 @@ def _generate(task: Task, source: Source) -> tuple[list[Item], list[Item]]:
     return learn, held_out
 
 
-def _read(task: Task, source: Source) -> tuple[list[Item], list[Item]]:
+def _read(task: Task, source: Source, fold: Fold | None) -> tuple[list[Item], list[Item]]:
     """Training and test questions from existing data, drawn from one set, or each from a set of its own."""
     reader = source.read
     if reader is None:
         raise TaskError(f"The task {task.name} neither reads nor draws questions.", "Correct the package that adds it.")
     if task.test_path is None and task.test_split is None:
-        return _split(_again(lambda: _questions(task, reader, None)), task)
+        return _split(_again(lambda: _questions(task, reader, None)), task, fold)
     there = task.model_copy(update={"path": task.test_path or task.path})
     read = _again(lambda: _questions(task, reader, lambda split: split != task.test_split))
     read_test = _again(lambda: _questions(there, reader, lambda split: split == task.test_split))
@@ -180,16 +198,18 @@ def _at(positions: Sequence[int], read: Callable[[], Iterable[Item]]) -> list[It
     return [kept[position] for position in positions]
 
 
-def _split(read: Callable[[], Iterable[Item]], task: Task) -> tuple[list[Item], list[Item]]:
+def _split(read: Callable[[], Iterable[Item]], task: Task, fold: Fold | None = None) -> tuple[list[Item], list[Item]]:
     """Training and test questions of one set, drawn by position, so that a large file isn't kept in memory."""
     order = list(range(sum(1 for _ in read())))
-    if len(order) < task.train + task.test:
+    if fold is None and len(order) < task.train + task.test:
         raise TaskError(
             f"The task {task.name} has {len(order)} questions, and {task.train} + {task.test} are asked for.",
             "Lower task.train or task.test.",
         )
     random.Random(task.seed).shuffle(order)
-    if task.train_seed is None:
+    if fold is not None:
+        learn, held_out = _parted(order[-task.test :], task, fold)
+    elif task.train_seed is None:
         learn, held_out = order[: task.train], order[task.train : task.train + task.test]
     else:
         learn, held_out = order[: -task.test], order[-task.test :]
@@ -197,6 +217,19 @@ def _split(read: Callable[[], Iterable[Item]], task: Task) -> tuple[list[Item], 
         learn = learn[: task.train]
     found = _at([*learn, *held_out], read)
     return found[: len(learn)], found[len(learn) :]
+
+
+def _parted(order: Sequence[int], task: Task, fold: Fold) -> tuple[list[int], list[int]]:
+    """The positions to train on and to test, where one part of all is tested."""
+    if len(order) < fold.of:
+        raise TaskError(
+            f"The task {task.name} has {len(order)} questions, too few for {fold.of} folds.",
+            "Lower experiment.folds, or raise task.test, which is the number of questions in all folds.",
+        )
+    held_out = list(order[fold.number - 1 :: fold.of])
+    learn = sorted(set(order) - set(held_out))
+    random.Random(task.training_seed).shuffle(learn)
+    return learn[: task.train], held_out
 
 
 def as_share(item: Item) -> Item:

@@ -1,7 +1,7 @@
 """Screening: which decompositions a student learns from. Packages add rules under the entry point `divcon.rules`."""
 
-from divcon.distill.screening._rule import RULES, Judgement, Rule, well_formed
+from divcon.distill.screening._rule import RECORDED, RULES, Judgement, Rule, well_formed
 from divcon.distill.screening._screen import Screened, judging, screen
 from divcon.distill.screening._solver import Grade, Solver
 
-__all__ = ["RULES", "Grade", "Judgement", "Rule", "Screened", "Solver", "judging", "screen", "well_formed"]
+__all__ = ["RECORDED", "RULES", "Grade", "Judgement", "Rule", "Screened", "Solver", "judging", "screen", "well_formed"]

@@ -10,6 +10,8 @@ from divcon.distill._table import Table
 from divcon.distill.screening._solver import Solver
 from divcon.programs import Item
 
+RECORDED = "recorded"  # the rule that judges by the outcome in a recorded teacher's file
+
 
 class Judgement(NamedTuple):
     """The judgement of a rule on a trace.
@@ -54,7 +56,11 @@ class Rule(Protocol):
 RULES: Table[Rule] = Table(
     "screening rule",
     "divcon.rules",
-    {"none": "divcon.distill.screening._none:RULE", "oracle": "divcon.distill.screening._oracle:RULE"},
+    {
+        "none": "divcon.distill.screening._none:RULE",
+        "recorded": "divcon.distill.screening._recorded:RULE",
+        "oracle": "divcon.distill.screening._oracle:RULE",
+    },
     needs=("student", "label", "asks_solver", "by_item", "judge"),
 )
 

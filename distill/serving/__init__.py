@@ -1,6 +1,7 @@
 """Serving: the engines that answer for a base and its trained adapters, and the table in which others are added."""
 
 from divcon.distill.serving._engine import ENGINES, Engine, Finding, Level, ServedBase, ServingOptions
+from divcon.distill.serving._one_at_a_time import OneAtATime, TurnBackend
 from divcon.distill.serving._settings import AdapterMode, AnyServerSettings
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "Engine",
     "Finding",
     "Level",
+    "OneAtATime",
     "ServedBase",
     "ServingOptions",
+    "TurnBackend",
 ]

@@ -77,12 +77,14 @@ class ServedBase(Protocol):
             DivconError: It can't be served.
         """
 
-    def backend(self, name: str = "", *, pattern: str | None = None) -> Backend:
+    def backend(self, name: str = "", *, pattern: str | None = None, thinks: bool = True) -> Backend:
         """What a role's engine asks.
 
         Args:
             name: An adapter's served name; empty for the base.
             pattern: A regular expression that every reply has to match.
+            thinks: Whether the chat template is left its choice to have the model think first. False is asked only of
+                a base whose template takes `enable_thinking`.
 
         Raises:
             DivconError: There is no such adapter, or the engine holds replies to no pattern.
@@ -103,7 +105,7 @@ class ServedBase(Protocol):
         """
 
     def close(self) -> None:
-        """End what was started for it; the next call starts it again."""
+        """End what was started for it and free its memory; the next call starts and loads it again."""
 
 
 class Engine(Protocol):

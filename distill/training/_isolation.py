@@ -1,10 +1,9 @@
-"""Isolation: a training leaves the threads, random numbers, logs and memory of its process as they were."""
+"""Isolation: a training leaves the threads, random numbers and logs of its process as they were."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
-import gc
 import logging
 import random
 import threading
@@ -75,12 +74,3 @@ def quiet() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         transformers.utils.logging.set_verbosity(before)
-
-
-def free_memory() -> None:
-    """Give a GPU's memory back, which the trainer's cycles hold; a server may need it next."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

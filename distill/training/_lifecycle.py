@@ -25,10 +25,10 @@ from divcon.distill._manifest import (
     text_hash,
 )
 from divcon.distill._probe import PROBE_CANDIDATES, ProbeRow, choose_probe
-from divcon.distill.serving.embedded import LOADING, Base, Precision, precision
+from divcon.distill.serving.embedded import LOADING, Base, Precision, free_memory, precision
 from divcon.distill.training._checkpoints import Checkpoints
 from divcon.distill.training._errors import TrainingError, TrainingStopped, in_file
-from divcon.distill.training._isolation import free_memory, in_own_thread, quiet, random_numbers_left_alone
+from divcon.distill.training._isolation import in_own_thread, quiet, random_numbers_left_alone
 from divcon.distill.training._methods import METHODS, TrainerParts
 from divcon.distill.training._preflight import Preflight, tokenized
 from divcon.distill.training._rows import read_export, read_rows, rows_hash
@@ -293,7 +293,7 @@ def _write_into(
         settings=training.settings.model_dump(),
         precision=prepared.precision,
         result=_result(prepared, trained),
-        scripted_teacher=provenance.scripted_teacher,
+        teacher=provenance.teacher,
         versions=package_versions(),
         allowed_overlap=[one._asdict() for one in provenance.allowed_overlap],
         content_hash=content_hash(building),

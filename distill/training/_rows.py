@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from divcon.distill._files import render_lines, write_whole
 from divcon.distill._manifest import prompt_hash, prompt_parts
+from divcon.distill._teacher import Author
 from divcon.distill.training._errors import TrainingError
 from divcon.programs import RolePredict
 
@@ -26,12 +27,14 @@ class Destination:
         student: The name of who will learn from them.
         key: What the rows came from, so that a later station can tell stale rows.
         method: The training method that chooses the rows; see `METHODS`.
+        teacher: Who wrote the plans in the rows.
     """
 
     file: Path
     student: str
     key: str = ""
     method: str = "lora"
+    teacher: Author | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class ExportManifest(BaseModel):
         prompt_hash: Hash of the rows' system messages; see `prompt_hash`.
         prompt: Hashes of what the prompts were made of, by name; see `prompt_parts`.
         screening: Collected, kept and lost by reason.
+        teacher: Who wrote the plans in the rows; None in older files.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -73,6 +77,7 @@ class ExportManifest(BaseModel):
     prompt_hash: str
     prompt: dict[str, str]
     screening: dict[str, Any]
+    teacher: Author | None = None
 
 
 def write_rows(
@@ -101,6 +106,7 @@ def write_rows(
         prompt_hash=prompt_hash([row["prompt"] for row in rows]),
         prompt=prompt_parts(predictor),
         screening=screening,
+        teacher=to.teacher,
     )
     write_whole(_beside(to.file), manifest.model_dump_json(indent=2) + "\n")
     return Export(file=to.file, rows=len(rows), sha256=digest)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from divcon.distill._contamination import AllowedOverlap
 from divcon.distill._manifest import MANIFEST, Manifest, read_manifest, text_hash
 from divcon.distill._paths import expanded_path
+from divcon.distill._teacher import Author
 from divcon.distill.serving.embedded import LOADING, Base
 from divcon.distill.training._rows import read_export, rows_hash
 from divcon.distill.training._settings import TrainSettings
@@ -49,14 +50,14 @@ class Provenance:
         role: What the adapter will do: `decomposer` or `solver`.
         student: The name of the student.
         screening: Counts of the screen behind the rows; those that stand beside exported rows by default.
-        scripted_teacher: Whether the rows come from a script rather than from a model.
+        teacher: Who wrote the plans in the rows.
         allowed_overlap: The overlaps of training questions with the test set that were let through.
     """
 
     role: str = "decomposer"
     student: str = ""
     screening: dict[str, Any] | None = None
-    scripted_teacher: bool = False
+    teacher: Author | None = None
     allowed_overlap: Sequence[AllowedOverlap] = ()
 
 

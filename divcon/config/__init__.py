@@ -8,11 +8,12 @@ from divcon.config._file import (
     load_pipeline,
     load_saved_pipeline,
 )
-from divcon.config._roles import Decomposer, Endpoint, Price
+from divcon.config._roles import OF_RECORDED, Decomposer, Endpoint, Price
 from divcon.config._sections import Pipeline, Sections
 from divcon.config._yaml import ConfigError
 
 __all__ = [
+    "OF_RECORDED",
     "ConfigError",
     "Decomposer",
     "Design",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from divcon.benchmarks.tasks import Task
+from divcon.benchmarks.tasks import TASKS, Task
 from divcon.config._roles import Endpoint, Section
 from divcon.config._sections import ArmName, Pipeline, Sections
 
@@ -39,6 +39,9 @@ class Design(Section):
         tasks: The tasks, by a name of your choice; each is written as `task` in a pipeline file, without seeds.
         seeds: A student is trained for each seed, which draws the training questions and seeds the training. The test
             questions are the same for all seeds.
+        folds: Split the questions of each task into so many parts, and test each part with students that were trained
+            on the others, so that every question is a test question once. `task.test` is then the number of questions
+            in all parts, and `task.train` the number drawn from the other parts; both are lowered to what is there.
         arms: The arms that are measured; each kind has a default.
         questions: For `curve`, the sizes of the training set.
         solvers: For `solvers`, the solvers, by a name of your choice; students are trained with `roles.solver`.
@@ -48,6 +51,7 @@ class Design(Section):
     kind: Kind
     tasks: dict[Annotated[str, Field(pattern=f"^{_NAMES_FOLDERS}$")], Task] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
+    folds: Annotated[int, Field(ge=2)] | None = None
     arms: list[ArmName] | None = None
     questions: list[Annotated[int, Field(ge=1)]] | None = None
     solvers: dict[Annotated[str, Field(pattern=f"^{_NAMES_FOLDERS}$")], Endpoint] | None = None
@@ -66,7 +70,20 @@ class Design(Section):
                 raise ValueError(f"the task {name} has a train_seed; write an experiment's seeds in experiment.seeds")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a seed is listed twice")
+        if self.folds is not None:
+            self._require_one_set_each()
         return self
+
+    def _require_one_set_each(self) -> None:
+        """Refuse folds where they have no meaning: each task's questions have to be one given set."""
+        if self.kind in ("curve", "cap"):
+            raise ValueError(f"the experiment {self.kind} doesn't take folds")
+        generated = [name for name, task in self.tasks.items() if TASKS[task.name].draw is not None]
+        apart = [name for name, task in self.tasks.items() if task.test_path or task.test_split]
+        reasons = {"generates its questions": generated, "has test questions apart (test_path or test_split)": apart}
+        told = "; ".join(f"{name} {reason}" for reason, names in reasons.items() for name in names)
+        if told:
+            raise ValueError(f"experiment.folds splits one set of questions for each task, and {told}")
 
     @property
     def measured(self) -> list[str]:
@@ -94,6 +111,8 @@ class Experiment(Sections):
     def _arms_stand_in_the_design(self) -> Experiment:
         if self.evaluate.arms:
             raise ValueError("write an experiment's arms in experiment.arms, not in evaluate.arms")
+        if self.evaluate.recorded:
+            raise ValueError("an experiment takes no evaluate.recorded; measure recorded arms in a pipeline file")
         return self
 
     @model_validator(mode="after")

@@ -19,7 +19,9 @@ from divcon.signatures import learn_addresses, learn_variable
 def configuration_of(file: Pipeline | Experiment) -> dict[str, Any]:
     """The part of a file that a report shows: no task, which it shows elsewhere, and nothing on how jobs are run."""
     hidden: Any = dict.fromkeys(("run", "budget", "task", "experiment", "tracking"), True)
-    hidden["roles"] = {"decomposer": {"server"}}
+    hidden["roles"] = {role: {"server"} for role in ("teacher", "decomposer", "solver")}
+    hidden["roles"]["teacher"] |= {"path"}
+    hidden["evaluate"] = {"recorded": {name: {"path"} for name in file.evaluate.recorded}}
     return file.model_dump(mode="json", exclude_none=True, exclude=hidden)
 
 
@@ -69,7 +71,7 @@ def _load(file: Path, overrides: Sequence[str], kind: type[_Read]) -> _Read:
         learn_addresses(told)  # an address with a password is refused, and the refusal shows the address
     tree = read_tree(file)
     values = tree.values
-    models = {role: _model_of(values, role) for role in ("teacher", "solver")}
+    models: dict[str, tuple[str, Any]] = {role: _model_of(values, role) for role in ("teacher", "solver")}
     given = {_override(values, text) for text in overrides}
     for role, before in models.items():
         after = _model_of(values, role)
@@ -84,10 +86,11 @@ def _load(file: Path, overrides: Sequence[str], kind: type[_Read]) -> _Read:
     except ValidationError as error:
         raise _explained(file, tree, given, error, kind) from error
     keyed: list[tuple[str, Any]] = [(f"roles.{role}", getattr(pipeline.roles, role)) for role in models]
+    keyed += [(f"roles.{role}.server", getattr(pipeline.roles, role).server) for role in (*models, "decomposer")]
     if isinstance(pipeline, Experiment):
         keyed += [(f"experiment.solvers.{name}", one) for name, one in (pipeline.experiment.solvers or {}).items()]
     part: str
-    for part, endpoint in (*keyed, ("roles.decomposer.server", pipeline.roles.decomposer.server)):
+    for part, endpoint in keyed:
         learn_variable(endpoint.api_key_env if endpoint else None)
         if endpoint and endpoint.api_key_env and not os.environ.get(endpoint.api_key_env):
             at = tree.line([*part.split("."), "api_key_env"])

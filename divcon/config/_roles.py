@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -15,7 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from divcon.distill._paths import PathOrName
+from divcon.benchmarks import RowFields
+from divcon.distill._paths import PathOrName, WrittenPath
 from divcon.distill._table import Choices
 from divcon.distill.serving import ENGINES, AdapterMode, AnyServerSettings
 from divcon.distill.serving.embedded import WantedPrecision
@@ -66,19 +69,43 @@ class Faults(Section):
 
 
 EMBEDDED = ("base", "solver", "wide-solver")
+RECORDED_TEACHER = "recorded"
+OF_RECORDED = {"path", "name", "fields"}  # the keys that only a recorded teacher has
+
+EngineName = Annotated[str, AfterValidator(ENGINES.known), Choices(lambda: ENGINES.own)]
+
+
+def _settings_of_the_engine(server: Any, known: ValidationInfo) -> Any:
+    if server is None or "serve" not in known.data:
+        return server
+    given = server.model_dump(exclude_unset=True) if isinstance(server, BaseModel) else server
+    return ENGINES[known.data["serve"]].settings.model_validate(given)
+
+
+# The settings of a role's server, as its engine has them; `serve` stands before it.
+Server = Annotated[AnyServerSettings | None, BeforeValidator(_settings_of_the_engine)]
+# What an endpoint has only where somebody else serves it.
+_ELSEWHERE = (
+    "api_base", "api_key_env", "engine", "retries", "timeout", "first_token", "longest", "give_up", "retry_share",
+    "reply_bytes", "faults",
+)  # fmt: skip
 
 
 class Endpoint(Section):
-    """A model of a role: over HTTP under LiteLLM's name, `embedded/...` in this process, or `scripted/references`.
+    """A model of a role: `model` over HTTP, shipped, scripted or recorded, or `base` of your own, which divcon serves.
 
     Attributes:
         model: The model, such as `openai/gpt-5-mini`, `hosted_vllm/NAME`, `embedded/solver`, `embedded/wide-solver`,
-            `embedded/base` or `scripted/references`.
+            `embedded/base` or `scripted/references`; or `recorded` for a teacher whose plans stand in a file.
+        base: A chat model of your own instead: `embedded`, a folder, or a hub name. divcon serves it.
+        serve: The engine that serves `base`: `embedded` runs in this process, `vllm` is a server on loopback or a
+            running one. Roles with equal bases, engines and servers share one.
+        server: The settings of the server of `base`.
         api_base: The server's address, needed for `hosted_vllm/`.
         api_key_env: The environment variable that holds the key; the provider's usual one by default.
         engine: `auto` (DSPy's native client where it supports the model) or `litellm`.
         price: The price of tokens. An unknown price is reported as unknown, never as zero.
-        temperature: The sampling temperature; by default the model's own.
+        temperature: The sampling temperature; by default the model's own, and 0 for a `base`.
         max_tokens: The largest number of tokens in a reply; by default 2,048 from a server (16,000 from OpenAI's
             reasoning models), and the engine's own limit in this process.
         adapter: The prompt's form: `compact`, or `chat` for DSPy's ChatAdapter.
@@ -93,9 +120,15 @@ class Endpoint(Section):
         retry_share: The share of the role's calls that may be sent again, in all; the first 20 are free.
         reply_bytes: The largest number of bytes in a reply; by default a million, and 16 for each of `max_tokens`.
         faults: The faults of a scripted teacher.
+        path: The file of a recorded teacher's plans: JSON Lines or one JSON array, which may be packed (`.gz`).
+        name: Who wrote a recorded teacher's plans. Every output names it.
+        fields: The names of the fields of a recorded teacher's file.
     """
 
-    model: str
+    model: str | None = None
+    base: PathOrName | None = None
+    serve: EngineName = "embedded"
+    server: Server = None
     api_base: str | None = None
     api_key_env: str | None = None
     engine: Literal["auto", "litellm"] = "auto"
@@ -111,10 +144,15 @@ class Endpoint(Section):
     reply_bytes: int | None = Field(None, ge=1)
     adapter: Literal["compact", "chat"] = "compact"
     faults: Faults | None = None
+    path: WrittenPath | None = None
+    name: str | None = Field(None, min_length=1)
+    fields: RowFields | None = None
 
     @field_validator("model")
     @classmethod
-    def _known_prefix(cls, model: str) -> str:
+    def _known_prefix(cls, model: str | None) -> str | None:
+        if model is None or model == RECORDED_TEACHER:
+            return model
         prefix, slash, name = model.partition("/")
         if not slash or not name:
             raise ValueError(f"'{model}' has no provider; write openai/NAME, hosted_vllm/NAME or embedded/solver")
@@ -128,23 +166,70 @@ class Endpoint(Section):
 
     @model_validator(mode="after")
     def _reachable(self) -> Endpoint:
-        if self.model.startswith("hosted_vllm/") and not self.api_base:
+        if (self.model is None) == (self.base is None):
+            raise ValueError("give one of model (of a provider, or shipped) and base (of your own, served by divcon)")
+        self._served_one_way()
+        if self.model and self.model.startswith("hosted_vllm/") and not self.api_base:
             raise ValueError(f"{self.model} needs api_base, such as http://127.0.0.1:8000/v1")
         if self.faults and not self.scripted:
             raise ValueError("only a scripted teacher has faults")
+        fields = type(self).model_fields
+        given = {key for key, field in fields.items() if getattr(self, key) != field.default} - {"model", "price"}
+        if self.recorded:
+            if not (self.path and self.name):
+                raise ValueError("a recorded teacher needs path (the file of its plans) and name (who wrote them)")
+            if unused := sorted(given - OF_RECORDED):
+                raise ValueError(f"a recorded teacher isn't asked, so it takes no {', '.join(unused)}")
+        elif unused := sorted(given & OF_RECORDED):
+            raise ValueError(f"only a recorded teacher (model: recorded) has {', '.join(unused)}")
         if self.api_base:
             parts = urlsplit(self.api_base)
             if parts.username or parts.password or parts.query:
                 raise ValueError("api_base holds a user or a query, which may be secret; give the address alone")
         return self
 
+    def _served_one_way(self) -> None:
+        fields = type(self).model_fields
+        wrong = ("serve", "server") if self.base is None else _ELSEWHERE
+        for name in wrong:
+            if getattr(self, name) != fields[name].default:
+                other = "base, a model of your own" if self.base is None else "model, which somebody else serves"
+                raise ValueError(f"{name} goes with {other}")
+        _require_taken("model", self.serve, server=self.server)
+
     @property
     def scripted(self) -> bool:
-        return self.model.startswith("scripted/")
+        return (self.model or "").startswith("scripted/")
+
+    @property
+    def recorded(self) -> bool:
+        return self.model == RECORDED_TEACHER
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is a model that can be asked."""
+        return not (self.scripted or self.recorded)
 
     @property
     def embedded(self) -> bool:
-        return self.model.startswith("embedded/")
+        """Whether it is one of the shipped models, in this process."""
+        return (self.model or "").startswith("embedded/")
+
+    @property
+    def ours(self) -> bool:
+        """Whether divcon serves it: in this process, or on a server that it starts or is told of."""
+        return self.embedded or self.base is not None
+
+    @property
+    def own(self) -> tuple[str, str, AnyServerSettings | None] | None:
+        """What is loaded for it: a base, its engine, and the server's settings; None where somebody else serves it."""
+        return (self.base or "embedded", self.serve, self.server) if self.ours else None
+
+    @property
+    def title(self) -> str:
+        """What outputs call it: `model`, or the base without the folders that it lies in."""
+        base = self.base or ""
+        return self.model or (Path(base).name if base.startswith(("/", ".")) else base)
 
 
 class Decomposer(Section):
@@ -162,30 +247,31 @@ class Decomposer(Section):
     """
 
     base: PathOrName = "embedded"
-    serve: Annotated[str, AfterValidator(ENGINES.known), Choices(lambda: ENGINES.own)] = "embedded"
+    serve: EngineName = "embedded"
     adapter: AdapterMode = "auto"
-    server: AnyServerSettings | None = None
+    server: Server = None
     guided: bool = False
     temperature: float = Field(0.0, ge=0)
     max_tokens: int = Field(128, ge=1)
     price: Price | None = None
 
-    @field_validator("server", mode="before")
-    @classmethod
-    def _settings_of_the_engine(cls, server: Any, known: ValidationInfo) -> Any:
-        if server is None or "serve" not in known.data:
-            return server
-        given = server.model_dump(exclude_unset=True) if isinstance(server, BaseModel) else server
-        return ENGINES[known.data["serve"]].settings.model_validate(given)
-
     @model_validator(mode="after")
     def _taken_by_the_engine(self) -> Decomposer:
-        engine = ENGINES[self.serve]
-        for key, given in (("server", self.server), ("adapter", self.adapter != "auto"), ("guided", self.guided)):
-            if given and key not in engine.takes:
-                others = " or ".join(name for name, other in ENGINES.items() if key in other.takes)
-                raise ValueError(f"{key} is for 'serve: {others}', and this student is served {engine.where}")
+        _require_taken("student", self.serve, server=self.server, adapter=self.adapter != "auto", guided=self.guided)
         return self
+
+
+def _require_taken(what: str, serve: str, **given: Any) -> None:
+    """Refuse keys that an engine doesn't heed.
+
+    Raises:
+        ValueError: One of them is given.
+    """
+    engine = ENGINES[serve]
+    for key, value in given.items():
+        if value and key not in engine.takes:
+            others = " or ".join(name for name, other in ENGINES.items() if key in other.takes)
+            raise ValueError(f"{key} is for 'serve: {others}', and this {what} is served {engine.where}")
 
 
 class Roles(Section):
@@ -197,23 +283,28 @@ class Roles(Section):
         solver: The model that answers the question with the subquestions.
         precision: The precision of models on this machine: the embedded engine, and a vLLM server that divcon starts.
             `auto` is bfloat16 where the processor is fast at it, else float32. Replies depend on it.
+        servers: What stays loaded of the different bases that divcon serves: all of them (`together`), or one at a
+            time (`turns`), where memory is short.
     """
 
     teacher: Endpoint
     decomposer: Decomposer = Decomposer()
     solver: Endpoint
     precision: WantedPrecision = "auto"
+    servers: Literal["together", "turns"] = "together"
 
     @model_validator(mode="after")
     def _one_precision(self) -> Roles:
-        server = self.decomposer.server
-        if self.precision != "auto" and server is not None and "dtype" in server.arguments:
-            raise ValueError("precision is given, and decomposer.server.arguments has dtype; write one of them")
+        for role in ("teacher", "decomposer", "solver"):
+            server = getattr(self, role).server
+            if self.precision != "auto" and server is not None and "dtype" in server.arguments:
+                raise ValueError(f"precision is given, and {role}.server.arguments has dtype; write one of them")
         return self
 
     @field_validator("solver")
     @classmethod
     def _solver_solves(cls, solver: Endpoint) -> Endpoint:
-        if solver.scripted:
-            raise ValueError("a scripted teacher only decomposes; the solver needs a model")
+        if not solver.asked:
+            kind = "scripted" if solver.scripted else "recorded"
+            raise ValueError(f"a {kind} teacher only decomposes; the solver needs a model")
         return solver

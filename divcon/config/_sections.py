@@ -5,17 +5,18 @@ The file holds no secrets, only the names of the environment variables that hold
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from divcon.benchmarks import MAX_FAILED
-from divcon.benchmarks.arms import ARMS, CHAIN_OF_THOUGHT, DIRECT, TEACHER, UNTUNED, own_arms, read_arm
+from divcon.benchmarks import MAX_FAILED, RowFields
+from divcon.benchmarks.arms import ARMS, CHAIN_OF_THOUGHT, DIRECT, SELF_ASK, TEACHER, UNTUNED, own_arms, read_arm
 from divcon.benchmarks.tasks import Task
 from divcon.config._roles import Roles, Section
 from divcon.distill import (
     OPTIMIZERS,
+    RECORDED,
     RULES,
     SOLVER_STUDENTS,
     Choices,
@@ -23,9 +24,10 @@ from divcon.distill import (
     Student,
     TrainSettings,
     UnknownName,
+    find_student,
     students_of,
 )
-from divcon.distill._paths import Address, Arguments
+from divcon.distill._paths import Address, Arguments, WrittenPath
 from divcon.distill.executors import Execution
 from divcon.programs import Solving
 from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS
@@ -98,7 +100,8 @@ class Screen(Section):
     """Which decompositions are kept.
 
     Attributes:
-        rule: The screening rule: `none` gives the paper's SD-T, `oracle` its SD-R. With a list of rules, a student is
+        rule: The screening rule: `none` gives the paper's SD-T, `oracle` its SD-R. `recorded` keeps the plans of a
+            recorded teacher that led to a right answer where they were written. With a list of rules, a student is
             trained for each.
         samples: The number of solver samples of the rule `oracle`; one right answer is enough.
         keep_whole: Keep replies that say that no decomposition helps. Off by default, since a student that learns such
@@ -131,6 +134,28 @@ def _known_arm(name: str) -> str:
 ArmName = Annotated[str, AfterValidator(_known_arm), Choices(own_arms)]
 
 
+class RecordedArm(Section):
+    """A program that ran elsewhere: the plan and the reply of each question.
+
+    Attributes:
+        path: The file: JSON Lines or one JSON array, which may be packed (`.gz`).
+        label: The name in reports; the arm's name by default.
+        fields: The names of the file's fields.
+    """
+
+    path: WrittenPath
+    label: str | None = Field(None, min_length=1)
+    fields: RowFields = RowFields()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
+RecordedName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+
+
 class Evaluate(Section):
     """What is measured.
 
@@ -138,7 +163,10 @@ class Evaluate(Section):
         arms: The arms, in the order of the table. By default `direct`, `cot`, `teacher`, `untuned` and the students of
             screen.rule. Others are `references`, `self-ask`, the students of the solver (`se-t`, `se-a`,
             `se-t-direct`, `se-a-direct`), which are trained where they are listed here, and `se-untuned`, their
-            untrained base. A suffix names another way of solving, as in `teacher/dag`.
+            untrained base. A suffix names another way of solving, as in `teacher/dag`. With an empty list, the recorded
+            arms alone are measured, no student is trained, and no model of `roles` is used.
+        recorded: Programs that ran elsewhere, by a name of your choice; each is a file, or a section with `path`,
+            `label` and `fields`. They are graded and compared beside the arms.
         grader: `strict`, or `paper` for the lenient graders of the paper's code, for comparison with its figures only.
             Screening uses the same grader.
         concurrency: The largest number of questions at a time.
@@ -148,6 +176,7 @@ class Evaluate(Section):
     """
 
     arms: list[ArmName] | None = None
+    recorded: dict[RecordedName, RecordedArm] = Field(default_factory=dict)
     grader: Literal["strict", "paper"] = "strict"
     concurrency: int = Field(64, ge=1)
     resamples: int = Field(10_000, ge=100)
@@ -255,6 +284,25 @@ class Pipeline(Sections):
         return self
 
     @model_validator(mode="after")
+    def _turns_can_be_taken(self) -> Pipeline:
+        roles, optimizer = self.roles, self.compile.optimizer
+        if roles.servers == "together":
+            return self
+        if self.run.executor != "threads":
+            raise ValueError("roles.servers: turns is for run.executor: threads; other workers load what they are sent")
+        one, other = roles.teacher.own, roles.solver.own
+        if one is None or other is None or one == other:
+            return self
+        both = [f"the optimizer {optimizer}"] if optimizer not in ("none", "LabeledFewShot") else []
+        both += [f"the arm {arm}" for arm in self.arms if read_arm(arm)[0] == SELF_ASK]
+        if both:
+            raise ValueError(
+                f"{both[0]} asks teacher and solver in turn for each question, and roles.servers: turns would load "
+                "them each time; write servers: together, or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _arms_have_students(self) -> Pipeline:
         names = [student.name for student in self.decomposer_students]
         for name in names:
@@ -268,11 +316,33 @@ class Pipeline(Sections):
                 raise ValueError(f"the arm {arm} needs a student of rule '{student.rule}'; add it to screen.rule")
         return self
 
+    @model_validator(mode="after")
+    def _recorded_fit(self) -> Pipeline:
+        for name in self.evaluate.recorded:
+            if name in ARMS or find_student(name) is not None:
+                raise ValueError(f"the recorded arm {name} is called like an arm of divcon's; name it otherwise")
+        if not self.roles.teacher.recorded:
+            if RECORDED in self.screen.rules and self.arms:
+                raise ValueError("the rule recorded needs a recorded teacher; set roles.teacher.model to recorded")
+            return self
+        if self.compile.optimizer != "none":
+            raise ValueError("compile.optimizer changes a prompt that a recorded teacher never gets; set it to none")
+        if self.collect.samples > 1:
+            raise ValueError("a recorded teacher has one plan a question; set collect.samples to 1")
+        if SELF_ASK.name in self.arms:
+            raise ValueError("self-ask asks for one subquestion after the other, and a recorded plan is a whole list")
+        return self
+
+    @property
+    def only_recorded(self) -> bool:
+        """Whether recorded arms alone are measured."""
+        return bool(self.evaluate.recorded) and self.evaluate.arms == []
+
     @property
     def arms(self) -> list[str]:
-        """The arms that are measured, in the order of the table."""
-        if self.evaluate.arms:
-            return list(self.evaluate.arms)
+        """The arms that are measured, in the order of the table, without the recorded ones."""
+        if self.evaluate.arms or self.only_recorded:
+            return list(self.evaluate.arms or [])
         ours = (DIRECT, CHAIN_OF_THOUGHT, TEACHER, UNTUNED)
         return [*(kind.name for kind in ours), *(student.name for student in self.decomposer_students)]
 
@@ -283,7 +353,9 @@ class Pipeline(Sections):
 
     @property
     def decomposer_students(self) -> list[Student]:
-        """The students of the decomposer, one for every rule and training method."""
+        """The students of the decomposer, one for every rule and training method; none for recorded arms alone."""
+        if self.only_recorded:
+            return []
         return students_of(self.screen.rules, self.train.methods)
 
     @property

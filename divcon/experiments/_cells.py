@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from divcon._watch import Reporter, Silent
 from divcon.benchmarks import Arm
 from divcon.benchmarks.arms import read_arm
-from divcon.benchmarks.tasks import LoadedTask, Task, load_task
+from divcon.benchmarks.tasks import Fold, LoadedTask, Task, load_task
 from divcon.config import Design, Experiment
 from divcon.distill import Hold, NothingToLearn, RunStore, booked_to
 from divcon.distill.executors import EXECUTORS, Executor
@@ -22,20 +22,40 @@ from divcon.programs import Item
 _ALL = "_all"  # not a valid name of a task
 
 
+class Draw(NamedTuple):
+    """A draw of training and test questions. It doesn't depend on the task.
+
+    Attributes:
+        seed: The training seed.
+        fold: The part of the questions that is tested; None where the test questions are the same for all students.
+    """
+
+    seed: int
+    fold: Fold | None = None
+
+    @property
+    def cell(self) -> str:
+        """The beginning of its cells' names."""
+        return f"seed-{self.seed}" + (f",fold-{self.fold.number}" if self.fold else "")
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}" + (f", fold {self.fold.number} of {self.fold.of}" if self.fold else "")
+
+
 @dataclass(frozen=True)
 class Cell:
-    """One arm to be measured on one task's test questions, for one seed.
+    """One arm to be measured on one task's test questions, for one draw.
 
     Attributes:
         run: The run whose solver and test questions are used.
         arm: The arm.
-        seed: The training seed.
+        draw: The draw of the questions.
         factors: The values of what the experiment varies, by name.
     """
 
     run: Run
     arm: Arm
-    seed: int
+    draw: Draw
     factors: dict[str, Any]
 
 
@@ -54,7 +74,7 @@ class Runs:
     folder: Path
     reporter: Reporter = field(default_factory=Silent)
     trained: list[Run] = field(default_factory=list, init=False)
-    _tasks: dict[tuple[str, int, int], LoadedTask] = field(default_factory=dict, init=False)
+    _tasks: dict[tuple[str, Draw, int], LoadedTask] = field(default_factory=dict, init=False)
     _hold: Hold | None = field(default=None, init=False)
 
     def hold(self, wait: bool = False) -> None:
@@ -76,24 +96,31 @@ class Runs:
     def design(self) -> Design:
         return self.experiment.experiment
 
-    def of(self, task: str, seed: int, arms: Sequence[str] | None = None, **changes: Any) -> Run:
+    @property
+    def draws(self) -> list[Draw]:
+        """The draws of questions: one for each seed, or for each seed and fold."""
+        design, count = self.design, self.design.folds
+        folds = [Fold(number, count) for number in range(1, count + 1)] if count else [None]
+        return [Draw(seed, fold) for seed in design.seeds for fold in folds]
+
+    def of(self, task: str, draw: Draw, arms: Sequence[str] | None = None, **changes: Any) -> Run:
         """The run of one cell.
 
         Args:
             task: The task's name in the design.
-            seed: One of the design's seeds.
+            draw: One of the design's draws.
             arms: The arms that it measures, which decide the students it trains; all arms of the experiment by default.
             changes: See `Experiment.pipeline`.
         """
         measured = arms if arms is not None else self.design.measured
-        pipeline = self.experiment.pipeline(task, seed, measured, **changes)
+        pipeline = self.experiment.pipeline(task, draw.seed, measured, **changes)
         shown = {key.rpartition("__")[2]: value for key, value in changes.items() if not isinstance(value, dict)}
-        cell = ",".join([f"seed-{seed}", *(f"{key}-{value}" for key, value in shown.items())])
-        loaded = self._loaded(task, pipeline.task.training_seed, pipeline.task.train)
+        cell = ",".join([draw.cell, *(f"{key}-{value}" for key, value in shown.items())])
+        loaded = self._loaded(task, draw, pipeline.task.train)
         folder = self.folder / "cells" / task / cell
         return Run(pipeline, folder, self.reporter, self.store, loaded, self.executor)
 
-    def together(self, runs: dict[str, Run], seed: int) -> Run:
+    def together(self, runs: dict[str, Run], draw: Draw) -> Run:
         """The run that trains one student on the questions of all tasks."""
         union = LoadedTask(
             [item for group in zip_longest(*(run.task.train for run in runs.values())) for item in group if item],
@@ -101,15 +128,15 @@ class Runs:
             allowed=tuple(one for run in runs.values() for one in run.task.allowed),
         )
         first = next(iter(runs.values()))
-        folder = self.folder / "cells" / _ALL / f"seed-{seed}"
+        folder = self.folder / "cells" / _ALL / draw.cell
         return Run(first.pipeline, folder, self.reporter, self.store, union, self.executor)
 
-    def _loaded(self, task: str, seed: int, train: int) -> LoadedTask:
+    def _loaded(self, task: str, draw: Draw, train: int) -> LoadedTask:
         """A task's questions. Their ids begin with the task's name, since all tasks share the store."""
-        key = (task, seed, train)
+        key = (task, draw, train)
         if key not in self._tasks:  # files may be large, and many cells read the same one
             given = self.design.tasks[task].model_dump()
-            loaded = load_task(Task(**{**given, "train_seed": seed, "train": train}))
+            loaded = load_task(Task(**{**given, "train_seed": draw.seed, "train": train}), draw.fold)
             named: Callable[[Item], Item] = lambda item: replace(item, id=f"{task}:{item.id}")  # noqa: E731
             allowed = (one._replace(train=f"{task}:{one.train}", test=f"{task}:{one.test}") for one in loaded.allowed)
             self._tasks[key] = LoadedTask(
@@ -206,13 +233,13 @@ def make_cell(arguments: dict[str, Any], store: RunStore) -> Callable[[None], No
 def planned_runs(all_runs: Runs) -> Iterator[Run]:
     """The runs of an experiment that don't depend on other runs."""
     design = all_runs.design
-    for seed, task in product(design.seeds, design.tasks):
+    for draw, task in product(all_runs.draws, design.tasks):
         changes: list[dict[str, Any]] = [
             *({"task__train": size} for size in design.questions or []),
             *({"program__max_subquestions": cap} for cap in design.caps or []),
         ]
         for change in changes or [{}]:
-            yield all_runs.of(task, seed, **change)
+            yield all_runs.of(task, draw, **change)
 
 
 def needs_training(arm: str) -> bool:
@@ -229,75 +256,75 @@ def lora_of(run: Run, arm: str) -> Path:
 
 def cells_of(runs: Runs) -> Iterator[list[Cell]]:
     """The cells of an experiment, in batches that share a run. Their students are trained before each batch."""
-    yield from _KINDS[runs.design.kind](runs, list(runs.design.tasks), runs.design.seeds)
+    yield from _KINDS[runs.design.kind](runs, list(runs.design.tasks), runs.draws)
 
 
-def _main(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Cell]]:
-    for seed, task in product(seeds, tasks):
-        run = all_runs.train(all_runs.of(task, seed), f"{task}, seed {seed}")
-        yield [Cell(run, run.arm(name), seed, {"task": task}) for name in all_runs.design.measured]
+def _main(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterator[list[Cell]]:
+    for draw, task in product(draws, tasks):
+        run = all_runs.train(all_runs.of(task, draw), f"{task}, {draw}")
+        yield [Cell(run, run.arm(name), draw, {"task": task}) for name in all_runs.design.measured]
 
 
-def _transfer(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Cell]]:
+def _transfer(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterator[list[Cell]]:
     moved = [name for name in all_runs.design.measured if needs_training(name)]
-    for seed in seeds:
-        runs = {task: all_runs.train(all_runs.of(task, seed), f"{task}, seed {seed}") for task in tasks}
+    for draw in draws:
+        runs = {task: all_runs.train(all_runs.of(task, draw), f"{task}, {draw}") for task in tasks}
         for task, run in runs.items():
             own = [name for name in all_runs.design.measured if name not in moved]
-            batch = [Cell(run, run.arm(name), seed, {"task": task}) for name in own]
+            batch = [Cell(run, run.arm(name), draw, {"task": task}) for name in own]
             for name, origin in product(moved, tasks):
                 arm = run.arm(name, lora_of(runs[origin], name), f"trained on {origin}")
-                batch.append(Cell(run, arm, seed, {"task": task, "trained_on": origin}))
+                batch.append(Cell(run, arm, draw, {"task": task, "trained_on": origin}))
             yield batch
 
 
-def _solvers(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Cell]]:
-    for seed, task in product(seeds, tasks):
-        run = all_runs.train(all_runs.of(task, seed), f"{task}, seed {seed}")
+def _solvers(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterator[list[Cell]]:
+    for draw, task in product(draws, tasks):
+        run = all_runs.train(all_runs.of(task, draw), f"{task}, {draw}")
         for solver, change in all_runs.design.solver_changes.items():
-            other = all_runs.of(task, seed, **change)
+            other = all_runs.of(task, draw, **change)
             batch = []
             for name in all_runs.design.measured:
                 lora = lora_of(run, name) if needs_training(name) else None
-                batch.append(Cell(other, other.arm(name, lora), seed, {"task": task, "solver": solver}))
+                batch.append(Cell(other, other.arm(name, lora), draw, {"task": task, "solver": solver}))
             yield batch
 
 
-def _multitask(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Cell]]:
+def _multitask(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterator[list[Cell]]:
     moved = [name for name in all_runs.design.measured if needs_training(name)]
-    for seed in seeds:
-        runs = {task: all_runs.train(all_runs.of(task, seed), f"{task}, seed {seed}") for task in tasks}
-        together = all_runs.together(runs, seed)
-        all_runs.train(together, f"all {len(tasks)} tasks, seed {seed}")
+    for draw in draws:
+        runs = {task: all_runs.train(all_runs.of(task, draw), f"{task}, {draw}") for task in tasks}
+        together = all_runs.together(runs, draw)
+        all_runs.train(together, f"all {len(tasks)} tasks, {draw}")
         for task, run in runs.items():
-            batch = [Cell(run, run.arm(name), seed, {"task": task}) for name in all_runs.design.measured]
+            batch = [Cell(run, run.arm(name), draw, {"task": task}) for name in all_runs.design.measured]
             for name in moved:
                 arm = run.arm(name, lora_of(together, name), "of all tasks")
-                batch.append(Cell(run, replace(arm, name=f"{name}/all"), seed, {"task": task}))
+                batch.append(Cell(run, replace(arm, name=f"{name}/all"), draw, {"task": task}))
             yield batch
 
 
-def _curve(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Cell]]:
-    for seed, task in product(seeds, tasks):
+def _curve(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterator[list[Cell]]:
+    for draw, task in product(draws, tasks):
         for size in all_runs.design.questions or []:
-            run = all_runs.of(task, seed, task__train=size)
-            if not all_runs.could_train(run, f"{task}, seed {seed}, {size} questions"):
+            run = all_runs.of(task, draw, task__train=size)
+            if not all_runs.could_train(run, f"{task}, {draw}, {size} questions"):
                 continue
             yield [
-                Cell(run, run.arm(name), seed, {"task": task, "questions": size}) for name in all_runs.design.measured
+                Cell(run, run.arm(name), draw, {"task": task, "questions": size}) for name in all_runs.design.measured
             ]
 
 
-def _cap(all_runs: Runs, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Cell]]:
-    for seed, task in product(seeds, tasks):
+def _cap(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterator[list[Cell]]:
+    for draw, task in product(draws, tasks):
         for cap in all_runs.design.caps or []:
-            run = all_runs.of(task, seed, program__max_subquestions=cap)
-            if not all_runs.could_train(run, f"{task}, seed {seed}, at most {cap} subquestions"):
+            run = all_runs.of(task, draw, program__max_subquestions=cap)
+            if not all_runs.could_train(run, f"{task}, {draw}, at most {cap} subquestions"):
                 continue
-            yield [Cell(run, run.arm(name), seed, {"task": task, "cap": cap}) for name in all_runs.design.measured]
+            yield [Cell(run, run.arm(name), draw, {"task": task, "cap": cap}) for name in all_runs.design.measured]
 
 
-_KINDS: dict[str, Callable[[Runs, Sequence[str], Sequence[int]], Iterator[list[Cell]]]] = {
+_KINDS: dict[str, Callable[[Runs, Sequence[str], Sequence[Draw]], Iterator[list[Cell]]]] = {
     "main": _main,
     "depth": _main,
     "dynamic": _main,

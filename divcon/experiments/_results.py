@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from divcon.benchmarks import FACTORS, Records, compare_costs, differences, evidence, mean_upfront, summarize_arm
+from divcon.benchmarks import (
+    FACTORS,
+    Arm,
+    Records,
+    agreements,
+    compare_costs,
+    differences,
+    evidence,
+    mean_upfront,
+    summarize_arm,
+)
 from divcon.benchmarks.arms import TEACHER, read_arm
 from divcon.config import configuration_of
 from divcon.distill import package_versions, read_manifest
 from divcon.experiments._cells import Cell, Runs
-from divcon.pipeline import SCHEMA_VERSION, adapter_folder, student_upfront
+from divcon.pipeline import SCHEMA_VERSION, Run, adapter_folder, student_upfront
 
 QUESTIONS = {
     "main": "Which half can be distilled, and at what price?",
@@ -39,26 +49,22 @@ def experiment_results(
     all_runs: Runs, measured: Sequence[tuple[Cell, Records]]
 ) -> tuple[dict[str, Any], dict[tuple[Any, ...], list[Records]]]:
     settings = all_runs.experiment.evaluate
-    groups: dict[tuple[Any, ...], list[tuple[Cell, Records]]] = defaultdict(list)
-    for cell, records in measured:
-        for steps, part in _parts(all_runs, cell, records):
-            factors = {**cell.factors, **({"steps": steps} if steps else {})}
-            key = (*(factors.get(name) for name in FACTORS), cell.arm.name)
-            # An arm that doesn't depend on the seed has the same answers for all seeds, and counts once.
-            if all(cell.arm.key.digest != other.arm.key.digest for other, _ in groups[key]):
-                groups[key].append((cell, part))
-    answers = {key: [records for _, records in found] for key, found in groups.items()}
+    groups = _pooled(all_runs, measured)
+    answers = {key: seeds for key, (_, seeds) in groups.items()}
+    items = {item.id: item for cell, _ in measured for item in cell.run.task.test}
     rows = []
-    for key, found in groups.items():
-        arm = found[0][0].arm
+    for key, (arm, seeds) in groups.items():
         factors = {name: value for name, value in zip(FACTORS, key[:-1], strict=True) if value is not None}
-        # The teacher isn't trained on a task.
-        teacher = answers.get((*map({**factors, "trained_on": None}.get, FACTORS), TEACHER.name), ())
-        line = summarize_arm(arm, answers[key], settings.resamples, settings.max_failed, teacher)
+        teacher = _teachers_answers(groups, key)
+        line = summarize_arm(arm, seeds, settings.resamples, settings.max_failed, teacher or ())
+        if arm.splits:
+            planned = None if arm.name == TEACHER.name else teacher
+            found = agreements(seeds, items.values(), planned, settings.max_failed)
+            line |= dict.fromkeys(found) if line["withheld"] else found
         rows.append({**factors, "questions_tested": len(answers[key][0]), **line})
     roles = all_runs.experiment.roles
     design = all_runs.design
-    first = all_runs.of(next(iter(design.tasks)), design.seeds[0])
+    first = all_runs.of(next(iter(design.tasks)), all_runs.draws[0])
     results = {
         "schema_version": SCHEMA_VERSION,
         "experiment": all_runs.design.kind,
@@ -68,8 +74,8 @@ def experiment_results(
             name: task.model_dump(mode="json", exclude_unset=True, exclude={"path", "test_path"})
             for name, task in design.tasks.items()
         },
-        "teacher": {"model": roles.teacher.model, "scripted": roles.teacher.scripted},
-        "solver": roles.solver.model,
+        "teacher": first.context.teacher.model_dump(exclude_none=True),
+        "solver": roles.solver.title,
         "student_base": first.models.base.id,
         "program": all_runs.experiment.program.model_dump(),
         "train": all_runs.experiment.train.model_dump(),
@@ -82,6 +88,36 @@ def experiment_results(
         "versions": package_versions(),
     }
     return results, answers
+
+
+def _pooled(
+    all_runs: Runs, measured: Sequence[tuple[Cell, Records]]
+) -> dict[tuple[Any, ...], tuple[Arm, list[Records]]]:
+    """Each row's arm, and its outcomes for each seed. Those of all folds of a seed are put together."""
+    cells: dict[tuple[Any, ...], dict[int, list[tuple[Cell, Records]]]] = defaultdict(lambda: defaultdict(list))
+    for cell, records in measured:
+        for steps, part in _parts(all_runs, cell, records):
+            factors = {**cell.factors, **({"steps": steps} if steps else {})}
+            key = (*(factors.get(name) for name in FACTORS), cell.arm.name)
+            cells[key][cell.draw.seed].append((cell, part))
+    pooled = {}
+    for key, by_seed in cells.items():
+        # An arm that doesn't depend on the seed has the same answers for all seeds, and counts once.
+        seeds: dict[tuple[str, ...], Records] = {}
+        for folds in by_seed.values():
+            digests = tuple(cell.arm.key.digest for cell, _ in folds)
+            seeds.setdefault(digests, {item: record for _, part in folds for item, record in part.items()})
+        pooled[key] = (next(iter(by_seed.values()))[0][0].arm, list(seeds.values()))
+    return pooled
+
+
+def _teachers_answers(
+    groups: Mapping[tuple[Any, ...], tuple[Arm, list[Records]]], key: tuple[Any, ...]
+) -> list[Records] | None:
+    """The teacher's outcomes on the questions of a row; None where they aren't measured."""
+    factors = dict(zip(FACTORS, key[:-1], strict=True)) | {"trained_on": None}
+    found = groups.get((*factors.values(), TEACHER.name))
+    return found[1] if found else None
 
 
 def _parts(all_runs: Runs, cell: Cell, records: Records) -> Iterator[tuple[int | None, Records]]:
@@ -163,14 +199,38 @@ def _costs(
         lines = [row for row in whole if all(row.get(key) == value for key, value in where.items())]
         ran = [run for run in all_runs.trained if all_runs.cell_of(run).partition("/")[0] == task]
         names = [student.name for student in ran[0].pipeline.students] if ran else []
+        by_seed: dict[int, list[Run]] = defaultdict(list)
+        for run in ran:
+            by_seed[run.pipeline.task.training_seed].append(run)
         before = {
-            name: mean_upfront([student_upfront(run.context, name, all_runs.cell_of(run)) for run in ran])
-            for name in names
+            name: mean_upfront([_upfront_of(all_runs, folds, name) for folds in by_seed.values()]) for name in names
         }
         costs = compare_costs(lines, before)
         given = {row["name"]: answers[(*map(row.get, FACTORS), row["name"])] for row in lines}
         found[", ".join(where.values())] = {"where": where, **costs, "evidence": evidence(costs, given)}
     return found
+
+
+def _upfront_of(all_runs: Runs, folds: Sequence[Run], student: str) -> dict[str, Any]:
+    """The cost of one student before its first answer, from that of the students of all folds of a seed.
+
+    Folds share their training questions, and a reply is paid for once: by the first fold, whose cost is then whole, or
+    by parts where cells are trained side by side. Then a student's cost is its questions' share of the sum.
+    """
+    costs = [student_upfront(run.context, student, all_runs.cell_of(run)) for run in folds]
+    asked = {(run.keys.collection().digest, item.id) for run in folds for item in run.task.train}
+    own = sum(len(run.task.train) for run in folds) / len(folds)
+    each: dict[str, Any] = {}
+    for key in ("asked", "calls", "tokens", "training", "seconds"):
+        paid = [cost[key] for cost in costs]
+        if None in paid:
+            each[key] = None
+        elif key in ("training", "seconds"):
+            each[key] = sum(paid) / len(paid)
+        else:
+            each[key] = max(*paid, sum(paid) * own / len(asked))
+    total = None if each["asked"] is None or each["training"] is None else each["asked"] + each["training"]
+    return {**each, "cost": total}
 
 
 def _screening(all_runs: Runs) -> list[dict[str, Any]]:

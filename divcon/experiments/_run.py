@@ -29,7 +29,7 @@ from divcon.benchmarks.tasks import refuse_overlap_across
 from divcon.config import Experiment
 from divcon.distill import RunStore, write_whole
 from divcon.distill._paths import expanded_path
-from divcon.experiments._cells import Cell, Runs, cells_of
+from divcon.experiments._cells import Cell, Draw, Runs, cells_of
 from divcon.experiments._results import experiment_results
 from divcon.pipeline import Failures, Run, Unfit, announce_conversion, require_all_answered, results_files
 
@@ -67,14 +67,15 @@ class ExperimentRun:
         self.hold()
         failures = Failures(self.reporter)
         most: dict[str, Any] = {"task__train": max(design.questions)} if design.questions else {}
-        runs: list[Run] = []
-        for task, seed in product(design.tasks, design.seeds):
+        by_draw: dict[Draw, list[Run]] = {draw: [] for draw in self.runs.draws}
+        for task, draw in product(design.tasks, by_draw):
             with failures.gathering():
-                runs.append(self.runs.of(task, seed, **most))
+                by_draw[draw].append(self.runs.of(task, draw, **most))
+        runs = [run for among in by_draw.values() for run in among]
         for run in runs:
             run.check(failures)
         if self.kind in ("transfer", "multitask"):
-            for one, other in product(runs, runs):
+            for one, other in ((one, other) for among in by_draw.values() for one, other in product(among, among)):
                 with failures.gathering():
                     refuse_overlap_across(one.task, one.pipeline.task, other.task, other.pipeline.task)
         if self.kind == "depth":
@@ -87,6 +88,24 @@ class ExperimentRun:
             announce_conversion(pipeline, self.reporter)
             failures.look_at(diagnose(pipeline, self.folder, data=False))
         failures.require_none()
+        if design.folds is not None:
+            self._say_folds(runs)
+
+    def _say_folds(self, runs: Sequence[Run]) -> None:
+        """Report the size of the folds, and what was asked for where it is more."""
+        for name, task in self.experiment.experiment.tasks.items():
+            cells = [run for run in runs if self.runs.cell_of(run).partition("/")[0] == name]
+            tested = len({item.id for run in cells for item in run.task.test})
+            trained = [len(run.task.train) for run in cells]
+            drawn = max(len(run.task.train) + run.task.dropped_overlap for run in cells)
+            asked = {"task.test": (task.test, tested), "task.train": (task.train, drawn)}
+            lowered = "".join(f"; {key} asks for {wanted:,}" for key, (wanted, got) in asked.items() if wanted > got)
+            sizes = " to ".join(f"{size:,}" for size in sorted({min(trained), max(trained)}))
+            self.reporter.finished(
+                "folds",
+                f"{name}: {tested:,} questions in {self.experiment.experiment.folds} folds, each tested with students "
+                f"of {sizes} others{lowered}",
+            )
 
     def run(self) -> dict[str, Any]:
         """Train and measure whatever is missing, and write `KIND.json`, `KIND.csv` and `KIND.html`.
@@ -148,13 +167,14 @@ class ExperimentRun:
         write_whole(table, as_csv(results["rows"]))
         shown = []
         for task in self.experiment.experiment.tasks:
-            items = next((cell.run.task.test for cell, _ in measured if cell.factors["task"] == task), [])
+            cells = [cell for cell, _ in measured if cell.factors["task"] == task]
+            items = {item.id: item for cell in cells for item in cell.run.task.test}.values()
             arms = [
                 (arm_label(row), answers[(*(row.get(name) for name in FACTORS), row["name"])][0])
                 for row in results["rows"]
                 if row["task"] == task and "steps" not in row
             ]
-            shown.append(Shown(task, items, arms))
+            shown.append(Shown(task, [*items], arms))
         write_experiment_report(results, shown, report)
         if tracking := self.experiment.tracking:
             log_to_mlflow(tracking.mlflow, tracking.experiment, f"{self.folder.name}/{self.kind}", results, files)

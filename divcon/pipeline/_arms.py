@@ -8,11 +8,11 @@ from typing import Any
 from dspy.utils.exceptions import LMError
 
 from divcon._models import identity_of
-from divcon.benchmarks import GRADERS, Arm
+from divcon.benchmarks import GRADERS, Arm, RecordedProgram
 from divcon.benchmarks.arms import ARMS, WAYS, ArmKind, Built, Parts, read_arm
 from divcon.distill import Key, PluginError
 from divcon.pipeline._context import Context
-from divcon.pipeline._keys import Keys
+from divcon.pipeline._keys import Keys, recording_key
 from divcon.pipeline._programs import Compiled, Programs
 from divcon.pipeline._stations import Stations
 from divcon.programs import Solving
@@ -56,23 +56,59 @@ def bound_arm(
     built = _built(kind, parts, solving, lora or own)
     roles = context.pipeline.roles
     label = kind.label + (f", solved {WAYS[solving]}" if solving else "") + (f", {origin}" if origin else "")
-    if kind.planner == "teacher" and roles.teacher.scripted:
-        label += " (scripted)"
+    planned = kind.planner == "teacher"
+    if planned and not roles.teacher.asked:
+        label += " (scripted)" if roles.teacher.scripted else f", {context.teacher.model}"
     return Arm(
         name=name,
         program=built.program,
         key=Keys(context, parts).answers(name, built),
         label=label,
-        warm_up=bool(kind.served_here) and context.models.student_model.warms_up,
+        warm_up=_warms_up(kind, context),
+        turns=(_turn(context, built, "decompose"), _turn(context, built, "solve")),
         local=kind.served_here,
         prices=_prices_of(kind, context.pipeline.prices),
         lora=lora,
         built_as=name,
         splits=kind.splits,
-        choosable=kind.choosable,
+        choosable=kind.choosable and not (planned and context.unknown_usage),
         student=kind.student.name if kind.student else None,
         grade=GRADERS[context.pipeline.evaluate.grader],
     )
+
+
+def _turn(context: Context, built: Built, part: str) -> str:
+    return context.models.turn_of(getattr(getattr(built.program, part, None), "lm", None))
+
+
+def _warms_up(kind: ArmKind, context: Context) -> bool:
+    """Whether an arm's first call waits for a server or for weights of the user's own."""
+    roles = context.pipeline.roles
+    asked = [roles.teacher] if kind.planner == "teacher" else []
+    asked += [] if kind.student_solves else [roles.solver]
+    return any(role.base is not None for role in asked) or (
+        bool(kind.served_here) and context.models.student_model.warms_up
+    )
+
+
+def recorded_arms(context: Context) -> list[Arm]:
+    """The arms that ran elsewhere. None of them can answer a new question."""
+    arms = []
+    for name, recording in context.recordings.items():
+        program = RecordedProgram(recording, context.task.test)
+        arms.append(
+            Arm(
+                name=name,
+                program=program,
+                key=recording_key(context, name),
+                label=f"{context.pipeline.evaluate.recorded[name].label or name} (recorded)",
+                splits=program.splits,
+                choosable=False,
+                recording={"file": recording.file.name, "sha256": recording.sha256},
+                grade=GRADERS[context.pipeline.evaluate.grader],
+            )
+        )
+    return arms
 
 
 def _built(kind: ArmKind, parts: Parts, solving: Solving | None, lora: Path | None) -> Built:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from divcon._models import Models
 from divcon._watch import Reporter, Silent, watched
-from divcon.benchmarks import GRADERS
+from divcon.benchmarks import GRADERS, Recording, read_recording
+from divcon.benchmarks.arms import read_arm
 from divcon.benchmarks.tasks import LoadedTask, load_task
 from divcon.config import Pipeline, Sections
-from divcon.distill import Budget, Hold, Limits, Progress, RunStore
+from divcon.distill import Author, Budget, Hold, Limits, Progress, RunStore
 from divcon.distill.executors import EXECUTORS, Executor
 from divcon.distill.serving.embedded import EmbeddedBaseMissing, is_converted
+from divcon.pipeline._errors import Unfit
 from divcon.programs import Item
 
 
@@ -24,7 +27,8 @@ def open_store(file: Sections, folder: Path) -> RunStore:
     store, budget = RunStore(folder), file.budget
     limited: dict[str, Limits] = {name: limits for name, limits in budget.stations.items() if limits.any}
     if budget.any or limited:
-        store.budget = Budget(budget, limited, store, file.prices)
+        unpaid = ["teacher"] if file.roles.teacher.recorded else []
+        store.budget = Budget(budget, limited, store, file.prices, unpaid=unpaid)
     return store
 
 
@@ -78,15 +82,81 @@ class Context:
         return self.given_executor or EXECUTORS[execution.executor](execution)
 
     @cached_property
-    def task(self) -> LoadedTask:
+    def _given(self) -> LoadedTask:
         return self.loaded if self.loaded is not None else load_task(self.pipeline.task)
+
+    @cached_property
+    def task(self) -> LoadedTask:
+        """The questions. Training questions for which a recorded teacher has no plan are left out."""
+        if (plans := self.models.plans) is None:
+            return self._given
+        rows, grade = plans.match(self._items).rows, GRADERS[self.pipeline.evaluate.grader]
+        learn = [
+            replace(item, plan_right=rows[item.id].outcome(item, grade))
+            for item in self._given.train
+            if item.id in rows
+        ]
+        return replace(self._given, train=learn)
+
+    @property
+    def _items(self) -> list[Item]:
+        return [*self._given.train, *self._given.test]
+
+    @cached_property
+    def recordings(self) -> dict[str, Recording]:
+        """The files of the recorded arms, by the arms' names."""
+        return {
+            name: read_recording(arm.path, arm.fields, "reply", f"evaluate.recorded.{name}")
+            for name, arm in self.pipeline.evaluate.recorded.items()
+        }
+
+    @property
+    def teacher(self) -> Author:
+        """Who writes the plans, as outputs name it."""
+        endpoint, plans = self.pipeline.roles.teacher, self.models.plans
+        if plans is not None:
+            name = f"{endpoint.name} (recorded)"
+            return Author(model=name, kind="recorded", file=plans.file.name, sha256=plans.sha256)
+        return Author(model=endpoint.title, kind="scripted" if endpoint.scripted else "model")
+
+    @property
+    def unknown_usage(self) -> bool:
+        """Whether a recorded teacher's file doesn't say what its plans have cost, so that no cost can be compared."""
+        plans = self.models.plans
+        return plans is not None and any(row.input_tokens is None or row.output_tokens is None for row in plans.rows)
+
+    def coverage(self) -> Iterator[str]:
+        """How many questions the recorded plans and replies are of, a sentence a file.
+
+        Raises:
+            Unfit: No row of a file matches a question.
+        """
+        tested = {"test": self._given.test}
+        if (plans := self.models.plans) is not None and not self.pipeline.only_recorded:
+            planning = any(read_arm(arm)[0].planner == "teacher" for arm in self.pipeline.arms)
+            parts = {"training": self._given.train, **(tested if planning else {})}
+            left = len(self._given.train) - len(self.task.train)
+            one = "question without one is" if left == 1 else "questions without one are"
+            more = f"; {left:,} training {one} left out" if left else ""
+            yield self._covered(plans, "a plan", parts, "roles.teacher") + more
+        for name, recording in self.recordings.items():
+            yield self._covered(recording, "a reply", tested, f"evaluate.recorded.{name}")
+
+    def _covered(self, recording: Recording, what: str, parts: dict[str, list[Item]], key: str) -> str:
+        matching = recording.match(self._items)
+        if not any(item.id in matching.rows for items in parts.values() for item in items):
+            raise Unfit(
+                f"No row of {recording.file} matches a question of the task.",
+                f"Give the rows the ids or the questions of the task, or name their fields in {key}.fields.",
+            )
+        return matching.coverage(recording.file.name, what, parts)
 
     @cached_property
     def models(self) -> Models:
         return Models(
             self.pipeline,
             self.store,
-            lambda: [*self.task.train, *self.task.test],
+            lambda: self._items,
             self.folder / f"{self.pipeline.roles.decomposer.serve}.log",
             lambda text: self.reporter.finished("serve", text),
         )
@@ -107,7 +177,7 @@ class Context:
         return watched(self.reporter, name, self.store, self.pipeline.prices)
 
     def close(self) -> None:
-        """Stop the student's server if one was started, release workers, and leave the folder."""
+        """Stop the servers that were started, release workers, and leave the folder."""
         if "executor" in self.__dict__:
             executor = self.__dict__.pop("executor")
             executor.release(self.store)
@@ -132,5 +202,6 @@ class Context:
 def announce_conversion(pipeline: Pipeline, reporter: Reporter) -> None:
     """Report that the embedded base will be dequantized, if it has to be; the conversion itself reports nothing."""
     with contextlib.suppress(EmbeddedBaseMissing):  # the doctor reports what to install
-        if pipeline.roles.decomposer.base == "embedded" and not is_converted():
+        roles = pipeline.roles
+        if "embedded" in (roles.decomposer.base, roles.teacher.base, roles.solver.base) and not is_converted():
             reporter.station("base", "dequantizing the embedded base, once; 20 seconds or so")

@@ -147,7 +147,7 @@ def explain_lm_error(error: LMError, pipeline: Pipeline) -> DivconError:
     who = f"The {role}" if role else "A model"
     at = ""
     if isinstance(endpoint, Endpoint):
-        who = f"The {role} ({endpoint.model})"
+        who = f"The {role} ({endpoint.title})"
         at = f" at {endpoint.api_base}" if endpoint.api_base else ""
     kept = "All replies are kept."
     if isinstance(error, (LMAuthError, LMNotConfiguredError)):
@@ -155,13 +155,13 @@ def explain_lm_error(error: LMError, pipeline: Pipeline) -> DivconError:
         return DivconError(
             f"{who}{at} refused the key, or has none.", f"Set the environment variable ({variable}). {kept}"
         )
-    declared = isinstance(endpoint, Endpoint) or role is None
+    declared = role is None or (isinstance(endpoint, Endpoint) and endpoint.base is None)
     setting = f"roles.{role or 'teacher'}." if declared else f"roles.{role}.server."
     refused = _refusal(error, setting, f"roles.{role or 'teacher'}.", declared)
     problem, remedy = refused or trouble(error, setting, "the station's concurrency")
     failure = error.failure if isinstance(error, GivenUpError) else error
     if not declared and isinstance(failure, LMTimeoutError):
-        remedy = "Lower the station's concurrency"  # the file has no time limits for students
+        remedy = "Lower the station's concurrency"  # the file has no time limits for what is served here
     if remedy:
         return DivconError(f"{who}{at} {problem}.", f"{remedy}. {kept}")
     return DivconError(f"{who}{at} failed: {type(error).__name__}: {quoted(error)}", f"{kept} Run again to go on.")

@@ -80,8 +80,9 @@ class _Model:
     Attributes:
         role: The role that it answers for.
         meter: Its meter; one at no price for a model on this machine.
-        here: Whether it runs in this process or on a server of ours.
+        here: Whether it runs in this process, or is a student on a server of ours.
         scripted: Whether it is no model.
+        recorded: Whether its replies were written elsewhere, so that it uses no tokens.
         weights: The number of its weights, where it runs here.
     """
 
@@ -89,6 +90,7 @@ class _Model:
     meter: Meter
     here: bool = False
     scripted: bool = False
+    recorded: bool = False
     weights: float = _WEIGHTS_HERE
 
 
@@ -135,7 +137,8 @@ class _Planned:
         most = float(request.config.max_tokens or likely)
         texts = [request.system, *(message.text for message in request.messages)]
         read = sum(len(str(text or "").encode()) / _BYTES_A_TOKEN + _TOKENS_A_MESSAGE for text in texts)
-        self._calls.append(_Call(self._model, read, min(likely, most), most))
+        used = 0 if self._model.recorded else 1
+        self._calls.append(_Call(self._model, used * read, used * min(likely, most), used * most))
         message = Message.assistant([TextPart(said)])
         return Response(id=None, model=request.model, message=message, finish_reason="stop", usage=Usage())
 
@@ -155,9 +158,13 @@ class _PlannedModels(Models):
     calls: list[_Call]
 
     def _of_endpoint(self, role: str, endpoint: Endpoint) -> dspy.LM:
-        here = endpoint.scripted or endpoint.embedded
-        model = _Model(role, _meter(endpoint.price, here), here, endpoint.scripted)
-        most = endpoint.max_tokens or (None if here else usual_limit(endpoint.model))
+        here = not endpoint.asked or (endpoint.ours and endpoint.serve == "embedded")
+        # A recorded plan has been paid for elsewhere.
+        price = None if endpoint.recorded else endpoint.price
+        meter = _meter(price, not endpoint.asked or endpoint.ours)
+        weights = weights_of(self._base(endpoint.base)) if here and endpoint.base else _WEIGHTS_HERE
+        model = _Model(role, meter, here, not endpoint.asked, endpoint.recorded, weights)
+        most = endpoint.max_tokens or (None if here else usual_limit(endpoint.model or "hosted_vllm/base"))
         return self._planned(model, endpoint.temperature, most)
 
     def student(self, adapter: Path | None, role: str = "decomposer") -> dspy.LM:
@@ -258,6 +265,8 @@ def _plans(context: Context, planned: Context, models: _PlannedModels) -> Iterat
     solver_students = {student.name for student in pipeline.solver_students}
     for status in run_status(context):
         station, _, what = status.station.partition(" ")
+        if what in pipeline.evaluate.recorded:
+            continue  # it ran elsewhere
         missing = status.total - status.done
         if not missing:
             continue

@@ -6,13 +6,16 @@ from typing import Any
 
 from divcon._models import identity_of
 from divcon.benchmarks.arms import Built
-from divcon.distill import RULES, Key, Student
+from divcon.config import OF_RECORDED
+from divcon.distill import RECORDED, RULES, Key, Student
 from divcon.pipeline._context import Context
 from divcon.pipeline._programs import Programs
 from divcon.signatures import READER, Subquestions
 
 # These change when an answer comes, and not the answer itself.
 _WAITING = {"retries", "retry_share", "timeout", "first_token", "longest", "give_up", "reply_bytes"}
+# These say how a base is served; what that decides is in the identity of its LM.
+_OF_OUR_OWN = {"base", "serve", "server"}
 # These change how a station runs, and not its results.
 _RUNNING = {"concurrency", "max_failed"}
 
@@ -33,13 +36,18 @@ class Keys:
     def collection(self) -> Key:
         """The key of the teacher's decompositions."""
         teacher, settings = self._pipeline.roles.teacher, self._pipeline.collect
+        declared = teacher.model_dump(exclude={"price", *OF_RECORDED, *_OF_OUR_OWN, *_WAITING})
+        if teacher.base is not None:
+            declared = {"adapter": teacher.adapter, **identity_of(self._context.models.teacher)}
         single = settings.samples == 1  # a single sample is drawn at the endpoint's own temperature
+        plans = self._context.models.plans
         return Key(
             {
-                "teacher": teacher.model_dump(exclude={"price", *_WAITING}),
+                "teacher": declared,
                 "prompt": self._programs.planned_by_teacher().decompose.prompt(question="?", context="?"),
                 "collect": None if single else settings.model_dump(exclude={"samples", *_RUNNING}),
                 "seed": self._pipeline.task.training_seed,
+                **({"plans": plans.deciding} if plans is not None else {}),
             }
         )
 
@@ -59,6 +67,8 @@ class Keys:
                 "solver": identity_of(self._context.models.solver),
                 "solver_prompt": solve.prompt(question="?", subquestions=Subquestions(["a b?"])),
             }
+        elif rule == RECORDED:
+            parts |= {"reader": READER, **self._context.graders}
         return Key(parts)
 
     def rows(self, student: Student) -> Key:
@@ -97,3 +107,9 @@ class Keys:
             }
         )
         return Key({"answers": key, **self._context.graders}) if self._context.graders else key
+
+
+def recording_key(context: Context, name: str) -> Key:
+    """The key of a recorded arm's outcomes."""
+    recording = context.recordings[name]
+    return Key({"arm": name, "recording": recording.deciding, "reader": READER, **context.graders})

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from divcon._doctor import about_overlap, diagnose, lacking_references
 from divcon.benchmarks.arms import read_arm
 from divcon.config import Pipeline
-from divcon.distill import fingerprint, write_whole
+from divcon.distill import RECORDED, NothingToLearn, fingerprint, write_whole
 from divcon.pipeline._context import Context, announce_conversion
 from divcon.pipeline._errors import Failures, Unfit
 from divcon.pipeline._keys import Keys
+from divcon.pipeline._stations import nothing_to_collect
 from divcon.programs import Item
 from divcon.signatures import Subquestions
 
@@ -35,7 +36,7 @@ def check(context: Context, failures: Failures) -> None:
     notes: list[str] = []
     with failures.gathering("data"):
         notes = _about_data(context)
-    for name in ("base", "solver", "teacher"):
+    for name in () if context.pipeline.only_recorded else ("base", "solver", "teacher"):
         with failures.gathering(name):
             getattr(context.models, name)  # made on first use
     if failures:
@@ -50,6 +51,8 @@ def _about_data(context: Context) -> list[str]:
     Raises:
         DivconError: They can't be had, differ from those that the run folder knows, or lack what an arm needs.
     """
+    for line in context.coverage():
+        context.reporter.finished("check", line)
     task, pipeline = context.task, context.pipeline
     contents = (*task.train, *task.test)
     context.store.know_items(contents_of(contents))
@@ -58,6 +61,7 @@ def _about_data(context: Context) -> list[str]:
         raise Unfit(lacking.text, lacking.remedy)
     needing = [arm for arm in pipeline.arms if read_arm(arm)[0].planner == "references"]
     _require_prices(pipeline)
+    _require_outcomes(context)
     return [*_about_references(context, contents, bool(needing)), *about_overlap(task)]
 
 
@@ -68,11 +72,28 @@ def _require_prices(pipeline: Pipeline) -> None:
         Unfit: A model that is asked has no price.
     """
     roles = {"teacher": pipeline.roles.teacher, "solver": pipeline.roles.solver}
-    bare = [role for role, one in roles.items() if not (one.price or one.scripted or one.embedded)]
-    if bare and pipeline.budget.limits_dollars:
+    bare = [role for role, one in roles.items() if not (one.price or one.ours) and one.asked]
+    if bare and pipeline.budget.limits_dollars and not pipeline.only_recorded:
         raise Unfit(
             f"The budget limits dollars, and the price of the {' and the '.join(bare)} is unknown.",
             f"Write {' and '.join(f'roles.{role}.price' for role in bare)}, or limit tokens or calls instead.",
+        )
+
+
+def _require_outcomes(context: Context) -> None:
+    """Raise where the rule `recorded` judges, and outcomes weren't recorded.
+
+    Raises:
+        Unfit: The file has neither the outcome nor the reply of some plans.
+    """
+    if RECORDED not in context.pipeline.screen.rules or context.pipeline.only_recorded:
+        return
+    unknown = [item.id for item in context.task.train if item.plan_right is None]
+    if unknown:
+        raise Unfit(
+            f"The rule recorded needs the outcome of every plan, and {len(unknown)} of {len(context.task.train)} plans "
+            f"have neither 'right' nor 'reply', first {unknown[0]}.",
+            "Name the field of either in roles.teacher.fields, or take the rule none or oracle.",
         )
 
 
@@ -118,6 +139,11 @@ def examine(context: Context, keys: Callable[[], Keys], failures: Failures) -> N
         keys: Returns the keys of the stations' results; it may fail where something else does.
         failures: Gets whatever would stop the run.
     """
+    if context.pipeline.only_recorded:
+        return
+    with failures.gathering():
+        if not context.task.train:
+            raise NothingToLearn(*nothing_to_collect(context))
     # What has failed already is in the way of knowing what is left to ask, so then the doctor looks at everything.
     asks = ("teacher", "solver", "decomposer") if failures else tuple(_asked(context, keys()))
     if not asks:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from divcon.benchmarks import Arm, Records, agreement, compare_costs, differences, evidence, summarize_arm, upfront
+from divcon.benchmarks import Arm, Records, agreements, compare_costs, differences, evidence, summarize_arm, upfront
 from divcon.benchmarks.arms import TEACHER
 from divcon.config import configuration_of
 from divcon.distill import Manifest, find_student, is_trained, read_manifest
@@ -35,22 +35,23 @@ def run_results(
     for arm in arms:
         line = summarize_arm(arm, seeds[arm.name], resamples, max_failed, seeds.get(TEACHER.name, ()))
         if arm.splits:
-            compared = agreement(records[arm.name], context.task.test, max_failed)
-            line["agreement"] = None if line["withheld"] else compared
+            planned = records.get(TEACHER.name) if arm.name != TEACHER.name else None
+            agreed = agreements([records[arm.name]], context.task.test, [planned] if planned else None, max_failed)
+            line |= dict.fromkeys(agreed) if line["withheld"] else agreed
         lines.append(line)
     manifests = trained_students(context)
     screening = {name: manifest.screening for name, manifest in manifests.items()}
     by_solver = [student.name for student in pipeline.students if student.screened_by_solver]
     main = next((screening[name] for name in (*by_solver, *screening) if name in screening), {})
-    teacher = pipeline.roles.teacher
+    live = not pipeline.only_recorded
     costs = compare_costs(lines, {name: student_upfront(context, name) for name in manifests})
     return {
         "schema_version": SCHEMA_VERSION,
         "task": pipeline.task.model_dump(mode="json", exclude={"path", "test_path"}),
         "questions": len(context.task.test),
-        "teacher": {"model": teacher.model, "scripted": teacher.scripted},
-        "solver": pipeline.roles.solver.model,
-        "student_base": context.models.base.id,
+        "teacher": context.teacher.model_dump(exclude_none=True) if live else None,
+        "solver": pipeline.roles.solver.title if live else None,
+        "student_base": context.models.base.id if live else None,
         "program": pipeline.program.model_dump(),
         "configuration": configuration_of(pipeline),
         "arms": lines,
@@ -99,9 +100,11 @@ def require_all_answered(results: dict[str, Any], lines: Sequence[dict[str, Any]
     failed = sum(line["failed"] for line in lines)
     if failed:
         first = next(error for line in lines for error in line["errors"])
+        replayed = all("recording" in line for line in lines if line["failed"])
+        again = "Run the same command again; only the failed calls are repeated."
         incomplete = Incomplete(
             f"{failed} answers failed and are in no accuracy; the first: {first}",
-            "Run the same command again; only the failed calls are repeated.",
+            "Add the rows that are missing to the recorded files." if replayed else again,
         )
         incomplete.results = results
         raise incomplete

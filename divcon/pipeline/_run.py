@@ -19,7 +19,7 @@ from divcon.distill import Export, Place, RunStore, Screened, write_whole
 from divcon.distill._paths import expanded_path
 from divcon.distill.executors import Executor
 from divcon.pipeline import _preflight
-from divcon.pipeline._arms import bound_arm, check_arms
+from divcon.pipeline._arms import bound_arm, check_arms, recorded_arms
 from divcon.pipeline._context import Context
 from divcon.pipeline._errors import Failures
 from divcon.pipeline._estimate import Measured, StationEstimate, compared, estimate, total_of
@@ -188,8 +188,8 @@ class Run:
         return self.stations.train()
 
     def arms(self) -> list[Arm]:
-        """The arms of the evaluation, bound to their models."""
-        return [self.arm(name) for name in self.pipeline.arms]
+        """The arms of the evaluation, bound to their models, and then those that ran elsewhere."""
+        return [*(self.arm(name) for name in self.pipeline.arms), *recorded_arms(self.context)]
 
     def arm(self, name: str, lora: Path | None = None, origin: str = "") -> Arm:
         """One arm, bound to its models.
@@ -260,6 +260,8 @@ class Run:
         timed("check", lambda: self.check(failures))
         self.examine(failures)
         failures.require_none()
+        if self.pipeline.only_recorded:
+            return self.evaluate(seconds)
         expected, before = total_of(self.estimate()), self._paid()
         timed("compile", self.compile)
         timed("collect", self.collect)

@@ -14,6 +14,7 @@ from divcon.distill import (
     Export,
     Key,
     ManifestError,
+    NothingToLearn,
     Place,
     Provenance,
     Screened,
@@ -93,8 +94,10 @@ class Stations:
         Raises:
             Incomplete: Some calls failed.
         """
-        context, settings, teacher = self.context, self.context.pipeline.collect, self.context.pipeline.roles.teacher
-        scripted = " (scripted, not a model)" if teacher.scripted else ""
+        context, settings, teacher = self.context, self.context.pipeline.collect, self.context.teacher
+        if not context.task.train:
+            raise NothingToLearn(*nothing_to_collect(context))
+        scripted = " (scripted, not a model)" if teacher.kind == "scripted" else ""
         context.reporter.station(
             "collect", f"{settings.samples} decompositions per question from {teacher.model}{scripted}"
         )
@@ -235,7 +238,9 @@ class Stations:
         return exports
 
     def _destination(self, student: Student) -> Destination:
-        return Destination(self.rows_file(student), student.name, self.keys.rows(student).digest, student.method)
+        return Destination(
+            self.rows_file(student), student.name, self.keys.rows(student).digest, student.method, self.context.teacher
+        )
 
     def _exported(self, student: Student, rows: Export) -> Export:
         self.context.reporter.finished(f"export {student.name}", f"{rows.rows} rows in {rows.file}")
@@ -279,13 +284,14 @@ class Stations:
 
     def _train(self, student: Student, training: Training) -> None:
         context = self.context
+        context.models.make_room()
         with watched(context.reporter, f"train {student.name}", unit="steps") as progress:
             manifest = train_adapter(
                 training,
                 Provenance(
                     student.role,
                     student.name,
-                    scripted_teacher=context.pipeline.roles.teacher.scripted,
+                    teacher=context.teacher,
                     allowed_overlap=context.task.allowed,
                 ),
                 progress=by_loss(progress),
@@ -340,6 +346,17 @@ class Stations:
                 "Run 'divcon train' first.",
             )
         return adapter_folder(self.context.folder, student.name)
+
+
+def nothing_to_collect(context: Context) -> tuple[str, str]:
+    """Problem and remedy where there is no training question, and so nothing to collect."""
+    plans = context.models.plans
+    if plans is None or not context.pipeline.task.train:
+        return "task.train is 0, so there is nothing to learn from.", "Raise it, or run 'divcon evaluate' alone."
+    return (
+        f"No training question has a plan in {plans.file.name}.",
+        "Give the plans of training questions, or run 'divcon evaluate' alone.",
+    )
 
 
 def adapter_folder(folder: Path, student: str) -> Path:

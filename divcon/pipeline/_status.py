@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from divcon.benchmarks import Arm
 from divcon.benchmarks.arms import read_arm
 from divcon.distill import Key, ManifestError, Student, read_manifest
-from divcon.pipeline._arms import bound_arm
+from divcon.pipeline._arms import bound_arm, recorded_arms
 from divcon.pipeline._context import Context
 from divcon.pipeline._errors import MissingStation
 from divcon.pipeline._preflight import contents_of
@@ -65,14 +66,16 @@ def run_status(context: Context) -> Iterator[StationStatus]:
         state: State = "done" if done >= total else "again" if changed and not done else "partly" if done else "to do"
         return StationStatus(station, state, min(done, total), total, changes)
 
-    if pipeline.compile.optimizer != "none":
+    live = not pipeline.only_recorded
+    if live and pipeline.compile.optimizer != "none":
         yield status("compile", compile_key(context), int(compiled is not None), 1)
-    collection = keys.collection()
     samples = pipeline.collect.samples
     wanted = {(item.id, sample) for item in questions.train for sample in range(samples)}
-    collected = context.store.trace_keys(collection.digest) & wanted
-    yield status("collect", collection, len(collected), len(wanted))
-    for rule in pipeline.screen.rules:
+    if live:
+        collection = keys.collection()
+        collected = context.store.trace_keys(collection.digest) & wanted
+        yield status("collect", collection, len(collected), len(wanted))
+    for rule in pipeline.screen.rules if live else ():
         key = keys.screening(rule)
         judged = set(context.store.verdicts(key.digest)) & wanted
         yield status(f"screen {rule}", key, len(judged), len(wanted))
@@ -93,12 +96,18 @@ def run_status(context: Context) -> Iterator[StationStatus]:
         except (MissingStation, ManifestError):
             yield StationStatus(f"evaluate {name}", "to do", 0, len(questions.test))
             continue
-        outcomes = context.store.outcomes(name, arm.key.digest)
-        answered = {item for item, record in outcomes.items() if record["outcome"] != "failed"}
-        done = len(answered & {item.id for item in questions.test})
-        yield status(f"evaluate {name}", arm.key, done, len(questions.test))
+        yield status(f"evaluate {name}", arm.key, _answered(context, arm), len(questions.test))
+    for arm in recorded_arms(context):
+        yield status(f"evaluate {arm.name}", arm.key, _answered(context, arm), len(questions.test))
     written = all(file.is_file() for file in results_files(context.folder, "results"))
     yield StationStatus("results", "done" if written else "to do", int(written), 1)
+
+
+def _answered(context: Context, arm: Arm) -> int:
+    """The number of test questions that an arm has answered."""
+    outcomes = context.store.outcomes(arm.name, arm.key.digest)
+    answered = {item for item, record in outcomes.items() if record["outcome"] != "failed"}
+    return len(answered & {item.id for item in context.task.test})
 
 
 def _has_adapter_alone(stations: Stations, student: Student) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import mean
 from typing import Any
 
 from divcon._watch import in_words
 from divcon.benchmarks import Records, retained_share
 from divcon.benchmarks._costs import MARGIN
 from divcon.benchmarks.arms import CHAIN_OF_THOUGHT, DIRECT, TEACHER, UNTUNED, UNTUNED_SOLVES
+from divcon.distill import RECORDED, Student
 from divcon.pipeline import Run, total_of
 from divcon.precheck._figures import compared, measured_of, planner_cost
 from divcon.precheck._training import How
@@ -47,7 +49,6 @@ class Asked:
 
     def _facts(self) -> dict[str, Any]:
         pipeline = self.run.pipeline
-        teacher = pipeline.roles.teacher
         return {
             "schema_version": 1,
             "verdict": None,
@@ -57,8 +58,8 @@ class Asked:
             "questions": len(self.questions),
             "training_questions": len(self.run.task.train),
             "seed": pipeline.task.seed,
-            "teacher": {"model": teacher.model, "scripted": teacher.scripted},
-            "solver": pipeline.roles.solver.model,
+            "teacher": self.run.context.teacher.model_dump(exclude_none=True),
+            "solver": pipeline.roles.solver.title,
             "student_base": self.run.models.base.id,
             "arms": list(self.lines),
         }
@@ -115,8 +116,7 @@ class Asked:
         untrained = [line for line in self.lines if line["name"] not in self.students]
         stations = self.run.estimate(measured_of(untrained, self.run.store, pipeline))
         plans = len(self.run.task.train) * pipeline.collect.samples * (1 - teacher["fell_back_rate"])
-        solved = 1 - (1 - teacher["accuracy"]) ** pipeline.screen.samples
-        rows = sum(plans * (solved if student.screened_by_solver else 1.0) for student in pipeline.students)
+        rows = plans * sum(self._kept(student, teacher["accuracy"]) for student in pipeline.students)
         seconds, total = rate[0] * rows * pipeline.train.epochs, total_of(stations)
         hour = pipeline.costs.training_hour
         return {
@@ -132,6 +132,14 @@ class Asked:
                 "usd": None if hour is None else seconds / 3600 * hour,
             },
         }
+
+    def _kept(self, student: Student, solved: float) -> float:
+        """The share of the plans that a student is expected to learn from."""
+        if student.screened_by_solver:
+            return float(1 - (1 - solved) ** self.run.pipeline.screen.samples)
+        if student.rule == RECORDED:
+            return mean(bool(item.plan_right) for item in self.run.task.train)
+        return 1.0
 
     def _on_whole(self, whole: Mapping[str, Any], saved: float | None) -> Iterator[str]:
         """What the whole pipeline takes, in sentences."""

@@ -76,7 +76,7 @@ def measured_of(lines: Sequence[Mapping[str, Any]], store: RunStore, pipeline: P
         store: The store with the calls, which knows how long each took.
         pipeline: The pipeline.
     """
-    by_arm = {line["name"]: dict(_by_role(line, store)) for line in lines}
+    by_arm = {line["name"]: dict(_by_role(line, store)) for line in lines if "recording" not in line}
     teacher = by_arm[TEACHER.name]
     solver = {role: spent for role, spent in teacher.items() if role == "solver"}
     used: dict[str, _Used] = {f"evaluate {name}": spent for name, spent in by_arm.items()}

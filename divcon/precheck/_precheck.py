@@ -60,9 +60,15 @@ class Precheck:
         most = len(self._shuffled) // 2 if self.both else len(self._shuffled)
         return self._shuffled[: max(1, min(self.wanted, most))]
 
+    @cached_property
+    def _replies(self) -> dict[str, int]:
+        """For each recorded arm, how many of the questions have a reply."""
+        recordings = self.run.context.recordings
+        return {name: len(recording.match(self.questions).rows) for name, recording in recordings.items()}
+
     @property
     def arms(self) -> list[str]:
-        """The arms that need no training."""
+        """The arms that need no training, without the recorded ones."""
         kinds: list[ArmKind] = [DIRECT, CHAIN_OF_THOUGHT, TEACHER]
         if all(item.subquestions for item in self.questions):
             kinds.append(REFERENCES)
@@ -81,7 +87,7 @@ class Precheck:
         with contextlib.closing(self._asking()) as asking:
             expected = sum(one.seconds for one in missing) + self._expected_training(asking)
             asked = f"{len(self.questions)} of {len(self._shuffled)} training questions, and no test question"
-            self._station(f"{asked}; {len(asking.pipeline.arms)} programs, about {in_words(expected)}")
+            self._station(f"{asked}; {len(asking.arms())} programs, about {in_words(expected)}")
             records, after_first = self._records(asking, started, bool(missing))
             arms = asking.arms()
         if self.both:
@@ -106,7 +112,9 @@ class Precheck:
     def _asking(self, reporter: Reporter | None = None) -> Run:
         """The run whose programs are asked: no optimized prompt, one plan a question, and failures are tolerated."""
         pipeline = self.run.pipeline
-        evaluate = pipeline.evaluate.model_copy(update={"arms": self.arms})
+        whole = [name for name, replies in self._replies.items() if replies == len(self.questions)]
+        recorded = {name: pipeline.evaluate.recorded[name] for name in whole}
+        evaluate = pipeline.evaluate.model_copy(update={"arms": self.arms, "recorded": recorded})
         collect = pipeline.collect.model_copy(update={"samples": 1, "max_failed": evaluate.max_failed})
         changes = {
             "compile": pipeline.compile.model_copy(update={"optimizer": "none"}),
@@ -124,6 +132,8 @@ class Precheck:
         Raises:
             Unfit: Something would stop the precheck. Models are looked at only where they will be called.
         """
+        for covered in self.run.context.coverage():
+            self.run.reporter.finished("check", covered)
         failures = Failures(self.run.reporter)
         with contextlib.closing(self._asking(Silent())) as asking:
             asking.check(failures)
@@ -186,7 +196,7 @@ class Precheck:
         changes: dict[str, Any] = {
             "screen": pipeline.screen.model_copy(update={"rule": pipeline.screen.rules[0]}),
             "train": train.model_copy(update={"epochs": 1.0, "method": train.methods[0]}),
-            "evaluate": pipeline.evaluate.model_copy(update={"arms": self._students}),
+            "evaluate": pipeline.evaluate.model_copy(update={"arms": self._students, "recorded": {}}),
         }
         learnt = self._apart(self._shuffled[len(self.questions) :])[:_LEARNT]
         asked = LoadedTask(learnt, self.questions)
@@ -249,6 +259,9 @@ class Precheck:
             yield f"The teacher's prompt isn't optimized here; {optimizer} may improve its plans."
         if REFERENCES.name not in self.arms:
             yield "Reference plans aren't measured: not every question has one."
+        for name, replies in self._replies.items():
+            if replies < len(self.questions):
+                yield f"The recorded program {name} isn't measured: it has a reply to {replies:,} of these questions."
         yield from self.notes
 
     def _station(self, text: str) -> None:

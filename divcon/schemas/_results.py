@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from divcon.distill import Author
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -95,21 +97,37 @@ class Bill(_Part):
 
 
 class Agreement(_Part):
-    """The agreement of an arm's subquestions with the references.
+    """The agreement of an arm's subquestions with references: those of the data, or the teacher's.
 
     Attributes:
         n: Questions that are compared.
         left_out: Questions that have references and no list, since a call failed or the reply couldn't be read.
         count_error: The mean absolute difference in the number of subquestions.
+        count_bias: The mean difference in the number of subquestions, over 0 where the arm has more.
         rouge_l: The mean ROUGE-L F1 of the joined lists.
+        covered: The mean share of the reference's steps that the arm's list covers; see `divcon.benchmarks.agreement`.
         exact: The share of lists that are equal word for word.
     """
 
     n: Count
     left_out: Count = 0
     count_error: float
+    count_bias: float | None = None
     rouge_l: Share
+    covered: Share | None = None
     exact: Share
+
+
+class RecordingFile(_Part):
+    """The file that a recorded arm replays.
+
+    Attributes:
+        file: The file's name.
+        sha256: The hash of its bytes.
+    """
+
+    file: str
+    sha256: str
 
 
 class Retained(_Part):
@@ -135,6 +153,7 @@ class ArmLine(_Part):
         splits: Whether it decomposes the question.
         choosable: Whether it can answer a new question.
         student: The trained student that is used; null where there is none.
+        recording: For a program that ran elsewhere, the file of its replies. Its usage is unknown, and it has no bill.
         right: Answers that are right.
         wrong: Answers that are wrong, unreadable ones included.
         failed: Questions whose calls failed; no accuracy includes them.
@@ -149,6 +168,7 @@ class ArmLine(_Part):
         whole_rate: The share of questions that were answered without a decomposition.
         salvaged_rate: The share of questions whose list was salvaged.
         fell_back_rate: The share of questions whose list couldn't be used.
+        usable_rate: The share of lists that were neither refused nor over the cap.
         reasked: Answers that were read from a second reply, in which the solver repeated its last line.
         unreadable: Answers that couldn't be read.
         cut_off: Answers for which a reply of the solver ran out of tokens.
@@ -159,6 +179,7 @@ class ArmLine(_Part):
         errors: The three most common errors, each with its count.
         agreement: The agreement with the references, for arms that decompose; null where the task has no references, or
             too many questions have no list.
+        agreement_with_teacher: The same with the lists of the arm `teacher`, for the other arms that decompose.
     """
 
     name: str
@@ -166,6 +187,7 @@ class ArmLine(_Part):
     splits: bool
     choosable: bool
     student: str | None
+    recording: RecordingFile | None = None
     right: Count
     wrong: Count
     failed: Count
@@ -178,6 +200,7 @@ class ArmLine(_Part):
     whole_rate: Share | None
     salvaged_rate: Share | None
     fell_back_rate: Share | None
+    usable_rate: Share | None = None
     reasked: Count
     unreadable: Count
     cut_off: Count
@@ -187,6 +210,7 @@ class ArmLine(_Part):
     seconds: float
     errors: dict[str, Count]
     agreement: Agreement | None = None
+    agreement_with_teacher: Agreement | None = None
 
 
 class Difference(_Part):
@@ -392,18 +416,6 @@ class TrainingLine(_Part):
     label_tokens: Count
 
 
-class Teacher(_Part):
-    """The teacher.
-
-    Attributes:
-        model: `roles.teacher.model` in the pipeline file.
-        scripted: Whether it is a script rather than a model.
-    """
-
-    model: str
-    scripted: bool
-
-
 class Results(_Part):
     """The results of a run.
 
@@ -414,7 +426,7 @@ class Results(_Part):
         schema_version: The version of this file's format.
         task: The section `task` of the pipeline file, without paths.
         questions: The number of held-out questions.
-        teacher: The teacher.
+        teacher: Who wrote the plans; null where recorded arms alone are measured, as are the next two.
         solver: `roles.solver.model` in the pipeline file.
         student_base: The public name of the students' base.
         program: The section `program` of the pipeline file.
@@ -432,9 +444,9 @@ class Results(_Part):
     schema_version: Literal[1]
     task: dict[str, Any]
     questions: Count
-    teacher: Teacher
-    solver: str
-    student_base: str
+    teacher: Author | None
+    solver: str | None
+    student_base: str | None
     program: dict[str, Any]
     configuration: dict[str, Any]
     arms: list[ArmLine]

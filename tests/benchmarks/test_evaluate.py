@@ -9,7 +9,6 @@ from support.openai_server import OpenAIServer, user_text
 from divcon.benchmarks import (
     Arm,
     accuracy_interval,
-    agreement,
     differences,
     evaluate_arm,
     evaluate_arms,
@@ -136,20 +135,6 @@ def test_the_next_arm_begins_before_the_one_before_is_through(tmp_path: Path, it
     assert server.busiest > 4  # no arm has more questions than that
     assert [len(records) for records in found] == [4, 4, 4]
     assert told == [(done, 12) for done in range(13)]
-
-
-def test_agreement_with_references(items: list[Item]) -> None:
-    same = {item.id: {"subquestions": list(item.subquestions)} for item in items}
-    assert agreement(same, items) == {"n": 20, "left_out": 0, "count_error": 0, "rouge_l": 1.0, "exact": 1}
-    fewer = {item.id: {"subquestions": list(item.subquestions[:1])} for item in items}
-    found = agreement(fewer, items)
-    assert found["count_error"] == 1
-    assert 0.3 < found["rouge_l"] < 0.9
-    assert agreement({}, items) is None
-    # A list that is missing isn't one that agrees.
-    del same["i3"]
-    assert agreement(same, items) is None
-    assert agreement(same, items, 0.05) == {"n": 19, "left_out": 1, "count_error": 0, "rouge_l": 1.0, "exact": 1}
 
 
 def test_a_solvers_reply_that_ran_out_of_tokens_is_marked_and_counted(tmp_path: Path, items: list[Item]) -> None:

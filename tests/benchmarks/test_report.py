@@ -77,7 +77,7 @@ def run_report(tmp_path: Path, items: list[Item]) -> Callable[..., Path]:
         lines = [{**line, "label": label or line["label"]} for line in lines_of(found)]
         results = {
             "task": {"name": "t"}, "questions": len(asked),
-            "teacher": {"model": "scripted/references", "scripted": True}, "solver": "s", "student_base": "b",
+            "teacher": {"model": "scripted/references", "kind": "scripted"}, "solver": "s", "student_base": "b",
             "arms": lines,
             "differences": differences({name: [seen] for name, seen in found.items()}, 200),
             "costs": costs_of(lines, found, {"sd-r": upfront([], 60.0, None)}),
@@ -347,7 +347,7 @@ def experiment_report(file: Path, items: list[Item], kind: str) -> Path:
     found = {name: [seen] for name, seen in arms_of(items).items()}
     results = {
         "experiment": kind, "question": "Why?", "design": {"seeds": [0, 1]}, "tasks": {"a": {}, "b": {}},
-        "teacher": {"model": "m", "scripted": False}, "solver": "s", "student_base": "b", "rows": rows,
+        "teacher": {"model": "m", "kind": "model"}, "solver": "s", "student_base": "b", "rows": rows,
         "comparisons": [{**row, "task": "a"} for row in differences(found, 200)], "costs": costs,
         "screening": [{"cell": "a/seed-0", "student": "SD-R", "collected": 2, "kept": 1, "lost": {}, "rows": 1,
                        "steps": 1, "first_loss": 1.0, "last_loss": 1.0, "seconds": 1.0}],
@@ -383,7 +383,7 @@ def test_what_the_contamination_check_lets_through_is_noted(tmp_path: Path, item
     allow = [{"id": "q<1>", "reason": "written apart"}, {"pair": ["a", "b"], "reason": "a classic"}]
     results = {
         "task": {"name": "t", "allow": allow}, "questions": len(items),
-        "teacher": {"model": "m", "scripted": False}, "solver": "s", "student_base": "b",
+        "teacher": {"model": "m", "kind": "model"}, "solver": "s", "student_base": "b",
         "arms": lines_of(found), "differences": [],
         "screening": {"by_student": {}}, "training": {}, "versions": {},
     }  # fmt: skip

@@ -1,6 +1,7 @@
 """Every experiment, whole: a real server as solver, a scripted teacher, tiny real students."""
 
 import csv
+import itertools
 import json
 import re
 import subprocess
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 from support.openai_server import OpenAIServer, user_text
 
+from divcon._watch import Silent
 from divcon.config import ConfigError, load_experiment
 from divcon.distill import Base, OverlapError
 from divcon.experiments import ExperimentRun
+from divcon.experiments._results import _upfront_of
 from divcon.pipeline import Unfit
 
 DIVCON = Path(sys.executable).with_name("divcon")
@@ -67,8 +70,8 @@ def _keyed(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(file: Path, folder: Path) -> dict[str, Any]:
     made = ExperimentRun(load_experiment(file), folder)
     for task in made.experiment.experiment.tasks:
-        for seed in made.experiment.experiment.seeds:
-            loaded = made.runs.of(task, seed, ["direct"]).task
+        for draw in made.runs.draws:
+            loaded = made.runs.of(task, draw, ["direct"]).task
             GOLD.update({item.question: item.answer for item in (*loaded.train, *loaded.test)})
     try:
         return made.run()
@@ -207,6 +210,89 @@ def test_a_curve_trains_on_nested_sets_and_caps_change_what_the_planner_is_told(
     assert "at most 2 subquestions" in rows
 
 
+def words(folder: Path, name: str, count: int) -> str:
+    """A task of questions with two steps each, as a line of the experiment file."""
+    rows = [
+        {
+            "question": f"{name} {i} holds {i + 2} boxes of {i} pens. How many pens are there?",
+            "answer": i * (i + 2),
+            "subquestions": [f"How many boxes does {name} {i} hold?", f"How many pens are in {name} {i}?"],
+        }
+        for i in range(count)
+    ]
+    file = folder / f"{name}.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"{name}: {{name: jsonl, path: {file}, overlap: same, train: 99, test: 99}}"
+
+
+def test_folds_are_pooled_and_every_question_is_asked_once(tmp_path: Path, tiny_base: Base) -> None:
+    told: list[str] = []
+
+    class Told(Silent):
+        def finished(self, name: str, text: str) -> None:
+            told.append(f"{name}: {text}")
+
+    with OpenAIServer(answer) as server:
+        more = "  folds: 3\n  seeds: [0, 1]\n  arms: [direct, teacher, references]"
+        file = write(tmp_path, server.url, tiny_base, "depth", more, words(tmp_path, "shelf", 8))
+        results = run(file, tmp_path / "x")
+        requests = [json.dumps(body, sort_keys=True) for body in server.requests]
+        assert len(requests) == len(set(requests)) == 8 * 2  # the teacher's plans are the references
+        assert run(file, tmp_path / "x")["rows"] == results["rows"]
+        assert len(server.requests) == 16
+        made = ExperimentRun(load_experiment(file), tmp_path / "x", Told())
+        made.check()
+        made.close()
+    assert "folds: shelf: 8 questions in 3 folds, each tested with students of 5 to 6 others; " in "\n".join(told)
+    assert any(line.endswith("task.test asks for 99; task.train asks for 99") for line in told)
+    assert results["design"]["folds"] == 3
+    for row in by(results, name="direct"):
+        assert (row["questions_tested"], row["right"] + row["wrong"], "fold" in row) == (8, 8, False)
+    planned = next(row for row in by(results, name="teacher") if "steps" not in row)
+    assert (planned["questions_tested"], planned["right"], len(planned["by_seed"])) == (8, 16, 2)
+    pairs = [row for row in results["comparisons"] if "steps" not in row]
+    assert [row["n"] for row in pairs if (row["a"], row["b"]) == ("teacher", "direct")] == [8]
+    cells = {path.name for path in (tmp_path / "x" / "cells" / "shelf").iterdir()}
+    assert cells == {f"seed-{seed},fold-{fold}" for seed in (0, 1) for fold in (1, 2, 3)}
+    for name, whose in (("teacher", "agreement"), ("references", "agreement_with_teacher")):
+        whole = next(row for row in by(results, name=name) if "steps" not in row)
+        assert whole[whose]["covered"] == whole["usable_rate"] == 1.0
+    html = (tmp_path / "x" / "depth.html").read_text(encoding="utf-8")
+    assert "in one of 3\nfolds" in html and 'id="agreement"' in html
+    assert html.count("holds 2 boxes") == 1
+
+
+@pytest.mark.model
+def test_no_student_answers_a_question_that_it_was_trained_on(tmp_path: Path, tiny_base: Base) -> None:
+    plan = "1. How many boxes are there?\n2. How many pens are there?"
+    with OpenAIServer(lambda body: plan if body["model"] == "teacher" else answer(body)) as server:
+        tasks = f"{words(tmp_path, 'shelf', 5)}\n    {words(tmp_path, 'drawer', 4)}"
+        file = write(tmp_path, server.url, tiny_base, "transfer", "  folds: 2\n  arms: [teacher, sd-t]", tasks)
+        teacher = f"openai/teacher, api_base: '{server.url}', retries: 0"
+        file.write_text(file.read_text().replace("scripted/references", teacher))
+        results = run(file, tmp_path / "x")
+        # The plan that a student of one fold learns is the one by which the teacher is measured in another.
+        assert sum(body["model"] == "teacher" for body in server.requests) == 9
+        keys = [json.dumps(body, sort_keys=True) for body in server.requests]
+        assert len(set(keys)) == len(keys)
+    for row in results["rows"]:
+        assert row["right"] + row["wrong"] == row["questions_tested"] == {"shelf": 5, "drawer": 4}[row["task"]]
+    assert {(row["trained_on"], row["task"]) for row in by(results, name="sd-t")} == set(
+        itertools.product(("shelf", "drawer"), repeat=2)
+    )
+    for task, count in (("shelf", 5), ("drawer", 4)):
+        trained = {}
+        for fold in (1, 2):
+            rows = (tmp_path / f"x/cells/{task}/seed-0,fold-{fold}/exports/sd-t.jsonl").read_text()
+            trained[fold] = {n for n in range(count) if f"{task} {n} holds" in rows}
+        assert trained[1] ^ trained[2] == set(range(count)), "trained on in one fold, and tested in the other"
+        made = ExperimentRun(load_experiment(file), tmp_path / "x")
+        cells = [made.runs.of(task, draw) for draw in made.runs.draws]
+        # The first fold paid for its plans, and the teacher's arm for those that the other fold shares with it.
+        assert _upfront_of(made.runs, cells, "sd-t")["calls"] == len(cells[0].task.train)
+        made.close()
+
+
 def test_what_makes_no_sense_is_refused_before_anything_is_asked(tmp_path: Path, tiny_base: Base) -> None:
     def load(kind: str, more: str = "", tasks: str = "") -> None:
         load_experiment(write(tmp_path, "http://127.0.0.1:9/v1", tiny_base, kind, more, tasks))
@@ -234,6 +320,12 @@ def test_what_makes_no_sense_is_refused_before_anything_is_asked(tmp_path: Path,
         load_experiment(lacking)
     with pytest.raises(ConfigError, match="a seed is listed twice"):
         load("main", "  seeds: [1, 1]")
+    with pytest.raises(ConfigError, match="curve doesn't take folds"):
+        load("curve", "  questions: [4]\n  folds: 5")
+    with pytest.raises(ConfigError, match="and a generates its questions; b generates its questions"):
+        load("main", "  folds: 5")
+    with pytest.raises(ConfigError, match="a has test questions apart"):
+        load("main", "  folds: 5", "a: {name: jsonl, path: a.jsonl, test_path: b.jsonl, train: 1, test: 1}")
     with pytest.raises(ConfigError, match=r"there is no key 'experiment\.sizes'"):
         load("curve", "  sizes: [1]")
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from divcon import load_pipeline
+from divcon import Run, load_pipeline
 from divcon._models import Models
 from divcon.config import Pipeline
 from divcon.distill import Base, RunStore, fingerprint
@@ -42,6 +42,16 @@ def test_a_served_student_keeps_the_keys_it_had(tmp_path: Path, base: Base) -> N
         assert models.student(None, "solver").engine.identity == fingerprint(
             shown, base.revision, "vllm", "base", address, None
         )
+
+
+def test_the_demos_replies_are_found_under_the_keys_they_had(root: Path, tmp_path: Path, base: Base) -> None:
+    run = Run(load_pipeline(root / "examples" / "demo.yaml", ["roles.precision=bfloat16"]), tmp_path / "run")
+    assert run.models.solver.engine.identity == "a0bb311e55534873"
+    assert run.models.teacher.engine.identity == "df87223ca6e9bf20"
+    assert run.keys.collection().digest == "edbca478f5d4a3b7"
+    assert run.keys.screening("oracle").digest == "9a44fd24e9baa461"
+    arms = {name: run.arm(name).key.digest for name in ("direct", "untuned", "teacher")}
+    assert arms == {"direct": "00bd22edbcb122b8", "untuned": "7497c16fbb024d58", "teacher": "ee9bbd1e93b4dc90"}
 
 
 @pytest.mark.parametrize(

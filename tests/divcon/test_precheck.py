@@ -260,3 +260,31 @@ def test_an_unknown_price_leaves_the_verdict_on_accuracy(tmp_path: Path, tiny_ba
         assert found["bill"]["unknown"] == "no price is known; write roles.teacher.price."
         assert found["pipeline"]["usd"] is None
         run.close()
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("untrained")
+def test_recorded_plans_and_programs_are_named_and_the_verdict_is_on_accuracy(tmp_path: Path, tiny_base: Base) -> None:
+    plans, replies, few = (tmp_path / name for name in ("plans.jsonl", "replies.jsonl", "few.jsonl"))
+    items = list(GOLD.values())
+    plan = {"subquestions": ["What is the first amount?", "What follows from that?"]}
+    plans.write_text("".join(json.dumps({"question": item.question, **plan}) + "\n" for item in items[:-10]))
+    rows = [json.dumps({"question": item.question, "reply": f"Answer: {item.answer}", **plan}) + "\n" for item in items]
+    replies.write_text("".join(rows))
+    few.write_text("".join(rows[:5] + rows[TRAIN:]))
+    with OpenAIServer(answering(0.95, 0.2)) as server:
+        changes = [
+            f"roles.teacher={{model: recorded, path: {plans}, name: gpt}}",
+            f"evaluate.recorded={{theirs: {replies}, few: {few}}}",
+        ]
+        run = Run(load_pipeline(pipeline(tmp_path, server, tiny_base), changes), tmp_path / "run")
+        found = Precheck(run, 30).do()
+        assert found["teacher"]["model"] == "gpt (recorded)"
+        assert found["arms"][2]["label"] == "Two-stage, teacher, gpt (recorded)"
+        assert (found["arms"][-1]["name"], found["arms"][-1]["accuracy"]) == ("theirs", 1.0)
+        [note] = found["notes"]
+        assert note.startswith("The recorded program few isn't measured: it has a reply to")
+        assert found["bill"]["unknown"] == "the tokens of the teacher are unknown."
+        assert found["verdict"] == "worth it"
+        assert {body["model"] for body in server.requests} == {"solver"}
+        run.close()

@@ -70,6 +70,9 @@ def test_a_run_shows_no_figure_of_an_arm_whose_calls_failed(tmp_path: Path) -> N
     assert "evaluate direct: no score: 10 of 12 failed" in done.stdout
     assert "Direct has no score: 10 of 12 answers failed; the first: UnusableReplyError" in done.stdout
     assert "ettled: " not in done.stdout
+    lines = done.stdout.partition("agreement of the subquestions")[2].splitlines()
+    [row] = [line for line in lines if line.strip().startswith("│ Two-stage, teacher")]
+    assert [cell.strip() for cell in row.strip("│ ").split("│")][1:4] == ["references", "12", "100 %"]
 
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     Results.model_validate(results)
@@ -92,6 +95,7 @@ def test_a_run_shows_no_figure_of_an_arm_whose_calls_failed(tmp_path: Path) -> N
     html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "– (10 of 12 failed)" in html and "Direct has no score" in html
     assert "ettled: " not in html and "Accuracy and cost" not in html
+    assert html.count('<td class="text">references</td><td>12</td>') == 1
 
 
 def test_below_the_limit_every_figure_carries_the_number_of_failed_answers(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,12 @@ def test_the_figures_of_the_page_are_the_recorded_ones(root: Path) -> None:
     assert f"Memory grew by {grown['megabytes'][0]} MB a minute ({grown['megabytes'][1]})" in page
     assert f"open files by {grown['files'][0]} ({grown['files'][1]})" in page
     assert f"threads by {grown['threads'][0]} ({grown['threads'][1]})" in page
-    # What was to be reached: nothing grows by more than it may.
+    readers = json.loads((root / "benchmarks" / "results" / "perf-readers.json").read_text())
+    slowest = max(one["slowest_ms"] for one in readers["readers"].values())
+    assert f"of {readers['replies']} replies of {readers['characters']:,} characters" in page
+    assert f"none took a reader or a grader over {math.ceil(slowest)} ms" in page
+    # What was to be reached: nothing grows by more than it may, and no reply takes long.
+    assert slowest <= 50
     assert memory["a_minute"] < 1
     assert soak["growth"]["megabytes"]["a_minute"] < 1
     assert all(soak["growth"][name]["ci95"][0] <= 0 for name in ("files", "threads"))

@@ -5,7 +5,6 @@ A few examples are tried each time. DIVCON_FUZZ_SECONDS=600 tries each target fo
 
 import gzip
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.fuzzing import SECONDS, Tries
 
 from divcon import load_pipeline
 from divcon.benchmarks.tasks import PUBLIC, Task, gsm8k_items, json_lines_items, load_task, public_items, read_pairs
@@ -20,7 +20,6 @@ from divcon.config import declared_pipelines, load_experiment
 from divcon.distill._paths import expanded, expanded_address, expanded_values
 from divcon.signatures import DivconError
 
-SECONDS = float(os.environ.get("DIVCON_FUZZ_SECONDS", 0))
 _LONGEST = 20.0  # seconds for one example, which takes milliseconds: more is a hang
 
 FILE = """\
@@ -82,8 +81,8 @@ def edited(text: str) -> st.SearchStrategy[str]:
 
 
 def fuzz(check: Callable[[Path, object], None], inputs: st.SearchStrategy[object], folder: Path, few: int) -> None:
-    """Try inputs, for `SECONDS` where that is set."""
-    until = time.monotonic() + SECONDS
+    """Try inputs, for `support.fuzzing.SECONDS` where that is set."""
+    tries = Tries()
 
     @settings(
         max_examples=200 if SECONDS else few,
@@ -94,12 +93,12 @@ def fuzz(check: Callable[[Path, object], None], inputs: st.SearchStrategy[object
     )
     @given(inputs)
     def tried(given_one: object) -> None:
+        tries.examples += 1
         started = time.monotonic()
         check(folder, given_one)
         assert time.monotonic() - started < _LONGEST
 
-    tried()
-    while time.monotonic() < until:
+    for _ in tries:
         tried()
 
 

@@ -5,9 +5,7 @@ A run takes seconds. `DIVCON_FUZZ_SECONDS=600` runs every target for so long.
 
 from __future__ import annotations
 
-import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +15,7 @@ from dspy.utils.exceptions import AdapterParseError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support.fuzzing import Tries
 
 from divcon.benchmarks import grade, grade_as_paper
 from divcon.programs import ChatAdapter, CompactAdapter, Item
@@ -32,7 +31,6 @@ from divcon.signatures import (
     thinks_still,
 )
 
-SECONDS = float(os.environ.get("DIVCON_FUZZ_SECONDS", "0"))
 TOO_LONG = 10  # seconds; a reply of 100,000 characters takes a twentieth of one
 LENGTH = 100_000  # characters of a reply of a model that loops
 
@@ -111,15 +109,16 @@ def in_time() -> Iterator[None]:
 def fuzz(texts: st.SearchStrategy[Any], check: Callable[[Any], None], examples: int) -> None:
     """Check texts: so many, or for as long as `DIVCON_FUZZ_SECONDS` says."""
 
+    tries = Tries()
+
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(texts)
     def run(text: Any) -> None:
+        tries.examples += 1
         with in_time():
             check(text)
 
-    end = time.monotonic() + SECONDS
-    run()
-    while time.monotonic() < end:
+    for _ in tries:
         run()
 
 

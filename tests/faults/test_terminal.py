@@ -186,7 +186,7 @@ def test_tables_show_texts_as_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path
         "first_unreadable": text, "splits": False, "seconds": 1.0,
         "usage": {}, "whole_rate": None,
     }  # fmt: skip
-    common = {"teacher": {"scripted": True}, "costs": {}}
+    common = {"teacher": {"model": "scripted/references", "kind": "scripted"}, "costs": {}}
     folder = tmp_path / "[bold]"
     _tables.print_results({**common, "task": {"name": text}, "questions": 1, "arms": [row]}, folder)
     _tables.print_rows({**common, "experiment": "main", "question": text, "rows": [row]}, folder)

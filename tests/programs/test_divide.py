@@ -205,6 +205,7 @@ def test_a_decomposer_that_ignores_the_cap_is_cut_to_it() -> None:
     with OpenAIServer(scripted(many)) as server:
         prediction = DivideAndConquer(lm(server, "s"), lm(server, "l"), max_subquestions=2)(question="Q?")
         assert len(prediction.subquestions) == 2
+        assert (prediction.status, prediction.reason) == ("decomposed", "over_long")
 
 
 @pytest.mark.parametrize(("baseline", "steps"), [(Direct, ""), (ChainOfThought, "1. 3 * 4 = 12")])

@@ -22,7 +22,7 @@ from divcon.distill.serving.embedded._precision import (
 )
 from divcon.distill.serving.embedded._steady import steady_threads
 from divcon.distill.serving.embedded._waiting import inherited, wait_briefly
-from divcon.distill.serving.embedded._weights import LOADING, GGUFError, convert_gguf, whole_folder
+from divcon.distill.serving.embedded._weights import LOADING, GGUFError, convert_gguf, free_memory, whole_folder
 
 # Here, because whatever of this package imports torch imports this first.
 wait_briefly()
@@ -39,6 +39,7 @@ __all__ = [
     "convert_gguf",
     "cpu_has_bfloat16",
     "embedded_base",
+    "free_memory",
     "inherited",
     "is_converted",
     "local_base",

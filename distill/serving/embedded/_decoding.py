@@ -21,7 +21,7 @@ class Job:
         temperature: 0 is greedy.
         top_p: The share of the probability that tokens are drawn from.
         stop: Texts that end the reply.
-        rng: Draws the reply's tokens.
+        rng: Draws the reply's tokens, from where it is now.
         done: Holds the reply's token ids, and `stop` or `length`.
         written: The reply so far.
     """
@@ -36,40 +36,49 @@ class Job:
     done: Future[tuple[list[int], str]] = field(default_factory=Future)
     written: list[int] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._drawn_from = self.rng.getstate()
+
+    def begin_again(self) -> None:
+        """Forget what is written, for another attempt that comes out the same."""
+        self.written.clear()
+        self.rng.setstate(self._drawn_from)
+
     @property
     def bucket(self) -> int:
         """The prompt's length in tokens, padded."""
         return -(-len(self.ids) // BUCKET) * BUCKET
 
 
-def decode(model: Any, tokenizer: Any, batch: list[Job], multiple: int) -> None:
+def decode(model: Any, tokenizer: Any, batch: list[Job], multiple: int, at_once: int) -> None:
     """Write the replies of a batch, each as its job's result.
 
     Args:
         model: A transformers model.
         tokenizer: Its tokenizer.
-        batch: Jobs of one bucket and one adapter.
-        multiple: A batch has a multiple of so many rows, and so many prompts are read at once.
+        batch: Jobs of one adapter. Their prompts are padded to the longest bucket among them.
+        multiple: A batch has a multiple of so many rows.
+        at_once: Tokens of prompts that are read at once, padding included; `multiple` prompts at least.
     """
     import torch
 
     rows = list(batch)
     rows += [_filler(rows[0]) for _ in range(-len(rows) % multiple)]
-    width = batch[0].bucket
+    width = max(job.bucket for job in batch)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     ids = torch.tensor([[pad] * (width - len(job.ids)) + job.ids for job in rows], device=model.device)
     mask = torch.tensor([[0] * (width - len(job.ids)) + [1] * len(job.ids) for job in rows], device=model.device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    end = tokenizer.eos_token_id
+    ends = _ends(model, tokenizer)
     with torch.inference_mode():
-        logits, cache = _read_prompts(model, ids, mask, positions, multiple)
+        logits, cache = _read_prompts(model, ids, mask, positions, max(multiple, at_once // width))
         while True:
             chosen = _choose(logits, rows)
             going: list[int] = []
             for index, (job, token) in enumerate(zip(rows, chosen, strict=True)):
                 if job.done.done():
                     going.append(index)  # a filler, or a row kept for company
-                elif token == end:
+                elif token in ends:
                     job.done.set_result((job.written, "stop"))
                 else:
                     job.written.append(token)
@@ -98,6 +107,14 @@ def decode(model: Any, tokenizer: Any, batch: list[Job], multiple: int) -> None:
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
+
+
+def _ends(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens that end a reply: the tokenizer's, and those of the model's generation settings."""
+    said = getattr(model, "generation_config", None)
+    more = getattr(said, "eos_token_id", None)
+    found = {tokenizer.eos_token_id, *(more if isinstance(more, (list, tuple)) else [more])}
+    return {int(token) for token in found if token is not None}
 
 
 def _read_prompts(model: Any, ids: Any, mask: Any, positions: Any, at_once: int) -> tuple[Any, Any]:
@@ -162,13 +179,23 @@ def _choose(logits: Any, rows: list[Job]) -> list[int]:
     import torch
 
     chosen: list[int] = logits.argmax(-1).tolist()
-    for index, job in enumerate(rows):
-        if job.temperature <= 0:
-            continue
-        probabilities = torch.softmax(logits[index].float() / job.temperature, -1)
-        ordered, tokens = probabilities.sort(descending=True, stable=True)
-        cumulative = ordered.cumsum(-1)
-        within = int((cumulative < job.top_p).sum()) + 1 if job.top_p < 1 else len(tokens)
-        draw = job.rng.random() * float(cumulative[min(within, len(tokens)) - 1])
-        chosen[index] = int(tokens[min(int((cumulative < draw).sum()), len(tokens) - 1)])
+    sampled = [(index, job) for index, job in enumerate(rows) if job.temperature > 0]
+    if not sampled:
+        return chosen
+
+    def column(values: list[float]) -> Any:
+        return torch.tensor(values, dtype=torch.float64)[:, None]
+
+    heat, top = (column([getattr(job, name) for _, job in sampled]) for name in ("temperature", "top_p"))
+    scores = logits[[index for index, _ in sampled]].float()
+    ordered, tokens = torch.softmax(scores / heat.to(scores), -1).sort(descending=True, stable=True)
+    cumulative = ordered.cumsum(-1)
+    last = cumulative.shape[-1] - 1
+    within = (cumulative < top.to(scores)).sum(-1, keepdim=True)
+    within = within.masked_fill((top >= 1).to(within.device), last).clamp(max=last)
+    # The draw is scaled in double precision, as the row's random number is.
+    draws = column([job.rng.random() for _, job in sampled]) * cumulative.gather(-1, within).double().cpu()
+    at = (cumulative < draws.to(scores)).sum(-1, keepdim=True).clamp(max=last)
+    for (index, _), token in zip(sampled, tokens.gather(-1, at)[:, 0].tolist(), strict=True):
+        chosen[index] = token
     return chosen

@@ -8,22 +8,16 @@ That, and letting finished rows leave the batch, is why `generate()` of transfor
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import functools
-import hashlib
 import json
 import os
 import queue
-import random
 import threading
 from collections import defaultdict
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
-
-from dspy.lm15 import Message, Request, Response, TextPart, Usage
-from dspy.utils.exceptions import ContextWindowExceededError, LMInvalidRequestError
 
 from divcon.distill._control import without_control_tokens
 from divcon.distill._manifest import Manifest, ManifestError, manifest_for, read_manifest
@@ -33,20 +27,30 @@ from divcon.distill.serving.embedded import (
     Base,
     Precision,
     WantedPrecision,
+    free_memory,
     named_precision,
     precision,
     steady_threads,
 )
+from divcon.distill.serving.embedded._backend import EmbeddedBackend
 from divcon.distill.serving.embedded._decoding import BUCKET, Job, decode, grouped_attention
-from divcon.signatures import DivconError
+from divcon.signatures import DivconError, FatalError
 
 # A batch has a multiple of so many rows, filled up with copies, and so many are read at once: more of them fall out of
 # a CPU's caches, at half the tokens a second.
 _ROWS = 8
-_MAX_TOKENS = 256  # of a reply where the request gives no limit
+# A GPU writes a token of hundreds of rows in the time of one. So batches are larger there, prompts of more lengths
+# share one, and more of them are read at once.
+_BATCH, _BATCH_ON_GPU = 64, 256
+_SHORTEST_ON_GPU = 256  # tokens; longer prompts share a batch with those of up to twice their length
+_READ_ON_GPU = 16_384  # tokens
 _ATTENTION = "divcon_grouped"
 _IDLE = 2.0  # seconds without work after which the worker thread ends, and its OpenMP threads with it
 _GATHER = 0.02  # seconds without a new arrival after which a batch that isn't full starts
+
+
+class NoRoom(FatalError):
+    """A GPU's memory is too small for a base."""
 
 
 class EmbeddedModel:
@@ -56,16 +60,17 @@ class EmbeddedModel:
 
     Args:
         base: The base model.
-        batch_size: The most rows that are decoded together.
+        batch_size: The most rows that are decoded together; by default 64, and 256 on a GPU. They are halved where a
+            GPU's memory is too small for them.
         precision: What it computes in; see `divcon.distill.serving.embedded.precision`.
     """
 
     warms_up = False
 
-    def __init__(self, base: Base, *, batch_size: int = 64, precision: WantedPrecision = "auto") -> None:
+    def __init__(self, base: Base, *, batch_size: int | None = None, precision: WantedPrecision = "auto") -> None:
         self.wanted = precision
         self.base = base
-        self.batch_size = batch_size
+        self._batch_size = batch_size
         self._folders: dict[str, Path] = {}
         self._models: dict[str, Any] = {}
         self._tokenizer: Any = None
@@ -99,12 +104,16 @@ class EmbeddedModel:
             self._model(adapter)
 
     def unload(self, adapter: str = "") -> None:
-        """Free the memory of an adapter's merged weights, or of everything; the next request loads again."""
+        """Free the memory of an adapter's merged weights, or of everything, once the batch under way has ended.
+
+        The next request loads again.
+        """
         with self._changing:
             if adapter:
                 self._models.pop(adapter, None)
             else:
                 self._models.clear()
+            free_memory()
 
     def require(self, adapter: str) -> None:
         """Raise unless the base (an empty name) or a known adapter is meant.
@@ -124,15 +133,15 @@ class EmbeddedModel:
         """The manifest of a known adapter."""
         return read_manifest(self._folders[adapter])
 
-    def backend(self, name: str = "", *, pattern: str | None = None) -> EmbeddedBackend:
-        """What a role's engine asks: the base, or one of its adapters by served name.
+    def backend(self, name: str = "", *, pattern: str | None = None, thinks: bool = True) -> EmbeddedBackend:
+        """What a role's engine asks: the base, or one of its adapters by served name; see `ServedBase.backend`.
 
         Raises:
             DivconError: A pattern is given; replies are held to none here.
         """
         if pattern is not None:
             raise DivconError("The embedded engine holds replies to no pattern.", "Leave out guided.")
-        return EmbeddedBackend(self, name)
+        return EmbeddedBackend(self, name, thinks)
 
     def model_name(self, name: str) -> str:
         """The public name of the base (an empty name) or of an adapter: `embedded/NAME`."""
@@ -143,13 +152,32 @@ class EmbeddedModel:
         return [self.base.revision, *named_precision(self.precision)]
 
     def close(self) -> None:
-        """Nothing to end: the weights are shared by all that is served in this process."""
+        """Free the memory of the weights, which all that is served in this process share."""
+        self.unload()
 
-    def encode(self, messages: list[dict[str, str]]) -> list[int]:
-        """Token ids of a chat up to where the reply begins."""
+    def encode(self, messages: list[dict[str, str]], thinks: bool = True) -> list[int]:
+        """Token ids of a chat up to where the reply begins.
+
+        Args:
+            messages: The chat.
+            thinks: See `ServedBase.backend`.
+        """
         plain = without_control_tokens(messages, self.tokenizer)
-        ids: list[int] = self.tokenizer.apply_chat_template(plain, add_generation_prompt=True)["input_ids"]
+        told = {} if thinks else {"enable_thinking": False}
+        ids: list[int] = self.tokenizer.apply_chat_template(plain, add_generation_prompt=True, **told)["input_ids"]
         return ids
+
+    @functools.cached_property
+    def on_gpu(self) -> bool:
+        """Whether it computes on a GPU."""
+        import torch
+
+        return torch.cuda.is_available()
+
+    @property
+    def batch_size(self) -> int:
+        """The most rows that are decoded together."""
+        return self._batch_size or (_BATCH_ON_GPU if self.on_gpu else _BATCH)
 
     @property
     def tokenizer(self) -> Any:
@@ -203,24 +231,55 @@ class EmbeddedModel:
             key = max(waiting, key=lambda k: len(waiting[k]))
             batch, waiting[key] = waiting[key][: self.batch_size], waiting[key][self.batch_size :]
             try:
-                with self._changing:
-                    model = self._model(batch[0].adapter)
-                for jobs in [batch] if self._rows > 1 else [[job] for job in batch]:
-                    decode(model, self.tokenizer, jobs, self._rows)
+                waiting[key] = [*self._answer(batch), *waiting[key]]
             except BaseException as error:  # noqa: BLE001 - handed to the callers, who raise it
                 for job in batch:
                     if not job.done.done():
                         job.done.set_exception(error)
 
-    @staticmethod
-    def _admit(waiting: dict[tuple[str, int], list[Job]], job: Job) -> None:
-        waiting[job.adapter, job.bucket].append(job)
+    def _answer(self, batch: list[Job]) -> list[Job]:
+        """Answer a batch. Returns jobs that have to be answered again, in smaller batches."""
+        import torch
+
+        # Held to the end, and no model is kept by the thread that waits, so that `unload` frees what it says.
+        with self._changing:
+            model = self._model(batch[0].adapter)
+            try:
+                if self.on_gpu:
+                    decode(model, self.tokenizer, batch, min(_ROWS, self.batch_size), _READ_ON_GPU)
+                    return []
+                for jobs in [batch] if self._rows > 1 else [[job] for job in batch]:
+                    decode(model, self.tokenizer, jobs, self._rows, 0)
+                return []
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+        self._batch_size = max(1, len(batch) // 2)
+        free_memory()
+        again = [job for job in batch if not job.done.done()]
+        for job in again:
+            job.begin_again()
+        return again
+
+    def _admit(self, waiting: dict[tuple[str, int], list[Job]], job: Job) -> None:
+        width = job.bucket
+        if self.on_gpu:
+            width = max(_SHORTEST_ON_GPU, 1 << (width - 1).bit_length())
+        waiting[job.adapter, width].append(job)
 
     def _model(self, adapter: str) -> Any:
         if adapter in self._models:
             return self._models[adapter]
+        import torch
+
         with LOADING:
-            return self._load(adapter)
+            try:
+                return self._load(adapter)
+            except torch.OutOfMemoryError as error:
+                raise NoRoom(
+                    f"The GPU's memory has no room for {self.base.id}: {str(error).partition('. ')[0]}.",
+                    "End what else uses it, write roles.servers: turns, or take a smaller base.",
+                ) from error
 
     def _load(self, adapter: str) -> Any:
         import torch
@@ -230,7 +289,7 @@ class EmbeddedModel:
 
         if "" not in self._models:
             transformers_logging.disable_progress_bar()
-            cuda = torch.cuda.is_available()
+            cuda = self.on_gpu
             if not cuda:
                 AttentionInterface.register(_ATTENTION, grouped_attention)
                 AttentionMaskInterface.register(_ATTENTION, eager_mask)
@@ -275,71 +334,3 @@ def shared_model(base: Base, wanted: WantedPrecision = "auto") -> EmbeddedModel:
 @functools.cache
 def _engine_of(base: Base, precision: Precision) -> EmbeddedModel:
     return EmbeddedModel(base, precision=precision)
-
-
-class EmbeddedBackend:
-    """Answers requests with an `EmbeddedModel`, by the base or one of its adapters."""
-
-    def __init__(self, model: EmbeddedModel, adapter: str) -> None:
-        self.model = model
-        self.adapter = adapter
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> EmbeddedBackend:
-        return self
-
-    def complete(self, request: Request, rollout: int) -> Response:
-        job = self._job(request, rollout)
-        written, reason = self.model.submit(job).result()
-        return self._response(job, written, reason, request)
-
-    async def acomplete(self, request: Request, rollout: int) -> Response:
-        job = await asyncio.to_thread(self._job, request, rollout)
-        written, reason = await asyncio.wrap_future(self.model.submit(job))
-        return self._response(job, written, reason, request)
-
-    def _job(self, request: Request, rollout: int) -> Job:
-        config = request.config
-        ids = self.model.encode(_messages(request))
-        limit = config.max_tokens or _MAX_TOKENS
-        room = self.model.context_length - len(ids)
-        if room < 1:
-            raise ContextWindowExceededError(
-                message=f"The prompt has {len(ids)} tokens, more than {self.model.base.id} can read. Shorten it.",
-                model=request.model,
-            )
-        seed = hashlib.sha256(f"{config.seed}/{rollout}/{self.adapter}/{ids}".encode()).digest()
-        return Job(
-            ids=ids,
-            adapter=self.adapter,
-            max_tokens=min(limit, room),
-            temperature=config.temperature or 0.0,
-            top_p=config.top_p if config.top_p is not None else 1.0,
-            stop=config.stop,
-            rng=random.Random(seed),
-        )
-
-    def _response(self, job: Job, written: list[int], reason: str, request: Request) -> Response:
-        text = self.model.tokenizer.decode(written, skip_special_tokens=True)
-        for stop in job.stop:
-            if (at := text.find(stop)) >= 0:
-                text, reason = text[:at], "stop"
-        return Response(
-            id=None,
-            model=request.model,
-            message=Message.assistant([TextPart(text)]),
-            finish_reason=reason,
-            usage=Usage(input_tokens=len(job.ids), output_tokens=len(written) + (reason == "stop")),
-        )
-
-
-def _messages(request: Request) -> list[dict[str, str]]:
-    messages = []
-    if request.system is not None:
-        system = request.system
-        text = system if isinstance(system, str) else "".join(part.text for part in system)
-        messages.append({"role": "system", "content": text})
-    for message in request.messages:
-        if message.text is None:
-            raise LMInvalidRequestError("The embedded engine reads text only.", model=request.model)
-        messages.append({"role": message.role, "content": message.text})
-    return messages

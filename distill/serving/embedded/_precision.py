@@ -23,13 +23,15 @@ def precision(wanted: WantedPrecision = "auto") -> Precision:
     """What a model computes in here.
 
     Args:
-        wanted: A setting; `auto` is bfloat16 on a GPU and on a CPU that has instructions for it, else float32.
+        wanted: A setting; `auto` is bfloat16 on a GPU or a CPU that has instructions for it, else float32.
     """
     if wanted != "auto":
         return wanted
     import torch
 
-    return "bfloat16" if torch.cuda.is_available() or cpu_has_bfloat16() else "float32"
+    cuda = torch.cuda.is_available()
+    has = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else cpu_has_bfloat16()
+    return "bfloat16" if has else "float32"
 
 
 def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -1,9 +1,10 @@
-"""Weights on disk: a GGUF file turned into a folder that transformers, PEFT and vLLM load; whole folders."""
+"""Weights: a GGUF file turned into a folder that transformers, PEFT and vLLM load; whole folders; memory given back."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import shutil
 import struct
 import tempfile
@@ -92,6 +93,15 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def free_memory() -> None:
+    """Give a GPU's memory back, which cycles of a model or a trainer hold; a server may need it next."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ class Causes:
             (
                 _ARGUMENT,
                 "it doesn't take one of its arguments",
-                "Correct roles.decomposer.server.arguments, or what stands after '--'.",
+                "Correct the role's server.arguments, or what stands after '--'.",
             ),
             (
                 _MODULE,

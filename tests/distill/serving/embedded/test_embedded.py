@@ -88,4 +88,6 @@ def test_precision_is_what_is_wanted_and_else_what_the_processor_does_fast(monke
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert (precision(), precision("bfloat16"), precision("float32")) == ("float32", "bfloat16", "float32")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert precision() == "bfloat16"
+    for has, expected in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has: has)
+        assert precision() == expected

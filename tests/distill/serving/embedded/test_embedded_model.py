@@ -1,11 +1,14 @@
 import asyncio
 import hashlib
 import random
+import shutil
 import time
+import weakref
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import dspy
 import pytest
@@ -25,7 +28,7 @@ from divcon.distill import (
     train_adapter,
 )
 from divcon.distill.serving.embedded import WantedPrecision, solver_adapter
-from divcon.distill.serving.embedded._decoding import _choose, grouped_attention
+from divcon.distill.serving.embedded._decoding import Job, _choose, _ends, decode, grouped_attention
 from divcon.programs import RolePredict
 from divcon.signatures import Answer, Decompose, Subquestions
 
@@ -238,3 +241,74 @@ def test_requests_that_arrive_as_the_thread_ends_are_answered(tiny_base: Base, m
 
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(ask, range(200), timeout=120))) == 1
+
+
+def test_a_batch_too_large_for_the_memory_is_halved_and_its_replies_are_the_same(
+    tiny_base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    engine = EmbeddedModel(tiny_base)
+    requests = [request(f"What is {n}?", max_tokens=4, temperature=n % 2) for n in range(9)]
+    expected = answered(engine, requests)
+    tried: list[int] = []
+
+    def small(model, tokenizer, batch, multiple, at_once):
+        tried.append(len(batch))
+        if len(batch) > 3:
+            for job in batch:
+                job.rng.random()
+                job.written.append(1)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        decode(model, tokenizer, batch, multiple, at_once)
+
+    monkeypatch.setattr("divcon.distill.serving.embedded._model.decode", small)
+    assert answered(engine, requests) == expected
+    assert tried[:2] == [9, 4] and max(tried[2:]) <= 2 == engine.batch_size
+
+
+def test_a_gpu_gets_large_batches_of_prompts_of_many_lengths(tiny_base: Base) -> None:
+    def batches(on_gpu: bool) -> list[int]:
+        engine = EmbeddedModel(tiny_base)
+        engine.__dict__["on_gpu"] = on_gpu
+        waiting: dict[tuple[str, int], list[Job]] = defaultdict(list)
+        for length in (10, 70, 250, 257, 500, 513, 1000):
+            engine._admit(waiting, Job([1] * length, "", 1, 0.0, 1.0, (), random.Random(0)))
+        return [engine.batch_size, *map(len, waiting.values())]
+
+    assert batches(on_gpu=False) == [64, 1, 1, 1, 1, 1, 1, 1]
+    assert batches(on_gpu=True) == [256, 3, 2, 2]
+
+
+def test_prompts_of_several_lengths_in_one_batch_have_the_replies_they_have_alone(tiny_base: Base) -> None:
+    engine = EmbeddedModel(tiny_base, precision="float32")
+    requests = [request("What? " * count, max_tokens=6) for count in (1, 60, 120)]
+    alone = [answered(engine, [asked])[0] for asked in requests]
+    jobs = [engine.backend()._job(asked, 3) for asked in requests]
+    assert len({job.bucket for job in jobs}) == 3
+    decode(engine._model(""), engine.tokenizer, jobs, 1, 16_384)
+    assert [job.done.result()[0] for job in jobs] == alone
+
+
+def test_a_reply_ends_with_any_token_that_the_model_names() -> None:
+    tokenizer = SimpleNamespace(eos_token_id=2)
+    for named, ends in ((None, {2}), (7, {2, 7}), ([2, 9], {2, 9})):
+        assert _ends(SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=named)), tokenizer) == ends
+
+
+def test_what_is_unloaded_is_freed_and_loaded_again(tiny_base: Base) -> None:
+    engine = EmbeddedModel(tiny_base)
+    [before] = answered(engine, [request("What?")])
+    weights = weakref.ref(engine._models[""].get_input_embeddings().weight)
+    engine.close()
+    assert weights() is None
+    assert answered(engine, [request("What?")]) == [before]
+
+
+def test_a_base_is_told_not_to_think_where_its_template_takes_that(tiny_base: Base, tmp_path: Path) -> None:
+    thinking = replace(tiny_base, path=shutil.copytree(tiny_base.path, tmp_path / "thinking"))
+    file = thinking.path / "chat_template.jinja"
+    file.write_text(file.read_text() + "{% if enable_thinking is defined and not enable_thinking %}</think>{% endif %}")
+    engine = EmbeddedModel(thinking)
+    ids = {told: engine.backend(thinks=told)._job(request("What?"), 0).ids for told in (True, False)}
+    assert engine.tokenizer.decode(ids[False]) == engine.tokenizer.decode(ids[True]) + "</think>"

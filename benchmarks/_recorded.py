@@ -1,0 +1,362 @@
+"""Recordings: plans and replies that were written elsewhere, one row a question, read from a file.
+
+A recorded teacher serves the plans. A recorded arm replays plan and reply, and is graded like any other arm.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import dspy
+from dspy.utils.exceptions import AdapterParseError, LMInvalidRequestError
+from pydantic import BaseModel, ConfigDict
+
+from divcon.benchmarks._graders import Verdict
+from divcon.benchmarks.tasks._files import readable, strict_json, written_value
+from divcon.benchmarks.tasks._problems import Problems, TaskError, shown
+from divcon.distill import Plan
+from divcon.programs import Item
+from divcon.signatures import Solve, Subquestions, SubquestionsError, read_answer
+
+
+class RowFields(BaseModel):
+    """The names of a recording's fields. A dotted name is a path into nested objects, such as `rewards.correct`.
+
+    Attributes:
+        id: The question's id in the task.
+        question: The question.
+        subquestions: The plan: a list of texts, or a model's whole reply.
+        reply: The solver's whole reply. One that is null or empty is a wrong answer.
+        right: Whether the reply was right: true or false, or 1 or 0.
+        input_tokens: The tokens that the plan's writer read.
+        output_tokens: The tokens that the plan's writer wrote.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = "id"
+    question: str = "question"
+    subquestions: str = "subquestions"
+    reply: str = "reply"
+    right: str = "right"
+    input_tokens: str = "input_tokens"
+    output_tokens: str = "output_tokens"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a recording.
+
+    Attributes:
+        id: The question's id; None where it has none.
+        question: The question without spaces, since copies differ in them; None where it has none.
+        plan: The plan as a reply's text; None where the row has none.
+        input_tokens: The tokens that the plan's writer read; None where unknown.
+        output_tokens: The tokens that the plan's writer wrote; None where unknown.
+        reply: The solver's reply; None where the row has none. An empty one is a reply.
+        right: Whether the recorded outcome is right; None where none is recorded.
+    """
+
+    id: str | None
+    question: str | None
+    plan: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    reply: str | None
+    right: bool | None
+
+    def outcome(self, item: Item, grade: Any) -> bool | None:
+        """Whether the plan led to a right answer: as recorded, else by grading the reply; None without either.
+
+        Args:
+            item: The question.
+            grade: Grades an answer, and returns a `Verdict`.
+        """
+        if self.right is not None or self.reply is None:
+            return self.right
+        found = read_answer(self.reply, steps=True)
+        verdict: Verdict | None = grade(item, found.text) if found else None
+        return verdict is not None and verdict.right
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The rows of a recording that belong to questions.
+
+    Attributes:
+        rows: Rows by the questions' ids.
+        strangers: The number of rows that belong to no question.
+        twins: The number of questions with more than one row. The first one counts.
+        misnamed: The number of rows that have the id of a question and another text.
+    """
+
+    rows: Mapping[str, Row]
+    strangers: int
+    twins: int
+    misnamed: int
+
+    def coverage(self, name: str, what: str, parts: Mapping[str, Sequence[Item]]) -> str:
+        """How many questions have a row, in a sentence, with what doesn't match.
+
+        Args:
+            name: The file's name.
+            what: What a row holds: `a plan` or `a reply`.
+            parts: The questions by what they are, such as `training`.
+        """
+        counts = [
+            f"{sum(item.id in self.rows for item in items):,} of {len(items):,} {part} questions"
+            for part, items in parts.items()
+        ]
+        said = [f"{name}: {' and '.join(counts)} have {what}"]
+        if self.strangers:
+            said.append(f"{_counted(self.strangers, 'row')} of no question")
+        if self.misnamed:
+            said.append(f"{_counted(self.misnamed, 'row')} with the id of a question and another text")
+        if self.twins:
+            said.append(f"{_counted(self.twins, 'question')} with more than one row (the first is taken)")
+        return "; ".join(said)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file of plans or replies that were written elsewhere.
+
+    Attributes:
+        file: The file.
+        sha256: The hash of its bytes.
+        fields: The names of its fields.
+        rows: Its rows.
+    """
+
+    file: Path
+    sha256: str
+    fields: RowFields
+    rows: Sequence[Row]
+
+    @property
+    def deciding(self) -> list[Any]:
+        """What decides the rows, as part of a key."""
+        return [self.sha256, self.fields.model_dump()]
+
+    def match(self, items: Sequence[Item]) -> Matching:
+        """Match the rows to questions: by `id` where both have one, else by the question.
+
+        A row with a question's id and another text doesn't belong to that question. In an experiment, the name of the
+        task stands before an id, with a colon; a row may leave it out.
+        """
+        by_id: dict[str, list[Item]] = {}
+        by_question: dict[str, list[Item]] = {}
+        for item in items:
+            by_question.setdefault(_bare(item.question), []).append(item)
+            for name in {item.id, item.id.partition(":")[2]}:
+                by_id.setdefault(name, []).append(item)
+        rows: dict[str, Row] = {}
+        twins: set[str] = set()
+        strangers = misnamed = 0
+        for row in self.rows:
+            named = by_id.get(row.id, []) if row.id else []
+            found = [item for item in named if row.question in (None, _bare(item.question))]
+            misnamed += bool(named and not found)
+            found = found or by_question.get(row.question or "", [])
+            strangers += not found
+            twins |= {item.id for item in found if item.id in rows}
+            rows |= {item.id: row for item in found if item.id not in rows}
+        return Matching(rows, strangers, len(twins), misnamed)
+
+
+def read_recording(file: Path, fields: RowFields, needs: str, key: str) -> Recording:
+    """Read a recording: JSON Lines or one JSON array, either of which may be packed (`.gz`).
+
+    Args:
+        file: The file.
+        fields: The names of its fields.
+        needs: The field that every row has to have: `subquestions` or `reply`. It may be null.
+        key: The recording's section in the pipeline file, for messages.
+
+    Raises:
+        TaskError: The file can't be read, or rows are broken or lack a field. The first rows are named.
+    """
+    with readable(file, f"{key}.path"):
+        data = file.read_bytes()
+        text = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8-sig")
+    problems = Problems(file, "row")
+    rows = []
+    for where, value in _values(text, problems):
+        if isinstance(value, dict):
+            problem, row = _row(value, fields, needs)
+        else:
+            problem, row = " is no JSON object", None
+        if row is None:
+            problems.add(where, problem, _remedy(key, value))
+        else:
+            rows.append(row)
+    problems.require_none()
+    if not rows:
+        raise TaskError(f"The file {file} holds no row.", f"Give another file as {key}.path.")
+    return Recording(file, hashlib.sha256(data).hexdigest(), fields, rows)
+
+
+def _values(text: str, problems: Problems) -> Iterator[tuple[str, Any]]:
+    """(place, value) of every row: the elements of one JSON array, or the lines that aren't blank."""
+    whole = text.lstrip().startswith("[")
+    for number, part in enumerate([text] if whole else text.split("\n"), 1):
+        if not part.strip():
+            continue
+        where = "the text" if whole else f"line {number}"
+        try:
+            value = strict_json(part)
+        except ValueError as error:
+            problems.add(where, f" is not JSON: {error}", "Correct it: JSON Lines, or one JSON array.")
+            continue
+        if whole:
+            yield from ((f"row {at}", one) for at, one in enumerate(value, 1))
+        else:
+            yield where, value
+
+
+_NONE = object()
+
+
+def _at(row: Mapping[str, Any], path: str) -> Any:
+    """The value of a field; `_NONE` where there is none."""
+    if path in row:
+        return row[path]
+    value: Any = row
+    for part in path.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return _NONE
+        value = value[part]
+    return value
+
+
+def _row(row: dict[str, Any], fields: RowFields, needs: str) -> tuple[str, Row | None]:
+    """What is wrong with a row, and the row where nothing is."""
+    names = fields.model_dump()
+    found = {field: _at(row, path) for field, path in names.items()}
+    given = {field: None if value is _NONE else value for field, value in found.items()}
+    if found[needs] is _NONE:
+        return f" has no '{shown(names[needs])}'", None
+    identity, asked = written_value(given["id"]), given["question"]
+    if not isinstance(asked, str) and identity is None:
+        return f" has neither '{shown(names['question'])}' nor '{shown(names['id'])}'", None
+    plan, reply, right = given["subquestions"], given["reply"], given["right"]
+    listed = isinstance(plan, list) and all(isinstance(step, str) for step in plan)
+    if not (plan is None or isinstance(plan, str) or listed):
+        return f": '{shown(names['subquestions'])}' is neither text nor a list of texts", None
+    if reply is not None and not isinstance(reply, str) and written_value(reply) is None:
+        return f": '{shown(names['reply'])}' is no text", None
+    if right is not None and not (isinstance(right, (bool, int, float)) and right in (0, 1)):
+        return f": '{shown(names['right'])}' is neither true nor false, 1 nor 0", None
+    tokens = [given[name] for name in ("input_tokens", "output_tokens")]
+    if any(count is not None and (type(count) is not int or count < 0) for count in tokens):
+        return ": its tokens are no whole numbers", None
+    if isinstance(plan, list):
+        plan = Subquestions.model_construct(items=tuple(map(_plain, plan))).render()
+    return "", Row(
+        id=identity,
+        question=_bare(asked) if isinstance(asked, str) else None,
+        plan=None if found["subquestions"] is _NONE else plan or "",
+        input_tokens=tokens[0],
+        output_tokens=tokens[1],
+        reply=None if found["reply"] is _NONE else reply if isinstance(reply, str) else written_value(reply) or "",
+        right=None if right is None else bool(right),
+    )
+
+
+def _remedy(key: str, value: Any) -> str:
+    names = ", ".join(shown(name) for name in _paths(value)) if isinstance(value, dict) else ""
+    return f"Correct it, or name the fields in {key}.fields{f'; a row has {names}' if names else ''}."
+
+
+def _paths(row: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    for name, value in row.items():
+        if isinstance(value, dict):
+            yield from _paths(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}"
+
+
+def plans_of(matching: Matching) -> dict[str, Plan]:
+    """The plans of a recorded teacher, by the questions' ids."""
+    return {
+        item: Plan(row.plan or "", row.input_tokens, row.output_tokens)
+        for item, row in matching.rows.items()
+        if row.plan is not None
+    }
+
+
+class RecordedProgram(dspy.Module):
+    """A program that ran elsewhere: it replays the plan and the reply that were recorded for a question.
+
+    It calls no model and has no usage. A reply without a readable answer, and so one that is null or empty, is an
+    `AdapterParseError`, as it is from a solver.
+
+    Args:
+        recording: The file.
+        items: The questions that it may be asked.
+    """
+
+    def __init__(self, recording: Recording, items: Sequence[Item]) -> None:
+        super().__init__()
+        self._name = recording.file.name
+        matching = recording.match(items)
+        self._rows = {
+            (_plain(item.question), _plain(item.context or "")): matching.rows[item.id]
+            for item in items
+            if item.id in matching.rows
+        }
+
+    @cached_property
+    def splits(self) -> bool:
+        """Whether any row has a plan."""
+        return any(row.plan for row in self._rows.values())
+
+    def forward(self, question: str, context: str | None = None) -> dspy.Prediction:
+        """Replay a question's row.
+
+        Raises:
+            dspy.LMInvalidRequestError: The question has no row.
+            AdapterParseError: Its reply has no readable answer.
+        """
+        row = self._rows.get((_plain(question), _plain(context or "")))
+        if row is None:
+            asked = _plain(question)[:80]
+            raise LMInvalidRequestError(f"{self._name} has no row for the question '{asked}'.", model="recorded")
+        reply = row.reply or ""
+        found = read_answer(reply, steps=True)
+        if found is None:
+            raise AdapterParseError(adapter_name="RecordedProgram", signature=Solve, lm_response=reply)
+        return dspy.Prediction(
+            subquestions=_steps(row.plan or ""),
+            sub_answers=found.before,
+            status="decomposed" if row.plan else "whole",
+            reason=None,
+            read_by=found.rule,
+            answer=found.text,
+        )
+
+
+def _steps(plan: str) -> Sequence[str]:
+    """The subquestions of a plan; its lines where the reader refuses it, since the program ran with it all the same."""
+    try:
+        return Subquestions.read(plan).items
+    except SubquestionsError:
+        return [line.strip() for line in plan.splitlines() if line.strip()]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _bare(text: str) -> str:
+    return "".join(text.split())
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,172 @@
+"""Recordings: how their files are read, which questions their rows are of, and arms that replay them."""
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from divcon.benchmarks import (
+    Arm,
+    RecordedProgram,
+    RowFields,
+    as_csv,
+    compare_costs,
+    differences,
+    evaluate_arms,
+    grade,
+    plans_of,
+    read_recording,
+    summarize_arm,
+)
+from divcon.benchmarks.tasks import TaskError, gsm8k_items
+from divcon.distill import Key, RunStore
+from divcon.programs import Item
+from divcon.signatures import Subquestions
+
+NESTED = RowFields(question="problem", subquestions="questions", reply="answers", right="rewards.correct")
+
+
+def written(folder: Path, rows: list, name: str = "plans.jsonl") -> Path:
+    file = folder / name
+    array = name.removesuffix(".gz").endswith(".json")
+    text = json.dumps(rows) if array else "\n".join(map(json.dumps, rows)) + "\n\n"
+    data = text.encode()
+    file.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return file
+
+
+def read(file: Path, fields: RowFields | None = None, needs: str = "subquestions"):
+    return read_recording(file, fields or RowFields(), needs, "roles.teacher")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz"])
+def test_each_form_of_file_is_read(tmp_path: Path, items: list[Item], name: str) -> None:
+    rows = [
+        {"problem": f" {item.question} ", "questions": list(item.subquestions), "rewards": {"correct": 1.0}}
+        for item in items
+    ]
+    found = read(written(tmp_path, rows, name), NESTED)
+    matching = found.match(items)
+    assert list(matching.rows) == [item.id for item in items]
+    assert list(Subquestions.read(plans_of(matching)["i3"].text)) == list(items[3].subquestions)
+    assert matching.rows["i3"].right is True
+    assert len(found.sha256) == 64
+
+
+def test_rows_match_by_id_where_both_have_one_and_else_by_question(tmp_path: Path, items: list[Item]) -> None:
+    rows = [
+        {"id": "i0", "subquestions": "1. By id?"},
+        {"id": "elsewhere-1", "question": "What is 1 plus  zero\ntimes two?", "subquestions": "1. By question?"},
+        {"id": "i2", "question": items[3].question, "subquestions": "1. By question, not by id?"},
+        {"question": items[0].question, "subquestions": "1. Too late?"},
+        {"question": "Which question is this?", "subquestions": "1. Whose?"},
+    ]
+    matching = read(written(tmp_path, rows)).match(items)
+    assert {key: row.plan for key, row in matching.rows.items()} == {
+        "i0": "1. By id?",
+        "i1": "1. By question?",
+        "i3": "1. By question, not by id?",
+    }
+    assert matching.coverage("plans.jsonl", "a plan", {"training": items}) == (
+        "plans.jsonl: 3 of 20 training questions have a plan; 1 row of no question; "
+        "1 row with the id of a question and another text; 1 question with more than one row (the first is taken)"
+    )
+    named = [replace(item, id=f"task:{item.id}") for item in items]
+    assert read(written(tmp_path, rows)).match(named).rows["task:i0"].plan == "1. By id?"
+
+
+def test_an_outcome_is_the_recorded_one_else_that_of_the_reply_else_unknown(tmp_path: Path, items: list[Item]) -> None:
+    rows = [
+        {"id": "i0", "subquestions": [], "right": 0.0, "reply": "Final answer: 0"},
+        {"id": "i1", "subquestions": [], "reply": "1. one\nFinal answer: 1"},
+        {"id": "i2", "subquestions": [], "reply": "Final answer: 3"},
+        {"id": "i3", "subquestions": [], "reply": None},
+        {"id": "i4", "subquestions": []},
+        {"id": "i5", "subquestions": None, "right": True},
+    ]
+    found = read(written(tmp_path, rows)).match(items).rows
+    outcomes = [found[item.id].outcome(item, grade) for item in items[:6]]
+    assert outcomes == [False, True, False, False, None, True]
+    assert [found[f"i{n}"].plan for n in (4, 5)] == ["No decomposition.", ""]
+
+
+def test_all_broken_rows_are_said_at_once_with_the_fields_there_are(tmp_path: Path) -> None:
+    file = tmp_path / "plans.jsonl"
+    rows = [
+        {"question": "q?", "plan": {"steps": ["a?"]}},
+        {"subquestions": ["a?"]},
+        {"question": "q?", "subquestions": [1]},
+        {"question": "q?", "subquestions": "1. a?", "right": "yes"},
+        {"question": "q?", "subquestions": "1. a?", "input_tokens": -1},
+    ]
+    file.write_text("\n".join([*map(json.dumps, rows), "{", "[]"]))
+    with pytest.raises(TaskError) as error:
+        read(file)
+    said = str(error.value)
+    assert "7 rows of" in said and "line 1 has no 'subquestions'" in said and "line 2 has neither" in said
+    assert "line 3: 'subquestions' is neither text nor a list of texts" in said
+    assert "line 4: 'right' is neither true nor false, 1 nor 0" in said
+    assert "roles.teacher.fields; a row has question, plan.steps" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "problem"),
+    [
+        ("none.jsonl", None, "can't be read"),
+        ("a.jsonl.gz", b"no gzip", "no whole gzip file"),
+        ("a.jsonl", b"\xff\xfe", "not UTF-8"),
+        ("a.jsonl", b"\n", "holds no row"),
+        ("a.json", b"[{]", "is not JSON"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, name: str, data: bytes | None, problem: str) -> None:
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(TaskError, match=problem):
+        read(tmp_path / name)
+
+
+def replay(folder: Path, items: list[Item]) -> Arm:
+    rows = [
+        {"id": "i0", "subquestions": "1. What is it?\n2. And then?", "reply": "1. 0\n2. 0\nFinal answer: 0"},
+        {"id": "i1", "subquestions": "1. What?\n2. What?", "reply": "Final answer: 7"},
+        {"id": "i2", "subquestions": [], "reply": None},
+    ]
+    recording = read(written(folder, rows), needs="reply")
+    program = RecordedProgram(recording, items)
+    origin = {"file": recording.file.name, "sha256": recording.sha256}
+    return Arm("theirs", program, Key({"rows": recording.deciding}), "Theirs", choosable=False, recording=origin)
+
+
+def test_an_arm_is_replayed_graded_and_kept_without_a_call(tmp_path: Path, items: list[Item]) -> None:
+    arm, store = replay(tmp_path, items), RunStore(tmp_path)
+    [records] = evaluate_arms([arm], items[:4], store, place=lambda work: pytest.fail)
+    assert [record["outcome"] for record in records.values()] == ["right", "wrong", "wrong", "failed"]
+    assert (records["i0"]["answer"], records["i0"]["sub_answers"]) == ("0", "1. 0\n2. 0")
+    assert records["i0"]["subquestions"] == ["What is it?", "And then?"]
+    assert records["i1"]["subquestions"] == ["1. What?", "2. What?"], "the program ran with what the reader refuses"
+    assert (records["i2"]["status"], records["i2"]["answer"]) == ("unreadable", "")
+    assert "plans.jsonl has no row for the question 'What is 3" in records["i3"]["error"]
+    line = summarize_arm(arm, [records], 200, max_failed=0.5)
+    assert (line["accuracy"], line["unreadable"], line["usage"], line["bill"]) == (pytest.approx(1 / 3), 1, {}, None)
+    assert line["recording"]["file"] == "plans.jsonl"
+    assert as_csv([line]).splitlines()[1].startswith("theirs,Theirs,")
+    assert summarize_arm(arm, [records], 200)["withheld"], "a question without a row counts as failed"
+    assert compare_costs([line], {})["choice"] is None
+    assert differences({"a": [records], "b": [records]}, 200, max_failed=0.5)[0]["left_out"] == 1
+
+
+def test_the_published_replies_to_gsm8k_are_all_read(real_data: Path) -> None:
+    items = gsm8k_items(real_data / "gsm8k" / "test.jsonl", None)
+    folder = real_data / "gsm8k_ai_subq"
+    teacher = read(
+        folder / "chatgpt_plans_test.json", RowFields(subquestions="answers", right="rewards.answer_correctness")
+    )
+    rows = teacher.match(items).rows
+    assert sum(bool(row.right) for row in rows.values()) == 882 and len(rows) == 1319
+    fields = RowFields(question="problem", subquestions="questions", reply="answers")
+    found = read(folder / "students" / "finetune_dist_solved_by_llama13b.jsonl.gz", fields, "reply").match(items)
+    assert (len(found.rows), found.strangers) == (1319, 0), "four of its questions have other spaces"
+    assert sum(bool(found.rows[item.id].outcome(item, grade)) for item in items) == 250
