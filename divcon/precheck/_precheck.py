@@ -29,7 +29,7 @@ _SOLVES = "se-t"  # the small student of the solver
 
 
 class Precheck:
-    """A precheck of a pipeline. It trains nothing but two steps, whose time it measures.
+    """A precheck of a pipeline. It trains nothing but a few steps, whose time it measures.
 
     It asks training questions of the pipeline and no test question. All replies are kept in the store of the run, so
     that the run finds those that it needs too.
@@ -222,6 +222,9 @@ class Precheck:
     def _trained_both(self, records: dict[str, Records]) -> list[Arm]:
         """Train two small students and add their outcomes. Returns their arms; none where nothing can be learnt."""
         with contextlib.closing(self._small()) as small, booked_to(f"{CELL}-both"):
+            if not small.task.train:
+                self.notes.append("No student could be trained: no training question is left to learn from.")
+                return []
             self._station(f"two students on {len(small.task.train)} questions, one pass each")
             small.check()
             small.collect()

@@ -20,6 +20,7 @@ _TOKENS_A_ROW = 256
 _PASSES = 6  # operations for each weight and token: two for the forward pass, four for the backward pass
 _SIDE = 1024  # of the matrices whose product is timed
 _REACHED = 0.3  # the share of that speed that training reaches
+_PATIENCE = 600.0  # seconds; steps that seem to take longer aren't trained
 
 How = Literal["measured", "estimated"]
 
@@ -28,7 +29,7 @@ def seconds_a_row(run: Run, items: Sequence[Item], folder: Path) -> tuple[float,
     """Seconds that training takes for each row and pass, and how that is known.
 
     A few steps are trained on the teacher's plans of some questions, which are in the run's store. Where nothing can be
-    learnt from these, the time is estimated from the size of the base.
+    learnt from these, or the base is so large that the steps would take long, the time is estimated from its size.
 
     Args:
         run: The run whose teacher and base are used.
@@ -38,6 +39,9 @@ def seconds_a_row(run: Run, items: Sequence[Item], folder: Path) -> tuple[float,
     Raises:
         TrainingError: The base can't be trained on the rows.
     """
+    by_size = seconds_by_size(run.models.base)
+    if STEPS * ROWS * by_size > _PATIENCE:
+        return by_size, "estimated"
     pipeline, settings = run.pipeline, run.pipeline.train
     screen = pipeline.screen.model_copy(update={"rule": "none"})
     method = settings.model_copy(update={"method": settings.methods[0]})
@@ -48,7 +52,7 @@ def seconds_a_row(run: Run, items: Sequence[Item], folder: Path) -> tuple[float,
     try:
         [rows] = timed.export(timed.screen()).values()
     except NothingToLearn:
-        return seconds_by_size(run.models.base), "estimated"
+        return by_size, "estimated"
     batch = min(ROWS, settings.batch_size, rows.rows)
     steps = method.model_copy(update={"batch_size": batch, "epochs": STEPS * batch / rows.rows})
     at: list[float] = []

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from divcon import Run, load_pipeline
 from divcon.benchmarks.tasks import Task, load_task
 from divcon.cli import app
-from divcon.distill import Base
+from divcon.distill import Base, BudgetSpent
 from divcon.pipeline import Incomplete
 from divcon.precheck import STATUSES, Difference, Findings, Precheck, judge, which_half
 
@@ -247,6 +247,25 @@ def test_too_many_failed_answers_give_no_verdict(tmp_path: Path, tiny_base: Base
         assert found["verdict"] is None
         assert found["arms"][0]["accuracy"] is None
         run.close()
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("untrained")
+def test_it_stops_at_the_budget_and_goes_on_with_a_larger_one(tmp_path: Path, tiny_base: Base) -> None:
+    with OpenAIServer(answering(0.95, 0.3)) as server:
+        file = pipeline(tmp_path, server, tiny_base)
+        for calls, done in ((10, False), (200, True)):
+            run = Run(load_pipeline(file, [f"budget.calls={calls}"]), tmp_path / "run")
+            if done:
+                assert Precheck(run, 9).do()["verdict"] is not None
+            else:
+                with pytest.raises(BudgetSpent):
+                    Precheck(run, 9).do()
+                assert len(server.requests) == calls
+            run.close()
+        # A plan, and answers directly, by chain of thought, by the teacher's plan and by the reference. Without a plan
+        # of the base that can be read, the whole question is solved, which chain of thought has asked already.
+        assert len(server.requests) == 9 * (1 + 4)
 
 
 @pytest.mark.model
