@@ -111,9 +111,7 @@ def judge(found: Findings) -> Verdict:
     on_split = _on_split(found)
     rest.insert(0, on_split)
     if share is not None and share < SMALL:
-        return verdict(
-            "not worth it", f"The planner makes {percent(share, 1)} of the bill, so moving it saves nothing."
-        )
+        return verdict("not worth it", next(_on_bill(found)))
     pays = split.low > 0 or (split.low > -margin and found.dearer is False)
     movable = found.moved is not None and found.moved.low > -margin
     if pays and (share is None or share >= LARGE or movable):
@@ -121,18 +119,17 @@ def judge(found: Findings) -> Verdict:
     if not pays:
         return verdict("not settled", on_split)
     middling = f"Splitting pays, but the planner makes only {percent(share, 1)} of the bill"
-    return verdict("not settled", f"{middling}, and it isn't shown that a student plans as well; --both tells more.")
+    return verdict("not settled", f"{middling}, and a student isn't shown to plan as well.")
 
 
 def _on_split(found: Findings) -> str:
-    split = found.split
+    split, cheap = found.split, f"Splitting costs no more than {found.best}"
     if split.low > 0:
         return f"Splitting is better than {found.best}: {split}."
-    if split.high < 0:
-        return f"Splitting costs less than {found.best} and is worse: {split}. Which of the two counts is yours to say."
     if split.low > -found.margin and found.dearer is False:
-        less = f"Splitting costs less than {found.best} and is no worse by {100 * found.margin:.0f} points"
-        return f"{less}: {split}."
+        return f"{cheap} and is no worse by {100 * found.margin:.0f} points: {split}."
+    if split.high < 0:
+        return f"{cheap} and is worse: {split}. Which of the two counts is yours to say."
     more = f" About {split.to_settle:,} questions would settle it." if split.to_settle else ""
     return f"Whether splitting is better than {found.best} isn't settled: {split}.{more}"
 

@@ -17,11 +17,12 @@ from divcon.distill import Base, BudgetSpent
 from divcon.pipeline import Incomplete
 from divcon.precheck import STATUSES, Difference, Findings, Precheck, judge, which_half
 
-BETTER, WORSE, UNTOLD, EQUAL = (
+BETTER, WORSE, UNTOLD, EQUAL, SLIGHT = (
     Difference(0.2, 0.1, 0.3, 200),
     Difference(-0.2, -0.3, -0.1, 200),
     Difference(0.02, -0.06, 0.1, 200, 3_000),
     Difference(0.0, -0.015, 0.015, 9_000),
+    Difference(-0.01, -0.015, -0.005, 90_000),
 )
 
 
@@ -47,21 +48,23 @@ UNKNOWN = {"cost": None, "best_cost": None, "planner_cost": None, "unknown": "th
     [
         (findings(BETTER), "worth it", "Splitting is better than Chain of thought: +20.0 points (95 % interval +10.0"),
         (findings(WORSE), "not worth it", "Splitting is worse than Chain of thought and costs more: -20.0 points"),
-        (findings(WORSE, best_cost=20.0), "not settled", "Splitting costs less than Chain of thought and is worse"),
+        (findings(WORSE, best_cost=20.0), "not settled", "Splitting costs no more than Chain of thought and is worse"),
         (findings(WORSE, **UNKNOWN), "not worth it", "Splitting is worse than Chain of thought: -20.0 points"),
         (findings(EQUAL), "not worth it", "Splitting gains less than 2 points over Chain of thought and costs more"),
         (
             findings(EQUAL, best_cost=20.0),
             "worth it",
-            "Splitting costs less than Chain of thought and is no worse by",
+            "Splitting costs no more than Chain of thought and is no",
         ),
         (findings(EQUAL, **UNKNOWN), "not settled", "Whether splitting is better than Chain of thought isn't settled"),
         (findings(UNTOLD), "not settled", "Whether splitting is better than Chain of thought isn't settled: +2.0"),
-        (findings(BETTER, planner_cost=0.3), "not worth it", "The planner makes 3.0 % of the bill, so moving it"),
-        (findings(UNTOLD, planner_cost=0.3), "not worth it", "The planner makes 3.0 % of the bill, so moving it"),
+        (findings(BETTER, planner_cost=0.3), "not worth it", "The planner makes 3.0 % of the bill of $10 per 1,000"),
+        (findings(UNTOLD, planner_cost=0.3), "not worth it", "The planner makes 3.0 % of the bill of $10 per 1,000"),
         (findings(BETTER, planner_cost=1.0), "not settled", "Splitting pays, but the planner makes only 10.0 % of"),
         (findings(BETTER, planner_cost=1.0, moved=EQUAL), "worth it", "Splitting is better than Chain of thought"),
         (findings(BETTER, planner_cost=1.0, moved=None), "not settled", "Splitting pays, but the planner makes only"),
+        (findings(SLIGHT), "not worth it", "Splitting is worse than Chain of thought and costs more"),
+        (findings(SLIGHT, best_cost=20.0), "worth it", "Splitting costs no more than Chain of thought and is no worse"),
         (findings(BETTER, **UNKNOWN), "worth it", "Splitting is better than Chain of thought: +20.0 points"),
     ],
 )
