@@ -105,7 +105,13 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
             "of it at most."
         )
     label = chosen["label"]
-    headlines = {True: f"Settled: choose {label}", False: f"Not settled: {label} for now", None: f"Choose {label}"}
+    cheaper = [by_name[name] for name in proof.get("alternatives", [])]
+    instead = f", or the cheaper {max(cheaper, key=lambda line: line['accuracy'])['label']}" if cheaper else ""
+    headlines = {
+        True: f"Settled: choose {label}",
+        False: f"Not settled: {label} for now{instead}",
+        None: f"Choose {label}",
+    }
     return {
         **card,
         "status": {True: "settled", False: "not settled", None: None}[settled],

@@ -53,9 +53,9 @@ def log_to_mlflow(uri: str, experiment: str, name: str, results: Mapping[str, An
         if line["bill"] and line["bill"]["cost"] is not None:
             metrics |= {f"{key}.cost": line["bill"]["cost"], f"{key}.cost_per_1000": 1000 * line["bill"]["cost"]}
     given = {
-        "teacher": results["teacher"]["model"],
-        "solver": results["solver"],
-        "student_base": results["student_base"],
+        "teacher": results["teacher"]["model"] if results["teacher"] else "none",
+        "solver": results["solver"] or "none",
+        "student_base": results["student_base"] or "none",
     }
     try:
         client = mlflow.MlflowClient(tracking_uri=uri)

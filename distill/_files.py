@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,28 @@ def render_lines(rows: Sequence[dict[str, Any]]) -> str:
 def unfinished(target: Path) -> Path:
     """A name beside `target` to write it under. No other process and no other thread has the same one."""
     return target.with_name(f"{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.building")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes of this machine that were killed have left half written in a folder and in those in it."""
+    for left in list(folder.rglob("*.building")):
+        process = left.name.split(".")[-2].partition("-")[0]
+        if process.isdigit() and has_ended(int(process)):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def has_ended(process: int) -> bool:
+    """Whether no process of this machine has an id."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from divcon.distill._database import StoreError
-from divcon.distill._files import write_whole
+from divcon.distill._files import has_ended, remove_unfinished, write_whole
 from divcon.signatures import DivconError
 
 _LOCK = "run.lock"
@@ -57,21 +57,14 @@ class Holder(BaseModel):
 
     def ended(self) -> bool:
         """Whether it was a process of this machine that is gone."""
-        if self.host != socket.gethostname():
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return False
+        return self.host == socket.gethostname() and has_ended(self.pid)
 
 
 class Hold:
     """The hold of this process on a run folder. Several holds of one process on one folder are one.
 
-    The operating system takes it back when the process ends, however it ends.
+    The operating system takes it back when the process ends, however it ends. What a killed process has left half
+    written in the folder is removed.
 
     Args:
         folder: The run folder; made if it isn't there.
@@ -105,6 +98,7 @@ class Hold:
             ) from error
         with _noting:
             if self._lock.lock_counter == 1:
+                remove_unfinished(self._folder)
                 write_whole(self._folder / _HOLDER, Holder.of_this_process().model_dump_json() + "\n")
 
     def release(self) -> None:

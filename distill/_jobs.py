@@ -16,6 +16,7 @@ from dspy.utils.exceptions import (
     LMUnsupportedModelError,
 )
 
+from divcon.distill._budget import BudgetSpent
 from divcon.distill._store import Trace
 from divcon.distill._trouble import GivenUpError, SlowServerError, asks_for_too_long, is_too_long, refusal
 from divcon.programs import Item
@@ -125,17 +126,22 @@ def run_jobs(
         dspy.LMError: Every further call would fail in the same way.
     """
     tally = tally if tally is not None else Tally(len(jobs))
-    for job, result, error in overlapped(work, jobs, concurrency):
-        if error is None:
-            keep(job, result)  # type: ignore[arg-type]
-        else:
-            tally.failed += 1
-            tally.first_error = tally.first_error or error
-            if failed is not None:
-                failed(job, error)
-        tally.done += 1
-        if progress is not None:
-            progress(tally.done, tally.total, remark(job))
+    try:
+        for job, result, error in overlapped(work, jobs, concurrency):
+            if error is None:
+                keep(job, result)  # type: ignore[arg-type]
+            else:
+                tally.failed += 1
+                tally.first_error = tally.first_error or error
+                if failed is not None:
+                    failed(job, error)
+            tally.done += 1
+            if progress is not None:
+                progress(tally.done, tally.total, remark(job))
+    except BudgetSpent as spent:
+        missing = tally.total - tally.done + tally.failed
+        left = f"{missing:,} of the station's {tally.total:,} jobs are missing."
+        raise BudgetSpent(f"{spent.problem} {left}", spent.remedy) from spent
     return tally
 
 
@@ -156,8 +162,9 @@ def overlapped(
     """Run `work` on every job, `concurrency` at a time, and yield (job, result, error) as each ends.
 
     It stops early where every further call would fail too: the server refuses the API key, refuses all requests in the
-    same words, can't be reached, has never sent a token, asks for a long wait, or was given up. Then the error is
-    raised. A slow or overloaded server doesn't stop it.
+    same words, can't be reached, has never sent a token, asks for a long wait, or was given up. Then no further job is
+    begun, the results of those that run are yielded, and the error is raised. A slow or overloaded server doesn't stop
+    it.
 
     Args:
         work: Called in threads, each time in a copy of the caller's context.
@@ -166,7 +173,7 @@ def overlapped(
     """
     unreached = 0
     refusals = _Refusals(len(jobs))
-    wait_for_running = False
+    stopped: Exception | None = None
     pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="divcon")
     try:
         waiting = iter(jobs)
@@ -186,22 +193,31 @@ def overlapped(
                 error = future.exception()
                 if error is not None and not isinstance(error, Exception):
                     raise error
-                if error is not None and (isinstance(error, HOPELESS) or asks_for_too_long(error)):
-                    raise error
-                if isinstance(ours := cause_of_ours(error), FatalError):
-                    raise ours
+                if stopped is not None:
+                    if error is None:
+                        yield job, future.result(), None
+                    continue
                 unreached = unreached + 1 if _is_unreached(error) else 0
-                if error is not None and (unreached >= _UNREACHED_LIMIT or refusals.are_all(error)):
-                    raise error
+                stopped = _hopeless(error)
+                if stopped is None and error is not None and (unreached >= _UNREACHED_LIMIT or refusals.are_all(error)):
+                    stopped = error
+                if stopped is not None:
+                    continue  # calls in flight are paid for, so their results are yielded before the error is raised
                 if error is None:
                     refusals.answered()
                 yield job, None if error is not None else future.result(), error
                 start_next()
-    except Exception:
-        wait_for_running = True  # calls in flight are paid for, so their replies are stored before the error is raised
-        raise
+        if stopped is not None:
+            raise stopped
     finally:
-        pool.shutdown(wait=wait_for_running, cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _hopeless(error: Exception | None) -> Exception | None:
+    """The error to raise where every further call would fail as this one did, or None."""
+    if error is not None and (isinstance(error, HOPELESS) or asks_for_too_long(error)):
+        return error
+    return ours if isinstance(ours := cause_of_ours(error), FatalError) else None
 
 
 def _is_unreached(error: BaseException | None) -> bool:

@@ -16,7 +16,6 @@ from divcon.programs._adapter import CompactAdapter
 from divcon.programs._ledger import CallRecorder, record_usage, recording_calls
 from divcon.programs._streaming import shown_by_field
 from divcon.signatures import (
-    MARKED,
     Conclude,
     DivconError,
     Subquestions,
@@ -101,7 +100,7 @@ class RolePredict(dspy.Predict):
         lm: The role's LM; may be set later.
         adapter: The pinned adapter; `CompactAdapter` by default.
         refuse_cut_off: Raise `ReplyCutOff` where a reply ran out of tokens. Signatures that end in an answer always do,
-            unless the answer is marked as one (`divcon.signatures.MARKED`) and so stands complete in the reply.
+            unless the answer is marked as one (`divcon.signatures.MARKED`) and the reply goes on behind it.
         demos: Demonstrations to begin with.
         reask: How often the model is asked again where its answer can't be read: 0 or 1. That call gives the model its
             reply, asks for the answer alone (`divcon.signatures.Conclude`), and counts in the usage.
@@ -258,7 +257,7 @@ class RolePredict(dspy.Predict):
             text = calls.text()
             found = None if "[[ ## " in text else read_answer(text, steps=len(signature.output_fields) > 1)
             prediction.read_by = found.rule if found else "field"  # a field between DSPy's own markers
-            cut = cut and prediction.read_by not in MARKED
+            cut = cut and not (found and found.is_whole_in(text))
         elif not self.refuse_cut_off:
             cut = False
         if cut:

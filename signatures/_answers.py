@@ -34,9 +34,19 @@ class Reading(NamedTuple):
     rule: str
     before: str
 
+    def is_whole_in(self, reply: str) -> bool:
+        """Whether the answer stands whole in a reply that ran out of tokens: it has a mark, and isn't in its last line.
+
+        The last line may be half of one, and "Answer: 1" the beginning of "Answer: 12"; a closed box is whole anywhere.
+        """
+        if self.rule == "boxed":
+            return True
+        lines = read_answer(reply[: reply.rfind("\n") + 1]) if self.rule in MARKED else None
+        return lines is not None and lines[:2] == self[:2]
+
 
 # The version of these rules, which is part of every stored verdict's key. Raise it with each change of what they read.
-READER = 3
+READER = 4
 # The rules by an explicit mark. They hold even where a reply was cut off after its answer.
 MARKED = ("hashes", "final_answer", "boxed", "answer_line", "answer_is")
 

@@ -113,7 +113,7 @@ class Task(BaseModel):
         hub: The hub name of a data set, instead of a path. Training and test questions are drawn from all its splits.
         test_split: The split of `hub` with the test questions; the other splits then hold training questions only.
         subtask: For `bbh`, one file of the folder, or all without it; for `reasoning-gym`, the name of the data set.
-        train: The number of training questions; 0 where nothing is trained.
+        train: The number of training questions; 0 where recorded arms alone are measured.
         test: The number of held-out test questions.
         seed: Seeds the draw of questions, and their split into training and test questions.
         train_seed: Seeds the draw of training questions only, so that several seeds share a test set; `seed` by

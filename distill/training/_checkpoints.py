@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from divcon.distill._files import write_whole
+from divcon.distill._files import unfinished, write_whole
 
 
 class Checkpoints:
@@ -58,8 +58,8 @@ class Checkpoints:
         write_whole(self._clock, json.dumps(self.seconds()))
 
     def remove(self) -> None:
-        """For when the adapter is whole."""
-        shutil.rmtree(self.folder)
+        """For when the adapter is whole. Under the other name, the next process removes what a kill leaves of them."""
+        shutil.rmtree(self.folder.rename(unfinished(self.folder)))
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -321,6 +321,8 @@ class Pipeline(Sections):
         for name in self.evaluate.recorded:
             if name in ARMS or find_student(name) is not None:
                 raise ValueError(f"the recorded arm {name} is called like an arm of divcon's; name it otherwise")
+        if not (self.task.train or self.only_recorded):
+            raise ValueError("task.train is 0, which is for recorded arms alone (evaluate.arms: []); raise it")
         if not self.roles.teacher.recorded:
             if RECORDED in self.screen.rules and self.arms:
                 raise ValueError("the rule recorded needs a recorded teacher; set roles.teacher.model to recorded")

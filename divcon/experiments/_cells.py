@@ -160,6 +160,11 @@ class Runs:
         self.trained.append(run)
         return run
 
+    def train_alone(self, run: Run, name: str) -> Run:
+        """`train`, and end the servers of the run's models: other runs are trained or measured next."""
+        self.train(run, name).models.close()
+        return run
+
     def could_train(self, run: Run, name: str) -> bool:
         """Train a cell of a series. Returns False for a cell without training rows, which the series leaves out."""
         try:
@@ -268,7 +273,7 @@ def _main(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterat
 def _transfer(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterator[list[Cell]]:
     moved = [name for name in all_runs.design.measured if needs_training(name)]
     for draw in draws:
-        runs = {task: all_runs.train(all_runs.of(task, draw), f"{task}, {draw}") for task in tasks}
+        runs = {task: all_runs.train_alone(all_runs.of(task, draw), f"{task}, {draw}") for task in tasks}
         for task, run in runs.items():
             own = [name for name in all_runs.design.measured if name not in moved]
             batch = [Cell(run, run.arm(name), draw, {"task": task}) for name in own]
@@ -280,7 +285,7 @@ def _transfer(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> It
 
 def _solvers(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterator[list[Cell]]:
     for draw, task in product(draws, tasks):
-        run = all_runs.train(all_runs.of(task, draw), f"{task}, {draw}")
+        run = all_runs.train_alone(all_runs.of(task, draw), f"{task}, {draw}")
         for solver, change in all_runs.design.solver_changes.items():
             other = all_runs.of(task, draw, **change)
             batch = []
@@ -293,9 +298,9 @@ def _solvers(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Ite
 def _multitask(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterator[list[Cell]]:
     moved = [name for name in all_runs.design.measured if needs_training(name)]
     for draw in draws:
-        runs = {task: all_runs.train(all_runs.of(task, draw), f"{task}, {draw}") for task in tasks}
+        runs = {task: all_runs.train_alone(all_runs.of(task, draw), f"{task}, {draw}") for task in tasks}
         together = all_runs.together(runs, draw)
-        all_runs.train(together, f"all {len(tasks)} tasks, {draw}")
+        all_runs.train_alone(together, f"all {len(tasks)} tasks, {draw}")
         for task, run in runs.items():
             batch = [Cell(run, run.arm(name), draw, {"task": task}) for name in all_runs.design.measured]
             for name in moved:

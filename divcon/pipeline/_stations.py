@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,8 @@ from divcon.pipeline._errors import MissingStation, require_most
 from divcon.pipeline._keys import Keys
 from divcon.pipeline._programs import Compiled, Programs, compile_key
 from divcon.pipeline._record import record_key
+
+_QUOTED = 200  # characters
 
 
 def compile_prompt(context: Context) -> Compiled | None:
@@ -180,7 +183,9 @@ class Stations:
                 context.folder / "screening" / f"{RULES[rule].student}.json", json.dumps(counts, indent=2) + "\n"
             )
             lost = ", ".join(f"{count} {reason}" for reason, count in counts["lost"].items()) or "none"
-            context.reporter.finished(f"screen {rule}", f"kept {counts['kept']} of {counts['collected']}; lost: {lost}")
+            context.reporter.finished(
+                f"screen {rule}", f"kept {counts['kept']} of {counts['collected']}; lost: {lost}{first_unread(traces)}"
+            )
             results[rule] = screened
         return results
 
@@ -357,6 +362,12 @@ def nothing_to_collect(context: Context) -> tuple[str, str]:
         f"No training question has a plan in {plans.file.name}.",
         "Give the plans of training questions, or run 'divcon evaluate' alone.",
     )
+
+
+def first_unread(traces: Sequence[Trace]) -> str:
+    """Words on the first reply that couldn't be read as a list, with its end; empty where all could."""
+    reply = next((trace.reply or "" for trace in traces if trace.lost == "unreadable"), None)
+    return "" if reply is None else f"; the first unreadable reply ends: {' '.join(reply.split())[-_QUOTED:]!r}"
 
 
 def adapter_folder(folder: Path, student: str) -> Path:

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import dspy
 import pytest
@@ -36,8 +37,8 @@ def scripted(items: list[Item], store: RunStore, **faults: float) -> RolePredict
     return RolePredict(Decompose, "teacher", lm=role_lm(engine, temperature=None, max_tokens=None), refuse_cut_off=True)
 
 
-def served(server: OpenAIServer, store: RunStore, signature, role: str) -> RolePredict:
-    inner = dspy.LM("openai/m", api_base=server.url, api_key="k", cache=False, num_retries=0)
+def served(server: OpenAIServer, store: RunStore, signature, role: str, **more: object) -> RolePredict:
+    inner = dspy.LM("openai/m", api_base=server.url, api_key="k", cache=False, num_retries=0, **more)
     engine = StoredEngine(LMBackend(inner), role, "openai/m", store)
     return RolePredict(signature, role, lm=role_lm(engine, temperature=None, max_tokens=None), refuse_cut_off=True)
 
@@ -76,6 +77,36 @@ def test_one_unreadable_reply_among_twenty_is_one_reject_with_its_reason(tmp_pat
         collect(served(server, store, Decompose, "teacher"), items, store, "c")
     assert {t.item: t.lost for t in store.traces("c") if t.lost} == {"i3": "unreadable", "i4": "cut_off"}
     assert sum(t.subquestions is not None for t in store.traces("c")) == 18
+
+
+@pytest.mark.parametrize("client", ["auto", "litellm"])
+@pytest.mark.parametrize("stream", ["gives", "refuses"])
+def test_a_reply_that_didnt_end_by_itself_is_rejected_and_counted_and_no_training_row(
+    tmp_path: Path, items: list[Item], client: str, stream: Literal["gives", "refuses"]
+) -> None:
+    cut = ["length", "max_tokens", "model_length", "MAX_TOKENS"]
+    ends = [*cut, "content_filter", "error", "abort", "because"]
+    store = RunStore(tmp_path)
+
+    def reply(body: dict):
+        number = number_of(body)
+        return (f"1. What is case {number}?\n2. What follows?", ends[number] if number < len(ends) else "stop")
+
+    with OpenAIServer(reply, stream=stream) as server:
+        teacher = served(server, store, Decompose, "teacher", engine=client)
+        teacher.lm("What is 9 ?")  # it shows that the server streams, if it does
+        found = collect(teacher, items[:12], store, "c", concurrency=1)
+    assert {trace.item: trace.lost for trace in store.traces("c") if trace.lost} == dict.fromkeys(
+        ["i0", "i1", "i2", "i3"], "cut_off"
+    )
+    assert (found.asked, found.failed) == (12, 4)
+    assert found.first_error is not None and "content_filter" in found.first_error
+    screened = screen("none", list(store.traces("c")), items, store, "s")
+    assert screened.lost == {"cut_off": 4}
+    made = export(RolePredict(Decompose, "decomposer"), screened, items, Destination(tmp_path / "x.jsonl", "sd-t"))
+    assert [int(row.split("What is case ")[1].split("?")[0]) for row in made.file.read_text().splitlines()] == [
+        8, 9, 10, 11,
+    ]  # fmt: skip
 
 
 def test_failed_calls_are_no_traces_and_are_asked_again(tmp_path: Path, items: list[Item]) -> None:

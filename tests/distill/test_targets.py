@@ -63,6 +63,21 @@ def test_what_screening_asked_is_not_asked_again(tmp_path: Path, items: list[Ite
     assert (len(solved.solved), solved.lost, solved.failed) == (19, {"unreadable": 1}, 0)
 
 
+@pytest.mark.parametrize("end", ["length", "max_tokens", "model_length", "content_filter", "abort"])
+def test_no_student_of_the_solver_learns_a_reply_that_didnt_end_by_itself(
+    tmp_path: Path, items: list[Item], end: str
+) -> None:
+    def reply(body: dict):
+        number = number_of(body)
+        return (f"1. 0\n2. {number}\nSo the answer is {number}", end if number == 3 else "stop")
+
+    store = RunStore(tmp_path)
+    with OpenAIServer(reply) as server:
+        solved = solve_traces(solver(server, store), traces(items[:6]), items)
+    assert [trace.item for trace, _ in solved.solved] == ["i0", "i1", "i2", "i4", "i5"]
+    assert sum(solved.lost.values()) + solved.failed == 1
+
+
 def test_se_t_learns_what_the_solver_said_and_se_a_the_gold_answer_after_it(tmp_path: Path, items: list[Item]) -> None:
     store = RunStore(tmp_path)
     with OpenAIServer(wrong_on_odd) as server:

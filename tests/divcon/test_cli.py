@@ -122,6 +122,33 @@ def test_collect_and_export_work_from_the_shell_and_again_give_the_same_bytes(tm
         assert len(server.requests) == 20
 
 
+def test_unreadable_replies_are_counted_and_the_first_is_quoted_where_people_look(tmp_path: Path) -> None:
+    unread = "There is more than one way to look at this.\nIt may be this, that, or something else, who can tell."
+
+    def reply(body: dict) -> str:
+        planned = "Split the question" in body["messages"][0]["content"]
+        unreadable.append(planned)
+        if planned:
+            return "I would rather not." if unreadable.count(True) in (2, 3) else decomposition(body)
+        return unread
+
+    unreadable: list[bool] = []
+    with OpenAIServer(reply) as server:
+        file = pipeline(tmp_path, *[f"{{model: openai/m, api_base: '{server.url}', retries: 0}}"] * 2)
+        file.write_text(file.read_text() + "evaluate: {arms: [cot], resamples: 100}\n")
+        for command in ("collect", "screen", "evaluate"):
+            done = divcon(command, file, cwd=tmp_path, OPENAI_API_KEY="k")
+            assert done.returncode == 0, done.stderr
+            if command == "screen":
+                assert "kept 18 of 20; lost: 2 unreadable; the first unreadable reply ends: 'I would rather not.'" in (
+                    done.stdout
+                )
+    assert "the answer of 5 replies can't be read, and they count as wrong; the first ends: " in done.stdout
+    assert "who can tell." in done.stdout
+    report = (tmp_path / "runs" / "p" / "report.html").read_text(encoding="utf-8")
+    assert "answer of 5 replies can't be read" in report.replace("&#39;", "'") and "who can tell.</q>" in report
+
+
 def test_killed_after_seven_of_twenty_the_next_run_asks_thirteen(tmp_path: Path) -> None:
     """SIGKILL between the seventh reply and the eighth request."""
     process: subprocess.Popen | None = None

@@ -50,8 +50,12 @@ def test_a_run_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path)
     with OpenAIServer(answer) as server:
         file = file_of(tmp_path, server, more="budget: {calls: 15, stations: {collect: {calls: 12}}}")
         run = Run(load_pipeline(file), tmp_path / "run")
-        with pytest.raises(BudgetSpent, match="station collect is spent: 12 of 12 calls"):
+        with pytest.raises(
+            BudgetSpent, match=r"station collect is spent: 12 of 12 calls .* 8 of the station's 20 jobs"
+        ):
             run.collect()
+        [collecting] = [one for one in run.status() if one.station == "collect"]
+        assert (collecting.done, collecting.total) == (12, 20), "what was paid for is done"
         run.close()
         assert len(server.requests) == 12
         run = Run(load_pipeline(file, ["budget.stations.collect.calls=100"]), tmp_path / "run")
@@ -151,4 +155,9 @@ def test_a_dry_run_asks_nothing_and_makes_no_folder(tmp_path: Path) -> None:
         assert not server.requests
     assert not (tmp_path / "run").exists()
     [last] = [line for line in done.stdout.splitlines() if line.startswith("│ all")]
-    assert last.split("│")[2].strip() == "68"
+    calls, tokens, most_tokens, usd, most_usd, seconds = (cell.strip() for cell in last.strip("│ ").split("│")[1:])
+    assert calls == "68"
+    # Prompts of this task have between 100 and 400 tokens, and no reply may have more than 60.
+    assert 68 * 100 < int(tokens.replace(",", "")) < int(most_tokens.replace(",", "")) < 68 * 460
+    assert 0 < float(usd) < float(most_usd) < 1
+    assert seconds.endswith(" s")

@@ -18,7 +18,7 @@ import pytest
 from support.openai_server import OpenAIServer, user_text
 
 from divcon import Run, load_pipeline
-from divcon.distill import Base, ManifestError
+from divcon.distill import Base, ManifestError, read_manifest
 from divcon.pipeline import MissingStation
 from divcon.programs import DivideAndConquer, ForeignEndpoint, bind
 from divcon.schemas import Results
@@ -172,6 +172,39 @@ def test_a_student_of_another_draw_of_the_data_is_not_evaluated(tmp_path: Path, 
         drawn.check()
         with pytest.raises(MissingStation, match="The rows of the student SD-T are missing, or were exported"):
             drawn.evaluate()
+
+
+def test_an_overlap_that_is_let_through_stands_in_the_manifest(tmp_path: Path, tiny_base: Base, keyed: None) -> None:
+    asked = [f"How many plums are in the {word} bag of the two?" for word in ("red", "blue", "green", "white")]
+    for name, questions in (("learn", asked[:3]), ("held", [asked[0], asked[3]])):
+        rows = (
+            {"id": f"{name}-{n}", "question": question, "answer": "7", "subquestions": [f"Is it {n}?", "And then?"]}
+            for n, question in enumerate(questions)
+        )
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "p.yaml").write_text(
+        f"""\
+task:
+  {{name: jsonl, path: {tmp_path}/learn.jsonl, test_path: {tmp_path}/held.jsonl, train: 3, test: 2,
+   allow: [{{id: learn-0, reason: 'a classic <7>'}}]}}
+roles:
+  teacher: {{model: scripted/references}}
+  decomposer: {{base: {tiny_base.path}, max_tokens: 8}}
+  solver: {{model: openai/solver, api_base: "http://127.0.0.1:9/v1"}}
+screen: {{rule: none}}
+train: {{epochs: 1, batch_size: 2}}
+evaluate: {{arms: [untuned], resamples: 100}}
+"""
+    )
+    run = Run(load_pipeline(tmp_path / "p.yaml"), tmp_path / "run")
+    run.check()
+    run.collect()
+    run.export(run.screen())
+    adapter = run.train()["sd-t"]
+    [allowed] = read_manifest(adapter).allowed_overlap
+    assert (allowed["train"], allowed["reason"]) == ("learn-0", "a classic <7>")
+    assert allowed["test"].endswith("held-0")
+    run.close()
 
 
 @pytest.mark.parametrize("optimizer", ["bootstrap", "LabeledFewShot"])

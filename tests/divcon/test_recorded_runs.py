@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from divcon import Run, load_pipeline
 from divcon._tables import print_results
 from divcon.cli import app
-from divcon.config import ConfigError, load_experiment
+from divcon.config import ConfigError, load_experiment, load_saved_pipeline
 from divcon.distill import Base, NothingToLearn, read_manifest
 from divcon.pipeline import Failures, Incomplete, Unfit
 from divcon.schemas import Results
@@ -101,6 +101,7 @@ def test_a_whole_run_with_recorded_plans_and_a_recorded_arm(data: Path, tiny_bas
         assert len(server.requests) == asked
         assert {one.state for one in run.status()} == {"done"}
         run.close()
+    assert load_saved_pipeline(data / "run") == run.pipeline
     Results.model_validate(results)
     arms = {arm["name"]: arm for arm in results["arms"]}
     assert list(arms) == ["direct", "teacher", "sd-t", "sd-rec", "good"]
@@ -241,6 +242,7 @@ def test_the_dry_run_and_the_doctor_name_the_teacher(data: Path) -> None:
         (["roles.solver={model: recorded, path: x, name: y}"], "a recorded teacher only decomposes"),
         (["evaluate.recorded={cot: x.jsonl}"], "called like an arm"),
         (["evaluate.recorded={a/b: x.jsonl}"], "pattern"),
+        (["task.train=0"], "raise it"),
         (["roles.teacher.fields={questions: q}"], "no key 'roles.teacher.fields.questions'"),
     ],
 )
@@ -264,13 +266,18 @@ def test_what_cannot_work_stops_the_check(data: Path, teacher: str, kind: type[E
 
 
 def test_nothing_to_learn_from_is_said_before_anything_is_asked(data: Path) -> None:
-    run = Run(load_pipeline(pipeline(data), ["task.train=0"]), data / "run")
+    tested = Run(load_pipeline(pipeline(data)), data / "whole")
+    asked = {item.question for item in tested.task.test}
+    tested.close()
+    rows = [json.loads(line) for line in (data / "plans.jsonl").read_text().splitlines()]
+    lines(data, "plans.jsonl", [row for row in rows if row["q"] in asked])
+    run = Run(load_pipeline(pipeline(data)), data / "run")
     run.check()
     failures = Failures(run.reporter)
     run.examine(failures)
-    with pytest.raises(Exception, match=r"task\.train is 0"):
+    with pytest.raises(Unfit, match=r"No training question has a plan in plans\.jsonl"):
         failures.require_none()
-    with pytest.raises(NothingToLearn, match=r"task\.train is 0"):
+    with pytest.raises(NothingToLearn, match=r"No training question has a plan in plans\.jsonl"):
         run.collect()
     run.close()
 

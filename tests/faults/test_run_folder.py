@@ -33,6 +33,7 @@ from divcon.distill import (
     read_manifest,
     write_whole,
 )
+from divcon.distill._files import unfinished
 from divcon.distill._hold import holder_of
 from divcon.distill._probe import read_probe
 from divcon.distill.training import read_rows
@@ -127,6 +128,24 @@ def test_a_killed_holder_blocks_nobody_and_its_note_is_not_believed(
     assert second.communicate(timeout=60)[1] == ""
     assert second.returncode == 0
     assert not (folder / "run.holder.json").exists()
+
+
+def test_what_a_killed_process_has_left_half_written_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    write = (
+        "import os, signal, sys; from pathlib import Path; from divcon.distill._files import unfinished\n"
+        "adapter = unfinished(Path(sys.argv[1]) / 'adapters' / 'sd-r')\n"
+        "adapter.mkdir(parents=True)\n"
+        "(adapter / 'manifest.json').write_text('{')\n"
+        "unfinished(Path(sys.argv[1]) / 'results.json').write_text('{')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", write, folder])
+    living = unfinished(folder / "adapters" / "sd-t")
+    living.mkdir()
+    assert len(list(folder.rglob("*.building"))) == 3
+    Hold(folder).release()
+    assert list(folder.rglob("*.building")) == [living], "another thread of this process may still write it"
 
 
 def test_looking_needs_no_hold(file: Path, folder: Path) -> None:

@@ -181,11 +181,19 @@ def test_an_answer_counts_in_a_reply_that_was_cut_off_behind_it_and_half_a_line_
         ("3 * 4 = 12\nAnswer: 12\n\nThis is beca", "length"),
         ("3 * 4 = 12\nThat makes 1", "length"),
         "12",
+        ("3 * 4 = 12\nAnswer: 1", "length"),
+        "12",
+        ("So the final answer is 1", "length"),
+        "12",
+        ("3 * 4 = 12\nSo it is $\\boxed{12}$ pl", "length"),
     ]
     with OpenAIServer(lambda body: replies[len(server.requests) - 1]) as server:
         program = ChainOfThought(lm(server, "large"))
         assert program(question="Q?").read_by == "answer_line"
-        assert program(question="R?").read_by == "reask"
+        for question in ("R?", "S?", "T?"):
+            found = program(question=question)
+            assert (found.answer, found.read_by) == ("12", "reask")
+        assert program(question="U?").read_by == "boxed"
 
 
 def test_direct_is_held_to_the_answer_alone() -> None:

@@ -118,6 +118,32 @@ def test_however_the_parent_ends_no_server_is_left(
             process.kill()
 
 
+KILLED = """
+    import os, random, signal, sys, time
+    from pathlib import Path
+    from divcon.distill.serving.server import Causes
+    from divcon.distill.serving.server._process import ServerProcess, free_port
+    rng = random.Random(13)
+    for _ in range(10):
+        child = os.fork()
+        if child == 0:
+            port = free_port()
+            command = [sys.executable, {script!r}, str(port), {mark!r}, "child"]
+            process = ServerProcess(command, {{}}, Path("log"), "it", Causes("It"), 1.0)
+            process.wait_until_ready(f"http://127.0.0.1:{{port}}/health", 30)
+            time.sleep(600)
+        time.sleep(rng.uniform(0.0, 0.6))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+"""
+
+
+def test_a_parent_that_is_killed_at_any_moment_of_the_start_leaves_no_server(tmp_path: Path, mark: str) -> None:
+    code = textwrap.dedent(KILLED.format(script=str(SCRIPT), mark=mark))
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, stderr=subprocess.DEVNULL)
+    assert gone(mark)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
 def test_a_killed_watchdog_takes_the_server_with_it(start: Callable, mark: str) -> None:
     process, health = start()
