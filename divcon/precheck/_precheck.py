@@ -86,8 +86,8 @@ class Precheck:
         missing = self._checked()
         with contextlib.closing(self._asking()) as asking:
             expected = sum(one.seconds for one in missing) + self._expected_training(asking)
-            asked = f"{len(self.questions)} of {len(self._shuffled)} training questions, and no test question"
-            self._station(f"{asked}; {len(asking.arms())} programs, about {in_words(expected)}")
+            asked = f"{len(self.questions)} of {len(self._shuffled)} training questions, no test question"
+            self._station(f"{asked}; {len(asking.arms())} programs, ~{in_words(expected)}")
             records, after_first = self._records(asking, started, bool(missing))
             arms = asking.arms()
         if self.both:
@@ -167,7 +167,7 @@ class Precheck:
             left = (now - began) / _FIRST * len(rest) + self._expected_training(asking)
             after_first = round(now - started + left, 1)
             took = f"the first {_FIRST} questions took {in_words(now - began)}"
-            self.run.reporter.finished("precheck", f"{took}, so all of it takes about {in_words(after_first)} at most")
+            self.run.reporter.finished("precheck", f"{took}, so all of it takes {in_words(after_first)} at most")
         later = self._answers(asking, arms, rest)
         return {name: {**records, **later[name]} for name, records in first.items()}, after_first
 
