@@ -95,7 +95,7 @@ class Asked:
         )
         verdict, whole = judge(found), self._whole(rate)
         halves = compared(self.records, planner, solver, pipeline)
-        kept = [retained_share(self._line(name)) for name in (planner, solver)]
+        kept = [retained_share(line) if line["retained"] else None for line in map(self._line, (planner, solver))]
         half = which_half(halves, kept[0], kept[1], bool(self.students))
         if split.to_settle is not None and split.to_settle > len(self.run.task.train):
             notes = [*notes, f"The {len(self.run.task.train):,} training questions are too few to settle it."]
@@ -146,6 +146,8 @@ class Asked:
         usd, training = whole["usd"], whole["training"]
         if usd is None:
             money = "a sum that is unknown, since a price is"
+        elif not whole["most_usd"]:
+            money = "no money"
         else:
             money = f"about ${usd:.4g}, at most ${whole['most_usd']:.4g},"
         how = "measured on the real base" if training["how"] == "measured" else "estimated from the size of the base"

@@ -154,25 +154,28 @@ def _on_student(found: Findings) -> Iterator[str]:
         yield f"{who} {moved}: whether the plan can be moved isn't settled."
 
 
-def which_half(both: Difference | None, planner: str, solver: str, trained: bool) -> str:
+def which_half(both: Difference | None, planner: str | None, solver: str | None, trained: bool) -> str:
     """Which half to distil, as a sentence.
 
     Args:
         both: The student as planner minus the student as solver; None where one of the two has no score.
-        planner: The share of the teacher's accuracy that is kept with the student as planner, in words.
+        planner: The share of the teacher's accuracy that is kept with the student as planner, in words; None where
+            the teacher has nothing right.
         solver: The same with the student as solver.
         trained: Whether the students were trained, or the base was asked untrained.
     """
     if both is None:
         return "Which half to distil isn't settled: the student has no score as planner or as solver."
     who = "Small students keep" if trained else "The untrained base keeps"
-    kept = f"{who} {planner} of the teacher's accuracy as planner and {solver} as solver."
+    kept = (
+        f" {who} {planner} of the teacher's accuracy as planner and {solver} as solver." if planner and solver else ""
+    )
     if both.low > 0:
-        return f"Distil the planner rather than the solver: {both}. {kept}"
+        return f"Distil the planner rather than the solver: {both}.{kept}"
     if both.high < 0:
-        return f"Distil the solver rather than the planner: {both}. {kept}"
+        return f"Distil the solver rather than the planner: {both}.{kept}"
     more = f" About {both.to_settle:,} questions would settle it." if both.to_settle else ""
-    return f"Which half to distil isn't settled: {both}.{more} {kept}"
+    return f"Which half to distil isn't settled: {both}.{more}{kept}"
 
 
 def next_commands(found: Mapping[str, Any], given: str) -> list[str]:

@@ -97,7 +97,8 @@ def test_which_half_to_distil(both: Difference | None, words: str) -> None:
     said = which_half(both, "80 %", "40 %", False)
     assert said.startswith(words)
     if both is not None:
-        assert said.endswith("keeps 80 % of the teacher's accuracy as planner and 40 % as solver.")
+        assert said.endswith(" keeps 80 % of the teacher's accuracy as planner and 40 % as solver.")
+        assert "keeps" not in which_half(both, None, None, False)
 
 
 # -- on a server ------------------------------------------------------------------------------------------------------
