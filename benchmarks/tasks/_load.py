@@ -37,6 +37,21 @@ class LoadedTask:
     numbers_only_twins: int = 0
     allowed: tuple[AllowedOverlap, ...] = ()
 
+    def about_overlap(self) -> list[str]:
+        """Notes on training questions that overlap with the test set, or nearly do."""
+        notes = []
+        if self.dropped_overlap:
+            notes.append(f"{self.dropped_overlap} training questions dropped, since they overlap with the test set")
+        if self.numbers_only_twins:
+            notes.append(
+                f"warning: {self.numbers_only_twins} training questions differ from a test question in numbers alone"
+            )
+        notes += [
+            f"{one.train} overlaps with {one.test} ({one.how}) and is let through by task.allow: {one.reason}"
+            for one in self.allowed
+        ]
+        return notes
+
 
 class Fold(NamedTuple):
     """One of the equal parts of a task's questions: it is tested, and the others are trained on.

@@ -10,7 +10,6 @@ from divcon.benchmarks import grade, is_right, item_of
 from divcon.benchmarks.tasks import (
     FAMILIES,
     OFFLINE,
-    Fold,
     LoadedTask,
     Task,
     TaskError,
@@ -276,48 +275,6 @@ def test_missing_empty_and_small_files_and_long_questions_are_clear_errors(tmp_p
     (tmp_path / "latin.jsonl").write_bytes('{"question": "é?", "answer": "x"}\n'.encode("latin-1"))
     with pytest.raises(TaskError, match="not UTF-8"):
         load(tmp_path / "latin.jsonl")
-
-
-def test_every_question_is_in_one_fold_and_trained_on_in_the_others(tmp_path: Path) -> None:
-    rows = [{"question": f"Is it {i}?", "answer": "x"} for i in range(23)]
-    file = lines(tmp_path / "mine.jsonl", *rows)
-
-    def folds(train: int | str = 99, test: int | str = 99, seed: int = 0) -> list[LoadedTask]:
-        task = Task(name="jsonl", train=train, test=test, path=file, overlap="same", train_seed=seed)
-        return [load_task(task, Fold(number, 5)) for number in range(1, 6)]
-
-    whole = folds()
-    assert sorted(item.id for part in whole for item in part.test) == sorted(f"line-{n}" for n in range(1, 24))
-    assert [len(part.test) for part in whole] == [5, 5, 5, 4, 4]
-    for part in whole:
-        trained, tested = {item.id for item in part.train}, {item.id for item in part.test}
-        assert not trained & tested
-        assert len(trained) == 23 - len(tested)
-    # The parts don't depend on the training seed, and smaller draws begin larger ones.
-    other = folds(train=6, seed=1)
-    assert [part.test for part in other] == [part.test for part in whole]
-    assert [part.train for part in other] != [part.train[:6] for part in whole]
-    assert [part.train for part in other] == [part.train[:6] for part in folds(seed=1)]
-    # Fewer test questions make smaller folds, and nothing else is trained on.
-    few = folds(test=10)
-    tested = {item.id for part in few for item in part.test}
-    assert len(tested) == 10
-    assert all({item.id for item in part.train} < tested for part in few)
-    # Shares are of all questions.
-    assert folds(train="all", test="100%") == folds(train=23, test="all") == whole
-    assert folds(train="30%", test="50%") == folds(train=6, test=11)
-    with pytest.raises(TaskError, match=r"3 questions, too few for 5 folds(.|\n)*experiment\.folds"):
-        folds(test=3)
-
-
-def test_what_overlaps_with_a_fold_is_dropped_from_its_training_questions(tmp_path: Path) -> None:
-    rows = [{"question": f"Is it {word}?", "answer": "x"} for word in ("so", "so", "cold", "late")]
-    task = {"name": "jsonl", "train": 9, "test": 9, "path": lines(tmp_path / "twice.jsonl", *rows)}
-    with pytest.raises(OverlapError, match="overlap with the test set"):
-        [load_task(Task(**task), Fold(number, 4)) for number in range(1, 5)]
-    parts = [load_task(Task(**task, overlap="drop"), Fold(number, 4)) for number in range(1, 5)]
-    assert sorted(part.dropped_overlap for part in parts) == [0, 0, 1, 1]
-    assert sorted(item.id for part in parts for item in part.test) == [f"line-{n}" for n in range(1, 5)]
 
 
 def test_a_question_in_both_sets_is_refused_or_dropped(tmp_path: Path) -> None:
