@@ -18,7 +18,8 @@ from dspy.utils.exceptions import AdapterParseError, LMInvalidRequestError
 from pydantic import BaseModel, ConfigDict
 
 from divcon.benchmarks._graders import Verdict
-from divcon.benchmarks.tasks._files import readable, strict_json, written_value
+from divcon.benchmarks.tasks._files import written_value
+from divcon.benchmarks.tasks._json import readable, strict_json
 from divcon.benchmarks.tasks._problems import Problems, TaskError, shown
 from divcon.distill import Plan
 from divcon.programs import Item
@@ -182,7 +183,7 @@ def read_recording(file: Path, fields: RowFields, needs: str, key: str) -> Recor
     Raises:
         TaskError: The file can't be read, or rows are broken or lack a field. The first rows are named.
     """
-    with readable(file, f"{key}.path"):
+    with readable(file, key=f"{key}.path"):
         data = file.read_bytes()
         text = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8-sig")
     problems = Problems(file, "row")

@@ -131,9 +131,10 @@ def _retained(
 def _amounts(arm: Arm, seeds: Sequence[Records]) -> dict[str, list[float] | None]:
     """The intervals of an arm's average bill: `cost_ci95`, None where a price is unknown, and `large_tokens_ci95`."""
     found: dict[str, list[float] | None] = {}
+    records = [[seed[question] for question in seeds[0]] for seed in seeds]
     bills = [
-        [None if one["outcome"] == "failed" else bill(_usage([one], arm.prices), 1, arm.local) for one in seed.values()]
-        for seed in seeds
+        [None if one["outcome"] == "failed" else bill(_usage([one], arm.prices), 1, arm.local) for one in seed]
+        for seed in records
     ]
     for unit in ("cost", "large_tokens"):
         known = all(one is None or one[unit] is not None for seed in bills for one in seed)

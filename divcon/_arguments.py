@@ -25,6 +25,7 @@ GivenRun = Annotated[Path, typer.Option("--run", metavar="FOLDER", parser=path_o
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; may be repeated.")
 ]
+Wait = Annotated[bool, typer.Option("--wait", help="Where another process works on the run folder, wait for its end.")]
 _NAME = "An experiment's file, or its name in examples/experiments."
 ExperimentFile = Annotated[Path, typer.Argument(metavar="NAME", parser=path_of, help=_NAME)]
 _GRADED = "JSON Lines with gold (text or a list), reply and, if need be, question."

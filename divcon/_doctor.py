@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 
 from divcon.benchmarks import RowFields, read_recording
 from divcon.benchmarks.arms import read_arm
-from divcon.benchmarks.tasks import TASKS, LoadedTask, load_task
+from divcon.benchmarks.tasks import TASKS, load_task
 from divcon.config import Endpoint, Pipeline
 from divcon.distill import OPTIMIZER_EXTRAS, ManifestError, is_trained, local_base, optimizer_name, read_manifest
 from divcon.distill._proxies import unusable_proxy
@@ -97,7 +97,7 @@ def _data(pipeline: Pipeline) -> Iterator[Finding]:
         yield lacking
         return
     counts = f"{len(loaded.train)} training and {len(loaded.test)} test questions of {pipeline.task.name}"
-    yield Finding("ok", "data", "; ".join([counts, *about_overlap(loaded)]))
+    yield Finding("ok", "data", "; ".join([counts, *loaded.about_overlap()]))
 
 
 def lacking_references(pipeline: Pipeline, items: Sequence[Item]) -> Finding | None:
@@ -108,22 +108,6 @@ def lacking_references(pipeline: Pipeline, items: Sequence[Item]) -> Finding | N
         return None
     text = f"The arm {needing[0]} needs reference subquestions; {len(bare)} questions have none, first {bare[0]}."
     return Finding("failure", "data", text, "Leave it out of the arms, or take a task whose data has them.")
-
-
-def about_overlap(loaded: LoadedTask) -> list[str]:
-    """Notes on training questions that overlap with the test set, or nearly do."""
-    notes = []
-    if loaded.dropped_overlap:
-        notes.append(f"{loaded.dropped_overlap} training questions dropped, since they overlap with the test set")
-    if loaded.numbers_only_twins:
-        notes.append(
-            f"warning: {loaded.numbers_only_twins} training questions differ from a test question in numbers alone"
-        )
-    notes += [
-        f"{one.train} overlaps with {one.test} ({one.how}) and is let through by task.allow: {one.reason}"
-        for one in loaded.allowed
-    ]
-    return notes
 
 
 def _recordings(pipeline: Pipeline) -> Iterator[Finding]:

@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from divcon._terminal import Terminal, err
+from rich.console import Console
+
+from divcon._terminal import Terminal, err, out
 
 
-def opened(file: Path, run: Path | None, overrides: list[str] | None) -> Any:
-    """The run of a pipeline file, in the folder that is given or in `runs/`."""
+def opened(file: Path, run: Path | None, overrides: list[str] | None, console: Console = out) -> Any:
+    """The run of a pipeline file, in the folder that is given or in `runs/`; it reports to a console."""
     from divcon.config import load_pipeline
     from divcon.pipeline import Run
 
-    return Run(load_pipeline(file, overrides or []), run or Path("runs") / file.stem, Terminal())
+    return Run(load_pipeline(file, overrides or []), run or Path("runs") / file.stem, Terminal(console))
 
 
 @contextlib.contextmanager

@@ -84,7 +84,7 @@ class Watch:
         if remaining and self._traffic is not None:
             parts += self._traffic.said(remaining)
         if (left := self._seconds_left()) is not None:
-            parts.append(f"~{_in_words(left)} left")
+            parts.append(f"~{in_words(left)} left")
         if self._traffic is not None and (self._spent is not None or self._traffic.priced):
             parts.append(f"${(self._spent or 0.0) + self._traffic.cost:.4f} so far")
         return ", ".join(parts)
@@ -155,7 +155,8 @@ def by_loss(progress: Progress) -> Callable[[int, int, float], None]:
     return lambda done, total, loss: progress(done, total, f"loss {loss:.3f}")
 
 
-def _in_words(seconds: float) -> str:
+def in_words(seconds: float) -> str:
+    """A time in seconds, minutes or hours."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -29,8 +29,10 @@ from divcon._arguments import (
     Overrides,
     PipelineFile,
     RunFolder,
+    Wait,
 )
 from divcon._opening import leaving, looking, opened
+from divcon._precheck import precheck
 from divcon._store import app as store_app
 from divcon._tables import print_estimate, print_prediction, print_results, print_rows, print_teacher
 from divcon._terminal import Terminal, all_shown, echo, echo_json, err, fail, guarded, line, log_into, out
@@ -38,8 +40,7 @@ from divcon.signatures import DivconError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(store_app, name="store")
-
-Wait = Annotated[bool, typer.Option("--wait", help="Where another process works on the run folder, wait for its end.")]
+app.command()(precheck)
 
 _STUDENT = "A trained student, such as sd-r, or untuned; by default the best trained."
 
@@ -278,7 +279,7 @@ def serve(
 
 @app.command()
 def grade(
-    task: Annotated[str, typer.Argument(help="A task, such as gsm8k, drop or bbh; 'jsonl' grades by the gold's form.")],
+    task: Annotated[str, typer.Argument(help="A task, such as gsm8k, drop or bbh; 'file' grades by the gold's form.")],
     gold: Annotated[
         list[str] | None, typer.Option(help="A gold answer; may be repeated. DROP's spans are separated by ';'.")
     ] = None,

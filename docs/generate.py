@@ -100,7 +100,8 @@ def type_of(schema: Schema, anchors: dict[str, str]) -> str:
         parts = [part for part in schema["anyOf"] if part.get("type") != "null"]
         if "enum" in parts[0]:
             lists = ["a list of these"] if any(part.get("type") == "array" for part in parts) else []
-            return listed([*(f"`{name}`" for name in parts[0]["enum"]), "another name", *lists], "or")
+            more = ["another name"] if parts[1:] else []
+            return listed([*(f"`{name}`" for name in parts[0]["enum"]), *more, *lists], "or")
         return listed([type_of(part, anchors) for part in parts], "or")
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]

@@ -101,7 +101,7 @@ def main() -> None:
 
     kinds: dict[str, float] = {}
     for kind, mode in (("merged", "merged"), ("base", "merged"), ("lora", "lora")):
-        with VLLMModel(run.base, settings, adapter=mode, told=print) as model:  # type: ignore[arg-type]
+        with VLLMModel(run.models.base, settings, adapter=mode, told=print) as model:  # type: ignore[arg-type]
             name = model.add(student) if kind != "base" else ""
             with model.serving(name) as server:
                 served = name or server.name
@@ -125,7 +125,7 @@ def main() -> None:
     results["over_base"] = {kind: round(speed / kinds["base"], 3) for kind, speed in kinds.items()}
 
     # The program against raw HTTP: both roles on one server, so that all of it is the program's own traffic.
-    with VLLMModel(run.base, settings, adapter="merged", told=print) as model:
+    with VLLMModel(run.models.base, settings, adapter="merged", told=print) as model:
         name = model.add(solver_adapter())
         with model.serving(name) as server:
             folder, shares = Path(tempfile.mkdtemp()), []

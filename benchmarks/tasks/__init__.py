@@ -1,7 +1,8 @@
 """Tasks: the sources of questions, and their split into training and test questions."""
 
-from divcon.benchmarks.tasks._files import gsm8k_items, json_lines_items, read_pairs
+from divcon.benchmarks.tasks._files import gsm8k_items, read_pairs
 from divcon.benchmarks.tasks._grade import GradingError, grade_replies
+from divcon.benchmarks.tasks._json import Form
 from divcon.benchmarks.tasks._load import (
     COMMON,
     LONGEST_QUESTION,
@@ -12,9 +13,10 @@ from divcon.benchmarks.tasks._load import (
     refuse_overlap_across,
 )
 from divcon.benchmarks.tasks._offline import FAMILIES, OFFLINE, Split, offline_items, split_of, template_instance
+from divcon.benchmarks.tasks._own import file_items
 from divcon.benchmarks.tasks._problems import TaskError
 from divcon.benchmarks.tasks._public import PUBLIC, PublicTask, public_items
-from divcon.benchmarks.tasks._task import TASKS, Source, Splits, Task
+from divcon.benchmarks.tasks._task import TASKS, Fields, Source, Splits, Task
 
 __all__ = [
     "COMMON",
@@ -23,7 +25,9 @@ __all__ = [
     "OFFLINE",
     "PUBLIC",
     "TASKS",
+    "Fields",
     "Fold",
+    "Form",
     "GradingError",
     "LoadedTask",
     "PublicTask",
@@ -33,9 +37,9 @@ __all__ = [
     "Task",
     "TaskError",
     "as_share",
+    "file_items",
     "grade_replies",
     "gsm8k_items",
-    "json_lines_items",
     "load_task",
     "offline_items",
     "public_items",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from divcon.benchmarks._numbers import is_number, numbers
 from divcon.benchmarks.tasks._problems import Problems, TaskError, shown, unwritable
-from divcon.benchmarks.tasks._task import TASKS, Reader, Source, Splits, Task
+from divcon.benchmarks.tasks._task import TASKS, Reader, Source, Splits, Task, counted
 from divcon.distill import AllowedOverlap, overlapping, refuse_overlap
 from divcon.programs import Item
 from divcon.signatures import DivconError
@@ -36,6 +36,21 @@ class LoadedTask:
     dropped_overlap: int = 0
     numbers_only_twins: int = 0
     allowed: tuple[AllowedOverlap, ...] = ()
+
+    def about_overlap(self) -> list[str]:
+        """Notes on training questions that overlap with the test set, or nearly do."""
+        notes = []
+        if self.dropped_overlap:
+            notes.append(f"{self.dropped_overlap} training questions dropped, since they overlap with the test set")
+        if self.numbers_only_twins:
+            notes.append(
+                f"warning: {self.numbers_only_twins} training questions differ from a test question in numbers alone"
+            )
+        notes += [
+            f"{one.train} overlaps with {one.test} ({one.how}) and is let through by task.allow: {one.reason}"
+            for one in self.allowed
+        ]
+        return notes
 
 
 class Fold(NamedTuple):
@@ -126,10 +141,11 @@ def _generate(task: Task, source: Source) -> tuple[list[Item], list[Item]]:
     def learning(part: str) -> Callable[[int], list[Item]]:
         return lambda count: draw(task, part, "train", count, task.training_seed)
 
-    each = -(-task.test // len(parts))
-    held_out = _interleaved([draw(task, part, "test", each, task.seed) for part in parts])[: task.test]
-    each = -(-task.train // len(parts))
-    learn = _interleaved([_clear_of(held_out, learning(part), each, source.common) for part in parts])[: task.train]
+    test, train = counted(task.test, 0), counted(task.train, 0)  # numbers: the task refuses shares here
+    each = -(-test // len(parts))
+    held_out = _interleaved([draw(task, part, "test", each, task.seed) for part in parts])[:test]
+    each = -(-train // len(parts))
+    learn = _interleaved([_clear_of(held_out, learning(part), each, source.common) for part in parts])[:train]
     return learn, held_out
 
 
@@ -181,11 +197,12 @@ def _again(read: Callable[[], Iterable[Item]]) -> Callable[[], Iterable[Item]]:
     return (lambda: first) if isinstance(first, list) else read
 
 
-def _drawn(read: Callable[[], Iterable[Item]], name: str, count: int, seed: int, asked: str) -> list[Item]:
-    """`count` questions of a set, drawn by position. A smaller draw is the beginning of a larger one."""
+def _drawn(read: Callable[[], Iterable[Item]], name: str, asked: int | str, seed: int, key: str) -> list[Item]:
+    """So many questions of a set, drawn by position. A smaller draw is the beginning of a larger one."""
     order = list(range(sum(1 for _ in read())))
+    count = counted(asked, len(order))
     if len(order) < count:
-        raise TaskError(f"{asked} asks for {count} questions of {name}, and there are {len(order)}.", f"Lower {asked}.")
+        raise TaskError(f"{key} asks for {count} questions of {name}, and there are {len(order)}.", f"Lower {key}.")
     random.Random(seed).shuffle(order)
     return _at(order[:count], read)
 
@@ -201,26 +218,30 @@ def _at(positions: Sequence[int], read: Callable[[], Iterable[Item]]) -> list[It
 def _split(read: Callable[[], Iterable[Item]], task: Task, fold: Fold | None = None) -> tuple[list[Item], list[Item]]:
     """Training and test questions of one set, drawn by position, so that a large file isn't kept in memory."""
     order = list(range(sum(1 for _ in read())))
-    if fold is None and len(order) < task.train + task.test:
+    # A fold's test questions are training questions of the other folds, so that neither number takes from the other.
+    train = counted(task.train, len(order), 0 if fold or task.test == "all" else counted(task.test, len(order)))
+    test = counted(task.test, len(order), 0 if fold else train)
+    if fold is None and len(order) < train + test:
         raise TaskError(
-            f"The task {task.name} has {len(order)} questions, and {task.train} + {task.test} are asked for.",
+            f"The task {task.name} has {len(order)} questions, and {train} + {test} are asked for.",
             "Lower task.train or task.test.",
         )
     random.Random(task.seed).shuffle(order)
     if fold is not None:
-        learn, held_out = _parted(order[-task.test :], task, fold)
+        learn, held_out = _parted(order[-test:], task, fold)
+        learn = learn[:train]
     elif task.train_seed is None:
-        learn, held_out = order[: task.train], order[task.train : task.train + task.test]
+        learn, held_out = order[:train], order[train : train + test]
     else:
-        learn, held_out = order[: -task.test], order[-task.test :]
+        learn, held_out = order[:-test], order[-test:]
         random.Random(task.train_seed).shuffle(learn)
-        learn = learn[: task.train]
+        learn = learn[:train]
     found = _at([*learn, *held_out], read)
     return found[: len(learn)], found[len(learn) :]
 
 
 def _parted(order: Sequence[int], task: Task, fold: Fold) -> tuple[list[int], list[int]]:
-    """The positions to train on and to test, where one part of all is tested."""
+    """The positions that can be trained on, shuffled, and those to test, where one part of all is tested."""
     if len(order) < fold.of:
         raise TaskError(
             f"The task {task.name} has {len(order)} questions, too few for {fold.of} folds.",
@@ -229,7 +250,7 @@ def _parted(order: Sequence[int], task: Task, fold: Fold) -> tuple[list[int], li
     held_out = list(order[fold.number - 1 :: fold.of])
     learn = sorted(set(order) - set(held_out))
     random.Random(task.training_seed).shuffle(learn)
-    return learn[: task.train], held_out
+    return learn, held_out
 
 
 def as_share(item: Item) -> Item:

@@ -6,16 +6,16 @@ formats that are one JSON document. A file is read strictly: a row without what 
 
 from __future__ import annotations
 
-import gzip
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from divcon.benchmarks._graders import YES_NO
-from divcon.benchmarks.tasks._files import as_published, hub_rows, read_json_lines, readable, strict_json, written_value
-from divcon.benchmarks.tasks._problems import TaskError
+from divcon.benchmarks.tasks._files import PUBLISHED, Malformed, as_published, hub_rows, written_value
+from divcon.benchmarks.tasks._json import opened_text, read_json_lines, strict_json
+from divcon.benchmarks.tasks._problems import Problems, TaskError
 from divcon.programs import Item
 
 Row = Mapping[str, Any]
@@ -27,23 +27,15 @@ class PublicTask:
 
     Attributes:
         name: As a pipeline file has it.
-        read: Makes items from its rows, numbered from 1.
+        read: Makes the items of a row, which has a number from 1.
         licence: Of the data.
         hub: Its usual hub name and configuration; the configuration is a subtask where it is None.
     """
 
     name: str
-    read: Callable[[Iterable[tuple[int, Row]]], Iterator[Item]]
+    read: Callable[[int, Row], Iterator[Item]]
     licence: str
     hub: tuple[str, str | None] | None = None
-
-    def items(self, rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
-        """Its items.
-
-        Raises:
-            TaskError: A row is broken; it is named.
-        """
-        return as_published(self.name, rows, self.read)
 
 
 def public_items(
@@ -63,19 +55,25 @@ def public_items(
         splits: Of the hub; all of them by default.
 
     Raises:
-        TaskError: The data can't be had, or a row is broken; it is named.
+        TaskError: The data can't be had, or rows are broken; the first ones are named.
     """
-    task = PUBLIC[name]
+    task, problems = PUBLIC[name], Problems(path or hub, "row")
+    items: list[Item] = []
     if path is not None and path.is_dir():
         files = sorted(path.glob(f"{subtask or '*'}.json"))
         if not files:
             raise TaskError(f"{path} holds no {subtask or '*'}.json.", "Check task.path and task.subtask.")
-        items = [item for file in files for item in _named(task.items(_rows_of(file)), file.stem)]
+        for file in files:
+            of_file = problems.part(file.name)
+            items += _named(as_published(_rows_of(file, of_file), task.read, of_file), file.stem)
     elif path is not None:
-        items = list(_named(task.items(_rows_of(path)), path.stem if name == "bbh" else ""))
+        rows = as_published(_rows_of(path, problems), task.read, problems)
+        items += _named(rows, path.stem if name == "bbh" else "")
     else:
         configuration = task.hub[1] if task.hub else None
-        items = list(task.items(enumerate(hub_rows(str(hub), subtask or configuration, splits), 1)))
+        streamed = enumerate(hub_rows(str(hub), subtask or configuration, splits), 1)
+        items += as_published(streamed, task.read, problems)
+    problems.require_none()
     if not items:
         raise TaskError(f"{path or hub} holds no question.", "Check the data.")
     return items
@@ -86,13 +84,13 @@ def _named(items: Iterator[Item], family: str) -> Iterator[Item]:
         yield replace(item, id=f"{item.family}-{family}-{item.id}" if family else item.id, family=family or item.family)
 
 
-def _rows_of(file: Path) -> Iterator[tuple[int, Row]]:
+def _rows_of(file: Path, problems: Problems) -> Iterator[tuple[int, Row]]:
     """(number, row) of a file: JSON Lines, or a JSON document whose rows are a list or the values of a mapping."""
     if ".jsonl" in file.suffixes:
-        yield from read_json_lines(file)
+        yield from read_json_lines(file, problems)
         return
     try:
-        with readable(file), (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8-sig") as stream:
+        with opened_text(file) as stream:
             document = strict_json(stream.read())
     except ValueError as error:
         raise TaskError(f"{file} is no JSON document: {error}.", "Give the published file.") from error
@@ -103,33 +101,34 @@ def _rows_of(file: Path) -> Iterator[tuple[int, Row]]:
         raise TaskError(f"{file} is neither a list of rows nor a mapping of them.", "Give the published file.")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise TaskError(f"Row {number} of {file} is no JSON object.", "Give the published file.")
+            problems.add(f"row {number}", " is no JSON object", PUBLISHED)
+            continue
         yield number, row
 
 
 class _Fields:
-    """A row whose missing or empty fields are errors that name it."""
+    """A row whose missing or empty fields are errors."""
 
-    def __init__(self, task: str, number: int, row: Row) -> None:
-        self.where, self.row = f"Row {number} of {task}", row
+    def __init__(self, row: Row) -> None:
+        self.row = row
 
     def text(self, *names: str) -> str:
         for name in names:
             if (value := written_value(self.row.get(name))) is not None:
                 return value
-        raise TaskError(f"{self.where} has no '{names[0]}', or an empty one.", "Give the published files.")
+        raise Malformed(f" has no '{names[0]}', or an empty one")
 
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of text that may be missing."""
         value = self.row.get(name)
         if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
-            raise TaskError(f"{self.where}: '{name}' is not a list of text.", "Give the published files.")
+            raise Malformed(f": '{name}' is not a list of text")
         return tuple(one.strip() for one in value or () if one.strip())
 
     def listed(self, name: str) -> list[Any]:
         value = self.row.get(name)
         if not isinstance(value, list) or not value:
-            raise TaskError(f"{self.where} has no list '{name}', or an empty one.", "Give the published files.")
+            raise Malformed(f" has no list '{name}', or an empty one")
         return value
 
 
@@ -137,88 +136,83 @@ def _whole(value: str) -> str:
     return value.removesuffix(".0")
 
 
-def _svamp(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
-    for number, row in rows:
-        fields = _Fields("SVAMP", number, row)
-        body = fields.text("Body")
-        body = body if body.endswith((".", "?", "!")) else f"{body}."
-        yield Item(
-            id=str(row.get("ID") or f"svamp-{number}"),
-            question=f"{body} {fields.text('Question')}",
-            answer=_whole(fields.text("Answer")),
-            family="svamp",
-            grader="number",
-            licence="MIT",
-        )
+def _svamp(number: int, row: Row) -> Iterator[Item]:
+    fields = _Fields(row)
+    body = fields.text("Body")
+    body = body if body.endswith((".", "?", "!")) else f"{body}."
+    yield Item(
+        id=str(row.get("ID") or f"svamp-{number}"),
+        question=f"{body} {fields.text('Question')}",
+        answer=_whole(fields.text("Answer")),
+        family="svamp",
+        grader="number",
+        licence="MIT",
+    )
 
 
-def _multiarith(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
-    for number, row in rows:
-        fields = _Fields("MultiArith", number, row)
-        answer = str(fields.listed("lSolutions")[0]) if "lSolutions" in row else fields.text("final_ans")
-        yield Item(
-            id=f"multiarith-{row.get('iIndex', number)}",
-            question=fields.text("sQuestion", "question"),
-            answer=_whole(answer),
-            family="multiarith",
-            grader="number",
-            licence="research use",
-        )
+def _multiarith(number: int, row: Row) -> Iterator[Item]:
+    fields = _Fields(row)
+    answer = str(fields.listed("lSolutions")[0]) if "lSolutions" in row else fields.text("final_ans")
+    yield Item(
+        id=f"multiarith-{row.get('iIndex', number)}",
+        question=fields.text("sQuestion", "question"),
+        answer=_whole(answer),
+        family="multiarith",
+        grader="number",
+        licence="research use",
+    )
 
 
-def _bamboogle(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
-    for number, row in rows:
-        fields = _Fields("Bamboogle", number, row)
-        steps = [(str(row[f"Q{i}"]).strip(), fields.texts(f"A{i}") or ("",)) for i in range(1, 5) if row.get(f"Q{i}")]
-        answer = fields.text("Answer")
-        last = steps[-1][1] if steps else ()
-        yield Item(
-            id=f"bamboogle-{number}",
-            question=fields.text("Question"),
-            answer=answer,
-            aliases=tuple(alias for alias in last if alias and alias != answer),
-            subquestions=tuple(ask for ask, _ in steps),
-            sub_answers=tuple(said[0] for _, said in steps),
-            family="bamboogle",
-            grader="text",
-            licence="MIT",
-        )
+def _bamboogle(number: int, row: Row) -> Iterator[Item]:
+    fields = _Fields(row)
+    steps = [(str(row[f"Q{i}"]).strip(), fields.texts(f"A{i}") or ("",)) for i in range(1, 5) if row.get(f"Q{i}")]
+    answer = fields.text("Answer")
+    last = steps[-1][1] if steps else ()
+    yield Item(
+        id=f"bamboogle-{number}",
+        question=fields.text("Question"),
+        answer=answer,
+        aliases=tuple(alias for alias in last if alias and alias != answer),
+        subquestions=tuple(ask for ask, _ in steps),
+        sub_answers=tuple(said[0] for _, said in steps),
+        family="bamboogle",
+        grader="text",
+        licence="MIT",
+    )
 
 
-def _strategyqa(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
-    for number, row in rows:
-        fields = _Fields("StrategyQA", number, row)
-        if not isinstance(row.get("answer"), bool):
-            raise TaskError(f"{fields.where} has no 'answer' of true or false.", "Give the published files.")
-        yield Item(
-            id=f"strategyqa-{row.get('qid', number)}",
-            question=fields.text("question"),
-            answer="yes" if row["answer"] else "no",
-            subquestions=fields.texts("decomposition"),
-            family="strategyqa",
-            grader="yes_no",
-            licence="MIT",
-        )
+def _strategyqa(number: int, row: Row) -> Iterator[Item]:
+    fields = _Fields(row)
+    if not isinstance(row.get("answer"), bool):
+        raise Malformed(" has no 'answer' of true or false")
+    yield Item(
+        id=f"strategyqa-{row.get('qid', number)}",
+        question=fields.text("question"),
+        answer="yes" if row["answer"] else "no",
+        subquestions=fields.texts("decomposition"),
+        family="strategyqa",
+        grader="yes_no",
+        licence="MIT",
+    )
 
 
-def _musique(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
-    for number, row in rows:
-        fields = _Fields("MuSiQue", number, row)
-        steps = fields.listed("question_decomposition")
-        passages = "\n\n".join(f"{p['title']}: {p['paragraph_text']}" for p in fields.listed("paragraphs"))
-        yield Item(
-            id=fields.text("id"),
-            question=fields.text("question"),
-            context=passages,
-            answer=fields.text("answer"),
-            aliases=fields.texts("answer_aliases"),
-            subquestions=tuple(_asked(str(step["question"])) for step in steps),
-            sub_answers=tuple(str(step["answer"]) for step in steps),
-            family="musique",
-            grader="text",
-            licence="CC BY 4.0",
-            extra={"hops": len(steps)},
-        )
+def _musique(number: int, row: Row) -> Iterator[Item]:
+    fields = _Fields(row)
+    steps = fields.listed("question_decomposition")
+    passages = "\n\n".join(f"{p['title']}: {p['paragraph_text']}" for p in fields.listed("paragraphs"))
+    yield Item(
+        id=fields.text("id"),
+        question=fields.text("question"),
+        context=passages,
+        answer=fields.text("answer"),
+        aliases=fields.texts("answer_aliases"),
+        subquestions=tuple(_asked(str(step["question"])) for step in steps),
+        sub_answers=tuple(str(step["answer"]) for step in steps),
+        family="musique",
+        grader="text",
+        licence="CC BY 4.0",
+        extra={"hops": len(steps)},
+    )
 
 
 def _asked(step: str) -> str:
@@ -240,69 +234,62 @@ def _instruction(step: str) -> str:
     return f"{'Determine' if re.match(r'(?:if|whether) ', told, re.IGNORECASE) else 'Find'} {told}."
 
 
-def _hotpotqa(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
-    for number, row in rows:
-        fields = _Fields("HotpotQA", number, row)
-        given = row.get("context")
-        if isinstance(given, dict):  # as the hub has it
-            given = list(zip(given["title"], given["sentences"], strict=True))
-        if not isinstance(given, list):
-            raise TaskError(f"{fields.where} has no list 'context'.", "Give the published files.")
-        passages = "\n\n".join(f"{title}: {''.join(sentences)}" for title, sentences in given)
-        answer = fields.text("answer")
-        yield Item(
-            id=fields.text("_id", "id"),
-            question=fields.text("question"),
-            context=passages,
-            answer=answer,
-            family="hotpotqa",
-            grader="yes_no" if answer.casefold() in ("yes", "no") else "text",
-            licence="CC BY-SA 4.0",
-            extra={"type": row.get("type")},
-        )
+def _hotpotqa(number: int, row: Row) -> Iterator[Item]:
+    fields = _Fields(row)
+    given = row.get("context")
+    if isinstance(given, dict):  # as the hub has it
+        given = list(zip(given["title"], given["sentences"], strict=True))
+    if not isinstance(given, list):
+        raise Malformed(" has no list 'context'")
+    passages = "\n\n".join(f"{title}: {''.join(sentences)}" for title, sentences in given)
+    answer = fields.text("answer")
+    yield Item(
+        id=fields.text("_id", "id"),
+        question=fields.text("question"),
+        context=passages,
+        answer=answer,
+        family="hotpotqa",
+        grader="yes_no" if answer.casefold() in ("yes", "no") else "text",
+        licence="CC BY-SA 4.0",
+        extra={"type": row.get("type")},
+    )
 
 
-def _bbh(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
-    for number, row in rows:
-        fields = _Fields("BIG-Bench Hard", number, row)
-        target = fields.text("target")
-        choice, yes_no = bool(re.fullmatch(r"\([A-Z]\)", target)), target.casefold() in YES_NO
-        yield Item(
-            id=str(number),
-            question=fields.text("input"),
-            answer=target,
-            family="bbh",
-            grader="choice" if choice else "yes_no" if yes_no else "",
-            licence="MIT",
-        )
+def _bbh(number: int, row: Row) -> Iterator[Item]:
+    fields = _Fields(row)
+    target = fields.text("target")
+    choice, yes_no = bool(re.fullmatch(r"\([A-Z]\)", target)), target.casefold() in YES_NO
+    yield Item(
+        id=str(number),
+        question=fields.text("input"),
+        answer=target,
+        family="bbh",
+        grader="choice" if choice else "yes_no" if yes_no else "",
+        licence="MIT",
+    )
 
 
-def _drop(rows: Iterable[tuple[int, Row]]) -> Iterator[Item]:
-    for number, row in rows:
-        fields = _Fields("DROP", number, row)
-        if "qa_pairs" in row:
-            for pair in fields.listed("qa_pairs"):
-                golds = [_drop_answer(a) for a in (pair["answer"], *(pair.get("validated_answers") or ()))]
-                yield _drop_item(str(pair["query_id"]), pair["question"], fields.text("passage"), golds, fields)
-        elif "answers_spans" in row:
-            golds = [tuple(map(str, row["answers_spans"]["spans"]))]
-            yield _drop_item(
-                str(row.get("query_id", number)), fields.text("question"), fields.text("passage"), golds, fields
-            )
-        elif "answers" in row:
-            golds = [tuple(a) if isinstance(a, list) else (str(a),) for a in fields.listed("answers")]
-            asked = {told.casefold(): told for step in fields.texts("qdmr") if (told := _instruction(step))}
-            item = _drop_item(
-                str(row.get("id", number)), fields.text("question"), fields.text("passage"), golds, fields
-            )
-            yield replace(item, subquestions=tuple(asked.values()))
-        else:
-            told, _, question = fields.text("context").partition("\nQuestion: ")
-            golds = [tuple(one.split(" and ")) for one in fields.text("ref_text").split("|")]
-            whole = [(one,) for one in fields.text("ref_text").split("|")]
-            both = list(dict.fromkeys([*whole, *golds]))
-            question = question.removesuffix("\nAnswer:").strip()
-            yield _drop_item(f"drop-{number}", question, told.removeprefix("Passage: ").strip(), both, fields)
+def _drop(number: int, row: Row) -> Iterator[Item]:
+    fields = _Fields(row)
+    if "qa_pairs" in row:
+        for pair in fields.listed("qa_pairs"):
+            golds = [_drop_answer(a) for a in (pair["answer"], *(pair.get("validated_answers") or ()))]
+            yield _drop_item(str(pair["query_id"]), pair["question"], fields.text("passage"), golds)
+    elif "answers_spans" in row:
+        golds = [tuple(map(str, row["answers_spans"]["spans"]))]
+        yield _drop_item(str(row.get("query_id", number)), fields.text("question"), fields.text("passage"), golds)
+    elif "answers" in row:
+        golds = [tuple(a) if isinstance(a, list) else (str(a),) for a in fields.listed("answers")]
+        asked = {told.casefold(): told for step in fields.texts("qdmr") if (told := _instruction(step))}
+        item = _drop_item(str(row.get("id", number)), fields.text("question"), fields.text("passage"), golds)
+        yield replace(item, subquestions=tuple(asked.values()))
+    else:
+        told, _, question = fields.text("context").partition("\nQuestion: ")
+        golds = [tuple(one.split(" and ")) for one in fields.text("ref_text").split("|")]
+        whole = [(one,) for one in fields.text("ref_text").split("|")]
+        both = list(dict.fromkeys([*whole, *golds]))
+        question = question.removesuffix("\nAnswer:").strip()
+        yield _drop_item(f"drop-{number}", question, told.removeprefix("Passage: ").strip(), both)
 
 
 def _drop_answer(answer: Row) -> tuple[str, ...]:
@@ -321,10 +308,10 @@ def _listed(spans: tuple[str, ...]) -> str:
     return ("; " if apart and len(spans) > 1 else ", ").join(spans)
 
 
-def _drop_item(identity: str, question: str, passage: str, golds: list[tuple[str, ...]], fields: _Fields) -> Item:
+def _drop_item(identity: str, question: str, passage: str, golds: list[tuple[str, ...]]) -> Item:
     given = tuple(dict.fromkeys(gold for gold in golds if any(span.strip() for span in gold)))
     if not given or not question.strip():
-        raise TaskError(f"{fields.where} has an empty question or answer.", "Give the published files.")
+        raise Malformed(" has an empty question or answer")
     return Item(
         id=identity,
         question=question.strip(),

@@ -1,14 +1,15 @@
-"""divcon's own sources: generated families, reasoning-gym, public data sets, and JSON Lines files of users."""
+"""divcon's own sources: generated families, reasoning-gym, public data sets, and users' own files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Literal
 
-from divcon.benchmarks.tasks._files import gsm8k_items, json_lines_items
+from divcon.benchmarks.tasks._files import gsm8k_items
 from divcon.benchmarks.tasks._gym import gym_items
 from divcon.benchmarks.tasks._load import COMMON
 from divcon.benchmarks.tasks._offline import OFFLINE, offline_items
+from divcon.benchmarks.tasks._own import file_items
 from divcon.benchmarks.tasks._problems import TaskError
 from divcon.benchmarks.tasks._public import public_items
 from divcon.benchmarks.tasks._task import Source, Splits, Task
@@ -29,10 +30,11 @@ def _draw_gym(task: Task, part: str, split: Literal["train", "test"], count: int
     return gym_items(str(task.subtask), count, start)
 
 
-def _read_json_lines(task: Task, splits: Splits | None) -> Iterable[Item]:
+def _read_file(task: Task, splits: Splits | None) -> Iterable[Item]:
     if task.path is None:
-        raise TaskError("The task jsonl needs a file.", "Set task.path.")
-    return json_lines_items(task.path)
+        raise TaskError(f"The task {task.name} needs a file or a folder.", "Set task.path.")
+    wanted = splits if task.test_split else None
+    return file_items(task.path, task.fields, task.form, wanted)
 
 
 def _read_gsm8k(task: Task, splits: Splits | None) -> Iterable[Item]:
@@ -67,4 +69,4 @@ STRATEGYQA = _public("yes_no")
 SVAMP = _public("number")
 MULTIARITH = _public("number")
 BBH = _public()
-JSONL = Source(_read_json_lines, needs_data=True)
+FILE = Source(_read_file, needs_data=True, own=True)

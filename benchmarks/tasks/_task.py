@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from divcon.benchmarks.tasks._json import Form, Format
 from divcon.distill import Choices, Table
 from divcon.distill._paths import WrittenPath
 from divcon.programs import Item
@@ -34,6 +39,7 @@ class Source:
         needs_subtask: Whether `subtask` has to be given.
         extra: The extra of divcon that it needs.
         grader: The grader of its answers; if empty, the form of the gold answer decides.
+        own: Whether it reads files of any form: it takes `fields`, `format`, `encoding` and `delimiter`.
     """
 
     read: Reader | None = None
@@ -45,6 +51,7 @@ class Source:
     needs_subtask: bool = False
     grader: str = ""
     extra: str = ""
+    own: bool = False
 
 
 _SOURCES = "divcon.benchmarks.tasks._sources"
@@ -68,10 +75,19 @@ TASKS: Table[Source] = Table(
         "svamp": f"{_SOURCES}:SVAMP",
         "multiarith": f"{_SOURCES}:MULTIARITH",
         "bbh": f"{_SOURCES}:BBH",
-        "jsonl": f"{_SOURCES}:JSONL",
+        "file": f"{_SOURCES}:FILE",
+        "jsonl": f"{_SOURCES}:FILE",  # as it was called when it read JSON Lines alone
     },
     needs=("read", "draw", "parts", "needs_data", "grader"),
 )
+
+
+def _encoding(name: str) -> str:
+    try:
+        "".encode(name)
+    except (LookupError, ValueError) as error:
+        raise ValueError(f"there is no encoding of text {name!a}; write one such as cp1252 or utf-16") from error
+    return name
 
 
 class Allowed(BaseModel):
@@ -100,6 +116,74 @@ class Allowed(BaseModel):
         return self.id in (train, test) or self.pair == (train, test)
 
 
+class Fields(BaseModel):
+    """The columns of one's own data. A dot leads into nested values: `answers.0.text`.
+
+    Attributes:
+        question: The question.
+        answer: The gold answer.
+        context: The passage that the question is about.
+        subquestions: The reference subquestions: a list, or text that is read as a model's reply is.
+        aliases: Other right answers, a list; in CSV it is written as JSON.
+        grader: How the answer is graded.
+        id: Names the question.
+        family: The group of the question, for figures by group.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    question: str = Field("question", min_length=1)
+    answer: str = Field("answer", min_length=1)
+    context: str | None = "context"
+    subquestions: str | None = "subquestions"
+    aliases: str | None = "aliases"
+    grader: str | None = "grader"
+    id: str | None = "id"
+    family: str | None = "family"
+
+
+def _count(value: object, *, least: int = 1) -> object:
+    """A number of questions, or the share of them."""
+    if isinstance(value, str) and value.isdecimal() and len(value) < 10:
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
+        return value
+    if isinstance(value, str) and re.fullmatch(_SHARE, value) and 0 < _percent(value) <= 100:
+        return value
+    raise ValueError("write an integer from 1, a share such as 70%, or all")
+
+
+def _percent(share: str) -> Fraction:
+    return Fraction(share.removesuffix("%"))
+
+
+_SHARE = r"\d{1,3}(\.\d{1,6})?%"
+_PARTS = {"type": "string", "pattern": f"^({_SHARE}|all)$"}
+Count = Annotated[
+    int | str, BeforeValidator(_count), WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, _PARTS]})
+]
+CountOrNone = Annotated[
+    int | str,
+    BeforeValidator(partial(_count, least=0)),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, _PARTS]}),
+]
+
+
+def counted(count: int | str, total: int, other: int = 0) -> int:
+    """The number of questions that `task.train` or `task.test` asks for.
+
+    Args:
+        count: A number, a share such as `70%`, or `all`.
+        total: The number of questions in the set. Shares are of all of them, rounded down, and at least one question.
+        other: The number of those that are drawn for the other part; `all` leaves them out.
+    """
+    if isinstance(count, int):
+        return count
+    return max(1, total - other if count == "all" else math.floor(_percent(count) * total / 100))
+
+
 class Task(BaseModel):
     """The source and number of the questions.
 
@@ -107,14 +191,20 @@ class Task(BaseModel):
         name: The task: `word-problems`, `passage-hops`, `schedules`, `unit-conversion` or `deduction`, which are
             generated; `offline`, which is the first two of them; `reasoning-gym`, which its package generates;
             `gsm8k`, `drop`, `bamboogle`, `musique`, `hotpotqa`, `strategyqa`, `svamp`, `multiarith` or `bbh`; or
-            `jsonl` for your own data.
-        path: A file; for `bbh` also a folder of files. Training and test questions are drawn from it.
+            `file` for your own data (`jsonl` is its older name).
+        path: A file; for `bbh` and `file` also a folder. Training and test questions are drawn from it.
         test_path: A separate file of test questions; `path` then holds training questions only.
         hub: The hub name of a data set, instead of a path. Training and test questions are drawn from all its splits.
-        test_split: The split of `hub` with the test questions; the other splits then hold training questions only.
+        test_split: The split of `hub`, or of a folder of your own, with the test questions; the other splits then hold
+            training questions only.
+        fields: For `file`, the columns of your data.
+        format: For `file`, `jsonl`, `json`, `csv`, `tsv` or `parquet`, where the file's ending doesn't say so.
+        encoding: For `file`, the encoding of text; UTF-8 by default.
+        delimiter: For `file`, what separates the cells of CSV; a comma by default.
         subtask: For `bbh`, one file of the folder, or all without it; for `reasoning-gym`, the name of the data set.
-        train: The number of training questions; 0 where recorded arms alone are measured.
-        test: The number of held-out test questions.
+        train: The number of training questions, their share of the questions that are read (`70%`), or `all` that
+            aren't test questions; 0 where recorded arms alone are measured.
+        test: The number of held-out test questions, their share, or `all` that aren't training questions.
         seed: Seeds the draw of questions, and their split into training and test questions.
         train_seed: Seeds the draw of training questions only, so that several seeds share a test set; `seed` by
             default.
@@ -134,8 +224,12 @@ class Task(BaseModel):
     hub: str | None = None
     test_split: str | None = None
     subtask: str | None = None
-    train: int = Field(ge=0)
-    test: int = Field(ge=1)
+    fields: Fields | None = None
+    format: Format | None = None
+    encoding: Annotated[str, AfterValidator(_encoding)] | None = None
+    delimiter: str | None = Field(None, pattern=r"^[^\s\w\"]$|^\t$")
+    train: CountOrNone
+    test: Count
     seed: int = 0
     train_seed: int | None = None
     percent: bool = False
@@ -152,13 +246,36 @@ class Task(BaseModel):
             raise ValueError(f"the task {self.name} needs path (a file) or hub (a data set's name)")
         if self.test_path and not self.path:
             raise ValueError("task.test_path needs task.path (the training questions)")
-        if self.test_split and not self.hub:
-            raise ValueError("task.test_split needs task.hub (a data set's name)")
+        if self.test_split and not (self.hub or (source.own and not self.test_path)):
+            raise ValueError("task.test_split needs task.hub (a data set's name), or a folder of the task file")
+        if (set_here := [key for key in ("fields", "format", "encoding", "delimiter") if getattr(self, key)]) and not (
+            source.own
+        ):
+            raise ValueError(f"the task {self.name} takes no {set_here[0]}; your own data are the task file")
+        return self
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Task:
+        shares = [count for count in (self.train, self.test) if isinstance(count, str)]
+        if shares and TASKS[self.name].draw is not None:
+            raise ValueError(
+                f"the task {self.name} makes as many questions as are wanted: write train and test as numbers"
+            )
+        if len(shares) == 2 and not (self.test_path or self.test_split):
+            if shares == ["all", "all"]:
+                raise ValueError("train and test can't both be all questions; write one as a number or a share")
+            if "all" not in shares and sum(map(_percent, shares)) > 100:
+                raise ValueError(f"{self.train} and {self.test} are more than all questions")
         return self
 
     def allows(self, train: str, test: str) -> str | None:
         """The reason for which an overlap of a training and a test question is let through; None where it isn't."""
         return next((one.reason for one in self.allow if one.holds(train, test)), None)
+
+    @property
+    def form(self) -> Form:
+        """How the files of one's own data are written."""
+        return Form(self.format, self.encoding, self.delimiter)
 
     @property
     def training_seed(self) -> int:

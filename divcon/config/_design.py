@@ -42,6 +42,7 @@ class Design(Section):
         folds: Split the questions of each task into so many parts, and test each part with students that were trained
             on the others, so that every question is a test question once. `task.test` is then the number of questions
             in all parts, and `task.train` the number drawn from the other parts; both are lowered to what is there.
+            Write `test: 100%` and `train: all` for all questions.
         arms: The arms that are measured; each kind has a default.
         questions: For `curve`, the sizes of the training set.
         solvers: For `solvers`, the solvers, by a name of your choice; students are trained with `roles.solver`.

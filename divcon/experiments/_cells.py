@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from divcon._watch import Reporter, Silent
 from divcon.benchmarks import Arm
 from divcon.benchmarks.arms import read_arm
-from divcon.benchmarks.tasks import Fold, LoadedTask, Task, load_task
+from divcon.benchmarks.tasks import Fold, LoadedTask, Task, TaskError, load_task
 from divcon.config import Design, Experiment
 from divcon.distill import Hold, NothingToLearn, RunStore, booked_to
 from divcon.distill.executors import EXECUTORS, Executor
@@ -74,7 +75,7 @@ class Runs:
     folder: Path
     reporter: Reporter = field(default_factory=Silent)
     trained: list[Run] = field(default_factory=list, init=False)
-    _tasks: dict[tuple[str, Draw, int], LoadedTask] = field(default_factory=dict, init=False)
+    _tasks: dict[tuple[str, Draw, int | str], LoadedTask] = field(default_factory=dict, init=False)
     _hold: Hold | None = field(default=None, init=False)
 
     def hold(self, wait: bool = False) -> None:
@@ -131,12 +132,17 @@ class Runs:
         folder = self.folder / "cells" / _ALL / draw.cell
         return Run(first.pipeline, folder, self.reporter, self.store, union, self.executor)
 
-    def _loaded(self, task: str, draw: Draw, train: int) -> LoadedTask:
+    def _loaded(self, task: str, draw: Draw, train: int | str) -> LoadedTask:
         """A task's questions. Their ids begin with the task's name, since all tasks share the store."""
         key = (task, draw, train)
         if key not in self._tasks:  # files may be large, and many cells read the same one
             given = self.design.tasks[task].model_dump()
-            loaded = load_task(Task(**{**given, "train_seed": draw.seed, "train": train}), draw.fold)
+            try:
+                loaded = load_task(Task(**{**given, "train_seed": draw.seed, "train": train}), draw.fold)
+            except TaskError as error:
+                # The settings that an error names have other names in an experiment's file.
+                remedy = re.sub(r"\btask\.", f"experiment.tasks.{task}.", error.remedy)
+                raise TaskError(error.problem, remedy) from error
             named: Callable[[Item], Item] = lambda item: replace(item, id=f"{task}:{item.id}")  # noqa: E731
             allowed = (one._replace(train=f"{task}:{one.train}", test=f"{task}:{one.test}") for one in loaded.allowed)
             self._tasks[key] = LoadedTask(

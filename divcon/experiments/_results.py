@@ -41,7 +41,8 @@ _PAIRS = [
     ("teacher", "direct"), ("cot", "direct"), ("teacher", "self-ask"), ("teacher/stepwise", "self-ask"),
     ("references", "self-ask"), ("references/stepwise", "self-ask"), ("references", "references/stepwise"),
     ("teacher", "teacher/stepwise"), ("sd-r", "sd-r/all"), ("references", "teacher"), ("sd-r", "references"),
-    ("se-a", "se-untuned"),
+    ("se-a", "se-untuned"), ("sd-t", "teacher"), ("sd-t", "untuned"), ("sd-t", "cot"), ("sd-rec", "sd-t"),
+    ("sd-rec", "teacher"), ("se-a", "se-t"), ("untuned", "teacher"),
 ]  # fmt: skip
 
 

@@ -99,7 +99,11 @@ class ExperimentRun:
             trained = [len(run.task.train) for run in cells]
             drawn = max(len(run.task.train) + run.task.dropped_overlap for run in cells)
             asked = {"task.test": (task.test, tested), "task.train": (task.train, drawn)}
-            lowered = "".join(f"; {key} asks for {wanted:,}" for key, (wanted, got) in asked.items() if wanted > got)
+            lowered = "".join(
+                f"; {key} asks for {wanted:,}"
+                for key, (wanted, got) in asked.items()
+                if isinstance(wanted, int) and wanted > got
+            )
             sizes = " to ".join(f"{size:,}" for size in sorted({min(trained), max(trained)}))
             self.reporter.finished(
                 "folds",

@@ -2,7 +2,7 @@
 
 from divcon.pipeline._context import Context, announce_conversion, open_store
 from divcon.pipeline._errors import Failures, Incomplete, MissingStation, Unfit, explain_lm_error
-from divcon.pipeline._estimate import StationEstimate, total_of
+from divcon.pipeline._estimate import Measured, StationEstimate, total_of, weights_of
 from divcon.pipeline._results import SCHEMA_VERSION, require_all_answered, results_files, student_upfront
 from divcon.pipeline._run import Run
 from divcon.pipeline._stations import adapter_folder
@@ -14,6 +14,7 @@ __all__ = [
     "Context",
     "Failures",
     "Incomplete",
+    "Measured",
     "MissingStation",
     "Run",
     "StationEstimate",
@@ -28,5 +29,6 @@ __all__ = [
     "results_files",
     "student_upfront",
     "total_of",
+    "weights_of",
     "worker_context",
 ]

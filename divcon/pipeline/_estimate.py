@@ -1,10 +1,13 @@
-"""The estimate of a run: calls, tokens, money and time that are missing, from the prompts of a few of its questions."""
+"""The estimate of a run: calls, tokens, money and time that are missing, from the prompts of a few of its questions.
+
+A precheck has measured lengths and speeds, and gives these.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from dspy.utils.exceptions import AdapterParseError, LMError
 from divcon._models import Models, usual_limit
 from divcon.benchmarks.arms import read_arm
 from divcon.config import Endpoint, Price
-from divcon.distill import RULES, StoredEngine, role_lm
+from divcon.distill import RULES, Base, StoredEngine, role_lm
 from divcon.pipeline._arms import arm_parts
 from divcon.pipeline._context import Context
 from divcon.pipeline._programs import compiled_prompt
@@ -29,7 +32,8 @@ _BYTES_A_TOKEN = 4.0  # of English text, with the tokenizers in use
 _TOKENS_A_MESSAGE = 5  # of a chat template
 _SOLUTION = 160  # tokens of a solver's reply, until replies are stored
 _SECONDS_A_CALL, _TOKENS_A_SECOND = 0.5, 50.0  # of a server, until replies are stored
-_SECONDS_HERE = 0.2  # for each call of the embedded base on two cores, whatever the concurrency
+# For a plan of the embedded base on two cores, whatever the concurrency; and the weights of that base.
+_SECONDS_HERE, _PLAN_HERE, _WEIGHTS_HERE = 0.2, 60, 135e6
 _FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]")
 
 
@@ -57,6 +61,19 @@ class StationEstimate:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """Lengths and speeds that were measured on other questions of the task.
+
+    Attributes:
+        used: What was used, by station as `divcon status` names it, and by role as `RunStore.paid` has it.
+        concurrency: How many questions were asked at a time.
+    """
+
+    used: Mapping[str, dict[str, dict[str, Any]]]
+    concurrency: int
+
+
+@dataclass(frozen=True)
 class _Model:
     """A model that would be called.
 
@@ -66,6 +83,7 @@ class _Model:
         here: Whether it runs in this process, or is a student on a server of ours.
         scripted: Whether it is no model.
         recorded: Whether its replies were written elsewhere, so that it uses no tokens.
+        weights: The number of its weights, where it runs here.
     """
 
     role: str
@@ -73,6 +91,7 @@ class _Model:
     here: bool = False
     scripted: bool = False
     recorded: bool = False
+    weights: float = _WEIGHTS_HERE
 
 
 @dataclass(frozen=True)
@@ -94,7 +113,8 @@ class _Call:
     def seconds(self, concurrency: int) -> float:
         """The time that it adds to a station, as long as nothing was measured."""
         if self.model.here:
-            return 0.0 if self.model.scripted else _SECONDS_HERE
+            size = self.model.weights / _WEIGHTS_HERE * max(1.0, self.written / _PLAN_HERE)
+            return 0.0 if self.model.scripted else _SECONDS_HERE * size
         return (_SECONDS_A_CALL + self.written / _TOKENS_A_SECOND) / concurrency
 
 
@@ -142,15 +162,15 @@ class _PlannedModels(Models):
         # A recorded plan has been paid for elsewhere.
         price = None if endpoint.recorded else endpoint.price
         meter = _meter(price, not endpoint.asked or endpoint.ours)
-        model = _Model(role, meter, here, not endpoint.asked, endpoint.recorded)
+        weights = weights_of(self._base(endpoint.base)) if here and endpoint.base else _WEIGHTS_HERE
+        model = _Model(role, meter, here, not endpoint.asked, endpoint.recorded, weights)
         most = endpoint.max_tokens or (None if here else usual_limit(endpoint.model or "hosted_vllm/base"))
         return self._planned(model, endpoint.temperature, most)
 
     def student(self, adapter: Path | None, role: str = "decomposer") -> dspy.LM:
         student = self.pipeline.roles.decomposer
-        return self._planned(
-            _Model(role, _meter(student.price, True), here=True), student.temperature, student.max_tokens
-        )
+        model = _Model(role, _meter(student.price, True), here=True, weights=weights_of(self.base))
+        return self._planned(model, student.temperature, student.max_tokens)
 
     def _planned(self, model: _Model, temperature: float | None, max_tokens: int | None) -> dspy.LM:
         backend = _Planned(model, self.steps_of, self.calls)
@@ -192,11 +212,21 @@ def _meter(price: Price | None, here: bool) -> Meter:
     return Meter({"input": 0.0, "output": 0.0} if here else None)
 
 
-def estimate(context: Context) -> list[StationEstimate]:
+def weights_of(base: Base) -> float:
+    """The number of weights of a base, by the size of its files."""
+    stored = sum(file.stat().st_size for file in base.path.glob("*.safetensors"))
+    return stored / (4 if base.dtype == "float32" else 2)
+
+
+def estimate(context: Context, measured: Measured | None = None) -> list[StationEstimate]:
     """What the stations that are missing will take. No model is called.
 
-    Lengths of replies and seconds a call are those of the replies in the run folder, where there are any. The time of
-    training isn't in it, and neither are the calls of a teleprompter.
+    Lengths of replies and seconds a call are those that were measured, or else those of the replies in the run folder,
+    where there are any. The time of training isn't in it, and neither are the calls of a teleprompter.
+
+    Args:
+        context: The run's context.
+        measured: What was measured on other questions.
     """
     calls: list[_Call] = []
     models = _planned_models(context, calls)
@@ -209,7 +239,9 @@ def estimate(context: Context) -> list[StationEstimate]:
             # A program of another package may not read the reply; what it asked until then counts.
             with contextlib.suppress(AdapterParseError, LMError):
                 plan.ask(item)
-        found.append(_summed(plan, calls, context.store.paid(plan.station)))
+        used = measured.used.get(plan.shown) if measured else None
+        at_a_time = min(plan.concurrency, measured.concurrency) if measured and used else plan.concurrency
+        found.append(_summed(plan, calls, used or context.store.paid(plan.station), at_a_time))
     return found
 
 
@@ -257,7 +289,7 @@ def _planned_models(context: Context, calls: list[_Call]) -> _PlannedModels:
     return made
 
 
-def _summed(plan: _Plan, seen: Sequence[_Call], paid: dict[str, dict[str, Any]]) -> StationEstimate:
+def _summed(plan: _Plan, seen: Sequence[_Call], paid: dict[str, dict[str, Any]], at_a_time: int) -> StationEstimate:
     """The estimate of a station from the calls of a few of its jobs, and from what was paid at it before."""
     scale = plan.jobs / max(1, len(plan.items))
     read = written = most = seconds = 0.0
@@ -268,7 +300,7 @@ def _summed(plan: _Plan, seen: Sequence[_Call], paid: dict[str, dict[str, Any]])
         if known is not None and (counted := known["calls"] - known["unknown_calls"]):
             call = replace(call, read=known["input_tokens"] / counted, written=known["output_tokens"] / counted)
         read, written, most = read + call.read, written + call.written, most + max(call.written, call.most_written)
-        measured = known["seconds"] / known["calls"] / plan.concurrency if known else None
+        measured = known["seconds"] / known["calls"] / at_a_time if known else None
         seconds += call.seconds(plan.concurrency) if measured is None else measured
         likely_usd = meter.cost(Counters(round(call.read), round(call.written)))
         worst_usd = meter.cost(Counters(round(call.read), round(call.most_written)))

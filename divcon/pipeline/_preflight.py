@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from divcon._doctor import about_overlap, diagnose, lacking_references
+from divcon._doctor import diagnose, lacking_references
 from divcon.benchmarks.arms import read_arm
 from divcon.config import Pipeline
 from divcon.distill import RECORDED, NothingToLearn, fingerprint, write_whole
@@ -62,7 +62,7 @@ def _about_data(context: Context) -> list[str]:
     needing = [arm for arm in pipeline.arms if read_arm(arm)[0].planner == "references"]
     _require_prices(pipeline)
     _require_outcomes(context)
-    return [*_about_references(context, contents, bool(needing)), *about_overlap(task)]
+    return [*_about_references(context, contents, bool(needing)), *task.about_overlap()]
 
 
 def _require_prices(pipeline: Pipeline) -> None:

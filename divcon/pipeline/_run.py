@@ -22,7 +22,7 @@ from divcon.pipeline import _preflight
 from divcon.pipeline._arms import bound_arm, check_arms, recorded_arms
 from divcon.pipeline._context import Context
 from divcon.pipeline._errors import Failures
-from divcon.pipeline._estimate import StationEstimate, compared, estimate, total_of
+from divcon.pipeline._estimate import Measured, StationEstimate, compared, estimate, total_of
 from divcon.pipeline._keys import Keys
 from divcon.pipeline._programs import Compiled, Programs, compiled_prompt
 from divcon.pipeline._record import record_key
@@ -274,9 +274,13 @@ class Run:
             self.reporter.finished("estimate", "; ".join(compared(expected, int(calls), int(tokens), usd)))
         return results
 
-    def estimate(self) -> list[StationEstimate]:
-        """What the missing stations will take in calls, tokens, money and time. No model is called."""
-        return estimate(self.context)
+    def estimate(self, measured: Measured | None = None) -> list[StationEstimate]:
+        """What the missing stations will take in calls, tokens, money and time. No model is called.
+
+        Args:
+            measured: Lengths and speeds that were measured on other questions.
+        """
+        return estimate(self.context, measured)
 
     def _paid(self) -> tuple[float, float, float]:
         """Calls, tokens and US dollars so far."""

@@ -8,6 +8,7 @@ from divcon.benchmarks import (
     break_even,
     choose,
     compare_costs,
+    dollars,
     mean_upfront,
     pareto_front,
     solver_share,
@@ -124,3 +125,11 @@ def test_without_prices_tokens_of_models_other_than_students_are_compared() -> N
     assert (found["in_money"], found["choice"]) == (False, "sd-r")
     assert found["points"] == {"teacher": [0.65, 500.0], "sd-r": [0.65, 400.0]}
     assert solver_share(lines[0]["bill"]) == pytest.approx(0.8)
+
+
+def test_a_cost_that_is_known_in_part_is_a_least_one() -> None:
+    spent = {**used(80, 20, 0.5), "unpriced_calls": 3}
+    assert dollars(bill({"solver": spent}, 10)) == "at least 50.00 (3 calls unpriced)"
+    assert dollars(bill({"solver": {**spent, "cost": None}}, 10)) == "unknown"
+    assert dollars(bill({"solver": {**spent, "unpriced_calls": 0}}, 10)) == "50.00"
+    assert dollars(bill({"solver": {**spent, "cost": 0.0001, "unpriced_calls": 0}}, 10)) == "0.0100"

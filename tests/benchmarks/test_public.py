@@ -65,6 +65,16 @@ def test_a_row_that_lacks_something_is_named(tmp_path: Path, name: str) -> None:
             public_items(name, file, None)
 
 
+@pytest.mark.parametrize("name", [*ROWS, "gsm8k"])
+def test_all_rows_that_lack_something_are_named_at_once(tmp_path: Path, name: str) -> None:
+    row = ROWS.get(name, {"question": "What is 2 plus 2, Ann?", "answer": "4\n#### 4"})
+    file = tmp_path / "data.jsonl"
+    file.write_text("\n".join(map(json.dumps, [{}, row, {}, {**row, "id": 1, "question": 5, "Question": []}])) + "\n{")
+    with pytest.raises(TaskError, match=r"^[34] rows of .*data.jsonl can't be used: row 1 .* \(also row 3\)") as caught:
+        load_task(Task(name=name, path=file, train=1, test=1))
+    assert "line 5 is not JSON" in caught.value.problem
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [

@@ -15,7 +15,6 @@ from support.browser import browser_page, opened
 
 from divcon.benchmarks import (
     Shown,
-    bill,
     compare_costs,
     differences,
     evidence,
@@ -25,7 +24,6 @@ from divcon.benchmarks import (
     write_report,
 )
 from divcon.benchmarks._advice import advice
-from divcon.benchmarks._figures import dollars
 from divcon.programs import Item
 
 USED = {"calls": 1, "input_tokens": 80, "cached_tokens": 8, "output_tokens": 20, "unpriced_calls": 1}
@@ -168,14 +166,6 @@ def test_most_answers_of_an_arm_failed_and_the_page_shows_no_score_of_it(
     assert "– (16 of 20 failed)" in html
     assert "DIRECT has no score: 16 of 20 answers failed; the first: LMError: 429." in html
     assert "<td>direct −" not in html and "− direct</td>" not in html
-
-
-def test_a_cost_that_is_known_in_part_is_a_least_one() -> None:
-    spent = {**USED, "calls": 10, "cost": 0.5, "unpriced_calls": 3}
-    assert dollars(bill({"solver": spent}, 10)) == "at least 50.00 (3 calls unpriced)"
-    assert dollars(bill({"solver": {**spent, "cost": None}}, 10)) == "unknown"
-    assert dollars(bill({"solver": {**spent, "unpriced_calls": 0}}, 10)) == "50.00"
-    assert dollars(bill({"solver": {**spent, "cost": 0.0001, "unpriced_calls": 0}}, 10)) == "0.0100"
 
 
 def test_half_a_character_that_a_server_sent_is_no_obstacle(run_report: Callable[..., Path], items: list[Item]) -> None:

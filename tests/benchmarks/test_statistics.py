@@ -275,3 +275,7 @@ def test_costs_that_differ_have_an_interval() -> None:
     assert bill["cost"] == pytest.approx(2)
     assert bill["cost_ci95"] == pytest.approx([2 - 1.96 / 2, 2 + 1.96 / 2], abs=1e-3)  # a deviation of 1 over sqrt(4)
     assert summarize_arm(arm_named("cot"), [found], 200)["bill"]["cost_ci95"] is None
+    # The order in which a seed's answers came in tells nothing.
+    seeds = [found, dict(reversed(found.items()))]
+    again = summarize_arm(arm_named("cot", prices=price), seeds, 200)["bill"]
+    assert again["cost_ci95"] == pytest.approx(bill["cost_ci95"])

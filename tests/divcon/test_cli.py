@@ -64,6 +64,7 @@ def test_help_lists_a_command_a_station(tmp_path: Path) -> None:
         "ask",
         "serve",
         "doctor",
+        "precheck",
         "grade",
     ):
         assert name in done.stdout

@@ -10,7 +10,7 @@ from support.openai_server import OpenAIServer, user_text
 
 from divcon import Run, load_pipeline
 from divcon.distill import Base, BudgetSpent
-from divcon.pipeline import Unfit
+from divcon.pipeline import Measured, Unfit
 from divcon.pipeline._estimate import estimate, total_of
 
 PRICES = "price: {input: 1, output: 2}"
@@ -112,6 +112,18 @@ def test_an_estimate_has_no_money_where_a_price_is_unknown(tmp_path: Path) -> No
     with OpenAIServer(answer) as server:
         run = Run(load_pipeline(file_of(tmp_path, server, "temperature: 0")), tmp_path / "run")
         assert total_of(estimate(run.context)).usd is None
+
+
+def test_an_estimate_takes_lengths_and_speeds_that_were_measured(tmp_path: Path) -> None:
+    spent = {"calls": 4, "unknown_calls": 0, "input_tokens": 400, "output_tokens": 80, "seconds": 8.0}
+    with OpenAIServer(answer) as server:
+        run = Run(load_pipeline(file_of(tmp_path, server)), tmp_path / "run")
+        found = run.estimate(Measured({"collect": {"teacher": spent}}, concurrency=5))
+        [collect] = [one for one in found if one.station == "collect"]
+        assert collect.tokens == 20 * (100 + 20)
+        assert collect.usd == pytest.approx(20 * (100 * 1 + 20 * 2) / 1e6)
+        assert collect.seconds == pytest.approx(20 * 2.0 / 5)
+        run.close()
 
 
 @pytest.mark.model

@@ -18,6 +18,7 @@ from divcon.distill import Base, OverlapError
 from divcon.experiments import ExperimentRun
 from divcon.experiments._results import _upfront_of
 from divcon.pipeline import Unfit
+from divcon.signatures import DivconError
 
 DIVCON = Path(sys.executable).with_name("divcon")
 GOLD: dict[str, str] = {}
@@ -343,6 +344,19 @@ def test_a_task_without_references_is_refused_where_they_are_needed(tmp_path: Pa
         with pytest.raises(Exception, match="depth needs reference subquestions"):
             ExperimentRun(load_experiment(file), tmp_path / "y").run()
         assert not server.requests
+
+
+def test_an_error_of_a_tasks_data_names_the_settings_of_the_experiments_file(tmp_path: Path, tiny_base: Base) -> None:
+    data = tmp_path / "mine.csv"
+    data.write_text("input,output\n" + "".join(f"Is it {w}?,x\n" for w in "abcdefgh"))
+    task = f"a: {{name: file, path: {data}, train: 1, test: 1}}"
+    file = write(tmp_path, "http://127.0.0.1:9/v1", tiny_base, "main", "", task)
+    sets = "--set experiment.tasks.a.fields.question=input --set experiment.tasks.a.fields.answer=output"
+    with pytest.raises(DivconError, match=re.escape(sets)):
+        ExperimentRun(load_experiment(file), tmp_path / "x").run()
+    told = ["experiment.tasks.a.fields.question=input", "experiment.tasks.a.train=50%", "experiment.tasks.a.test=all"]
+    told_of = load_experiment(file, told).experiment.tasks["a"]
+    assert (told_of.fields.question, told_of.train, told_of.test) == ("input", "50%", "all")
 
 
 def test_training_on_another_tasks_test_questions_is_refused(tmp_path: Path, tiny_base: Base) -> None:

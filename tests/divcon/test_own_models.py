@@ -80,7 +80,7 @@ def test_a_pipeline_of_open_models_is_measured_and_costs_nothing_unless_a_price_
     assert (total_of(priced.estimate()).usd or 0) > 0
     priced.close()
     results = run.evaluate()
-    assert results["teacher"] == {"model": tiny_base.path.name, "scripted": False}
+    assert results["teacher"] == {"model": tiny_base.path.name, "kind": "model"}
     assert results["solver"] == "other-base"
     assert all(arm["failed"] == 0 and arm["right"] + arm["wrong"] == 3 for arm in results["arms"])
     assert results["arms"][1]["usage"]["decomposer"]["calls"] == 3

@@ -259,7 +259,7 @@ def test_everything_that_would_stop_a_run_is_said_at_once_and_nothing_is_asked(
     lines = caught.value.problem.splitlines()
     assert lines[0] == f"{len(lines) - 1} things would stop the run:"
     for words in (
-        "2 lines of",
+        "has no field 'answer'; its fields are 'question'. Line 2 of",
         "doesn't serve 't'",
         "127.0.0.1:9/v1 can't be reached",
         "BootstrapFewShott",

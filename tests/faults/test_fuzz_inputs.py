@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from support.fuzzing import SECONDS, Tries
 
 from divcon import load_pipeline
-from divcon.benchmarks.tasks import PUBLIC, Task, gsm8k_items, json_lines_items, load_task, public_items, read_pairs
+from divcon.benchmarks.tasks import (
+    PUBLIC,
+    Fields,
+    Form,
+    Task,
+    file_items,
+    gsm8k_items,
+    load_task,
+    public_items,
+    read_pairs,
+)
 from divcon.config import declared_pipelines, load_experiment
 from divcon.distill._paths import expanded, expanded_address, expanded_values
 from divcon.signatures import DivconError
@@ -137,7 +147,7 @@ def test_binary_files(tmp_path: Path) -> None:
             (folder / name).write_bytes(bytes(data))  # type: ignore[call-overload]
         only_errors_of_ours(lambda: load_pipeline(folder / "p.yaml"))
         for name in ("q.jsonl", "q.jsonl.gz", "q.json"):
-            only_errors_of_ours(lambda name=name: json_lines_items(folder / name))
+            only_errors_of_ours(lambda name=name: file_items(folder / name))
             only_errors_of_ours(lambda name=name: public_items("svamp", folder / name, None))
 
     whole = gzip.compress(b'{"question": "Q?", "answer": 1}\n')
@@ -163,7 +173,7 @@ def test_json_lines(tmp_path: Path) -> None:
     def check(folder: Path, lines: object) -> None:
         file = folder / "q.jsonl"
         file.write_bytes("\n".join(lines).encode("utf-8", "surrogatepass"))  # type: ignore[arg-type]
-        only_errors_of_ours(lambda: json_lines_items(file))
+        only_errors_of_ours(lambda: file_items(file))
         only_errors_of_ours(lambda: read_pairs(file))
         only_errors_of_ours(lambda: gsm8k_items(file, None))
         for overlap in ("refuse", "drop"):
@@ -172,6 +182,80 @@ def test_json_lines(tmp_path: Path) -> None:
 
     whole = st.fixed_dictionaries({"question": st.text(max_size=30), "answer": JSON}).map(json.dumps)
     fuzz(check, st.lists(LINE | whole, max_size=5), tmp_path, 60)
+
+
+def test_tables(tmp_path: Path) -> None:
+    def check(folder: Path, cells: object) -> None:
+        text, encoding = cells  # type: ignore[misc]
+        for name, delimiter in (("q.csv", None), ("q.tsv", None), ("q.csv", ";")):
+            file, form = folder / name, Form(None, encoding, delimiter)
+            file.write_bytes(text.encode("utf-8", "surrogatepass"))
+            only_errors_of_ours(lambda file=file, form=form: file_items(file, form=form))
+        only_errors_of_ours(lambda: load_task(Task(name="file", path=folder, train="50%", test="all", overlap="drop")))
+
+    pieces = [
+        *FIELDS,
+        ",",
+        ";",
+        "\t",
+        '"',
+        '""',
+        "\n",
+        "\r\n",
+        "\r",
+        "|",
+        "[",
+        "{",
+        "\x00",
+        "\ufeff",
+        "PAR1",
+        "PK",
+        "NaN",
+    ]
+    text = st.lists(st.sampled_from(pieces) | st.text(max_size=5), max_size=20).map("".join)
+    whole = text.map(lambda rest: "question,answer\nWho?,Ann\n" + rest) | text.map(lambda rest: "input;output\n" + rest)
+    encodings = st.sampled_from([None, "cp1252", "utf-16", "utf-7", "shift_jis"])
+    fuzz(check, st.tuples(text | whole, encodings), tmp_path, 40)
+
+
+def test_json_arrays(tmp_path: Path) -> None:
+    def check(folder: Path, parts: object) -> None:
+        opens, rows, closes = parts  # type: ignore[misc]
+        (folder / "q.json").write_bytes((opens + ",".join(rows) + closes).encode("utf-8", "surrogatepass"))
+        only_errors_of_ours(lambda: file_items(folder / "q.json"))
+        fields = Fields(question="input", answer="answers.0.text", id=None)
+        only_errors_of_ours(lambda: file_items(folder / "q.json", fields))
+
+    opens = st.sampled_from(["[", "[", " [\n", '{"rows": [', "", "{", "[["])
+    rows = st.lists(LINE | edited('{"question": "Who?", "answer": [1, {"a": NaN}]}'), max_size=4)
+    fuzz(check, st.tuples(opens, rows, st.sampled_from(["]", "]", "]}", "", ",]", "]]"])), tmp_path, 40)
+
+
+def test_parquet_and_saved_data_sets(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow comes with the extra train")
+    datasets = pytest.importorskip("datasets", reason="datasets comes with the extra train")
+    from pyarrow import parquet
+
+    def rows(values: list[object]) -> list[dict[str, object]]:
+        return [{"question": f"Is it {i}?", "answer": value, "more": {"id": [value]}} for i, value in enumerate(values)]
+
+    def check(folder: Path, given: object) -> None:
+        values, at, cut, piece = given  # type: ignore[misc]
+        parquet.write_table(pyarrow.Table.from_pylist(rows(values)), folder / "q.parquet")
+        only_errors_of_ours(lambda: file_items(folder / "q.parquet"))
+        datasets.Dataset.from_list(rows(values)).save_to_disk(str(folder / "saved"))
+        only_errors_of_ours(lambda: file_items(folder / "saved"))
+        # The data itself is Arrow's to check, so what is damaged here is a file's end and what describes the data.
+        for file in (folder / "q.parquet", *sorted((folder / "saved").glob("*.json"))):
+            data = file.read_bytes()
+            place = at % len(data)
+            file.write_bytes(data[:place] + piece + data[place + cut :])
+        only_errors_of_ours(lambda: file_items(folder / "q.parquet"))
+        only_errors_of_ours(lambda: file_items(folder / "saved"))
+
+    kinds = [st.floats(), st.text(max_size=5), st.booleans(), st.binary(max_size=5), st.dates(), st.none()]
+    values = st.one_of([st.lists(kind | st.none(), min_size=1, max_size=4) for kind in kinds])
+    fuzz(check, st.tuples(values, st.integers(0, 9999), st.integers(0, 99), st.binary(max_size=9)), tmp_path, 8)
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC))

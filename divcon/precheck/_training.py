@@ -1,0 +1,83 @@
+"""What training will take: seconds a row, measured by three steps of the real base, or estimated from its size."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from divcon._watch import Silent
+from divcon.benchmarks.tasks import LoadedTask
+from divcon.distill import Base, Manifest, NothingToLearn, Provenance, Training, train_adapter
+from divcon.pipeline import Run, weights_of
+from divcon.programs import Item
+
+# The steps that are trained, of which the first isn't counted, since it is slower; and the rows a step, at most.
+STEPS, ROWS = 3, 4
+_TOKENS_A_ROW = 256
+_PASSES = 6  # operations for each weight and token: two for the forward pass, four for the backward pass
+_SIDE = 1024  # of the matrices whose product is timed
+_REACHED = 0.3  # the share of that speed that training reaches
+_PATIENCE = 600.0  # seconds; steps that seem to take longer aren't trained
+
+How = Literal["measured", "estimated"]
+
+
+def seconds_a_row(run: Run, items: Sequence[Item], folder: Path) -> tuple[float, How]:
+    """Seconds that training takes for each row and pass, and how that is known.
+
+    A few steps are trained on the teacher's plans of some questions, which are in the run's store. Where nothing can be
+    learnt from these, or the base is so large that the steps would take long, the time is estimated from its size.
+
+    Args:
+        run: The run whose teacher and base are used.
+        items: The questions.
+        folder: A folder for the rows and the adapter, which is removed in the end.
+
+    Raises:
+        TrainingError: The base can't be trained on the rows.
+    """
+    by_size = seconds_by_size(run.models.base)
+    if STEPS * ROWS * by_size > _PATIENCE:
+        return by_size, "estimated"
+    pipeline, settings = run.pipeline, run.pipeline.train
+    screen = pipeline.screen.model_copy(update={"rule": "none"})
+    method = settings.model_copy(update={"method": settings.methods[0]})
+    small = pipeline.model_copy(update={"screen": screen, "train": method})
+    shutil.rmtree(folder, ignore_errors=True)
+    timed = Run(small, folder, Silent(), run.store, LoadedTask(list(items[: STEPS * ROWS]), []))
+    timed.collect()
+    try:
+        [rows] = timed.export(timed.screen()).values()
+    except NothingToLearn:
+        return by_size, "estimated"
+    batch = min(ROWS, settings.batch_size, rows.rows)
+    steps = method.model_copy(update={"batch_size": batch, "epochs": STEPS * batch / rows.rows})
+    at: list[float] = []
+    train_adapter(
+        Training(rows.file, run.models.base, folder / "adapter", steps),
+        Provenance(),
+        progress=lambda done, total, loss: at.append(time.perf_counter()),
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    return (at[-1] - at[0]) / (batch * (len(at) - 1)), "measured"
+
+
+def seconds_of(trained: Sequence[Manifest]) -> float:
+    """Seconds that trainings took for each row and pass."""
+    rows = sum(one.result["steps"] * one.settings["batch_size"] for one in trained)
+    return float(sum(one.result["seconds"] for one in trained) / rows)
+
+
+def seconds_by_size(base: Base) -> float:
+    """Seconds that training takes for each row and pass, from the size of the base and the time of a matrix product."""
+    import torch
+
+    one = torch.rand(_SIDE, _SIDE, device="cuda" if torch.cuda.is_available() else "cpu")
+    (one @ one).sum().item()  # the first one is slower
+    started = time.perf_counter()
+    (one @ one).sum().item()
+    speed = 2 * _SIDE**3 / (time.perf_counter() - started)
+    return _PASSES * weights_of(base) * _TOKENS_A_ROW / (speed * _REACHED)
