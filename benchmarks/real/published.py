@@ -62,6 +62,7 @@ def figures(records: dict[str, Records], arms: dict[str, Any], items: Sequence[I
                 "people": mean_agreement((plan, references[key]) for key, plan in plans.items() if key in references),
             }
             if name != "teacher":
+                lines[name]["minus_teacher"] = compared(right[name], right["teacher"])
                 lines[name]["retained"] = kept(right[name], right["teacher"])
                 lines[name]["chatgpt"] = mean_agreement(
                     (plan, theirs[key]) for key, plan in plans.items() if key in theirs
@@ -74,6 +75,27 @@ def figures(records: dict[str, Records], arms: dict[str, Any], items: Sequence[I
             "pooled_over_sizes": pooled_difference(right),
         }
     return found
+
+
+def table(results: dict[str, Any]) -> str:
+    """The accuracies and the retained shares as a Markdown table, in per cent."""
+    lines = [
+        "| plans by | trained on | solver | right | of ChatGPT's plans (95 % interval) | ChatGPT's steps covered |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in results["solvers"].values():
+        for name, line in one["programs"].items():
+            right = f"{100 * line['accuracy']:.1f} %"
+            if name == "teacher":
+                lines.append(f"| ChatGPT | – | {one['solver']} | {right} | 100 % | – |")
+                continue
+            size, way = name.split()
+            low, high = line["retained"]["ci95"]
+            share = f"{100 * line['retained']['share']:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+            rows = {"plain": "all plans", "filtered": "those that led to a right answer"}[way]
+            covered = f"{100 * line['chatgpt']['covered']:.0f} %"
+            lines.append(f"| {size} student | {rows} | {one['solver']} | {right} | {share} | {covered} |")
+    return "\n".join(lines)
 
 
 def compared(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
@@ -109,11 +131,7 @@ def main() -> None:
     )
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(text + "\n", encoding="utf-8")
-    for one in found.values():
-        for name, line in one["programs"].items():
-            share = line.get("retained", {"share": 1.0, "ci95": ["-", "-"]})
-            print(one["solver"], name, f"{line['accuracy']:.3f}", share)
-        print(one["filtered_minus_plain"], one["pooled_over_sizes"])
+    print(table(json.loads(text)))
 
 
 if __name__ == "__main__":

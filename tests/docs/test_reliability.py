@@ -30,7 +30,9 @@ def test_the_figures_of_the_page_are_the_recorded_ones(root: Path) -> None:
     kills = recorded(root, "kills")
     assert f"{kills['kills']} kills at random moments" in page
     assert f"{kills['runs_that_came_to_their_end']} runs that came to their end" in page
-    assert f"{kills['asked_twice']} requests were asked twice, of at most {kills['at_most_in_flight']} in flight" in page
+    assert (
+        f"{kills['asked_twice']} requests were asked twice, of at most {kills['at_most_in_flight']} in flight" in page
+    )
     assert kills["exports_that_differed"] == 0 and kills["asked_twice"] <= kills["at_most_in_flight"]
     load, soak = recorded(root, "load"), recorded(root, "soak")
     memory = load["growth"]["megabytes"]
