@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-RESULTS = Path(__file__).parents[1] / "results" / "real"
+RESULTS = Path(__file__).parents[1] / "results"
+MARGIN = 0.02
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ CLAIMS = (
     Claim("Splitting by the teacher beats the solver alone", "teacher", "direct"),
     Claim("Splitting by the teacher beats chain of thought", "teacher", "cot"),
     Claim("A distilled planner (all plans) is as good as its teacher", "sd-t", "teacher", "as good"),
-    Claim("A distilled planner (screened plans) is as good as its teacher", "sd-r", "teacher", "as good"),
+    Claim("A distilled planner (plans screened by the solver) is as good as its teacher", "sd-r", "teacher", "as good"),
+    Claim(
+        "A distilled planner (plans screened by the outcome) is as good as its teacher", "sd-rec", "teacher", "as good"
+    ),
     Claim("Training makes the small planner better", "sd-t", "untuned"),
     Claim("Screening by the solver's success makes the planner better", "sd-r", "sd-t"),
     Claim("Screening by the recorded outcome makes the planner better", "sd-rec", "sd-t"),
@@ -83,24 +87,62 @@ def verdict(kind: str, interval: tuple[float, float], margin: float) -> str:
     return "doesn't hold" if high < 0 else "not settled"
 
 
-def findings(results: dict[str, Any], margin: float) -> Iterator[Finding]:
-    """What one file of results says of the claims."""
+def finding(claim: Claim, where: tuple[str, str, str, str], row: Mapping[str, Any], margin: float) -> Finding:
+    """What a comparison says of a claim.
+
+    Args:
+        claim: The claim.
+        where: The data set, the student, the solver, and who wrote the plans.
+        row: A comparison of the arms `a` and `b`, which stand in any order.
+        margin: The loss of accuracy that counts as none, from 0 to 1.
+    """
+    sign = 1 if row["a"] == claim.a else -1
+    low, high = sorted(sign * end for end in row["ci95"])
+    return Finding(claim.text, *where, sign * row["difference"], (low, high), verdict(claim.kind, (low, high), margin))
+
+
+def of_experiment(results: dict[str, Any], margin: float) -> Iterator[Finding]:
+    """What the results of an experiment say of the claims."""
+    where = results["student_base"], results["solver"], results["teacher"]["model"]
     for claim in CLAIMS:
         for row in results["comparisons"]:
-            sign = {(claim.a, claim.b): 1, (claim.b, claim.a): -1}.get((row["a"], row["b"]))
-            if sign is None or row["ci95"] is None:
-                continue
-            low, high = sorted(sign * end for end in row["ci95"])
-            yield Finding(
-                claim.text,
-                row["task"],
-                results["student_base"],
-                results["solver"],
-                results["teacher"]["model"],
-                sign * row["difference"],
-                (low, high),
-                verdict(claim.kind, (low, high), margin),
-            )
+            if {row["a"], row["b"]} == {claim.a, claim.b} and row["ci95"] is not None:
+                yield finding(claim, (row["task"], *where), row, margin)
+
+
+def of_published(results: dict[str, Any], margin: float) -> Iterator[Finding]:
+    """What the published plans and replies say: `filtered` is screened by ChatGPT's recorded outcome."""
+    by_name = {(claim.a, claim.b): claim for claim in CLAIMS}
+    for one in results["solvers"].values():
+        for size, row in one["filtered_minus_plain"].items():
+            where = "GSM8K", size, one["solver"], "ChatGPT"
+            yield finding(by_name["sd-rec", "sd-t"], where, {"a": "sd-rec", "b": "sd-t", **row}, margin)
+        for name, line in one["programs"].items():
+            if name != "teacher":
+                size, way = name.split()
+                arm = {"plain": "sd-t", "filtered": "sd-rec"}[way]
+                row = {"a": arm, "b": "teacher", **line["minus_teacher"]}
+                yield finding(by_name[arm, "teacher"], ("GSM8K", size, one["solver"], "ChatGPT"), row, margin)
+
+
+def of_untrained(results: dict[str, Any], margin: float) -> Iterator[Finding]:
+    """What the measurement of an untrained model says: it solves, by its own plans, ChatGPT's and people's."""
+    by_name = {(claim.a, claim.b): claim for claim in CLAIMS}
+    plans = {"recorded": "ChatGPT", "people": "people", "own": "the solver itself"}
+    for task in ("gsm8k", "svamp"):
+        for row in results[task]["differences"]:
+            if row["a"] in plans:
+                where = task.upper(), "none", results["model"], plans[row["a"]]
+                yield finding(by_name["teacher", "cot"], where, {**row, "a": "teacher"}, margin)
+
+
+def of_people(results: dict[str, Any], margin: float) -> Iterator[Finding]:
+    """What the run on people's own subquestions of GSM8K says."""
+    where = "GSM8K", "SmolLM2-135M", "SmolLM2-135M with the shipped adapter", "people"
+    for claim in CLAIMS:
+        for row in results["differences"]:
+            if {row["a"], row["b"]} == {claim.a, claim.b}:
+                yield finding(claim, where, row, margin)
 
 
 def table(found: list[Finding]) -> str:
@@ -118,10 +160,21 @@ def table(found: list[Finding]) -> str:
     return "\n".join(lines)
 
 
-def recorded(folder: Path, margin: float) -> list[Finding]:
-    """The findings of all recorded results, claim by claim."""
-    files = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
-    found = [one for results in files if "comparisons" in results for one in findings(results, margin)]
+def recorded(results: Path, margin: float) -> list[Finding]:
+    """The findings of all recorded results on real questions, claim by claim."""
+
+    def read(file: Path) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+
+    found = [
+        *of_published(read(results / "real" / "published.json"), margin),
+        *of_untrained(read(results / "perf-real.json"), margin),
+        *of_people(read(results / "gsm8k.json"), margin),
+    ]
+    for file in sorted((results / "real").glob("*.json")):
+        if "comparisons" in (one := read(file)):
+            found += of_experiment(one, margin)
     order = [claim.text for claim in CLAIMS]
     return sorted(found, key=lambda one: order.index(one.claim))
 
@@ -129,7 +182,7 @@ def recorded(folder: Path, margin: float) -> list[Finding]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--margin", type=float, default=0.02)
+    parser.add_argument("--margin", type=float, default=MARGIN)
     given = parser.parse_args()
     print(table(recorded(given.results, given.margin)))
 

@@ -139,6 +139,9 @@ def test_recorded_arms_alone_use_no_model(
     run.check()
     results = run.evaluate()
     run.close()
+    again = Run(load_pipeline(file), data / "run")  # no reply was paid for, so none is missing
+    assert again.evaluate()["arms"] == results["arms"]
+    again.close()
     Results.model_validate(results)
     assert (results["teacher"], results["solver"], results["student_base"]) == (None, None, None)
     accuracies = {arm["name"]: arm["accuracy"] for arm in results["arms"]}

@@ -27,6 +27,13 @@ def test_every_test_on_the_page_exists(root: Path) -> None:
 def test_the_figures_of_the_page_are_the_recorded_ones(root: Path) -> None:
     page = " ".join((root / "docs" / "reliability.md").read_text(encoding="utf-8").split())
     assert f"has {len(BEHAVIOURS)} behaviours" in page
+    kills = recorded(root, "kills")
+    assert f"{kills['kills']} kills at random moments" in page
+    assert f"{kills['runs_that_came_to_their_end']} runs that came to their end" in page
+    assert (
+        f"{kills['asked_twice']} requests were asked twice, of at most {kills['at_most_in_flight']} in flight" in page
+    )
+    assert kills["exports_that_differed"] == 0 and kills["asked_twice"] <= kills["at_most_in_flight"]
     load, soak = recorded(root, "load"), recorded(root, "soak")
     memory = load["growth"]["megabytes"]
     assert f"{load['traces']:,} traces at {load['concurrency']} requests at a time" in page
