@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from divcon._terminal import Terminal, err, out
+from divcon._terminal import ShownConsole, Terminal, err, out
 
 
-def opened(file: Path, run: Path | None, overrides: list[str] | None, console: Console = out) -> Any:
+def opened(file: Path, run: Path | None, overrides: list[str] | None, console: ShownConsole = out) -> Any:
     """The run of a pipeline file, in the folder that is given or in `runs/`; it reports to a console."""
     from divcon.config import load_pipeline
     from divcon.pipeline import Run
