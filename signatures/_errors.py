@@ -14,7 +14,9 @@ from divcon.signatures._secrets import masked
 
 
 class DivconError(Exception):
-    """An error that says in one sentence what is wrong, and in one what to do. Both are masked of secrets.
+    """An error that says in one sentence what is wrong, and in one what to do.
+
+    Both are masked of secrets, and can be written as UTF-8 whatever they quote.
 
     Args:
         problem: What is wrong and where.
@@ -38,8 +40,8 @@ class DivconError(Exception):
             cls.code = "-".join(words).lower()
 
     def __init__(self, problem: str, remedy: str = "") -> None:
-        self.problem = masked(problem)
-        self.remedy = masked(remedy)
+        # Half of a character, such as "\ud800" in a file, can't be printed or logged.
+        self.problem, self.remedy = (masked(text).encode("utf-8", "replace").decode() for text in (problem, remedy))
         super().__init__(f"{self.problem} {self.remedy}".strip())
 
 

@@ -55,6 +55,7 @@ LAUGHS = "\n".join(
         (GOOD + "compile: {arguments: {x: -.inf}}\n", ["line 5", "compile.arguments.x", "no finite number"]),
         (GOOD + f"costs: {{training_hour: {'9' * 5000}}}\n", ["p.yaml"]),
         (GOOD + 'tracking: {mlflow: "file:\\uD800"}\n', ["line 5", "half of a character"]),
+        (GOOD + 'x: !!timestamp "\\uD800"\n', ["line 5", "failed to construct timestamp"]),
         (GOOD + "compile: {arguments: {x: !!binary aGk=}}\n", ["line 5", "neither text"]),
         (GOOD + "compile: {arguments: {x: !!python/object:os.system {}}}\n", ["line 5"]),
     ],
@@ -66,6 +67,7 @@ def test_a_file_that_no_run_could_use_is_refused_with_its_place(tmp_path: Path, 
             load(file)
         for word in words:
             assert word in str(caught.value)
+        str(caught.value).encode()  # it can be printed
 
 
 @pytest.mark.parametrize("value", ["&a [*a]", "1e999", ".nan", "[" * 600, "{.nan: 1}", '"\\uD800"', "!!binary aGk="])
