@@ -34,6 +34,11 @@ def test_the_figures_of_the_page_are_the_recorded_ones(root: Path) -> None:
         f"{kills['asked_twice']} requests were asked twice, of at most {kills['at_most_in_flight']} in flight" in page
     )
     assert kills["exports_that_differed"] == 0 and kills["asked_twice"] <= kills["at_most_in_flight"]
+    fuzz = recorded(root, "fuzz")
+    assert f"{fuzz['examples']:,} examples in all" in page and fuzz["faults"] == 0
+    alone = [one["seconds"] for one in fuzz["targets"] if "public" not in one["target"]]
+    public = sum(one["seconds"] for one in fuzz["targets"] if "public" in one["target"])
+    assert min(*alone, public) >= 600  # "ten minutes each"
     load, soak = recorded(root, "load"), recorded(root, "soak")
     memory = load["growth"]["megabytes"]
     assert f"{load['traces']:,} traces at {load['concurrency']} requests at a time" in page
