@@ -10,9 +10,7 @@ reply is drawn from the same distribution with the request's own random numbers,
 
 from __future__ import annotations
 
-import random
 import sys
-from concurrent.futures import Future
 from typing import Any
 
 import torch
@@ -163,10 +161,7 @@ def _decode(model: Any, tokenizer: Any, batch: list[Job], at_once: int) -> None:
     width, most = max(job.bucket for job in batch), max(job.max_tokens for job in batch)
     length = -(-(width + most) // LENGTHS) * LENGTHS
     rows = list(batch)
-    for _ in range(ROWS - len(rows)):
-        done: Future[tuple[list[int], str]] = Future()
-        done.set_result(([], "stop"))
-        rows.append(Job(batch[0].ids[-1:], batch[0].adapter, most, 0.0, 1.0, (), random.Random(0), done))
+    rows += [_decoding._filler(batch[0]) for _ in range(ROWS - len(rows))]
     pad = tokenizer.pad_token_id or 0
     ids = torch.tensor([[pad] * (width - len(job.ids)) + job.ids for job in rows], device=model.device)
     mask = torch.tensor([[0] * (width - len(job.ids)) + [1] * len(job.ids) for job in rows], device=model.device)
@@ -196,20 +191,10 @@ def _decode(model: Any, tokenizer: Any, batch: list[Job], at_once: int) -> None:
             steps.replay()
         upto = int(steps.number)
         for job, tokens in zip(rows, steps.written[:, read:upto].tolist(), strict=True):
-            _continue(job, tokens, ends)
+            for token in tokens:
+                if job.done.done() or not job.goes_on(token, ends):
+                    break
         read = upto
-
-
-def _continue(job: Job, tokens: list[int], ends: set[int]) -> None:
-    for token in tokens:
-        if job.done.done():
-            return
-        if token in ends:
-            job.done.set_result((job.written, "stop"))
-        else:
-            job.written.append(token)
-            if len(job.written) >= job.max_tokens:
-                job.done.set_result((job.written, "length"))
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from divcon.pipeline._saved import SavedRun
 from divcon.pipeline._stations import Stations, compile_prompt
 from divcon.pipeline._status import StationStatus, run_status
 from divcon.pipeline._works import recipe_of
-from divcon.programs import DivideAndConquer
+from divcon.programs import DivideAndConquer, Item
 
 
 class Run:
@@ -235,11 +235,15 @@ class Run:
         self.hold()
         context, test = self.context, self.task.test
         context.reporter.station("evaluate", f"{len(arms)} arms on {len(test)} questions")
-        with context.watched("evaluate") as progress:
+        return self.outcomes(arms, test, "evaluate")
+
+    def outcomes(self, arms: Sequence[Arm], items: Sequence[Item], station: str) -> dict[str, Records]:
+        """The outcomes of arms on some questions, by arm and item, with progress under a station's name."""
+        with self.context.watched(station) as progress:
             found = evaluate_arms(
                 arms,
-                test,
-                context.store,
+                items,
+                self.context.store,
                 concurrency=self.pipeline.evaluate.concurrency,
                 progress=progress,
                 place=self.place,

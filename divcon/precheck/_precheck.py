@@ -12,7 +12,7 @@ from typing import Any
 
 from divcon._doctor import diagnose
 from divcon._watch import Reporter, Silent, in_words
-from divcon.benchmarks import Arm, Records, evaluate_arms
+from divcon.benchmarks import Arm, Records
 from divcon.benchmarks.arms import CHAIN_OF_THOUGHT, DIRECT, REFERENCES, TEACHER, UNTUNED, UNTUNED_SOLVES, ArmKind
 from divcon.benchmarks.tasks import COMMON, TASKS, LoadedTask
 from divcon.distill import NothingToLearn, booked_to, overlapping, read_manifest, students_of, write_whole
@@ -176,16 +176,8 @@ class Precheck:
         found: dict[str, Records] = {}
         for cell, own in ((CELL, False), (BASE_CELL, True)):
             batch = [arm for arm in arms if ("solver" in arm.local) == own]
-            with booked_to(cell), asking.context.watched("precheck") as progress:
-                answered = evaluate_arms(
-                    batch,
-                    items,
-                    asking.store,
-                    concurrency=asking.pipeline.evaluate.concurrency,
-                    progress=progress,
-                    place=asking.place,
-                )
-            found |= {arm.name: records for arm, records in zip(batch, answered, strict=True)}
+            with booked_to(cell):
+                found |= asking.outcomes(batch, items, "precheck")
         return {arm.name: found[arm.name] for arm in arms}
 
     # -- two small students ----------------------------------------------------------------------------------------

@@ -49,6 +49,17 @@ class Job:
         """The prompt's length in tokens, padded."""
         return -(-len(self.ids) // BUCKET) * BUCKET
 
+    def goes_on(self, token: int, ends: set[int]) -> bool:
+        """Take the next token. Returns False where the reply ends with it, and is then the result."""
+        if token in ends:
+            self.done.set_result((self.written, "stop"))
+            return False
+        self.written.append(token)
+        if len(self.written) >= self.max_tokens:
+            self.done.set_result((self.written, "length"))
+            return False
+        return True
+
 
 def decode(model: Any, tokenizer: Any, batch: list[Job], multiple: int, at_once: int) -> None:
     """Write the replies of a batch, each as its job's result.
@@ -76,20 +87,12 @@ def decode(model: Any, tokenizer: Any, batch: list[Job], multiple: int, at_once:
             chosen = _choose(logits, rows)
             going: list[int] = []
             for index, (job, token) in enumerate(zip(rows, chosen, strict=True)):
-                if job.done.done():
-                    going.append(index)  # a filler, or a row kept for company
-                elif token in ends:
-                    job.done.set_result((job.written, "stop"))
-                else:
-                    job.written.append(token)
-                    if len(job.written) >= job.max_tokens:
-                        job.done.set_result((job.written, "length"))
-                    else:
-                        going.append(index)
+                if job.done.done() or job.goes_on(token, ends):  # done: a filler, or a row kept for company
+                    going.append(index)
             unfinished = [i for i in going if not rows[i].done.done()]
             if not unfinished:
                 return
-            company = [i for i in range(len(rows)) if i not in unfinished][: -len(unfinished) % multiple]
+            company = sorted(set(range(len(rows))).difference(unfinished))[: -len(unfinished) % multiple]
             keep = sorted(unfinished + company)
             if len(keep) < len(rows):
                 index = torch.tensor(keep, device=model.device)
