@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from divcon.distill._probe import ProbeRow
 from divcon.distill.serving.server._client import AdapterClient
 from divcon.distill.serving.server._errors import ProbeError
 
-_BESIDE = 64  # tokens that an adapter writes while the base is asked beside it
 _SCORED = 8  # tokens of a reply that a probe asks for, each in a request
 
 
@@ -90,11 +88,8 @@ def require_apart(client: AdapterClient, name: str, row: ProbeRow, base: str, fo
     """
     if not found.base_served:
         return
-    with ThreadPoolExecutor(1) as pool:
-        # It writes for longer than the base is asked, so that they share batches.
-        writing = pool.submit(client.write, name, row.prompt_ids, _BESIDE)
+    with client.writing(name, row.prompt_ids):  # so that they share batches
         beside = client.logprob(base, row.prompt_ids, row.completion_ids[:_SCORED])
-        writing.result()
     alone, adapter = found.base_logprob, found.adapter_logprob
     if beside - alone > (adapter - alone) / 4:
         raise ProbeError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import ClassVar
@@ -154,8 +154,10 @@ class AdapterClient(ServerClient, ABC):
         """
 
     @abstractmethod
-    def write(self, model: str, prompt: list[int], tokens: int) -> None:
-        """Have so many tokens written after a prompt, and drop them.
+    def writing(self, model: str, prompt: list[int]) -> AbstractContextManager[None]:
+        """Have a model write after a prompt for as long as the block lasts, and drop what it writes.
+
+        The block begins when the first token has come.
 
         Raises:
             ServerError: It can't be asked.

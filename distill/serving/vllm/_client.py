@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 from divcon.distill.serving.server import AdapterClient, ServerError
 from divcon.signatures import masked
 
 _AT_ONCE = 8  # tokens of a reply that are scored at a time, each in a request
+_BESIDE = 64  # tokens of a request of `writing`; one follows the other
 
 
 class VLLMClient(AdapterClient):
@@ -81,9 +85,35 @@ class VLLMClient(AdapterClient):
             )
         return sum(found)
 
-    def write(self, model: str, prompt: list[int], tokens: int) -> None:
-        """See `AdapterClient.write`."""
-        with self.explained("write"):
-            self.openai.completions.create(
-                model=model, prompt=prompt, max_tokens=tokens, temperature=0.0, extra_body={"ignore_eos": True}
-            )
+    @contextmanager
+    def writing(self, model: str, prompt: list[int]) -> Iterator[None]:
+        """See `AdapterClient.writing`."""
+        begun, done = Event(), Event()
+
+        def write() -> None:
+            try:
+                while not done.is_set():
+                    asked = self.openai.completions.create(
+                        model=model,
+                        prompt=prompt,
+                        max_tokens=_BESIDE,
+                        temperature=0.0,
+                        stream=True,
+                        extra_body={"ignore_eos": True},
+                    )
+                    with asked as tokens:
+                        for _ in tokens:
+                            begun.set()
+                            if done.is_set():
+                                return  # leaving the stream ends the request on the server
+            finally:
+                begun.set()
+
+        with self.explained("write"), ThreadPoolExecutor(1) as pool:
+            writer = pool.submit(write)
+            begun.wait()
+            try:
+                yield
+            finally:
+                done.set()
+            writer.result()

@@ -1,5 +1,7 @@
 """What a server is asked before a question is, with a client that notes what it is asked."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -52,8 +54,11 @@ class Noting(AdapterClient):
         self.asked.append(f"{len(reply)} of {model}")
         return -self.cost[model] * len(reply)
 
-    def write(self, model: str, prompt: list[int], tokens: int) -> None:
-        self.asked.append(f"write {model}")
+    @contextmanager
+    def writing(self, model: str, prompt: list[int]) -> Iterator[None]:
+        self.asked.append(f"{model} writes")
+        yield
+        self.asked.append(f"{model} has written")
 
 
 def test_where_the_base_is_served_both_are_asked_for_the_beginning_of_the_reply() -> None:
@@ -90,7 +95,7 @@ def test_only_what_the_base_says_beside_the_adapter_is_asked_anew() -> None:
     found = probe(client, "sd", ROW, "base")
     client.asked.clear()
     require_apart(client, "sd", ROW, "base", found)
-    assert sorted(client.asked) == ["8 of base", "write sd"]
+    assert client.asked == ["sd writes", "8 of base", "sd has written"]
     client.cost["base"] = client.cost["sd"]  # computed with the adapter
     with pytest.raises(ProbeError, match="computes requests to 'base' with an adapter") as caught:
         require_apart(client, "sd", ROW, "base", found)
