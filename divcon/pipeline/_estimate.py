@@ -20,6 +20,8 @@ from divcon._models import Models, usual_limit
 from divcon.benchmarks.arms import read_arm
 from divcon.config import Endpoint, Price
 from divcon.distill import RULES, Base, StoredEngine, role_lm
+from divcon.distill.serving.embedded import usable_cores
+from divcon.distill.serving.server import ServedModel, ServerError
 from divcon.pipeline._arms import arm_parts
 from divcon.pipeline._context import Context
 from divcon.pipeline._programs import compiled_prompt
@@ -34,6 +36,9 @@ _SOLUTION = 160  # tokens of a solver's reply, until replies are stored
 _SECONDS_A_CALL, _TOKENS_A_SECOND = 0.5, 50.0  # of a server, until replies are stored
 # For a plan of the embedded base on two cores, whatever the concurrency; and the weights of that base.
 _SECONDS_HERE, _PLAN_HERE, _WEIGHTS_HERE = 0.2, 60, 135e6
+# A step of a batch and its part for each request, where vLLM serves a base of so many weights on two cores.
+_SECONDS_A_STEP, _SECONDS_A_ROW, _WEIGHTS_SERVED = 0.05, 0.0018, 494e6
+_SECONDS_TO_START = 30.0  # of a server on a CPU
 _FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]")
 
 
@@ -81,14 +86,16 @@ class _Model:
         role: The role that it answers for.
         meter: Its meter; one at no price for a model on this machine.
         here: Whether it runs in this process, or is a student on a server of ours.
+        on_cpu: Whether it is a base that a server of ours computes on this processor.
         scripted: Whether it is no model.
         recorded: Whether its replies were written elsewhere, so that it uses no tokens.
-        weights: The number of its weights, where it runs here.
+        weights: The number of its weights, where it runs on this machine.
     """
 
     role: str
     meter: Meter
     here: bool = False
+    on_cpu: bool = False
     scripted: bool = False
     recorded: bool = False
     weights: float = _WEIGHTS_HERE
@@ -115,6 +122,10 @@ class _Call:
         if self.model.here:
             size = self.model.weights / _WEIGHTS_HERE * max(1.0, self.written / _PLAN_HERE)
             return 0.0 if self.model.scripted else _SECONDS_HERE * size
+        if self.model.on_cpu:
+            cores = usable_cores() / 2
+            step = _SECONDS_A_STEP / concurrency + _SECONDS_A_ROW / cores
+            return self.written * step * self.model.weights / _WEIGHTS_SERVED
         return (_SECONDS_A_CALL + self.written / _TOKENS_A_SECOND) / concurrency
 
 
@@ -162,10 +173,20 @@ class _PlannedModels(Models):
         # A recorded plan has been paid for elsewhere.
         price = None if endpoint.recorded else endpoint.price
         meter = _meter(price, not endpoint.asked or endpoint.ours)
-        weights = weights_of(self._base(endpoint.base)) if here and endpoint.base else _WEIGHTS_HERE
-        model = _Model(role, meter, here, not endpoint.asked, endpoint.recorded, weights)
+        on_cpu = not here and endpoint.base is not None and self._on_cpu(role, endpoint)
+        weights = weights_of(self._base(endpoint.base)) if (here or on_cpu) and endpoint.base else _WEIGHTS_HERE
+        model = _Model(role, meter, here, on_cpu, not endpoint.asked, endpoint.recorded, weights)
         most = endpoint.max_tokens or (None if here else usual_limit(endpoint.model or "hosted_vllm/base"))
         return self._planned(model, endpoint.temperature, most)
+
+    def _on_cpu(self, role: str, endpoint: Endpoint) -> bool:
+        """Whether a server of ours computes an endpoint's base on this processor."""
+        served = self.served(role, endpoint)
+        try:
+            found = served.installation if isinstance(served, ServedModel) else None
+        except ServerError:  # it isn't installed, as the doctor says
+            return False
+        return found is not None and found.on_cpu
 
     def student(self, adapter: Path | None, role: str = "decomposer") -> dspy.LM:
         student = self.pipeline.roles.decomposer
@@ -232,7 +253,8 @@ def estimate(context: Context, measured: Measured | None = None) -> list[Station
     models = _planned_models(context, calls)
     planned = Context(context.pipeline, context.folder, shared=context.store, loaded=context.task)
     planned.models = models
-    found = []
+    found: list[StationEstimate] = []
+    started: set[str] = set()
     for plan in _plans(context, planned, models):
         calls.clear()
         for item in plan.items:
@@ -241,7 +263,10 @@ def estimate(context: Context, measured: Measured | None = None) -> list[Station
                 plan.ask(item)
         used = measured.used.get(plan.shown) if measured else None
         at_a_time = min(plan.concurrency, measured.concurrency) if measured and used else plan.concurrency
-        found.append(_summed(plan, calls, used or context.store.paid(plan.station), at_a_time))
+        one = _summed(plan, calls, used or context.store.paid(plan.station), at_a_time)
+        new = {call.model.role for call in calls if call.model.on_cpu} - started
+        started |= new
+        found.append(replace(one, seconds=one.seconds + _SECONDS_TO_START * len(new)))
     return found
 
 
@@ -301,7 +326,7 @@ def _summed(plan: _Plan, seen: Sequence[_Call], paid: dict[str, dict[str, Any]],
             call = replace(call, read=known["input_tokens"] / counted, written=known["output_tokens"] / counted)
         read, written, most = read + call.read, written + call.written, most + max(call.written, call.most_written)
         measured = known["seconds"] / known["calls"] / at_a_time if known else None
-        seconds += call.seconds(plan.concurrency) if measured is None else measured
+        seconds += call.seconds(max(1, min(plan.concurrency, round(plan.jobs)))) if measured is None else measured
         likely_usd = meter.cost(Counters(round(call.read), round(call.written)))
         worst_usd = meter.cost(Counters(round(call.read), round(call.most_written)))
         usd = None if usd is None or likely_usd is None else usd + likely_usd

