@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
+import divcon
+
 CHROMIUM = shutil.which("chromium")
 FETCHED = re.compile(r"""<(?:script|img|source|iframe)\b[^>]*\b(?:src|srcset)=["']?(?:https?:)?//|<link\b[^>]*>""")
 LINKED = re.compile(r"""rel=["']?(?:stylesheet|preconnect|icon)\b[^>]*href=["']?(?:https?:)?//""")
@@ -28,6 +30,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_page_of_docs_is_in_the_site(site: Path, root: Path) -> None:
     assert {page.stem for page in (root / "docs").glob("*.md")} <= {page.stem for page in site.glob("*.html")}
     assert "What it saves" in (site / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_page_on_python_has_every_public_name(site: Path) -> None:
+    page = (site / "api.html").read_text(encoding="utf-8")
+    shown = set(re.findall(r'id="divcon\.(?:\w+\.)*(\w+)"', page)) | set(re.findall(r"<code>(\w+)</code>", page))
+    assert set(divcon.__all__) - shown == {"__version__"}
 
 
 def test_no_page_fetches_anything_from_a_network(site: Path) -> None:
