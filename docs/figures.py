@@ -40,7 +40,7 @@ PROGRAMS = (
     Program("cot", "Chain of thought", "", (14, -6, "start")),
     Program("teacher", "Scripted teacher plans", "", (0, 62, "middle")),
     Program("untuned", "Untrained small planner", "decomposer", (36, -76, "middle")),
-    Program("sd-r", "Trained small planner (SD-R)", "decomposer", (-60, 54, "middle")),
+    Program("sd-r", "Trained small planner (SD-R)", "decomposer", (-76, 54, "middle")),
     Program("se-a", "Trained small solver (SE-A)", "solver", (-36, 54, "middle")),
 )
 MORE = {"se-a": ", scripted teacher plans"}  # what the table says of a program besides its label
