@@ -60,7 +60,7 @@ class _SingleStage(dspy.Module):
             return self._prediction(self.solve(**self._inputs(question, context)), ledger)
 
     async def aforward(self, question: str, context: str | None = None) -> dspy.Prediction:
-        """Do the same as `forward`, for `await`."""
+        """`forward`, awaited."""
         with Ledger() as ledger:
             return self._prediction(await self.solve.acall(**self._inputs(question, context)), ledger)
 

@@ -124,7 +124,7 @@ class DivideAndConquer(dspy.Module):
             return run_calls(self._calls(question, none_if_blank(context), ledger))
 
     async def aforward(self, question: str, context: str | None = None) -> dspy.Prediction:
-        """Do the same as `forward`, for `await`."""
+        """`forward`, awaited."""
         with Ledger() as ledger:
             return await arun_calls(self._calls(question, none_if_blank(context), ledger))
 

@@ -83,7 +83,7 @@ class SelfAsk(dspy.Module):
             return run_calls(self._calls(question, context, ledger))
 
     async def aforward(self, question: str, context: str | None = None) -> dspy.Prediction:
-        """Do the same as `forward`, for `await`."""
+        """`forward`, awaited."""
         with Ledger() as ledger:
             return await arun_calls(self._calls(question, context, ledger))
 
