@@ -7,10 +7,12 @@ VLLM := .venv-vllm
 VLLM_PYTHON = $(abspath $(VLLM)/bin/python)
 # pip's own lines go to a log, which is shown where it fails.
 PIP := -m pip --disable-pip-version-check
+# Every link and anchor is checked. MkDocs is held below 2, about which its theme would warn in each build.
+SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 export HF_HUB_OFFLINE ?= 1
 export LITELLM_LOCAL_MODEL_COST_MAP ?= True
 
-.PHONY: help setup vllm demo test test-faults test-vllm check audit generated clean
+.PHONY: help setup vllm demo test test-faults test-vllm check docs audit generated clean
 
 help:
 	@echo "make demo   set up, and run examples/demo.yaml on the embedded default (no GPU, no key)"
@@ -19,8 +21,9 @@ help:
 	@echo "make test-vllm   set up vLLM's CPU build too, and run the tests that need it"
 	@echo "make test-faults   set up, and kill runs 200 times, fuzz for ten minutes, and meet every hostile server"
 	@echo "make audit  look for known vulnerabilities in the pinned releases"
-	@echo "make check  set up, and run ruff, mypy and the import linter"
-	@echo "make generated   write the schemas and docs/reference.md, which are made from the code"
+	@echo "make check  set up, and run ruff, mypy and the import linter, and build the docs strictly"
+	@echo "make docs   set up, and build the docs as a site in build/site, which needs no network"
+	@echo "make generated   write what is made from the code and the records: schemas, docs/reference.md, docs/images"
 	@echo "make vllm   set up vLLM's CPU build in $(VLLM)"
 	@echo "make clean  remove what the others made"
 
@@ -89,9 +92,15 @@ test-vllm: setup vllm
 check: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy && $(BIN)/lint-imports
+	@$(SITE)
+
+docs: setup
+	@$(SITE)
+	@echo "docs: open build/site/index.html"
 
 generated: setup
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python docs/figures.py
 
 clean:
 	rm -rf $(VENV) $(VLLM) build *.egg-info runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -59,17 +59,18 @@ class _Adapter(dspy.ChatAdapter):
 class CompactAdapter(_Adapter):
     """Renders a call in as few tokens as it can, and reads the reply back.
 
-    It is a ChatAdapter because that is how DSPy tells that training rows are chats (`infer_data_format`).
+    It derives from DSPy's ChatAdapter, because DSPy takes training rows for chats only then (`infer_data_format`).
 
     Inputs that are None or blank are left out, never rendered as "None". A reply that can't be read raises
     `AdapterParseError`; no second call in another format is made.
 
     Args:
-        labels: What a field is called in the prompt, by its name; otherwise it is the name in words. A trained
-            student has learnt its labels, so they are part of the prompt that a manifest fixes.
-        instruction: Where the instruction stands. `first`, it is the system message, and the calls of one role on a
-            passage share their prefix. `last`, it ends the prompt, so that the calls of both roles do, where one model
-            answers both and its server caches prefixes.
+        labels: The labels of fields in the prompt, by the field's name. By default a label is the name in words. A
+            trained student has learnt its labels, so they are part of the prompt that a manifest fixes.
+        instruction: Where the instruction is, which decides what a server that caches prefixes can share.
+
+            - `first`: it is the system message. The calls of one role about a passage share their beginning.
+            - `last`: it ends the prompt. Where one model has both roles, their calls about a passage share it too.
     """
 
     def __init__(

@@ -49,12 +49,13 @@ class DivideAndConquer(dspy.Module):
         decomposer: The LM that splits; may be set later as `program.decompose.lm`.
         solver: The LM that answers.
         solving: How the solver is called.
-            `single_call`: one call answers all subquestions and the question, as in the paper.
-            `direct`: one call is given the subquestions and writes the answer alone.
-            `stepwise`: each subquestion is a call, which is given the earlier answers; the question is the last call.
-            `dag`: as `stepwise`, but a subquestion waits only for those that it refers to as `#k`. Their answers
-            replace the references, and subquestions that wait for nothing are asked together. A list without references
-            is solved stepwise.
+
+            - `single_call`: one call answers all subquestions and the question, as in the paper.
+            - `direct`: one call is given the subquestions and writes the answer alone.
+            - `stepwise`: each subquestion is a call, which is given the earlier answers; the question is the last call.
+            - `dag`: as `stepwise`, but a subquestion waits only for those that it refers to as `#k`. Their answers
+              replace the references, and subquestions that wait for nothing are asked together. A list without
+              references is solved stepwise.
         max_subquestions: The cap in the decomposer's instruction. Longer lists are cut to it, so that a decomposer that
             ignores the cap costs no more than one that keeps it.
         allow_whole: Let the decomposer write that no split helps. Small models then write it of every question.

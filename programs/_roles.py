@@ -76,6 +76,7 @@ class Wording:
 
 
 LEARNT = Wording(demonstrate=False)
+"""The wording for a trained student: the same instructions, and no demonstrations."""
 
 
 class RolePredict(dspy.Predict):
@@ -99,8 +100,8 @@ class RolePredict(dspy.Predict):
         role: The role's name: `decomposer`, `solver`.
         lm: The role's LM; may be set later.
         adapter: The pinned adapter; `CompactAdapter` by default.
-        refuse_cut_off: Raise `ReplyCutOff` where a reply ran out of tokens. Signatures that end in an answer always do,
-            unless the answer is marked as one (`divcon.signatures.MARKED`) and the reply goes on behind it.
+        refuse_cut_off: Raise `ReplyCutOff` where a reply ran out of tokens. Signatures that end in an answer always
+            raise it, unless the answer is marked as one (`divcon.signatures.MARKED`) and more text follows it.
         demos: Demonstrations to begin with.
         reask: How often the model is asked again where its answer can't be read: 0 or 1. That call gives the model its
             reply, asks for the answer alone (`divcon.signatures.Conclude`), and counts in the usage.

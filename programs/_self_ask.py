@@ -35,11 +35,11 @@ class SelfAsk(dspy.Module):
     Args:
         decomposer: The LM that asks.
         solver: The LM that answers.
-        max_steps: The most subquestions; after them the question itself is asked.
-        stop: Whether the server ends the decomposer's reply after its first line; `CompactAdapter` alone can do so.
-            Where nothing is left of the reply (a model may begin with a blank line, or think first), the call is made
-            again without the stop string. Set it to False for models that take no stop strings (OpenAI's reasoning
-            ones); only the first line of a reply counts in any case.
+        max_steps: The largest number of subquestions. After them, the question itself is asked.
+        stop: Send a stop string, so that the server ends the decomposer's reply after its first line. Only the first
+            line of a reply counts in any case. A model may begin with a blank line, or think first; the call is then
+            made again without the stop string. It works with `CompactAdapter` alone. Set it to False for models that
+            take no stop strings, such as OpenAI's reasoning models.
         reask: How often the solver is asked again, for the answer alone, where its reply can't be read: 0 or 1.
         decomposer_wording: How the decomposer is asked, where it isn't an untrained model.
         solver_wording: The same for the solver.

@@ -25,17 +25,17 @@ _PIECE = 4  # characters
 
 
 class FieldListener(StreamListener):
-    """Streams one field of a role's replies, with whatever adapter the role has pinned.
+    """Streams one field of a role's replies, with the role's own adapter.
 
-    Every call of the streamed program streams, and calls that run at the same time show their own text each. A plain
-    predictor's field is streamed as DSPy's own listener does it: for the first call alone.
+    Every call of the streamed program streams its own text, also where calls run at the same time. Of a plain
+    predictor, only the first call is streamed, as by DSPy's own listener.
 
     Args:
         signature_field_name: The field: `subquestions`, `sub_answers`, `answer`.
-        predict: The predictor; found by the field's name when it is None.
-        predict_name: What the chunks call it.
-        allow_reuse: Stream every call of a predictor that the program calls several times, not the first alone. Calls
-            that are made together are shown one after the other.
+        predict: The predictor. If it is None, it is found by the field's name.
+        predict_name: The predictor's name in the chunks.
+        allow_reuse: Stream every call of a predictor that the program calls several times, instead of the first alone.
+            Calls that are made together are shown one after the other.
     """
 
     def __init__(

@@ -19,16 +19,17 @@ class TrainSettings(BaseModel):
 
     Attributes:
         method: A training method, or several, each of which trains a student of its own.
-        rank: LoRA rank.
+        rank: The rank of LoRA.
         alpha: LoRA's scale; twice the rank by default.
         epochs: Passes over the rows.
-        batch_size: Rows a step.
-        learning_rate: Peak; warmed up over the first 5 % of the steps, then linear to zero.
+        batch_size: The number of rows in a step.
+        learning_rate: The highest learning rate. It rises over the first 5 % of the steps and then falls to zero.
         max_length: The longest row in tokens.
-        over_length: What happens to longer rows: `drop` (counted) or `raise`; never cut.
+        over_length: What happens to longer rows: `drop` leaves them out and counts them, `raise` ends the training. No
+            row is cut.
         save_every: Steps between checkpoints.
-        seed: Of the adapter's first weights and the order of rows.
-        precision: What is computed in; `auto` is bfloat16 where the processor is fast in it, else float32.
+        seed: Seeds the adapter's first weights and the order of the rows.
+        precision: The precision of the computation. `auto` is bfloat16 where the processor is fast at it, else float32.
     """
 
     model_config = ConfigDict(extra="forbid")
