@@ -37,6 +37,10 @@ from divcon.distill.training._training import Provenance, Training
 
 Progress = Callable[[int, int, float], None]
 
+# Padding included, so many tokens are computed at once on a CPU. 16 rows of 300 tokens and 135M parameters took 8.6 GB;
+# in two halves they took 4.9 GB and a quarter less time.
+_TOKENS_AT_ONCE = 4096
+
 _TRAINING = threading.Lock()
 
 
@@ -149,7 +153,7 @@ def _run(training: Training, prepared: _Prepared, watch: _Watch) -> _Trained:
         lora=lora,
         tokenizer=prepared.tokenizer,
         rows=prepared.ready.rows,
-        arguments=_arguments(settings, steps, prepared.precision, checkpoints.folder),
+        arguments=_arguments(settings, steps, prepared, checkpoints.folder),
         callbacks=[_callback(watch, steps, checkpoints)],
     )
     with quiet():
@@ -201,19 +205,32 @@ def _made_from(training: Training, prepared: _Prepared) -> dict[str, Any]:
     }
 
 
-def _arguments(settings: TrainSettings, steps: int, computed_in: Precision, folder: Path) -> dict[str, Any]:
+def rows_at_once(batch_size: int, longest: int) -> int:
+    """How many rows of a step a CPU computes at once: all of them, or a whole part where they are long.
+
+    Args:
+        batch_size: Rows a step.
+        longest: The tokens of the longest row.
+    """
+    parts = (size for size in range(batch_size, 1, -1) if batch_size % size == 0)
+    return next((size for size in parts if size * longest <= _TOKENS_AT_ONCE), 1)
+
+
+def _arguments(settings: TrainSettings, steps: int, prepared: _Prepared, folder: Path) -> dict[str, Any]:
     """What is the same for every trainer, as `transformers.TrainingArguments` takes it."""
     import torch
 
-    cuda = torch.cuda.is_available()
+    cuda, rows = torch.cuda.is_available(), settings.batch_size
+    at_once = rows if cuda else rows_at_once(rows, prepared.ready.longest)
     return {
         "output_dir": str(folder),
         "max_steps": steps,
-        "per_device_train_batch_size": settings.batch_size,
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": rows // at_once,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "linear",
         "warmup_steps": steps // 20,  # the first step of a warm-up has no learning rate; a single step needs one
-        "bf16": computed_in == "bfloat16",
+        "bf16": prepared.precision == "bfloat16",
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
         # On two cores the backward pass is what costs; recomputing the forward one to save memory doubles it.

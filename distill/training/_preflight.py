@@ -33,6 +33,11 @@ class Preflight:
     tokens: int
     label_tokens: int
 
+    @property
+    def longest(self) -> int:
+        """The tokens of the longest sequence in a row."""
+        return max(len(ids) for row in self.rows for ids in row.values())
+
 
 def preflight(rows: Sequence[dict[str, Any]], tokenizer: Any, settings: TrainSettings) -> Preflight:
     """Tokenize rows of prompt and completion, with labels on the completion alone.

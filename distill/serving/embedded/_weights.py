@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import gc
 import shutil
@@ -96,12 +97,18 @@ def _quiet() -> Iterator[None]:
 
 
 def free_memory() -> None:
-    """Give a GPU's memory back, which cycles of a model or a trainer hold; a server may need it next."""
+    """Give memory back, which cycles of a model or a trainer hold; a server or the next training may need it.
+
+    glibc keeps what a thread has freed for that thread, and each training has a thread of its own: without the last
+    call 3.5 GB stayed behind with every training of 135M parameters.
+    """
     import torch
 
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # other C libraries have no such function
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextlib.contextmanager
