@@ -18,6 +18,7 @@ from divcon.distill import (
     train_adapter,
 )
 from divcon.distill._probe import read_probe
+from divcon.distill.training._lifecycle import rows_at_once
 
 pytestmark = pytest.mark.model
 
@@ -70,6 +71,28 @@ def test_precision_is_recorded_and_used_and_an_old_manifest_is_bfloat16(
     assert read_manifest(tmp_path / "float32").precision == "bfloat16"
     assert TrainSettings().deciding() == TrainSettings().model_dump(exclude={"precision"})
     assert TrainSettings(precision="float32").deciding()["precision"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "longest", "at_once"), [(16, 200, 16), (16, 300, 8), (12, 400, 6), (7, 1000, 1), (16, 9000, 1)]
+)
+def test_long_rows_are_computed_in_whole_parts_of_a_step(batch_size: int, longest: int, at_once: int) -> None:
+    assert rows_at_once(batch_size, longest) == at_once
+
+
+def test_a_step_in_parts_learns_what_a_whole_one_learns(
+    tiny_base: Base, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    settings = TrainSettings(epochs=2, batch_size=6, precision="float32")
+    for folder, tokens in (("whole", 1_000_000), ("parts", 1)):
+        monkeypatch.setattr("divcon.distill.training._lifecycle._TOKENS_AT_ONCE", tokens)
+        train_adapter(Training(rows_file, tiny_base, tmp_path / folder, settings))
+    whole, parts = (load_file(tmp_path / folder / "adapter_model.safetensors") for folder in ("whole", "parts"))
+    for name, weight in whole.items():
+        torch.testing.assert_close(parts[name], weight, rtol=1e-3, atol=1e-5)
 
 
 def test_a_stopped_training_goes_on_from_its_checkpoint(tiny_base: Base, rows_file: Path, tmp_path: Path) -> None:
