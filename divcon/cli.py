@@ -38,6 +38,8 @@ from divcon._tables import print_estimate, print_prediction, print_results, prin
 from divcon._terminal import Terminal, all_shown, echo, echo_json, err, fail, guarded, line, log_into, out
 from divcon.signatures import DivconError
 
+__all__ = ["app", "main"]
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(store_app, name="store")
 app.command()(precheck)

@@ -1,10 +1,14 @@
 """The package as a user installs it."""
 
+import importlib
 import os
+import pkgutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -54,6 +58,29 @@ def test_every_public_name_is_there() -> None:
     assert set(divcon.__all__) <= set(dir(divcon))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         divcon.nothing  # noqa: B018
+
+
+def _public(package: ModuleType) -> Iterator[ModuleType]:
+    """The package and all modules under it whose names don't begin with an underscore."""
+    yield package
+    for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        if not found.name.rpartition(".")[2].startswith("_"):
+            module = importlib.import_module(found.name)
+            yield from _public(module) if found.ispkg else [module]
+
+
+def test_public_modules_export_their_own_names_alone() -> None:
+    modules = list(_public(divcon))
+    assert {"divcon.programs", "divcon.benchmarks.arms", "divcon.cli"} <= {module.__name__ for module in modules}
+    for module in modules:
+        assert len(set(module.__all__)) == len(module.__all__)
+        for name in module.__all__:
+            assert getattr(module, name) is not None, f"{module.__name__}.{name}"
+        if not hasattr(module, "__path__"):
+            continue
+        parts = {found.name for found in pkgutil.iter_modules(module.__path__)}
+        names = {name for name in dir(module) if not name.startswith("_")}
+        assert names - set(module.__all__) <= parts, module.__name__
 
 
 def test_the_rooms_are_importable_under_one_name_alone(root: Path) -> None:
