@@ -20,6 +20,7 @@ from divcon.distill._paths import expanded_path
 from divcon.distill.executors import Executor
 from divcon.pipeline import _preflight
 from divcon.pipeline._arms import bound_arm, check_arms, recorded_arms
+from divcon.pipeline._cards import write_cards
 from divcon.pipeline._context import Context
 from divcon.pipeline._errors import Failures
 from divcon.pipeline._estimate import Measured, StationEstimate, compared, estimate, total_of
@@ -53,7 +54,7 @@ class Run:
     def __init__(
         self,
         pipeline: Pipeline,
-        folder: Path,
+        folder: Path | str,
         reporter: Reporter | None = None,
         shared: RunStore | None = None,
         loaded: LoadedTask | None = None,
@@ -228,6 +229,7 @@ class Run:
         write_whole(figures, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         write_whole(table, as_csv(results["arms"]))
         write_report(results, records, test, report)
+        write_cards(self.folder, results)
         if tracking := self.pipeline.tracking:
             log_to_mlflow(tracking.mlflow, tracking.experiment, self.folder.name, results, files)
         require_all_answered(results, results["arms"])

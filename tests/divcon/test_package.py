@@ -5,7 +5,6 @@ import os
 import pkgutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -92,29 +91,3 @@ print(*(name for name in ("tests", "examples", "divcon", "docs") if u.find_spec(
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
     assert len(divcon.__path__) == 1
-
-
-def test_the_wheel_holds_one_package_its_data_and_nothing_else_at_top_level(root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
-    source = tmp_path / "source"
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=root, capture_output=True, text=True)
-    for name in listed.stdout.splitlines():
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        if (root / name).is_symlink():
-            (source / name).symlink_to((root / name).readlink())
-        elif (root / name).is_file():
-            (source / name).write_bytes((root / name).read_bytes())
-    subprocess.run([*command, str(source)], check=True)
-    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
-    tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"divcon"}
-    for needed in (
-        "divcon/signatures/__init__.py", "divcon/programs/__init__.py", "divcon/distill/__init__.py",
-        "divcon/benchmarks/__init__.py", "divcon/benchmarks/tasks/__init__.py", "divcon/py.typed",
-        "divcon/benchmarks/report.html.j2", "divcon/config/pipeline.schema.json",
-        "divcon/config/experiment.schema.json", "divcon/distill/serving/embedded/solver/adapter_model.safetensors",
-        "divcon/distill/serving/embedded/solver/manifest.json",
-        "divcon/distill/serving/embedded/wide_solver/adapter_model.safetensors",
-    ):  # fmt: skip
-        assert needed in names
-    assert not any("test" in name for name in names)
