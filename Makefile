@@ -10,7 +10,7 @@ PIP := -m pip --disable-pip-version-check
 export HF_HUB_OFFLINE ?= 1
 export LITELLM_LOCAL_MODEL_COST_MAP ?= True
 
-.PHONY: help setup vllm demo test test-faults test-vllm check audit generated clean
+.PHONY: help setup vllm demo test test-faults test-vllm check audit dist generated clean
 
 help:
 	@echo "make demo   set up, and run examples/demo.yaml on the embedded default (no GPU, no key)"
@@ -21,6 +21,7 @@ help:
 	@echo "make audit  look for known vulnerabilities in the pinned releases"
 	@echo "make check  set up, and run ruff, mypy and the import linter"
 	@echo "make generated   write the schemas and docs/reference.md, which are made from the code"
+	@echo "make dist   build the wheel and the sdist"
 	@echo "make vllm   set up vLLM's CPU build in $(VLLM)"
 	@echo "make clean  remove what the others made"
 
@@ -89,6 +90,9 @@ test-vllm: setup vllm
 check: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy && $(BIN)/lint-imports
+
+dist: setup
+	@rm -rf dist && $(BIN)/python -m build --no-isolation >$(VENV)/build.log && ls dist
 
 generated: setup
 	@$(BIN)/python docs/generate.py
