@@ -82,7 +82,8 @@ def test_the_wheel_holds_all_of_the_package_and_nothing_else(files: list[str], w
         if name.startswith(tuple(f"{room}/" for room in _ROOMS)) and not name.startswith(_OUT)
     }
     assert {"divcon/py.typed", "divcon/benchmarks/report.html.j2", "divcon/config/pipeline.schema.json"} <= wanted
-    missing = wanted - set(names) - {f"divcon/{room}" for room in _ROOMS}  # the links in divcon/ are folders there
+    links = {*(f"divcon/{room}" for room in _ROOMS), "divcon/experiments/files"}  # which are folders there
+    missing = wanted - set(names) - links
     assert not missing
     assert not {name for name in names if "test" in name or name.endswith((".pyc", ".pkl"))}
 
@@ -125,6 +126,8 @@ def test_the_installed_package_works_outside_the_repository(environment: Path, r
     assert "failure" not in checked.stdout
     schema = run(environment, "divcon", "schema", "pipeline", at=tmp_path)
     assert json.loads(schema.stdout)["title"]
+    experiment = run(environment, "divcon", "experiment", "no-such", at=tmp_path)
+    assert "one of cap, curve, depth, dynamic, main, multitask, solvers, transfer" in experiment.stderr
     graded = run(environment, "divcon", "grade", "gsm8k", "--gold", "7", "--reply", "It is 7.", at=tmp_path)
     assert graded.stdout.startswith("right: read '7'"), graded.stdout + graded.stderr
 
