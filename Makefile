@@ -20,7 +20,7 @@ help:
 	@echo "make test-faults   set up, and kill runs 200 times, fuzz for ten minutes, and meet every hostile server"
 	@echo "make audit  look for known vulnerabilities in the pinned releases"
 	@echo "make check  set up, and run ruff, mypy and the import linter"
-	@echo "make generated   write the schemas and docs/reference.md, which are made from the code"
+	@echo "make generated   write the schemas, the shipped model cards and docs/reference.md, which are made from the code"
 	@echo "make dist   build the wheel and the sdist"
 	@echo "make vllm   set up vLLM's CPU build in $(VLLM)"
 	@echo "make clean  remove what the others made"

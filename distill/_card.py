@@ -147,7 +147,7 @@ def _prompt(manifest: Manifest) -> str:
 
 def _evaluation(evaluated: Sequence[Evaluated]) -> str:
     if not evaluated:
-        return "Not evaluated yet: `divcon evaluate` writes the results here."
+        return "No results yet; `divcon evaluate` adds those of its run."
     rows = [
         f"| {_cell(one.label)}{' (this adapter)' if one.own else ''} | {_accuracy(one)} "
         f"| {one.right:,} / {one.wrong:,} / {one.failed:,} |"

@@ -62,7 +62,7 @@ def test_a_scripted_teacher_and_what_is_unknown_are_named_so() -> None:
     card = model_card(planner(teacher=Author(model="scripted/references", kind="scripted"), data={}, messages=[]))
     assert card.count("The teacher is scripted") == 2  # on top, and with the data
     assert "Prompt\n\nNot recorded" in card
-    assert "Not evaluated yet" in card
+    assert "No results yet" in card
     assert "datasets" not in card.partition("\n---\n")[0]
     assert "Teacher: not recorded." in model_card(planner(teacher=None))
 

@@ -65,7 +65,7 @@ def test_results_of_another_training_are_left_out(run: Path, tmp_path: Path) -> 
     results["training"]["sd-r"]["last_loss"] = 0.1
     (run / "results.json").write_text(json.dumps(results))
     target = Path(publish(run, "sd-r", str(tmp_path / "out")).where)
-    assert "Not evaluated yet" in (target / "README.md").read_text(encoding="utf-8")
+    assert "No results yet" in (target / "README.md").read_text(encoding="utf-8")
 
 
 def test_what_cannot_be_published_is_refused_and_nothing_is_written(run: Path, tmp_path: Path) -> None:
