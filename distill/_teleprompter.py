@@ -30,6 +30,7 @@ from divcon.distill._provider import embedded_lm
 from divcon.distill._rebinding import DistillationError, StoredLMs, behind_store, with_planner
 from divcon.distill._recording import PlannerCall, RecordedPlanner, recording, run_program, why_unusable
 from divcon.distill._store import RunStore, fingerprint
+from divcon.distill._teacher import Author
 from divcon.distill.serving.embedded import local_base
 from divcon.distill.serving.embedded._model import shared_model
 from divcon.distill.training import (
@@ -182,7 +183,8 @@ class DistillDecomposer(Teleprompter):
         try:
             store.require_replies_of_results()
             rows, counts = self._collect(teaching, trainset, store, self._student(planner, None))
-            folder, manifest = self._train(planner, rows, counts)
+            taught_by = self._planner(teaching).lm or dspy.settings.lm
+            folder, manifest = self._train(planner, rows, counts, Author(model=taught_by.model))
             lm = embedded_lm(self.base, adapter=folder, max_tokens=self.max_tokens)
             role = self._student(planner, lm)
             bind_adapter(role, lm, folder, tokenizer=shared_model(local_base(self.base)).tokenizer)
@@ -261,7 +263,9 @@ class DistillDecomposer(Teleprompter):
             return "unsolved"
         return next((why for call in good if (why := why_unusable(program, student, call))), None) or good
 
-    def _train(self, planner: Any, rows: Sequence[PlannerCall], counts: dict[str, Any]) -> tuple[Path, Any]:
+    def _train(
+        self, planner: Any, rows: Sequence[PlannerCall], counts: dict[str, Any], teacher: Author
+    ) -> tuple[Path, Any]:
         role = self._student(planner, None)
         rendered = [role.training_row(row.inputs, row.outputs) for row in rows]
         unique = list({json.dumps(row): row for row in rendered}.values())
@@ -283,7 +287,7 @@ class DistillDecomposer(Teleprompter):
         progress = (lambda done, total, loss: report("train", done, total)) if report else None
         manifest = train_adapter(
             training,
-            Provenance(_role_name(planner, self.predictor), student=name, screening=counts),
+            Provenance(_role_name(planner, self.predictor), student=name, screening=counts, teacher=teacher),
             progress=progress,
         )
         return folder, manifest

@@ -90,6 +90,10 @@ def test_the_planner_of_a_foreign_program_moves_and_nothing_else(tiny_base: Base
     rows = [json.loads(line) for line in exported(tmp_path).read_text().splitlines()]
     assert [row["completion"][0]["content"] for row in rows] == ["Go 0.", "Go 1.", "Go 2.", "Go 7."]
     assert rows[0]["prompt"][-1]["content"] == "Goal: Go 0"
+    card = (Path(found["adapter"]) / "README.md").read_text(encoding="utf-8")
+    assert "Teacher: `openai/teacher`." in card
+    assert "4 of 8 plans were kept (1 cut_off, 1 unreadable, 2 unsolved lost)" in card
+    assert "    Goal: {goal}" in card
 
 
 def test_rows_are_the_bytes_of_inference(tiny_base: Base, tmp_path: Path) -> None:
