@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 import divcon
+from divcon.signatures import UnusableArgument
 
 HEAVY = ("torch", "transformers", "vllm", "peft", "trl", "datasets", "matplotlib")
 
@@ -91,3 +92,11 @@ print(*(name for name in ("tests", "examples", "divcon", "docs") if u.find_spec(
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
     assert len(divcon.__path__) == 1
+
+
+def test_a_run_takes_a_pipeline_and_paths_as_text(root: Path) -> None:
+    file = str(root / "examples" / "demo.yaml")
+    made = divcon.Run(divcon.load_pipeline(file), "run")
+    assert made.folder == Path("run")
+    with pytest.raises(UnusableArgument, match=r"pipeline is a str.*load_pipeline"):
+        divcon.Run(file, "run")
