@@ -17,9 +17,12 @@ class RunResults(dict[str, Any]):
         """A table of the programs, one of their paired differences, and the advice."""
         lines = self["arms"] if "arms" in self else self["rows"]
         factors = [name for name in FACTORS if any(name in line for line in lines)]
-        title = f"{self['task']['name']}: {self['questions']} questions" if "arms" in self else self["experiment"]
+        if "arms" in self:
+            title = f"{self['task']['name']}: {self['questions']} questions"
+        else:
+            title = f"{self['experiment']}: {self['question']}"
         columns = [FACTORS[name] for name in factors]
-        columns += ["program", "accuracy", "95 %", "of the teacher's", "$ per 1,000 questions"]
+        columns += ["program", "accuracy", "95 % interval", "of the teacher's", "$ per 1,000 questions"]
         programs = [
             (
                 *(line.get(name, "") for name in factors),
@@ -53,5 +56,5 @@ def _differences_html(results: RunResults) -> str:
         )
         for row in results["differences"]
     ]
-    columns = ("program", "against", "points of accuracy", "95 %", "questions", "p (Holm)")
+    columns = ("program", "against", "points of accuracy", "95 % interval", "questions", "p (Holm)")
     return html_table("Differences", columns, rows)

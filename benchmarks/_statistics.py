@@ -138,11 +138,12 @@ class Paired(NamedTuple):
 
     def _repr_html_(self) -> str:
         """The difference with its interval, and what the test says, for notebooks."""
+        p = "< 0.001" if self.p < 0.001 else f"= {self.p:.3f}"
         rows = [
             ("difference of accuracy, in points", f"{100 * self.difference:+.1f}"),
-            ("95 %", f"{100 * self.ci95[0]:+.1f} to {100 * self.ci95[1]:+.1f}"),
+            ("95 % interval", f"{100 * self.ci95[0]:+.1f} to {100 * self.ci95[1]:+.1f}"),
             ("accepted loss, in points", f"{100 * self.margin:g}"),
-            ("shown", f"{'yes' if self.shown else 'no'} (p = {self.p:.3f}, one-sided)"),
+            ("shown to lose no more", f"{'yes' if self.shown else 'no'} (one-sided p {p})"),
             ("questions", f"{self.n:,}"),
             ("questions that would show it", "–" if self.questions is None else f"{self.questions:,}"),
         ]
@@ -168,7 +169,7 @@ class Retained(NamedTuple):
         limits = f"at least {100 * low:.0f}" if high is None else f"{100 * low:.0f} to {100 * high:.0f}"
         rows = [
             ("of the teacher's accuracy", f"{100 * self.share:.0f} %"),
-            ("95 %", limits),
+            ("95 % interval", limits),
             ("questions", f"{self.n:,}"),
         ]
         return html_table("Retained", (), rows)

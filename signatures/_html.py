@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from divcon.signatures._printable import printable
 from divcon.signatures._secrets import masked
 
-_CELL = 'style="text-align:left;white-space:pre-wrap"'
+_CELL = 'style="text-align:left;vertical-align:top;white-space:pre-wrap;padding:2px 14px 2px 0"'
 
 
 def escaped(text: object) -> str:
