@@ -12,7 +12,7 @@ SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 export HF_HUB_OFFLINE ?= 1
 export LITELLM_LOCAL_MODEL_COST_MAP ?= True
 
-.PHONY: help setup vllm demo test test-faults test-vllm check docs audit generated clean
+.PHONY: help setup vllm demo test test-faults test-vllm check docs audit dist generated clean
 
 help:
 	@echo "make demo   set up, and run examples/demo.yaml on the embedded default (no GPU, no key)"
@@ -23,7 +23,8 @@ help:
 	@echo "make audit  look for known vulnerabilities in the pinned releases"
 	@echo "make check  set up, and run ruff, mypy and the import linter, and build the docs strictly"
 	@echo "make docs   set up, and build the docs as a site in build/site, which needs no network"
-	@echo "make generated   write what is made from the code and the records: schemas, docs/reference.md, docs/images"
+	@echo "make generated   write what is made from the code and the records: schemas, model cards, docs/reference.md, docs/images"
+	@echo "make dist   build the wheel and the sdist"
 	@echo "make vllm   set up vLLM's CPU build in $(VLLM)"
 	@echo "make clean  remove what the others made"
 
@@ -97,6 +98,9 @@ check: setup
 docs: setup
 	@$(SITE)
 	@echo "docs: open build/site/index.html"
+
+dist: setup
+	@rm -rf dist && $(BIN)/python -m build --no-isolation >$(VENV)/build.log && ls dist
 
 generated: setup
 	@$(BIN)/python docs/generate.py

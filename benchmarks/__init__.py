@@ -34,6 +34,7 @@ from divcon.benchmarks._graders import (
     item_of,
 )
 from divcon.benchmarks._mlflow import TrackingError, log_to_mlflow
+from divcon.benchmarks._notebook import RunResults
 from divcon.benchmarks._outcomes import MAX_FAILED, Outcome, Record, Records, counted, too_many_failed
 from divcon.benchmarks._recorded import Matching, RecordedProgram, Recording, RowFields, plans_of, read_recording
 from divcon.benchmarks._report import ReportError, Shown, advise, arm_label, write_experiment_report, write_report
@@ -68,6 +69,7 @@ __all__ = [
     "ReportError",
     "Retained",
     "RowFields",
+    "RunResults",
     "Shown",
     "TrackingError",
     "Verdict",

@@ -16,7 +16,7 @@ from divcon.benchmarks._graders import Verdict, grade
 from divcon.benchmarks._outcomes import Record, Records
 from divcon.distill import Job, Key, Place, Progress, RunStore, Tally, at_station, here, run_jobs
 from divcon.programs import Item, Ledger
-from divcon.programs._calls import none_if_blank
+from divcon.programs._arguments import require_context
 from divcon.signatures import SubquestionsError, masked
 
 
@@ -192,7 +192,7 @@ def _plan(arm: Arm, jobs: Sequence[Job], concurrency: int, progress: Progress | 
 
     def ask(job: Job) -> None:
         with contextlib.suppress(AdapterParseError, SubquestionsError):
-            arm.program.decompose(question=job.item.question, context=none_if_blank(job.item.context))
+            arm.program.decompose(question=job.item.question, context=require_context(job.item.context))
 
     run_jobs(ask, jobs, concurrency, lambda job, _: None, progress=progress, remark=lambda job: f"plans of {arm.name}")
 

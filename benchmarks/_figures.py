@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -57,3 +57,8 @@ def retained_share(line: Mapping[str, Any]) -> str:
     low, high = kept["ci95"]
     limits = f"at least {100 * low:.0f}, no upper limit" if high is None else f"{100 * low:.0f} to {100 * high:.0f}"
     return f"{percent(kept['share'])} ({limits})"
+
+
+def interval(limits: Sequence[float] | None) -> str:
+    """An interval of shares in per cent, without the sign; a dash for None."""
+    return "–" if limits is None else f"{100 * limits[0]:.0f} to {100 * limits[1]:.0f}"

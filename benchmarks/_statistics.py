@@ -16,6 +16,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import bootstrap, norm, permutation_test, t
 
+from divcon.signatures import html_table
+
 Interval = tuple[float, float]
 ONE_SIDED = 0.025  # the level of a one-sided test, which is that of a 95 % interval's side
 _Z = float(norm.ppf(1 - ONE_SIDED))
@@ -134,6 +136,19 @@ class Paired(NamedTuple):
         """Whether the difference is shown to be above `-margin`; then its whole interval is."""
         return self.p < ONE_SIDED
 
+    def _repr_html_(self) -> str:
+        """The difference with its interval, and what the test says, for notebooks."""
+        p = "< 0.001" if self.p < 0.001 else f"= {self.p:.3f}"
+        rows = [
+            ("difference of accuracy, in points", f"{100 * self.difference:+.1f}"),
+            ("95 % interval", f"{100 * self.ci95[0]:+.1f} to {100 * self.ci95[1]:+.1f}"),
+            ("accepted loss, in points", f"{100 * self.margin:g}"),
+            ("shown to lose no more", f"{'yes' if self.shown else 'no'} (one-sided p {p})"),
+            ("questions", f"{self.n:,}"),
+            ("questions that would show it", "–" if self.questions is None else f"{self.questions:,}"),
+        ]
+        return html_table("Paired comparison", (), rows)
+
 
 class Retained(NamedTuple):
     """The share of a teacher's accuracy that a student keeps.
@@ -147,6 +162,17 @@ class Retained(NamedTuple):
     share: float
     ci95: tuple[float, float | None]
     n: int
+
+    def _repr_html_(self) -> str:
+        """The share with its interval, for notebooks."""
+        low, high = self.ci95
+        limits = f"at least {100 * low:.0f}" if high is None else f"{100 * low:.0f} to {100 * high:.0f}"
+        rows = [
+            ("of the teacher's accuracy", f"{100 * self.share:.0f} %"),
+            ("95 % interval", limits),
+            ("questions", f"{self.n:,}"),
+        ]
+        return html_table("Retained", (), rows)
 
 
 def in_pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

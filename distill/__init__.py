@@ -6,6 +6,7 @@ Importing this package loads neither torch nor transformers; the stations that n
 from divcon.distill._bind import bind_adapter
 from divcon.distill._booking import at_station, booked_to
 from divcon.distill._budget import Budget, BudgetSpent, Limits
+from divcon.distill._card import CARD, Evaluated, model_card
 from divcon.distill._collect import Collected, collect, collecting
 from divcon.distill._compile import OPTIMIZER_EXTRAS, OPTIMIZERS, CompileError, compile_program, optimizer_name
 from divcon.distill._contamination import AllowedOverlap, Allowing, OverlapError, Overlaps, overlapping, refuse_overlap
@@ -76,6 +77,7 @@ from divcon.distill.training import (
 )
 
 __all__ = [
+    "CARD",
     "OPTIMIZERS",
     "OPTIMIZER_EXTRAS",
     "RECORDED",
@@ -99,6 +101,7 @@ __all__ = [
     "EmbeddedEngine",
     "EmbeddedModel",
     "EmbeddedProvider",
+    "Evaluated",
     "Export",
     "FolderBusy",
     "GivenUpError",
@@ -176,6 +179,7 @@ __all__ = [
     "is_trained",
     "judging",
     "local_base",
+    "model_card",
     "optimizer_name",
     "overlapped",
     "overlapping",

@@ -9,7 +9,10 @@ from typing import Any
 import dspy
 
 from divcon.distill._manifest import Manifest, ManifestError, prompt_hash, prompt_parts, read_manifest, text_hash
+from divcon.distill._paths import expanded_path
 from divcon.programs import RolePredict
+from divcon.programs._arguments import require_instance
+from divcon.signatures import UnusableArgument
 
 _REMEDIES = {
     "instruction": "Restore the instruction that it was trained with, or train it again.",
@@ -23,7 +26,7 @@ _REMEDIES = {
 def bind_adapter(
     predictor: RolePredict,
     lm: dspy.BaseLM,
-    folder: Path,
+    folder: Path | str,
     *,
     tokenizer: Any = None,
     allow: Collection[str] = (),
@@ -45,11 +48,14 @@ def bind_adapter(
 
     Raises:
         ManifestError: A part that isn't in `allow` differs from the training; the message names it.
-        ValueError: `allow` holds an unknown name.
+        UnusableArgument: `allow` holds an unknown name, the predictor is no role, or `lm` no LM.
     """
+    folder = expanded_path(folder)
     unknown = sorted(set(allow) - set(_REMEDIES))
     if unknown:
-        raise ValueError(f"allow holds {', '.join(unknown)}; it may hold {', '.join(_REMEDIES)}")
+        raise UnusableArgument(f"allow holds {', '.join(unknown)}.", f"Take {', '.join(_REMEDIES)}.")
+    require_instance("The predictor", predictor, RolePredict, "a role of a program, such as program.decompose")
+    require_instance("The LM", lm, dspy.BaseLM, "embedded_lm(adapter=FOLDER), vllm_lm(adapter=FOLDER) or dspy.LM(...)")
     manifest = read_manifest(folder)
     with predictor.as_learnt():
         _require_same_prompt(predictor, manifest, folder, tokenizer, allow)

@@ -78,8 +78,11 @@ def collect(
         place: Where the jobs are done.
 
     Raises:
+        RoleWithoutEndpoint: The predictor has no LM.
+        NotAnEndpoint: It has something that is no LM.
         dspy.LMError: The teacher refuses the key or can't be reached.
     """
+    decompose.require_endpoint()
     there = store.trace_keys(key)
     wanted = [Job("collect", item, n, position=at) for at, item in enumerate(items) for n in range(samples)]
     jobs = [job for job in wanted if (job.item.id, job.sample) not in there]

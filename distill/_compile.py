@@ -13,6 +13,7 @@ from dspy.utils.exceptions import AdapterParseError, LMError
 from divcon.distill._booking import at_station
 from divcon.distill._metric import DecompositionMetric
 from divcon.programs import DivideAndConquer, Item, OneRole
+from divcon.programs._arguments import require_instance
 from divcon.signatures import DivconError, Subquestions
 
 _SHORT = {"bootstrap": "BootstrapFewShot"}
@@ -84,9 +85,14 @@ def compile_program(
 
     Raises:
         CompileError: The teleprompter is unknown, doesn't take the arguments, or failed.
+        UnusableArgument: `program` is no `DivideAndConquer`.
+        RoleWithoutEndpoint: One of its roles has no LM.
         dspy.LMError: A call failed, even if the teleprompter went on without it.
     """
     name = optimizer_name(optimizer)
+    require_instance("The program", program, DivideAndConquer, "a DivideAndConquer(teacher, solver)")
+    for role in (program.decompose, program.solve):
+        role.require_endpoint()
     teleprompter: Any = getattr(dspy, name, None) or getattr(dspy.teleprompt, name)
     by_id = {item.id: item for item in items}
     metric = DecompositionMetric(lambda example, answer: grade(by_id[example.id], answer))

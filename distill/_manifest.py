@@ -37,8 +37,11 @@ class Manifest(BaseModel):
         base: Public name, revision and dtype of the base.
         prompt_hash: Hash of the system messages of the training prompts; see `prompt_hash`.
         prompt: Hashes of the parts of the training prompts, by name; see `prompt_parts`.
+        messages: The training prompt with the names of its inputs, such as `{question}`, in their places. It is the
+            instruction alone where the rows weren't exported, and empty in older manifests.
         chat_template_hash: Hash of the tokenizer's chat template.
         data_hash: Hash of the training file's bytes.
+        data: Where the questions come from: `task`, its `hub` name and its `licence`, as far as they are known.
         rows: Rows trained on.
         screening: The screen's counts: traces collected, kept, and lost by reason.
         settings: The training settings.
@@ -60,8 +63,10 @@ class Manifest(BaseModel):
     base: dict[str, str]
     prompt_hash: str
     prompt: dict[str, str] = Field(default_factory=dict)
+    messages: list[dict[str, str]] = Field(default_factory=list)
     chat_template_hash: str
     data_hash: str
+    data: dict[str, str] = Field(default_factory=dict)
     rows: int
     screening: dict[str, Any] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -218,6 +223,17 @@ def prompt_parts(predictor: Any) -> dict[str, str]:
         "layout": text_hash(json.dumps([user, type(predictor.adapter).__name__])),
         "set of outputs": text_hash(json.dumps(outputs)),
     }
+
+
+def prompt_messages(predictor: Any) -> list[dict[str, str]]:
+    """A predictor's prompt with the names of its inputs, such as `{question}`, in their places.
+
+    Args:
+        predictor: A `RolePredict`.
+    """
+    names = {name: f"{{{name}}}" for name in predictor.signature.input_fields}
+    messages: list[dict[str, str]] = predictor.prompt(**names)
+    return messages
 
 
 def text_hash(text: str) -> str:

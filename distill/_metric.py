@@ -9,6 +9,7 @@ from typing import Any
 import dspy
 from rouge_score import rouge_scorer
 
+from divcon.programs._arguments import require_callable
 from divcon.signatures import Subquestions
 
 Right = Callable[[dspy.Example, str], bool]
@@ -35,6 +36,9 @@ class DecompositionMetric:
     Args:
         right: Takes (example, answer), and says whether the answer is right.
 
+    Raises:
+        UnusableArgument: `right` can't be called.
+
     Examples:
         >>> metric = DecompositionMetric(lambda example, answer: answer == example.answer)
         >>> metric(dspy.Example(answer="10"), dspy.Prediction(answer="10", status="whole"))
@@ -42,6 +46,7 @@ class DecompositionMetric:
     """
 
     def __init__(self, right: Right) -> None:
+        require_callable("right", right, "lambda example, answer: answer == example.answer")
         self.right = right
 
     def __call__(

@@ -160,13 +160,16 @@ def embedded_lm(
 
     Raises:
         ManifestError: The folder holds no adapter, or an adapter for another base.
+        TrainingError: `train_kwargs` can't be trained with.
     """
+    provider = EmbeddedProvider(base)
+    provider.settings_of(train_kwargs)  # an optimizer pays for its rows before it trains on them
     name = shared_model(local_base(base)).add(Path(adapter)) if adapter is not None else "base"
     return dspy.LM(
         f"{_PREFIX}{name}",
         engine=EmbeddedEngine(base),
         async_engine=AsyncEmbeddedEngine(base),
-        provider=EmbeddedProvider(base),
+        provider=provider,
         finetuning_model=f"{_PREFIX}base",  # an adapter is always trained from the base, never on top of another
         train_kwargs=train_kwargs,
         cache=False,  # DSPy's cache has the model's name as its key, and pickles its entries
@@ -261,6 +264,20 @@ class LoRAProvider(Provider):
     def check(self, settings: TrainSettings) -> None:
         """Raise an error, before training, where an adapter with these settings couldn't be served."""
 
+    def settings_of(self, train_kwargs: dict[str, Any] | None) -> TrainSettings:
+        """The settings of a training, checked.
+
+        Raises:
+            TrainingError: They can't be trained with.
+            ServerError: An adapter with these settings couldn't be served.
+        """
+        try:
+            settings = TrainSettings(**(train_kwargs or {}))
+        except ValidationError as error:
+            raise TrainingError(f"train_kwargs: {refusal(error)}.", "See divcon.TrainSettings.") from error
+        self.check(settings)
+        return settings
+
     def finetune(
         self,
         job: LoRAJob,
@@ -287,11 +304,7 @@ class LoRAProvider(Provider):
         """
         if train_data_format is not None and TrainDataFormat(train_data_format) is not TrainDataFormat.CHAT:
             raise TrainingError(f"A local model learns from chats, not from {train_data_format}.", "Give chats.")
-        try:
-            settings = TrainSettings(**(train_kwargs or {}))
-        except ValidationError as error:
-            raise TrainingError(f"train_kwargs: {refusal(error)}.", "See divcon.TrainSettings.") from error
-        self.check(settings)
+        settings = self.settings_of(train_kwargs)
         base = local_base(self.base)
         text = render_lines([_row(number, data) for number, data in enumerate(train_data, 1)])
         named = fingerprint(hashlib.sha256(text.encode()).hexdigest(), settings.deciding(), base.revision)

@@ -32,6 +32,10 @@ def behind_store(given: dspy.Module, planner: str, store: RunStore, stored: Stor
             raise DistillationError(
                 f"The predictor '{name}' has no LM.", "Set it, or pass teacher=dspy.LM(...) for the planner."
             )
+        if not isinstance(lm, dspy.BaseLM):
+            raise DistillationError(
+                f"The predictor '{name}' has a {type(lm).__name__} for its LM.", "Set it to dspy.LM('provider/model')."
+            )
         role = "teacher" if name == planner else name
         if (id(lm), role) not in stored:
             stored[id(lm), role] = stored_lm(lm, role, store)

@@ -15,11 +15,11 @@ from divcon.distill._booking import at_station
 from divcon.distill._export import NothingToLearn
 from divcon.distill._jobs import Job, Place, Progress, here, run_jobs
 from divcon.distill._store import Trace
-from divcon.distill._students import Student
+from divcon.distill._students import SOLVER_STUDENTS, Student
 from divcon.distill.screening._solver import solve_trace
 from divcon.distill.training import Destination, Export, write_rows
 from divcon.programs import Item, RolePredict
-from divcon.signatures import Subquestions
+from divcon.signatures import Subquestions, UnusableArgument
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,12 @@ def solve_traces(
         concurrency: Calls at a time.
         progress: Gets the number of traces that are done, and the total.
         place: Where the jobs are done.
+
+    Raises:
+        RoleWithoutEndpoint: The predictor has no LM.
+        NotAnEndpoint: It has something that is no LM.
     """
+    solve.require_endpoint()
     by_id = {item.id: item for item in items}
     distinct = list({(trace.item, trace.subquestions): trace for trace in traces}.values())
     jobs = [Job("solve", by_id[trace.item], trace.sample, traces=(trace,)) for trace in distinct]
@@ -110,11 +115,13 @@ def export_targets(
 
     Raises:
         NothingToLearn: There is no reply of the solver that can be read.
-        ValueError: The student isn't one of the solver.
+        UnusableArgument: The student isn't one of the solver.
     """
     target = student.target
     if target is None:
-        raise ValueError(f"{student.name} is no student of the solver: it has no target")
+        raise UnusableArgument(
+            f"{student.name} is no student of the solver.", f"Take one of {', '.join(SOLVER_STUDENTS)}."
+        )
     if not solved.solved:
         raise NothingToLearn(
             f"The solver gave no reply for {student.label} to learn from.", "Collect more, or look at its replies."

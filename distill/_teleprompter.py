@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
 from typing import Any, get_args
@@ -29,6 +30,7 @@ from divcon.distill._provider import embedded_lm
 from divcon.distill._rebinding import DistillationError, StoredLMs, behind_store, with_planner
 from divcon.distill._recording import PlannerCall, RecordedPlanner, recording, run_program, why_unusable
 from divcon.distill._store import RunStore, fingerprint
+from divcon.distill._teacher import Author
 from divcon.distill.serving.embedded import local_base
 from divcon.distill.serving.embedded._model import shared_model
 from divcon.distill.training import (
@@ -41,9 +43,11 @@ from divcon.distill.training import (
     write_rows,
 )
 from divcon.programs import ChatAdapter, CompactAdapter, RolePredict, why_refused
+from divcon.programs._arguments import require_callable, require_instance, require_program, require_whole_number
 from divcon.signatures import Subquestions
 
 Progress = Callable[[str, int, int], None]
+_TRAINED_WITH = ("torch", "transformers", "peft", "trl", "datasets")  # the extra `train`
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +78,9 @@ class DistillDecomposer(Teleprompter):
         concurrency: Runs at a time.
         progress: Called with (station, done, total).
 
+    Raises:
+        UnusableArgument: An argument can't be used.
+
     Examples:
         >>> tune = DistillDecomposer(lambda e, p, t=None: p.answer == e.answer, folder="runs/mine", predictor="plan")
         >>> tune.predictor
@@ -97,6 +104,13 @@ class DistillDecomposer(Teleprompter):
         progress: Progress | None = None,
     ) -> None:
         super().__init__()
+        require_callable("The metric", metric, "lambda example, prediction, trace=None: ...")
+        for name, number in (("samples", samples), ("max_tokens", max_tokens), ("concurrency", concurrency)):
+            require_whole_number(name, number, least=1)
+        if adapter is not None:
+            require_instance("The adapter", adapter, dspy.Adapter, "an adapter of DSPy's, such as CompactAdapter()")
+        if train is not None:
+            require_instance("train", train, TrainSettings, "TrainSettings(...)")
         self.metric = metric
         self.folder = expanded_path(folder)
         self.predictor = predictor
@@ -131,16 +145,22 @@ class DistillDecomposer(Teleprompter):
             A copy of the program whose planner is the student; its `distillation` holds the counts.
 
         Raises:
-            DistillationError: The program, the examples or the teacher can't be used, or runs failed. The program is
-                unchanged, and replies are kept.
+            UnusableArgument: `student` is no program.
+            DistillationError: The program, the examples or the teacher can't be used, or what trains isn't installed,
+                all of which is found before a call is paid for; or runs failed. The program is unchanged, and replies
+                are kept.
             dspy.LMError: A call failed.
             TrainingError: The rows can't be trained on.
         """
+        require_program(student)
         if not trainset:
             raise DistillationError("The trainset is empty.", "Give examples with .with_inputs(...).")
+        _require_examples("trainset", trainset)
+        _require_examples("valset", valset or ())
         planner = self._planner(student)
         self._require_text(planner)
         teaching = self._teaching(student, teacher)
+        self._require_trainable()
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / "compile.lock", timeout=0):
@@ -163,7 +183,8 @@ class DistillDecomposer(Teleprompter):
         try:
             store.require_replies_of_results()
             rows, counts = self._collect(teaching, trainset, store, self._student(planner, None))
-            folder, manifest = self._train(planner, rows, counts)
+            taught_by = self._planner(teaching).lm or dspy.settings.lm
+            folder, manifest = self._train(planner, rows, counts, Author(model=taught_by.model))
             lm = embedded_lm(self.base, adapter=folder, max_tokens=self.max_tokens)
             role = self._student(planner, lm)
             bind_adapter(role, lm, folder, tokenizer=shared_model(local_base(self.base)).tokenizer)
@@ -242,7 +263,9 @@ class DistillDecomposer(Teleprompter):
             return "unsolved"
         return next((why for call in good if (why := why_unusable(program, student, call))), None) or good
 
-    def _train(self, planner: Any, rows: Sequence[PlannerCall], counts: dict[str, Any]) -> tuple[Path, Any]:
+    def _train(
+        self, planner: Any, rows: Sequence[PlannerCall], counts: dict[str, Any], teacher: Author
+    ) -> tuple[Path, Any]:
         role = self._student(planner, None)
         rendered = [role.training_row(row.inputs, row.outputs) for row in rows]
         unique = list({json.dumps(row): row for row in rendered}.values())
@@ -264,7 +287,7 @@ class DistillDecomposer(Teleprompter):
         progress = (lambda done, total, loss: report("train", done, total)) if report else None
         manifest = train_adapter(
             training,
-            Provenance(_role_name(planner, self.predictor), student=name, screening=counts),
+            Provenance(_role_name(planner, self.predictor), student=name, screening=counts, teacher=teacher),
             progress=progress,
         )
         return folder, manifest
@@ -321,6 +344,15 @@ class DistillDecomposer(Teleprompter):
                         "Give the planner a text field instead, or distil another predictor.",
                     )
 
+    def _require_trainable(self) -> None:
+        """Find out, before rows are paid for, that the packages and the base to train are here."""
+        missing = [name for name in _TRAINED_WITH if find_spec(name) is None]
+        if missing:
+            raise DistillationError(
+                f"Training needs {', '.join(missing)}, which isn't installed.", "Run: pip install 'divcon[train]'."
+            )
+        local_base(self.base)
+
     def _student(self, planner: Any, lm: dspy.BaseLM | None) -> RolePredict:
         """The predictor of the student: the planner's signature, no demonstrations, the student's DSPy adapter."""
         return RolePredict(
@@ -346,6 +378,21 @@ class DistillDecomposer(Teleprompter):
     @staticmethod
     def _value(score: Any) -> float:
         return float(getattr(score, "score", score))
+
+
+def _require_examples(name: str, examples: Sequence[Any]) -> None:
+    """Refuse what isn't a list of examples with inputs."""
+    for number, example in enumerate(examples, 1):
+        if not isinstance(example, dspy.Example):
+            raise DistillationError(
+                f"Number {number} of the {name} is a {type(example).__name__}.",
+                "Give dspy.Example(question=...).with_inputs('question').",
+            )
+        if example._input_keys is None:
+            raise DistillationError(
+                f"Example {number} of the {name} doesn't say which of its fields are inputs.",
+                "Add .with_inputs('question'), with the names of the program's inputs.",
+            )
 
 
 def _role_name(predictor: Any, name: str) -> str:

@@ -183,8 +183,10 @@ def vllm_lm(
     Raises:
         ManifestError: The folder holds no adapter, or an adapter for another base.
         ServerError: The server can't be started or used.
+        TrainingError: `train_kwargs` can't be trained with.
     """
     provider = VLLMProvider(base, settings, mode)
+    provider.settings_of(train_kwargs)  # an optimizer pays for its rows before it trains on them
     model = provider.served(Path(adapter)) if adapter is not None else f"{_PREFIX}{local_base(base).id}"
     lm = dspy.LM(
         model,

@@ -26,7 +26,7 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; may be repeated.")
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Where another process works on the run folder, wait for its end.")]
-_NAME = "An experiment's file, or its name in examples/experiments."
+_NAME = "An experiment's file, or the name of one that ships with divcon."
 ExperimentFile = Annotated[Path, typer.Argument(metavar="NAME", parser=path_of, help=_NAME)]
 _GRADED = "JSON Lines with gold (text or a list), reply and, if need be, question."
 GradedFile = Annotated[Path | None, typer.Option("--file", metavar="PATH", parser=path_of, help=_GRADED)]

@@ -263,8 +263,6 @@ def _own_model(role: str, endpoint: Endpoint) -> Iterator[Finding]:
 
 def _servers(pipeline: Pipeline) -> Iterator[Finding]:
     """Whether what is loaded together claims more than there is."""
-    import torch
-
     roles, student = pipeline.roles, pipeline.roles.decomposer
     own = [one for one in (roles.teacher.own, (student.base, student.serve, student.server), roles.solver.own) if one]
     apart = [one for at, one in enumerate(own) if one not in own[:at]]
@@ -272,7 +270,11 @@ def _servers(pipeline: Pipeline) -> Iterator[Finding]:
         serve == "vllm" and not (server and (server.api_base or "gpu-memory-utilization" in server.arguments))
         for _, serve, server in apart
     )
-    if greedy and len(apart) > 1 and roles.servers == "together" and torch.cuda.is_available():
+    if not (greedy and len(apart) > 1 and roles.servers == "together"):
+        return
+    import torch
+
+    if torch.cuda.is_available():
         text = f"{len(apart)} models share this GPU, and a vLLM server takes nine tenths of it unless it is told less"
         remedy = "Give each role server: {arguments: {gpu-memory-utilization: ...}}, or write roles.servers: turns."
         yield Finding("warning", "servers", text, remedy)

@@ -33,14 +33,18 @@ from divcon._arguments import (
 )
 from divcon._opening import leaving, looking, opened
 from divcon._precheck import precheck
+from divcon._push import push
 from divcon._store import app as store_app
 from divcon._tables import print_estimate, print_prediction, print_results, print_rows, print_teacher
-from divcon._terminal import Terminal, all_shown, echo, echo_json, err, fail, guarded, line, log_into, out
+from divcon._terminal import Terminal, all_shown, echo, echo_json, err, guarded, line, log_into, out
 from divcon.signatures import DivconError
+
+__all__ = ["app", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(store_app, name="store")
 app.command()(precheck)
+app.command()(push)
 
 _STUDENT = "A trained student, such as sd-r, or untuned; by default the best trained."
 
@@ -164,12 +168,9 @@ def experiment(
     wait: Wait = False,
 ) -> None:
     """Run one of the experiments: main, transfer, solvers, dynamic, multitask, depth, curve, cap."""
-    if not file.suffix and not file.exists():
-        named = Path("examples") / "experiments" / f"{file}.yaml"
-        if not named.is_file():
-            problem = f"There is no file {file}, and no {named} here."
-            fail(DivconError(problem, "Give an experiment's file, or run the command in a checkout of divcon."))
-        file = named
+    from divcon.experiments import experiment_file
+
+    file = guarded(lambda: None, lambda: experiment_file(file))
     folder = run or Path("runs") / file.stem
     made: list[Any] = []
 

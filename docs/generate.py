@@ -1,4 +1,4 @@
-"""Write what is made from the code: the schemas that ship with the package, and the reference of keys and commands.
+"""Write what is made from the code: the shipped schemas and model cards, and the reference of keys and commands.
 
 `make generated` runs it, and a test compares.
 """
@@ -14,9 +14,17 @@ from typing import Any
 import typer
 
 from divcon.cli import app
+from divcon.distill import CARD, Evaluated, model_card, read_manifest
+from divcon.distill.serving.embedded import solver_adapter
 from divcon.schemas import SCHEMAS, Schema, schema_text
 
 ROOT = Path(__file__).parent.parent
+SOLVED = {
+    "references": "Two-stage, reference subquestions",
+    "whole": "Two-stage, nothing split",
+    "cot": "Chain of thought",
+    "direct": "Direct",
+}
 
 BEGIN = """\
 # Reference
@@ -36,6 +44,23 @@ def generated() -> Iterator[tuple[Path, str]]:
     for name in ("pipeline", "experiment"):
         yield Path("divcon", "config", f"{name}.schema.json"), schema_text(name)
     yield Path("docs", "reference.md"), reference()
+    for name in ("solver", "wide-solver"):
+        yield Path("distill", "serving", "embedded", name.replace("-", "_"), CARD), solver_card(name)
+
+
+def solver_card(name: str) -> str:
+    """The model card of a shipped solver adapter, with its recorded results where there are any."""
+    manifest = read_manifest(solver_adapter(name))
+    recorded = json.loads((ROOT / "benchmarks" / "results" / "solver.json").read_text(encoding="utf-8"))
+    if recorded["adapter"] != manifest.content_hash:
+        return model_card(manifest)
+    return model_card(manifest, [evaluated(arm, found["both"]) for arm, found in recorded["arms"].items()])
+
+
+def evaluated(arm: str, found: dict[str, Any]) -> Evaluated:
+    """A line of the solver's results. The adapter is the solver in all of them."""
+    right = round(found["accuracy"] * found["n"])
+    return Evaluated(SOLVED[arm], right, found["n"] - right, 0, found["accuracy"], tuple(found["ci95"]), own=True)
 
 
 def reference() -> str:

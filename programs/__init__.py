@@ -2,20 +2,20 @@
 
 from divcon.programs._adapter import ChatAdapter, CompactAdapter
 from divcon.programs._baselines import ChainOfThought, Direct, solver_role
+from divcon.programs._bind import bind
 from divcon.programs._divide import DivideAndConquer, Solving, why_refused
+from divcon.programs._endpoints import ForeignEndpoint, NotAnEndpoint, RoleWithoutEndpoint
 from divcon.programs._item import Item
 from divcon.programs._ledger import Ledger
 from divcon.programs._meter import Counters, Meter, Usage, UsageWarning, warn_of_counts, whole_number
 from divcon.programs._one_role import OneRole
+from divcon.programs._prediction import ProgramPrediction
 from divcon.programs._roles import (
     LEARNT,
-    ForeignEndpoint,
     NotPickled,
     ReplyCutOff,
     RolePredict,
-    RoleWithoutEndpoint,
     Wording,
-    bind,
 )
 from divcon.programs._self_ask import SelfAsk
 from divcon.programs._streaming import FieldListener
@@ -34,8 +34,10 @@ __all__ = [
     "Item",
     "Ledger",
     "Meter",
+    "NotAnEndpoint",
     "NotPickled",
     "OneRole",
+    "ProgramPrediction",
     "ReplyCutOff",
     "RolePredict",
     "RoleWithoutEndpoint",

@@ -19,6 +19,7 @@ from dspy.utils.exceptions import AdapterParseError
 from divcon.signatures import (
     Subquestions,
     SubquestionsError,
+    UnusableArgument,
     ends_in_answer,
     plain,
     read_answer,
@@ -80,7 +81,7 @@ class CompactAdapter(_Adapter):
         **kwargs: Any,
     ) -> None:
         if instruction not in ("first", "last"):
-            raise ValueError(f"instruction is {instruction!r}; it must be 'first' or 'last'.")
+            raise UnusableArgument(f"instruction is {instruction!r}.", "Take 'first' or 'last'.")
         super().__init__(**kwargs)
         self.labels = {**_LABELS, **(labels or {})}
         self.instruction = instruction

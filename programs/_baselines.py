@@ -11,9 +11,11 @@ from typing import Any
 import dspy
 
 from divcon.programs._adapter import CompactAdapter
-from divcon.programs._calls import none_if_blank
+from divcon.programs._calls import Calls
 from divcon.programs._ledger import Ledger
-from divcon.programs._roles import RolePredict, Wording
+from divcon.programs._prediction import ProgramPrediction
+from divcon.programs._program import RoleProgram
+from divcon.programs._roles import RolePredict, Wording, require_wordings
 from divcon.signatures import Answer, Reason, Subquestions
 
 # An answer alone takes at most so many tokens. A model that reasons all the same is stopped there, so that its figures
@@ -39,7 +41,7 @@ def solver_role(
     )
 
 
-class _SingleStage(dspy.Module):
+class _SingleStage(RoleProgram):
     _asks: Any
 
     def __init__(
@@ -51,25 +53,20 @@ class _SingleStage(dspy.Module):
         reask: int = 1,
     ) -> None:
         super().__init__()
+        require_wordings(wording)
         self.wording = wording or Wording()
         self.solve = solver_role(self._asks, solver, adapter, self.wording, reask)
 
-    def forward(self, question: str, context: str | None = None) -> dspy.Prediction:
-        """Answer one question; see the class."""
-        with Ledger() as ledger:
-            return self._prediction(self.solve(**self._inputs(question, context)), ledger)
-
-    async def aforward(self, question: str, context: str | None = None) -> dspy.Prediction:
-        """`forward`, awaited."""
-        with Ledger() as ledger:
-            return self._prediction(await self.solve.acall(**self._inputs(question, context)), ledger)
+    def _calls(self, question: str, context: str | None, ledger: Ledger) -> Calls:
+        [solved] = yield [(self.solve, self._inputs(question, context))]
+        return self._prediction(solved, ledger)
 
     def _inputs(self, question: str, context: str | None) -> dict[str, Any]:
-        return {"question": question, "context": none_if_blank(context)}
+        return {"question": question, "context": context}
 
     @staticmethod
     def _prediction(solved: dspy.Prediction, ledger: Ledger) -> dspy.Prediction:
-        return dspy.Prediction(
+        return ProgramPrediction(
             subquestions=Subquestions(),
             sub_answers=solved.get("reasoning", ""),
             status="whole",

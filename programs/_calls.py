@@ -89,8 +89,3 @@ async def _amade(calls: Sequence[Call]) -> list[dspy.Prediction]:
     if len(calls) == 1:
         return [await predictor.acall(**inputs) for predictor, inputs in calls]
     return list(await asyncio.gather(*(predictor.acall(**inputs) for predictor, inputs in calls)))
-
-
-def none_if_blank(context: str | None) -> str | None:
-    """A passage, or None where it is blank."""
-    return context if context and context.strip() else None

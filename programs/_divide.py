@@ -8,10 +8,13 @@ from typing import Any, Literal, get_args
 
 import dspy
 
+from divcon.programs._arguments import require_whole_number
 from divcon.programs._baselines import solver_role
-from divcon.programs._calls import UNREADABLE, Calls, arun_calls, none_if_blank, run_calls
+from divcon.programs._calls import UNREADABLE, Calls
 from divcon.programs._ledger import Ledger
-from divcon.programs._roles import ReplyCutOff, RolePredict, Wording, items_in
+from divcon.programs._prediction import ProgramPrediction
+from divcon.programs._program import RoleProgram
+from divcon.programs._roles import ReplyCutOff, RolePredict, Wording, items_in, require_wordings
 from divcon.signatures import (
     DEFAULT_MAX_SUBQUESTIONS,
     Reason,
@@ -20,6 +23,7 @@ from divcon.signatures import (
     SolveStep,
     Subquestions,
     SubquestionsError,
+    UnusableArgument,
     decompose_signature,
 )
 
@@ -29,7 +33,7 @@ _SALVAGED = ("duplicate", "cut_off")  # reasons of refusal that leave whole subq
 _REFERENCE = re.compile(r"#(\d+)")  # "How old is #1?"
 
 
-class DivideAndConquer(dspy.Module):
+class DivideAndConquer(RoleProgram):
     """Two predictors, `decompose` and `solve`, each with an LM of its own.
 
     The prediction's fields:
@@ -43,7 +47,8 @@ class DivideAndConquer(dspy.Module):
     - `reason`: why the list was salvaged, or why the program fell back; `over_long` where a list was cut to the cap.
     - `usage`, by role.
 
-    A question without subquestions is asked of the solver exactly as `ChainOfThought` asks it.
+    A question without subquestions is asked of the solver exactly as `ChainOfThought` asks it. Where the decomposer's
+    reply can't be read, that is no error: the question goes to the solver whole.
 
     Args:
         decomposer: The LM that splits; may be set later as `program.decompose.lm`.
@@ -64,6 +69,10 @@ class DivideAndConquer(dspy.Module):
         decomposer_wording: How the decomposer is asked, where it isn't an untrained model: `LEARNT`, or a `Wording`.
         solver_wording: The same for the solver.
         adapter: The adapter both predictors pin; `CompactAdapter` by default.
+
+    Raises:
+        NotAnEndpoint: `decomposer` or `solver` is no LM.
+        UnusableArgument: Another argument can't be used.
 
     Examples:
         >>> program = DivideAndConquer(max_subquestions=4)
@@ -87,7 +96,9 @@ class DivideAndConquer(dspy.Module):
     ) -> None:
         super().__init__()
         if solving not in get_args(Solving):
-            raise ValueError(f"solving is {solving!r}; it must be one of {', '.join(get_args(Solving))}.")
+            raise UnusableArgument(f"solving is {solving!r}.", f"Take one of {', '.join(get_args(Solving))}.")
+        require_whole_number("max_subquestions", max_subquestions, least=1)
+        require_wordings(decomposer_wording, solver_wording)
         self.solving = solving
         self.max_subquestions = max_subquestions
         self.salvage = salvage
@@ -106,27 +117,6 @@ class DivideAndConquer(dspy.Module):
     @property
     def _stepwise(self) -> bool:
         return self.solving in ("stepwise", "dag")
-
-    def forward(self, question: str, context: str | None = None) -> dspy.Prediction:
-        """Split and answer one question.
-
-        Args:
-            question: The question.
-            context: A passage it is about, if any.
-
-        Raises:
-            RoleWithoutEndpoint: A role has no LM.
-            dspy.LMError: An LM couldn't be reached or refused. A reply of the decomposer that can't be read is no
-                error: the question goes to the solver whole. A reply of the solver that can't be read is one
-                (`AdapterParseError`).
-        """
-        with Ledger() as ledger:
-            return run_calls(self._calls(question, none_if_blank(context), ledger))
-
-    async def aforward(self, question: str, context: str | None = None) -> dspy.Prediction:
-        """`forward`, awaited."""
-        with Ledger() as ledger:
-            return await arun_calls(self._calls(question, none_if_blank(context), ledger))
 
     def _calls(self, question: str, context: str | None, ledger: Ledger) -> Calls:
         try:
@@ -179,7 +169,7 @@ class DivideAndConquer(dspy.Module):
         steps: list[str] | None = None,
     ) -> dspy.Prediction:
         said = solved.get("sub_answers") or solved.get("reasoning") or "\n".join(steps or [])
-        return dspy.Prediction(
+        return ProgramPrediction(
             subquestions=subquestions,
             sub_answers=said,
             status=status,

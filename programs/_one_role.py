@@ -6,6 +6,9 @@ from typing import Any
 
 import dspy
 
+from divcon.programs._arguments import require_program
+from divcon.signatures import UnusableArgument
+
 
 class OneRole(dspy.Module):
     """A program that shows one of its predictors; the others run too, but an optimizer can't change them.
@@ -20,14 +23,17 @@ class OneRole(dspy.Module):
         predictor: The name of the predictor that is shown, as `named_predictors()` has it.
 
     Raises:
-        ValueError: The program has no such predictor.
+        UnusableArgument: The program has no such predictor, or is none.
     """
 
     def __init__(self, program: dspy.Module, predictor: str) -> None:
         super().__init__()
+        require_program(program)
         names = [name for name, _ in program.named_predictors()]
         if predictor not in names:
-            raise ValueError(f"the program has no predictor {predictor!r}; it has {', '.join(names) or 'none'}")
+            raise UnusableArgument(
+                f"The program has no predictor {predictor!r}; it has {', '.join(names) or 'none'}.", "Name one of them."
+            )
         self.program = program
         self.predictor = predictor
 

@@ -13,6 +13,8 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from divcon.programs._adapter import CompactAdapter
+from divcon.programs._arguments import require_instance, require_whole_number
+from divcon.programs._endpoints import ForeignEndpoint, require_endpoint, require_lm, require_served, shown_endpoint
 from divcon.programs._ledger import CallRecorder, record_usage, recording_calls
 from divcon.programs._streaming import shown_by_field
 from divcon.signatures import (
@@ -24,14 +26,6 @@ from divcon.signatures import (
     ends_in_answer,
     read_answer,
 )
-
-
-class RoleWithoutEndpoint(DivconError):
-    """A role's predictor was called before it was given an LM."""
-
-
-class ForeignEndpoint(DivconError):
-    """A trained role was given an LM that doesn't serve what it was trained as."""
 
 
 class NotPickled(DivconError, TypeError):
@@ -79,6 +73,17 @@ LEARNT = Wording(demonstrate=False)
 """The wording for a trained student: the same instructions, and no demonstrations."""
 
 
+def require_wordings(*wordings: Any) -> None:
+    """Refuse what is neither a wording nor None.
+
+    Raises:
+        UnusableArgument: It is something else.
+    """
+    for wording in wordings:
+        if wording is not None:
+            require_instance("The wording", wording, Wording, "LEARNT or Wording(...)")
+
+
 class RolePredict(dspy.Predict):
     """`dspy.Predict` for one role of a program.
 
@@ -106,6 +111,10 @@ class RolePredict(dspy.Predict):
         reask: How often the model is asked again where its answer can't be read: 0 or 1. That call gives the model its
             reply, asks for the answer alone (`divcon.signatures.Conclude`), and counts in the usage.
         config: Passed to the LM with every call.
+
+    Raises:
+        NotAnEndpoint: `lm` is no LM.
+        UnusableArgument: `reask` is neither 0 nor 1, or `adapter` no adapter.
     """
 
     def __init__(
@@ -120,6 +129,10 @@ class RolePredict(dspy.Predict):
         reask: int = 0,
         **config: Any,
     ) -> None:
+        require_lm(role, lm)
+        require_whole_number("reask", reask, least=0, most=1)
+        if adapter is not None:
+            require_instance("adapter", adapter, dspy.Adapter, "an adapter of DSPy's, such as CompactAdapter()")
         self.role = role
         self.reask = reask
         self._first_demos = list(demos)
@@ -129,6 +142,23 @@ class RolePredict(dspy.Predict):
         super().__init__(signature, **config)
         self.signature: Any = _own(self.signature)
         self.lm = lm
+
+    def __repr__(self) -> str:
+        shown = len(self.demos)
+        return f"{self.role}: {shown_endpoint(self.lm, self.trained)}, {shown} demonstration{'' if shown == 1 else 's'}"
+
+    def require_endpoint(self, lm: Any = None) -> None:
+        """Refuse to go on where a call would find no LM, or one that doesn't serve what the role was trained as.
+
+        Args:
+            lm: The LM of the call; the role's own by default.
+
+        Raises:
+            RoleWithoutEndpoint: The role has no LM.
+            NotAnEndpoint: It has something that is no LM.
+            ForeignEndpoint: The role is trained, and the LM doesn't serve its adapter.
+        """
+        require_endpoint(self.role, self.lm if lm is None else lm, self.trained)
 
     def reset(self) -> None:
         lm = getattr(self, "lm", None)
@@ -172,7 +202,7 @@ class RolePredict(dspy.Predict):
             )
         trained = state.get("trained")
         if trained and self.lm is not None:
-            _require_served(self.role, trained, self.lm)
+            require_served(self.role, trained, self.lm)
         lm = self.lm
         rest = {key: value for key, value in state.items() if key not in ("role", "trained")}
         super().load_state({**rest, "lm": None})
@@ -180,7 +210,7 @@ class RolePredict(dspy.Predict):
         return self
 
     def forward(self, **kwargs: Any) -> dspy.Prediction:
-        self._require_endpoint(kwargs)
+        self.require_endpoint(kwargs.get("lm"))
         started = time.perf_counter()
         with recording_calls() as calls, self._own_adapter():
             try:
@@ -193,7 +223,7 @@ class RolePredict(dspy.Predict):
                 self._record_usage(calls, started)
 
     async def aforward(self, **kwargs: Any) -> dspy.Prediction:
-        self._require_endpoint(kwargs)
+        self.require_endpoint(kwargs.get("lm"))
         started = time.perf_counter()
         with recording_calls() as calls, self._own_adapter():
             try:
@@ -238,13 +268,6 @@ class RolePredict(dspy.Predict):
         """Format, parse and stream with the pinned adapter."""
         with dspy.context(adapter=self.adapter), shown_by_field(self, self.adapter):
             yield
-
-    def _require_endpoint(self, kwargs: dict[str, Any]) -> None:
-        lm = kwargs.get("lm") or self.lm
-        if lm is None:
-            raise _without_endpoint(self.role)
-        if self.trained:
-            _require_served(self.role, self.trained, lm)
 
     def _read(self, prediction: dspy.Prediction, kwargs: dict[str, Any], calls: CallRecorder) -> dspy.Prediction:
         """Add to a prediction the rule that found its answer.
@@ -350,50 +373,3 @@ def _own(signature: type[dspy.Signature]) -> type[dspy.Signature]:
     """Copy the class; InferRules mutates it."""
     own: type[dspy.Signature] = signature.with_instructions(signature.instructions)
     return own
-
-
-def bind(program: dspy.Module, **lms: dspy.BaseLM) -> dspy.Module:
-    """Give every role of a program its LM. Call it after `program.load`, which loads none.
-
-    Args:
-        program: Any program with `RolePredict`s in it; changed in place.
-        lms: The LMs by role: `decomposer=...`, `solver=...`.
-
-    Returns:
-        The program.
-
-    Raises:
-        RoleWithoutEndpoint: A role of the program gets no LM and has none.
-        ForeignEndpoint: A trained role was given an LM that doesn't serve its adapter.
-        ValueError: A role is named that the program doesn't have.
-    """
-    roles = [module for _, module in program.named_sub_modules(RolePredict)]
-    unknown = sorted(set(lms) - {role.role for role in roles})
-    if unknown:
-        known = ", ".join(sorted({role.role for role in roles})) or "none"
-        raise ValueError(f"the program has no role {', '.join(unknown)}; it has {known}")
-    for role in roles:  # all checks come first, so that no program is bound in part
-        lm = lms.get(role.role, role.lm)
-        if lm is None:
-            raise _without_endpoint(role.role)
-        if role.trained:
-            _require_served(role.role, role.trained, lm)
-    for role in roles:
-        role.lm = lms.get(role.role, role.lm)
-    return program
-
-
-def _require_served(role: str, trained: Mapping[str, str], lm: Any) -> None:
-    served = str(getattr(lm, "model", "")).rpartition("/")[2]
-    if served != trained["served"]:
-        raise ForeignEndpoint(
-            f"The {role} was trained as {trained['served']}, and the LM given for it serves {served or 'nothing'}.",
-            f"Serve {trained['served']} and bind that, or set program.{role}.trained = None to leave the student.",
-        )
-
-
-def _without_endpoint(role: str) -> RoleWithoutEndpoint:
-    return RoleWithoutEndpoint(
-        f"The {role} has no endpoint.",
-        f"Pass {role}=dspy.LM(...) to the program, or name the role in the pipeline file.",
-    )

@@ -13,10 +13,13 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from divcon.programs._adapter import CompactAdapter
+from divcon.programs._arguments import require_whole_number
 from divcon.programs._baselines import solver_role
-from divcon.programs._calls import Calls, arun_calls, none_if_blank, run_calls
+from divcon.programs._calls import Calls
 from divcon.programs._ledger import Ledger
-from divcon.programs._roles import RolePredict, Wording
+from divcon.programs._prediction import ProgramPrediction
+from divcon.programs._program import RoleProgram
+from divcon.programs._roles import RolePredict, Wording, require_wordings
 from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS, NOTHING_MORE, FollowUp, SolveStep, Subquestions
 
 _NOTHING = re.escape(NOTHING_MORE[:-1])
@@ -26,7 +29,7 @@ _DONE = re.compile(
 _LEAD = re.compile(r"(?i)\A\W*(?:follow[- ]?up|next|subquestion)(?: question)?\s*:\s*|\A\s*(?:\d+[.)]|[-*•])\s+")
 
 
-class SelfAsk(dspy.Module):
+class SelfAsk(RoleProgram):
     """Two predictors, `decompose` (which asks the next subquestion) and `solve`, each with an LM of its own.
 
     The prediction has the fields of `DivideAndConquer`'s. `status` is `decomposed` where a subquestion was asked,
@@ -44,6 +47,10 @@ class SelfAsk(dspy.Module):
         decomposer_wording: How the decomposer is asked, where it isn't an untrained model.
         solver_wording: The same for the solver.
         adapter: The adapter both predictors pin; `CompactAdapter` by default.
+
+    Raises:
+        NotAnEndpoint: `decomposer` or `solver` is no LM.
+        UnusableArgument: Another argument can't be used.
     """
 
     def __init__(
@@ -59,36 +66,16 @@ class SelfAsk(dspy.Module):
         adapter: dspy.Adapter | None = None,
     ) -> None:
         super().__init__()
-        if max_steps < 1:
-            raise ValueError(f"max_steps is {max_steps}; it must be 1 or more.")
+        require_whole_number("max_steps", max_steps, least=1)
+        require_wordings(decomposer_wording, solver_wording)
         self.max_steps = max_steps
         self.stop = stop
         shown = (decomposer_wording or Wording()).shown(FollowUp)
         self.decompose = RolePredict(FollowUp, "decomposer", lm=decomposer, adapter=adapter, demos=shown)
         self.solve = solver_role(SolveStep, solver, adapter, solver_wording or Wording(), reask)
 
-    def forward(self, question: str, context: str | None = None) -> dspy.Prediction:
-        """Answer one question.
-
-        Args:
-            question: The question.
-            context: A passage it is about, if any.
-
-        Raises:
-            RoleWithoutEndpoint: A role has no LM.
-            dspy.LMError: An LM couldn't be reached or refused.
-            AdapterParseError: The solver's reply can't be read.
-        """
-        with Ledger() as ledger:
-            return run_calls(self._calls(question, context, ledger))
-
-    async def aforward(self, question: str, context: str | None = None) -> dspy.Prediction:
-        """`forward`, awaited."""
-        with Ledger() as ledger:
-            return await arun_calls(self._calls(question, context, ledger))
-
     def _calls(self, question: str, context: str | None, ledger: Ledger) -> Calls:
-        about = {"question": question, "context": none_if_blank(context)}
+        about = {"question": question, "context": context}
         asked: list[str] = []
         steps: list[str] = []
         reason = None
@@ -116,7 +103,7 @@ class SelfAsk(dspy.Module):
             asked.append(text)
             steps.append(f"{len(asked)}. {text} {step.sub_answer}")
         [solved] = yield [(self.solve, {**about, "steps": _lines(steps), "subquestion": question})]
-        return dspy.Prediction(
+        return ProgramPrediction(
             subquestions=Subquestions(asked),
             sub_answers="\n".join(steps),
             status="decomposed" if asked else "fell_back" if reason else "whole",

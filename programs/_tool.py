@@ -8,6 +8,8 @@ from typing import Any
 import dspy
 from pydantic import BaseModel
 
+from divcon.programs._arguments import require_program
+
 
 class SolvedQuestion(BaseModel):
     """What the tool returns.
@@ -44,7 +46,11 @@ def as_tool(
         program: `DivideAndConquer`, a baseline, or any program that takes `question` and `context`.
         name: What an agent calls it.
         description: What an agent is told.
+
+    Raises:
+        UnusableArgument: `program` is no program.
     """
+    require_program(program)
 
     def solve(question: str, context: str | None = None) -> SolvedQuestion:
         prediction = program(question=question, context=context)

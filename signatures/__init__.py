@@ -17,7 +17,8 @@ from divcon.signatures._asks import (
     list_pattern,
 )
 from divcon.signatures._demonstrations import demonstrations
-from divcon.signatures._errors import DivconError, FatalError, SubquestionsError, refusal
+from divcon.signatures._errors import DivconError, FatalError, SubquestionsError, UnusableArgument, refusal
+from divcon.signatures._html import escaped, html_table
 from divcon.signatures._markup import plain
 from divcon.signatures._printable import printable, printable_json, printable_values
 from divcon.signatures._secrets import (
@@ -56,10 +57,13 @@ __all__ = [
     "SolveStep",
     "Subquestions",
     "SubquestionsError",
+    "UnusableArgument",
     "decompose_signature",
     "demonstrations",
     "ends_in_answer",
     "errors_masked",
+    "escaped",
+    "html_table",
     "learn_addresses",
     "learn_secret",
     "learn_settings",

@@ -14,6 +14,7 @@ import re
 
 import dspy
 
+from divcon.signatures._errors import UnusableArgument
 from divcon.signatures._subquestions import NO_DECOMPOSITION, Subquestions
 
 DEFAULT_MAX_SUBQUESTIONS = 3  # the paper's best cap on DROP (section 4, ablation on the number of subquestions)
@@ -123,10 +124,10 @@ def decompose_signature(max_subquestions: int = DEFAULT_MAX_SUBQUESTIONS, allow_
         allow_whole: Let the model write that no split helps. A small model then writes it of every question.
 
     Raises:
-        ValueError: The cap is below 1.
+        UnusableArgument: The cap is below 1.
     """
     if max_subquestions < 1:
-        raise ValueError(f"max_subquestions is {max_subquestions}; it must be 1 or more.")
+        raise UnusableArgument(f"max_subquestions is {max_subquestions}.", "Give a whole number, 1 or more.")
     told = Decompose.instructions.replace(f"at most {DEFAULT_MAX_SUBQUESTIONS}", f"at most {max_subquestions}")
     return Decompose.with_instructions(f"{told} {_NO_SPLIT}" if allow_whole else told)
 

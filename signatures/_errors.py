@@ -49,6 +49,10 @@ class FatalError(DivconError):
     """An error that ends a run: every further call would fail in the same way, or its reply couldn't be stored."""
 
 
+class UnusableArgument(DivconError, ValueError):
+    """A function was given a value that it can't use: an empty question, a context that isn't text, an unknown name."""
+
+
 def refusal(error: ValidationError) -> str:
     """The first error of a validation as `key: reason`, or the reason alone where it concerns no single key."""
     first = error.errors()[0]

@@ -73,7 +73,7 @@ def _dspy_as_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     dspy_settings.main_thread_config.update(before)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def root() -> Path:
     """The repository's root."""
     return ROOT

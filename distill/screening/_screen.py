@@ -16,7 +16,7 @@ from divcon.distill._table import PluginError
 from divcon.distill.screening._rule import RULES, Judgement, Rule, well_formed
 from divcon.distill.screening._solver import Solver
 from divcon.programs import Item
-from divcon.signatures import DivconError
+from divcon.signatures import DivconError, UnusableArgument
 
 _CORRECT = "Correct the rule; what was answered is kept."
 
@@ -109,12 +109,15 @@ def screen(
 
     Raises:
         UnknownName: There is no such rule.
-        ValueError: The rule calls the solver, and none was given.
+        UnusableArgument: The rule calls the solver, and none was given.
+        RoleWithoutEndpoint: The rule calls the solver, which has no LM.
         dspy.LMError: The solver refuses the key or can't be reached.
     """
     judge = RULES[rule]
     if judge.asks_solver and solver is None:
-        raise ValueError(f"the rule '{rule}' needs solver=")
+        raise UnusableArgument(f"The rule '{rule}' asks the solver, and none was given.", "Pass solver=Solver(...).")
+    if judge.asks_solver and solver is not None:
+        solver.solve.require_endpoint()
     verdicts = store.verdicts(key)
     usable: list[Trace] = []
     for trace in traces:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from divcon.distill._card import CARD, model_card
 from divcon.distill._files import unfinished
 from divcon.distill._manifest import (
     Manifest,
@@ -303,8 +304,10 @@ def _write_into(
         base={"id": training.base.id, "revision": training.base.revision, "dtype": training.base.dtype},
         prompt_hash=prompt_hash([row["prompt"] for row in prepared.source]),
         prompt=exported.prompt if exported else {},
+        messages=exported.messages if exported else _instruction(prepared.source[0]),
         chat_template_hash=prepared.template_hash,
         data_hash=prepared.data_hash,
+        data=dict(provenance.data),
         rows=len(prepared.ready.rows),
         screening=screening,
         settings=training.settings.model_dump(),
@@ -317,6 +320,7 @@ def _write_into(
         files=file_hashes(building),
     )
     manifest.write(building)
+    (building / CARD).write_text(model_card(manifest), encoding="utf-8")
     with LOADING:
         _probe(model, prepared, training.settings.max_length).write(building)
     return manifest
@@ -338,7 +342,11 @@ def _save(model: Any, folder: Path, base: Base) -> None:
         raise TrainingError(
             f"The adapter can't be written to {folder}: {error}.", "Make room; training goes on where it was."
         ) from error
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's card is a form with nothing filled in
+
+
+def _instruction(row: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The messages of a row's prompt that don't depend on its question."""
+    return [message for message in row["prompt"] if message["role"] == "system"]
 
 
 def _result(prepared: _Prepared, trained: _Trained) -> dict[str, Any]:

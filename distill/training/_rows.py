@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from divcon.distill._files import render_lines, write_whole
-from divcon.distill._manifest import prompt_hash, prompt_parts
+from divcon.distill._manifest import prompt_hash, prompt_messages, prompt_parts
 from divcon.distill._teacher import Author
 from divcon.distill.training._errors import TrainingError
 from divcon.programs import RolePredict
@@ -63,6 +63,7 @@ class ExportManifest(BaseModel):
         key: What the rows came from; see `Destination`.
         prompt_hash: Hash of the rows' system messages; see `prompt_hash`.
         prompt: Hashes of what the prompts were made of, by name; see `prompt_parts`.
+        messages: The prompt with the names of its inputs in their places; empty in older files.
         screening: Collected, kept and lost by reason.
         teacher: Who wrote the plans in the rows; None in older files.
     """
@@ -76,6 +77,7 @@ class ExportManifest(BaseModel):
     key: str
     prompt_hash: str
     prompt: dict[str, str]
+    messages: list[dict[str, str]] = Field(default_factory=list)
     screening: dict[str, Any]
     teacher: Author | None = None
 
@@ -105,6 +107,7 @@ def write_rows(
         key=to.key,
         prompt_hash=prompt_hash([row["prompt"] for row in rows]),
         prompt=prompt_parts(predictor),
+        messages=prompt_messages(predictor),
         screening=screening,
         teacher=to.teacher,
     )

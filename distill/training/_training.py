@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Provenance:
         student: The name of the student.
         screening: Counts of the screen behind the rows; those that stand beside exported rows by default.
         teacher: Who wrote the plans in the rows.
+        data: Where the questions come from; see `Manifest.data`.
         allowed_overlap: The overlaps of training questions with the test set that were let through.
     """
 
@@ -58,6 +59,7 @@ class Provenance:
     student: str = ""
     screening: dict[str, Any] | None = None
     teacher: Author | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
     allowed_overlap: Sequence[AllowedOverlap] = ()
 
 

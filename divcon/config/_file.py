@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from divcon.config._design import Experiment
 from divcon.config._sections import Pipeline
 from divcon.config._yaml import ConfigError, Tree, read_tree, read_value
+from divcon.distill._paths import expanded_path
 from divcon.signatures import learn_addresses, learn_variable
 
 
@@ -45,12 +46,12 @@ def declared_pipelines(file: Path, overrides: Sequence[str] = ()) -> list[Pipeli
     ]
 
 
-def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(file: Path | str, overrides: Sequence[str] = ()) -> Experiment:
     """Read and validate an experiment file; see `load_pipeline`."""
-    return _load(file, overrides, Experiment)
+    return _load(expanded_path(file), overrides, Experiment)
 
 
-def load_pipeline(file: Path, overrides: Sequence[str] = ()) -> Pipeline:
+def load_pipeline(file: Path | str, overrides: Sequence[str] = ()) -> Pipeline:
     """Read and validate a pipeline file.
 
     Args:
@@ -60,7 +61,7 @@ def load_pipeline(file: Path, overrides: Sequence[str] = ()) -> Pipeline:
     Raises:
         ConfigError: The file is missing or broken, a key is unknown, or a value is invalid; with its line.
     """
-    return _load(file, overrides, Pipeline)
+    return _load(expanded_path(file), overrides, Pipeline)
 
 
 _Read = TypeVar("_Read", Pipeline, Experiment)

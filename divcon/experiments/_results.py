@@ -11,6 +11,7 @@ from divcon.benchmarks import (
     FACTORS,
     Arm,
     Records,
+    RunResults,
     agreements,
     compare_costs,
     differences,
@@ -48,7 +49,7 @@ _PAIRS = [
 
 def experiment_results(
     all_runs: Runs, measured: Sequence[tuple[Cell, Records]]
-) -> tuple[dict[str, Any], dict[tuple[Any, ...], list[Records]]]:
+) -> tuple[RunResults, dict[tuple[Any, ...], list[Records]]]:
     settings = all_runs.experiment.evaluate
     groups = _pooled(all_runs, measured)
     answers = {key: seeds for key, (_, seeds) in groups.items()}
@@ -88,7 +89,7 @@ def experiment_results(
         "paid": all_runs.store.paid(prices=first.context.pipeline.prices),
         "versions": package_versions(),
     }
-    return results, answers
+    return RunResults(results), answers
 
 
 def _pooled(

@@ -18,6 +18,7 @@ from divcon._watch import Reporter, Silent, watched
 from divcon.benchmarks import (
     FACTORS,
     Records,
+    RunResults,
     Shown,
     arm_label,
     as_csv,
@@ -111,7 +112,7 @@ class ExperimentRun:
                 f"of {sizes} others{lowered}",
             )
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> RunResults:
         """Train and measure whatever is missing, and write `KIND.json`, `KIND.csv` and `KIND.html`.
 
         Raises:

@@ -3,6 +3,7 @@
 from divcon.pipeline._context import Context, announce_conversion, open_store
 from divcon.pipeline._errors import Failures, Incomplete, MissingStation, Unfit, explain_lm_error
 from divcon.pipeline._estimate import Measured, StationEstimate, total_of, weights_of
+from divcon.pipeline._publish import Published, PublishError, publish
 from divcon.pipeline._results import SCHEMA_VERSION, require_all_answered, results_files, student_upfront
 from divcon.pipeline._run import Run
 from divcon.pipeline._stations import adapter_folder
@@ -16,6 +17,8 @@ __all__ = [
     "Incomplete",
     "Measured",
     "MissingStation",
+    "PublishError",
+    "Published",
     "Run",
     "StationEstimate",
     "StationStatus",
@@ -24,6 +27,7 @@ __all__ = [
     "announce_conversion",
     "explain_lm_error",
     "open_store",
+    "publish",
     "recipe_of",
     "require_all_answered",
     "results_files",

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from divcon.benchmarks import Arm, Records, agreements, compare_costs, differences, evidence, summarize_arm, upfront
+from divcon.benchmarks import (
+    Arm,
+    Records,
+    RunResults,
+    agreements,
+    compare_costs,
+    differences,
+    evidence,
+    summarize_arm,
+    upfront,
+)
 from divcon.benchmarks.arms import TEACHER
 from divcon.config import configuration_of
 from divcon.distill import Manifest, find_student, is_trained, read_manifest
@@ -19,7 +29,7 @@ SCHEMA_VERSION = 1
 
 def run_results(
     context: Context, arms: Sequence[Arm], records: dict[str, Records], seconds: dict[str, float]
-) -> dict[str, Any]:
+) -> RunResults:
     """The content of `results.json`.
 
     Args:
@@ -45,7 +55,7 @@ def run_results(
     main = next((screening[name] for name in (*by_solver, *screening) if name in screening), {})
     live = not pipeline.only_recorded
     costs = compare_costs(lines, {name: student_upfront(context, name) for name in manifests})
-    return {
+    found = {
         "schema_version": SCHEMA_VERSION,
         "task": pipeline.task.model_dump(mode="json", exclude={"path", "test_path"}),
         "questions": len(context.task.test),
@@ -63,6 +73,7 @@ def run_results(
         "seconds": seconds,
         "versions": next(iter(manifests.values())).versions if manifests else {},
     }
+    return RunResults(found)
 
 
 def trained_students(context: Context) -> dict[str, Manifest]:

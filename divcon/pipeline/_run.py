@@ -12,7 +12,7 @@ import dspy
 
 from divcon._models import Models
 from divcon._watch import Reporter, Silent
-from divcon.benchmarks import Arm, Records, as_csv, counted, evaluate_arms, log_to_mlflow, write_report
+from divcon.benchmarks import Arm, Records, RunResults, as_csv, counted, evaluate_arms, log_to_mlflow, write_report
 from divcon.benchmarks.tasks import LoadedTask
 from divcon.config import Pipeline
 from divcon.distill import Export, Place, RunStore, Screened, write_whole
@@ -20,6 +20,7 @@ from divcon.distill._paths import expanded_path
 from divcon.distill.executors import Executor
 from divcon.pipeline import _preflight
 from divcon.pipeline._arms import bound_arm, check_arms, recorded_arms
+from divcon.pipeline._cards import write_cards
 from divcon.pipeline._context import Context
 from divcon.pipeline._errors import Failures
 from divcon.pipeline._estimate import Measured, StationEstimate, compared, estimate, total_of
@@ -32,6 +33,7 @@ from divcon.pipeline._stations import Stations, compile_prompt
 from divcon.pipeline._status import StationStatus, run_status
 from divcon.pipeline._works import recipe_of
 from divcon.programs import DivideAndConquer, Item
+from divcon.programs._arguments import require_instance
 
 
 class Run:
@@ -44,17 +46,21 @@ class Run:
         shared: A store that several runs share; by default the run has its own.
         loaded: The questions; by default those of the file's task.
         executor: An executor that several runs share; by default the run has its own.
+
+    Raises:
+        UnusableArgument: `pipeline` is no pipeline, such as the name of its file.
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
-        folder: Path,
+        folder: Path | str,
         reporter: Reporter | None = None,
         shared: RunStore | None = None,
         loaded: LoadedTask | None = None,
         executor: Executor | None = None,
     ) -> None:
+        require_instance("The pipeline", pipeline, Pipeline, "load_pipeline('pipeline.yaml')")
         self.context = Context(pipeline, expanded_path(folder), reporter or Silent(), shared, loaded, executor)
 
     # -- what the stations share -----------------------------------------------------------------------------------
@@ -205,7 +211,7 @@ class Run:
         """
         return bound_arm(self.context, self.compiled, name, lora, origin)
 
-    def evaluate(self, seconds: dict[str, float] | None = None) -> dict[str, Any]:
+    def evaluate(self, seconds: dict[str, float] | None = None) -> RunResults:
         """Measure every arm on the test questions, and write `results.json`, `results.csv` and `report.html`.
 
         Raises:
@@ -223,6 +229,7 @@ class Run:
         write_whole(figures, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         write_whole(table, as_csv(results["arms"]))
         write_report(results, records, test, report)
+        write_cards(self.folder, results)
         if tracking := self.pipeline.tracking:
             log_to_mlflow(tracking.mlflow, tracking.experiment, self.folder.name, results, files)
         require_all_answered(results, results["arms"])
@@ -250,7 +257,7 @@ class Run:
             )
         return {arm.name: records for arm, records in zip(arms, found, strict=True)}
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> RunResults:
         """Do all stations in order. Returns the results."""
         seconds: dict[str, float] = {}
 

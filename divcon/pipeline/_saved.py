@@ -14,6 +14,7 @@ from divcon.pipeline._errors import MissingStation
 from divcon.pipeline._programs import Compiled, Programs
 from divcon.pipeline._stations import adapter_folder
 from divcon.programs import DivideAndConquer
+from divcon.programs._arguments import require_context, require_question
 from divcon.signatures import DivconError
 
 UNTRAINED = "untuned"
@@ -93,10 +94,11 @@ class SavedRun:
             student: See `program`.
 
         Raises:
-            DivconError: The question is empty or too long, or there is no such student.
+            UnusableArgument: The question is empty or isn't text, or the context isn't.
+            DivconError: The question is too long, or there is no such student.
         """
-        if not question.strip():
-            raise DivconError("The question is empty.", "Write one.")
+        require_question(question)
+        require_context(context)
         if len(question) > LONGEST_QUESTION:
             raise DivconError(
                 f"The question has {len(question):,} characters, over {LONGEST_QUESTION:,}.",

@@ -37,6 +37,7 @@ from divcon.distill import (
     well_formed,
     write_whole,
 )
+from divcon.pipeline._cards import data_source
 from divcon.pipeline._context import Context
 from divcon.pipeline._errors import MissingStation, require_most
 from divcon.pipeline._keys import Keys
@@ -297,6 +298,7 @@ class Stations:
                     student.role,
                     student.name,
                     teacher=context.teacher,
+                    data=data_source(context),
                     allowed_overlap=context.task.allowed,
                 ),
                 progress=by_loss(progress),

@@ -10,7 +10,8 @@ from support.openai_server import OpenAIServer, fields_asked, in_fields, user_te
 
 from divcon.distill import CompileError, LMBackend, StoredEngine, compile_program, role_lm
 from divcon.distill._compile import _ELSEWHERE, OPTIMIZERS
-from divcon.programs import DivideAndConquer, Item
+from divcon.programs import DivideAndConquer, Item, RoleWithoutEndpoint
+from divcon.signatures import UnusableArgument
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "LabeledFewShot": {"k": 2},
@@ -128,3 +129,14 @@ def test_a_call_that_was_refused_a_stream_and_then_answered_fails_no_compilation
         program = DivideAndConquer(*stored)
         compiled = compile_program(program, "BootstrapFewShot", items(), right, ARGUMENTS["BootstrapFewShot"])
         assert compiled.decompose.demos
+
+
+def test_a_program_without_its_models_is_refused_before_a_call_is_paid_for() -> None:
+    with OpenAIServer(reply) as server:
+        program = program_on(server)
+        program.solve.lm = None
+        with pytest.raises(RoleWithoutEndpoint, match="solver has no endpoint"):
+            compile_program(program, "BootstrapFewShot", items(), right)
+        with pytest.raises(UnusableArgument, match=r"program is a Predict.*DivideAndConquer"):
+            compile_program(dspy.Predict("question -> answer"), "BootstrapFewShot", items(), right)
+        assert server.requests == []

@@ -7,9 +7,10 @@ import dspy
 import pytest
 from support.openai_server import OpenAIServer, fields_asked, in_fields, user_text
 
+import divcon.distill._teleprompter as teleprompter
 from divcon.distill import Base, DistillationError, DistillDecomposer, ManifestError, TrainSettings, bind_adapter
 from divcon.programs import CompactAdapter, DivideAndConquer, ForeignEndpoint, RolePredict
-from divcon.signatures import Subquestions
+from divcon.signatures import DivconError, Subquestions, UnusableArgument
 
 TRAIN = TrainSettings(epochs=1, batch_size=4, rank=2)
 
@@ -89,6 +90,10 @@ def test_the_planner_of_a_foreign_program_moves_and_nothing_else(tiny_base: Base
     rows = [json.loads(line) for line in exported(tmp_path).read_text().splitlines()]
     assert [row["completion"][0]["content"] for row in rows] == ["Go 0.", "Go 1.", "Go 2.", "Go 7."]
     assert rows[0]["prompt"][-1]["content"] == "Goal: Go 0"
+    card = (Path(found["adapter"]) / "README.md").read_text(encoding="utf-8")
+    assert "Teacher: `openai/teacher`." in card
+    assert "4 of 8 plans were kept (1 cut_off, 1 unreadable, 2 unsolved lost)" in card
+    assert "    Goal: {goal}" in card
 
 
 def test_rows_are_the_bytes_of_inference(tiny_base: Base, tmp_path: Path) -> None:
@@ -169,23 +174,59 @@ def test_valset_scores_are_three_valued(tiny_base: Base, tmp_path: Path) -> None
     [
         ({"predictor": "think"}, "no predictor 'think'; it has plan, act"),
         ({"trainset": []}, "trainset is empty"),
+        ({"trainset": ["Go 1"]}, r"Number 1 of the trainset is a str.*with_inputs"),
+        ({"trainset": [dspy.Example(goal="Go 1")]}, r"Example 1 of the trainset.*with_inputs"),
+        ({"valset": [*goals(1), None]}, r"Number 2 of the valset is a NoneType"),
         ({"teacher": "gpt-5"}, "neither an LM nor a program"),
         ({"teacher": [Errand(), Errand()]}, "several teachers"),
         ({"metric": lambda e, p, t=None: False}, "None of 8 runs of the program can be learnt from"),
-        ({"no_lm": True}, "predictor 'act' has no LM"),
+        ({"no_lm": None}, "predictor 'act' has no LM"),
+        ({"no_lm": "openai/actor"}, "predictor 'act' has a str for its LM"),
     ],
 )
 def test_bad_input_is_named(tiny_base: Base, tmp_path: Path, change: dict, says: str) -> None:
     with OpenAIServer(reply) as server:
         program = errand(server)
-        if change.get("no_lm"):
-            program.act.lm = None
+        if "no_lm" in change:
+            program.act.lm = change["no_lm"]
         tune = distil(tiny_base, tmp_path, **({"predictor": change["predictor"]} if "predictor" in change else {}))
         tune.metric = change.get("metric", good)
         with pytest.raises(DistillationError, match=says):
             tune.compile(
-                program, trainset=change.get("trainset", goals()), teacher=change.get("teacher", lm(server, "teacher"))
+                program,
+                trainset=change.get("trainset", goals()),
+                teacher=change.get("teacher", lm(server, "teacher")),
+                valset=change.get("valset"),
             )
+        assert server.requests == [] or "metric" in change
+
+
+def test_what_training_lacks_is_named_before_a_call_is_paid_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with OpenAIServer(reply) as server:
+        tune = DistillDecomposer(good, tmp_path, predictor="plan", base=str(tmp_path / "nowhere"))
+        with pytest.raises(DivconError, match=r"no folder '.*nowhere'"):
+            tune.compile(errand(server), trainset=goals())
+        monkeypatch.setattr(teleprompter, "_TRAINED_WITH", ("torch", "no_such_package"))
+        with pytest.raises(DistillationError, match=r"needs no_such_package.*pip install 'divcon\[train\]'"):
+            tune.compile(errand(server), trainset=goals())
+        assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"metric": 0.9}, r"metric is a float.*lambda"),
+        ({"samples": 0}, "samples is 0"),
+        ({"concurrency": 1.5}, r"concurrency is 1\.5"),
+        ({"adapter": "chat"}, "adapter is a str"),
+        ({"train": {"epochs": 1}}, r"train is a dict.*TrainSettings"),
+    ],
+)
+def test_bad_settings_are_refused_at_once(tmp_path: Path, given: dict, said: str) -> None:
+    with pytest.raises(UnusableArgument, match=said):
+        DistillDecomposer(**{"metric": good, "folder": tmp_path, **given})
 
 
 @pytest.fixture(scope="module")

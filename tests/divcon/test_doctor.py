@@ -174,3 +174,12 @@ def test_what_only_some_pipelines_need_is_looked_for(tmp_path: Path, monkeypatch
     assert packages.level == "failure"
     assert "mlflow-skinny isn't installed; ray isn't installed" in packages.text
     assert packages.remedy.startswith("pip install 'divcon[mlflow,ray,report,train]'")
+
+
+def test_where_torch_is_missing_one_line_says_so_and_no_check_breaks(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    findings = found(root / "examples" / "demo.yaml", tmp_path)
+    assert [one.text for one in findings["device"]] == ["torch can't be imported"]
+    assert not any("check itself failed" in one.text for lines in findings.values() for one in lines)

@@ -1,14 +1,18 @@
 """The package as a user installs it."""
 
+import importlib
 import os
+import pkgutil
 import subprocess
 import sys
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import divcon
+from divcon.signatures import UnusableArgument
 
 HEAVY = ("torch", "transformers", "vllm", "peft", "trl", "datasets", "matplotlib")
 
@@ -56,6 +60,29 @@ def test_every_public_name_is_there() -> None:
         divcon.nothing  # noqa: B018
 
 
+def _public(package: ModuleType) -> Iterator[ModuleType]:
+    """The package and all modules under it whose names don't begin with an underscore."""
+    yield package
+    for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        if not found.name.rpartition(".")[2].startswith("_"):
+            module = importlib.import_module(found.name)
+            yield from _public(module) if found.ispkg else [module]
+
+
+def test_public_modules_export_their_own_names_alone() -> None:
+    modules = list(_public(divcon))
+    assert {"divcon.programs", "divcon.benchmarks.arms", "divcon.cli"} <= {module.__name__ for module in modules}
+    for module in modules:
+        assert len(set(module.__all__)) == len(module.__all__)
+        for name in module.__all__:
+            assert getattr(module, name) is not None, f"{module.__name__}.{name}"
+        if not hasattr(module, "__path__"):
+            continue
+        parts = {found.name for found in pkgutil.iter_modules(module.__path__)}
+        names = {name for name in dir(module) if not name.startswith("_")}
+        assert names - set(module.__all__) <= parts, module.__name__
+
+
 def test_the_rooms_are_importable_under_one_name_alone(root: Path) -> None:
     """Also where Python starts in the repository, whose folders stand beside the package."""
     code = """
@@ -67,27 +94,9 @@ print(*(name for name in ("tests", "examples", "divcon", "docs") if u.find_spec(
     assert len(divcon.__path__) == 1
 
 
-def test_the_wheel_holds_one_package_its_data_and_nothing_else_at_top_level(root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
-    source = tmp_path / "source"
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=root, capture_output=True, text=True)
-    for name in listed.stdout.splitlines():
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        if (root / name).is_symlink():
-            (source / name).symlink_to((root / name).readlink())
-        elif (root / name).is_file():
-            (source / name).write_bytes((root / name).read_bytes())
-    subprocess.run([*command, str(source)], check=True)
-    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
-    tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"divcon"}
-    for needed in (
-        "divcon/signatures/__init__.py", "divcon/programs/__init__.py", "divcon/distill/__init__.py",
-        "divcon/benchmarks/__init__.py", "divcon/benchmarks/tasks/__init__.py", "divcon/py.typed",
-        "divcon/benchmarks/report.html.j2", "divcon/config/pipeline.schema.json",
-        "divcon/config/experiment.schema.json", "divcon/distill/serving/embedded/solver/adapter_model.safetensors",
-        "divcon/distill/serving/embedded/solver/manifest.json",
-        "divcon/distill/serving/embedded/wide_solver/adapter_model.safetensors",
-    ):  # fmt: skip
-        assert needed in names
-    assert not any("test" in name for name in names)
+def test_a_run_takes_a_pipeline_and_paths_as_text(root: Path) -> None:
+    file = str(root / "examples" / "demo.yaml")
+    made = divcon.Run(divcon.load_pipeline(file), "run")
+    assert made.folder == Path("run")
+    with pytest.raises(UnusableArgument, match=r"pipeline is a str.*load_pipeline"):
+        divcon.Run(file, "run")

@@ -100,6 +100,9 @@ def test_the_whole_line_measures_what_happened_and_again_redoes_nothing(
             lines = list(csv.DictReader(stream))
         assert [float(line["accuracy"]) for line in lines] == [arm["accuracy"] for arm in results["arms"]]
         assert (tmp_path / "run" / "report.html").is_file()
+        card = (tmp_path / "run" / "adapters" / "sd-r" / "README.md").read_text(encoding="utf-8")
+        assert f"(this adapter) | {100 * arms['sd-r']['accuracy']:.1f} % (" in card
+        assert "{question}" in card
         asked, made = len(server.requests), exports(tmp_path / "run")
         adapter = (tmp_path / "run" / "adapters" / "sd-r" / "adapter_model.safetensors").stat().st_mtime_ns
         again = Run(load_pipeline(file), tmp_path / "run").run()

@@ -134,5 +134,5 @@ def test_an_instruction_at_the_end_lets_both_roles_share_the_passage() -> None:
     assert sum("Split the question" in m["content"] for m in with_demo) == 1
     row = adapter.format_finetune_data(Decompose, [], asked, {"subquestions": Subquestions(["What is it?"])})
     assert row["messages"][:-1] == [split]
-    with pytest.raises(ValueError, match="must be 'first' or 'last'"):
+    with pytest.raises(ValueError, match="Take 'first' or 'last'"):
         CompactAdapter(instruction="middle")

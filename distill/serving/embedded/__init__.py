@@ -1,5 +1,6 @@
 """The embedded default: a small base that needs no GPU, no key and no hub, and the solver adapter shipped for it."""
 
+from divcon.distill.serving.embedded import _waiting
 from divcon.distill.serving.embedded._base import (
     EMBEDDED_BASE_ID,
     Base,
@@ -22,11 +23,11 @@ from divcon.distill.serving.embedded._precision import (
     usable_cores,
 )
 from divcon.distill.serving.embedded._steady import steady_threads
-from divcon.distill.serving.embedded._waiting import inherited, wait_briefly
+from divcon.distill.serving.embedded._waiting import inherited
 from divcon.distill.serving.embedded._weights import LOADING, GGUFError, convert_gguf, free_memory, whole_folder
 
 # Here, because whatever of this package imports torch imports this first.
-wait_briefly()
+_waiting.wait_briefly()
 
 __all__ = [
     "EMBEDDED_BASE_ID",

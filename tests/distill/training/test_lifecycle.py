@@ -12,6 +12,7 @@ from divcon.distill import (
     Training,
     TrainSettings,
     is_trained,
+    model_card,
     prompt_hash,
     read_manifest,
     render_lines,
@@ -48,6 +49,8 @@ def test_training_changes_the_adapter_and_nothing_else_and_writes_a_whole_manife
     assert (manifest.base["id"], manifest.rows, manifest.teacher.kind) == ("tests/tiny-llama", 12, "scripted")
     assert read_manifest(tmp_path / "adapter") == manifest
     assert not list(tmp_path.glob("adapter.*"))
+    assert (tmp_path / "adapter" / "README.md").read_text(encoding="utf-8") == model_card(manifest)
+    assert [message["role"] for message in manifest.messages] == ["system"]
     for file in (tmp_path / "adapter").iterdir():  # no path of this machine in it
         assert str(tiny_base.path).encode() not in file.read_bytes()
 
