@@ -31,6 +31,7 @@ from divcon._arguments import (
     RunFolder,
     Wait,
 )
+from divcon._init import init
 from divcon._opening import leaving, looking, opened
 from divcon._precheck import precheck
 from divcon._store import app as store_app
@@ -40,6 +41,7 @@ from divcon.signatures import DivconError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(store_app, name="store")
+app.command()(init)
 app.command()(precheck)
 
 _STUDENT = "A trained student, such as sd-r, or untuned; by default the best trained."

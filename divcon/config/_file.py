@@ -127,15 +127,24 @@ def load_saved_pipeline(folder: Path) -> Pipeline:
         raise ConfigError(f"{file} can't be used: {error.errors()[0]['msg']}.", "Run the pipeline again.") from error
 
 
-def _override(tree: dict[str, Any], text: str) -> str:
+def split_override(text: str) -> tuple[str, Any]:
+    """The key and the value of an override as given with `--set`.
+
+    Raises:
+        ConfigError: It isn't `KEY=VALUE`, or the value is no YAML.
+    """
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r} is not KEY=VALUE.", "Write for example --set train.epochs=3.")
     try:
-        value = read_value(raw)
+        return key.strip(), read_value(raw)
     except ValueError as error:
         raise ConfigError(f"--set {key.strip()}: {error}.", "Correct the value, or quote it.") from error
-    *parents, last = key.strip().split(".")
+
+
+def _override(tree: dict[str, Any], text: str) -> str:
+    key, value = split_override(text)
+    *parents, last = key.split(".")
     node: Any = tree
     for parent in parents:
         if node.get(parent) is None:
@@ -144,7 +153,7 @@ def _override(tree: dict[str, Any], text: str) -> str:
             raise ConfigError(f"--set {text!r}: {parent} is a value, not a section.", "Set the whole section.")
         node = node[parent]
     node[last] = value
-    return key.strip()
+    return key
 
 
 def _explained(file: Path, tree: Tree, given: set[str], error: ValidationError, kind: type[BaseModel]) -> ConfigError:
