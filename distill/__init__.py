@@ -61,6 +61,7 @@ from divcon.distill.screening import RECORDED, RULES, Judgement, Rule, Screened,
 from divcon.distill.serving.embedded import Base, EmbeddedBaseMissing, embedded_base, local_base
 from divcon.distill.serving.embedded._model import EmbeddedModel, shared_model
 from divcon.distill.training import (
+    FORM_STEPS,
     Destination,
     Export,
     Provenance,
@@ -76,6 +77,7 @@ from divcon.distill.training import (
 )
 
 __all__ = [
+    "FORM_STEPS",
     "OPTIMIZERS",
     "OPTIMIZER_EXTRAS",
     "RECORDED",

@@ -17,14 +17,14 @@ from ruamel.yaml import YAML
 
 from divcon.benchmarks.tasks import Fields, Form, Task, file_items, guess_fields, load_task, seen_form
 from divcon.config import split_override
-from divcon.distill import OverlapError
+from divcon.distill import FORM_STEPS, OverlapError, TrainSettings
 from divcon.programs import Item
 from divcon.signatures import DivconError
 
 TEACHER = "openai/gpt-4.1-mini"
 _TEST = 0.3  # the share of the questions that is held out
 _MOST_TEST, _MOST_TRAIN = 500, 2_000
-_STEPS = 48  # of training, twice what teaches the form of a plan
+_STEPS = 2 * FORM_STEPS
 _MOST_EPOCHS = 10
 _LONGEST = 60  # characters of a question that are shown
 
@@ -149,7 +149,7 @@ def starter(
     values = task.model_dump(mode="json", exclude_unset=True)
     batch = 16 if 2 * questions.train >= 16 * _STEPS else 4
     epochs = max(2, min(_MOST_EPOCHS, math.ceil(_STEPS * batch / questions.train)))
-    steps = math.ceil(questions.train / batch * epochs)
+    steps = TrainSettings(batch_size=batch, epochs=epochs).steps(questions.train)
     lines = [
         f"# Written by 'divcon init' from {questions.path}. Look it over; then ask whether it is worth it:",
         f"#   divcon precheck {out}",

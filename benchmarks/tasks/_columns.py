@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from divcon.benchmarks._numbers import is_number
 from divcon.benchmarks.tasks._files import written_value
 from divcon.benchmarks.tasks._json import Form, Row
 from divcon.benchmarks.tasks._problems import Problems, TaskError, listed, shown
@@ -80,8 +81,17 @@ def about_missing(path: Path, head: Sequence[Row], names: Mapping[str, str], lac
     wanted = " and ".join(f"no field '{shown(names[ours])}'" for ours in lacking)
     problem = f"{where} {wanted}; its fields are {listed(list(columns)) or 'none'}."
     sets = " ".join(f"--set {_setting(ours, guessed.get(ours))}" for ours in lacking)
-    remedy = f"Add {sets}{' (guessed; look at the data)' if guessed else ''}."
-    return problem, f"{remedy} {WITHOUT_ANSWERS}" if "answer" in lacking and "answer" not in guessed else remedy
+    sets += " (guessed; look at the data)" if guessed else ""
+    if _has_no_header(columns, lacking):
+        return problem, f"If its first line is no header, write one above it: question,answer. Or else add {sets}."
+    if set(lacking) - set(guessed) == {"answer"}:
+        return problem, f"Add {sets}. {WITHOUT_ANSWERS}"
+    return problem, f"Add {sets}."
+
+
+def _has_no_header(columns: Mapping[str, Any], lacking: Sequence[str]) -> bool:
+    """Whether what should be the names of columns are rather a question and its answer."""
+    return set(NEEDED) <= set(lacking) and any(name.endswith("?") or is_number(name) for name in columns)
 
 
 def about_empty(path: Path, head: Sequence[Row], names: Mapping[str, str]) -> tuple[str, str] | None:
@@ -108,8 +118,9 @@ def guess_fields(path: Path, form: Form | None = None, given: Fields | None = No
     lacking = lacking_columns(head, names)
     columns = _columns(head)
     guessed = _guessed(columns, names, [*lacking, *(["context"] if "context" not in columns else [])], len(head))
-    if unknown := [ours for ours in lacking if ours not in guessed]:
-        raise TaskError(*about_missing(path, head, names, unknown))
+    unknown = [ours for ours in lacking if ours not in guessed]
+    if unknown or _has_no_header(columns, lacking):
+        raise TaskError(*about_missing(path, head, names, unknown or lacking))
     return Fields.model_validate({**names, **guessed})
 
 
@@ -123,12 +134,19 @@ def _columns(head: Sequence[Row]) -> dict[str, list[Any]]:
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """The columns and their values; nested ones by their dotted paths."""
+    """The columns and their values; nested ones, and the turns of chats, by their dotted paths."""
     for name, value in values.items():
         if isinstance(value, Mapping) and before.count(".") < 3:
             yield from _flat(value, f"{before}{name}.")
+        elif isinstance(value, list) and value and all(_is_message(one) for one in value):
+            yield from ((f"{before}{name}.{number}.content", one["content"]) for number, one in enumerate(value))
         else:
             yield f"{before}{name}", value
+
+
+def _is_message(value: Any) -> bool:
+    """Whether it is a turn of a chat."""
+    return isinstance(value, Mapping) and {"role", "content"} <= set(value)
 
 
 def _guessed(
