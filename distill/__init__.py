@@ -6,7 +6,7 @@ Importing this package loads neither torch nor transformers; the stations that n
 from divcon.distill._bind import bind_adapter
 from divcon.distill._booking import at_station, booked_to
 from divcon.distill._budget import Budget, BudgetSpent, Limits
-from divcon.distill._collect import Collected, collect, collecting
+from divcon.distill._collect import Collected, UnreadablePlans, collect, collecting, quoted_reply
 from divcon.distill._compile import OPTIMIZER_EXTRAS, OPTIMIZERS, CompileError, compile_program, optimizer_name
 from divcon.distill._contamination import AllowedOverlap, Allowing, OverlapError, Overlaps, overlapping, refuse_overlap
 from divcon.distill._database import RepliesLost, StoreDamaged, StoreError, StoreVersionError
@@ -32,6 +32,7 @@ from divcon.distill._provider import EmbeddedEngine, EmbeddedProvider, LoRAJob, 
 from divcon.distill._rebinding import DistillationError
 from divcon.distill._reply import UnusableReplyError
 from divcon.distill._salvage import Repair, StoreState, check_store, export_store, repair_store
+from divcon.distill._stopping import stopping_after_steps
 from divcon.distill._store import RunStore, Trace, fingerprint
 from divcon.distill._students import (
     SOLVER_STUDENTS,
@@ -152,6 +153,7 @@ __all__ = [
     "TrainingError",
     "TrainingStopped",
     "UnknownName",
+    "UnreadablePlans",
     "UnreadableReplyError",
     "UnusableReplyError",
     "already_trained",
@@ -184,6 +186,7 @@ __all__ = [
     "package_versions",
     "prompt_hash",
     "quoted",
+    "quoted_reply",
     "read_export",
     "read_manifest",
     "refuse_overlap",
@@ -196,6 +199,7 @@ __all__ = [
     "shared_model",
     "solve_traces",
     "solving",
+    "stopping_after_steps",
     "student_names",
     "students_of",
     "text_hash",

@@ -186,8 +186,11 @@ def guarded(pipeline: Callable[[], Any], work: Callable[[], Any]) -> Any:
     """
     from dspy.utils.exceptions import AdapterParseError, LMError
 
+    from divcon.distill import stopping_after_steps
+
     try:
-        return work()
+        with stopping_after_steps(_tell_stopping):
+            return work()
     except LMError as error:
         from divcon.pipeline import explain_lm_error
 
@@ -204,6 +207,10 @@ def guarded(pipeline: Callable[[], Any], work: Callable[[], Any]) -> Any:
         err.print("\nStopped. All results are kept; run the same command to go on.")
         sys.stdout.flush()
         os._exit(130)  # without waiting for threads, which may still wait for a server
+
+
+def _tell_stopping() -> None:
+    err.print("\nStopping after this step: calls under way are finished and kept. Ctrl-C again stops at once.")
 
 
 def fail(error: DivconError) -> NoReturn:
