@@ -15,6 +15,7 @@ from divcon.distill._export import NothingToLearn, export
 from divcon.distill._files import render_lines, write_whole
 from divcon.distill._hold import FolderBusy, Hold
 from divcon.distill._http import LMBackend
+from divcon.distill._inspected import Inspected, inspect_question, items_of
 from divcon.distill._jobs import Job, Place, Progress, Tally, cause_of_ours, here, overlapped, run_jobs
 from divcon.distill._key import Key
 from divcon.distill._manifest import (
@@ -33,7 +34,7 @@ from divcon.distill._rebinding import DistillationError
 from divcon.distill._reply import UnusableReplyError
 from divcon.distill._salvage import Repair, StoreState, check_store, export_store, repair_store
 from divcon.distill._stopping import stopping_after_steps
-from divcon.distill._store import RunStore, Trace, fingerprint
+from divcon.distill._store import Exchange, RunStore, Trace, fingerprint
 from divcon.distill._students import (
     SOLVER_STUDENTS,
     Student,
@@ -102,10 +103,12 @@ __all__ = [
     "EmbeddedEngine",
     "EmbeddedModel",
     "EmbeddedProvider",
+    "Exchange",
     "Export",
     "FolderBusy",
     "GivenUpError",
     "Hold",
+    "Inspected",
     "Job",
     "Judgement",
     "Key",
@@ -176,8 +179,10 @@ __all__ = [
     "find_student",
     "fingerprint",
     "here",
+    "inspect_question",
     "is_too_long",
     "is_trained",
+    "items_of",
     "judging",
     "local_base",
     "optimizer_name",

@@ -36,3 +36,5 @@ _GGUF = "A GGUF file of an instruction-tuned model."
 GGUFFile = Annotated[Path, typer.Argument(metavar="FILE.gguf", parser=path_of, help=_GGUF)]
 _NEW = "The folder to write; it must not exist."
 NewFolder = Annotated[Path, typer.Argument(metavar="FOLDER", parser=path_of, help=_NEW)]
+_STUDENT = "A trained student, such as sd-r, or untuned; by default the best trained."
+Student = Annotated[str | None, typer.Option(help=_STUDENT)]

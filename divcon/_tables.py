@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from divcon._terminal import ShownConsole, echo_json, line, out
+from divcon._terminal import ShownConsole, out
 
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
@@ -183,31 +183,3 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
     print_advice(results)
     for end in ("json", "csv", "html"):
         out.print(str(folder / f"{kind}.{end}"), soft_wrap=True)
-
-
-def print_prediction(question: str, prediction: Any, seconds: float, as_json: bool) -> None:
-    """Print the answer to one question: for people, or as JSON."""
-    if as_json:
-        found = {
-            "question": question,
-            "student": prediction.student,
-            "status": prediction.status,
-            "reason": prediction.reason,
-            "subquestions": list(prediction.subquestions),
-            "sub_answers": prediction.sub_answers.splitlines(),
-            "answer": prediction.answer,
-            "usage": prediction.usage,
-            "seconds": seconds,
-        }
-        echo_json(found)
-        return
-    out.print(line(("Subquestions", "bold"), f" ({prediction.student.upper()}, {prediction.status})"))
-    out.print(prediction.subquestions.render())
-    out.print(line(("Sub-answers", "bold")))
-    out.print(prediction.sub_answers)
-    out.print(line(("Answer", "bold"), f"  {prediction.answer}"))
-    for role, used in prediction.usage.items():
-        cost = "price unknown" if used["cost"] is None else f"${used['cost']:.6f}"
-        text = f"  {role}: {used['calls']} call, {used['input_tokens']} tokens in, {used['output_tokens']} out, {cost}"
-        out.print(text)
-    out.print(f"  {seconds} s")

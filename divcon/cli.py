@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -29,13 +28,16 @@ from divcon._arguments import (
     Overrides,
     PipelineFile,
     RunFolder,
+    Student,
     Wait,
 )
+from divcon._ask import ask
 from divcon._init import init
+from divcon._inspect import inspect
 from divcon._opening import leaving, looking, opened
 from divcon._precheck import precheck
 from divcon._store import app as store_app
-from divcon._tables import print_estimate, print_prediction, print_results, print_rows, print_teacher
+from divcon._tables import print_estimate, print_results, print_rows, print_teacher
 from divcon._terminal import Terminal, all_shown, echo, echo_json, err, fail, guarded, line, log_into, out
 from divcon.signatures import DivconError
 
@@ -43,8 +45,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(store_app, name="store")
 app.command()(init)
 app.command()(precheck)
-
-_STUDENT = "A trained student, such as sd-r, or untuned; by default the best trained."
+app.command()(inspect)
+app.command()(ask)
 
 
 def _version(wanted: bool) -> None:
@@ -194,32 +196,6 @@ def experiment(
     print_rows(guarded(lambda: made[0].experiment, work), folder)
 
 
-@app.command()
-def ask(
-    question: Annotated[str, typer.Argument(help="The question.")],
-    run: GivenRun,
-    context: Annotated[str | None, typer.Option(help="A passage the question is about.")] = None,
-    student: Annotated[str | None, typer.Option(help=_STUDENT)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Answer one question with the program of a run folder."""
-    made: list[Any] = []
-
-    def work() -> Any:
-        from divcon.config import load_saved_pipeline
-        from divcon.pipeline import Run
-
-        made.append(Run(load_saved_pipeline(run), run, Terminal(err)))
-        log_into(run)
-        with leaving(made[0]):
-            return made[0].ask(question, context, student)
-
-    started = time.perf_counter()
-    prediction = guarded(lambda: made[0].pipeline, work)
-    seconds = round(time.perf_counter() - started, 2)
-    print_prediction(question, prediction, seconds, as_json)
-
-
 _LEVELS = {"ok": "green", "warning": "yellow", "failure": "red"}
 
 
@@ -354,7 +330,7 @@ def schema(
 @app.command()
 def mcp(
     run: GivenRun,
-    student: Annotated[str | None, typer.Option(help=_STUDENT)] = None,
+    student: Student = None,
 ) -> None:
     """Offer the program of a run folder to agents, as an MCP tool on standard input and output."""
     made: list[Any] = []
