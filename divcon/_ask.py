@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from divcon._arguments import GivenRun, Student
+from divcon._arguments import AsJSON, GivenRun, Student
 from divcon._opening import leaving
 from divcon._terminal import Terminal, echo_json, err, guarded, line, log_into, out
 
@@ -21,7 +21,7 @@ def ask(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show each call: prompt, reply, finish reason, tokens and cost.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Answer one question with the program of a run folder.
 

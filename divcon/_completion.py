@@ -1,8 +1,8 @@
-"""What a shell completes: names of stations, experiments, programs and questions, and run folders."""
+"""What a shell completes besides commands: experiments, tasks, students, keys of a file, and questions of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import typer
@@ -30,3 +30,40 @@ def complete_question(ctx: typer.Context, incomplete: str) -> list[str]:
 
     folder = ctx.params.get("folder")
     return named(lambda: items_of(Path(folder)) if folder else [])(incomplete)
+
+
+def experiments() -> list[str]:
+    """The experiments of a checkout, by name."""
+    return sorted(file.stem for file in Path("examples", "experiments").glob("*.yaml"))
+
+
+def task_names() -> list[str]:
+    """The tasks."""
+    from divcon.benchmarks.tasks import TASKS
+
+    return sorted(TASKS)
+
+
+def students() -> list[str]:
+    """The names of the decomposer's students."""
+    from divcon.distill import student_names
+
+    return [*student_names("decomposer"), "untuned"]
+
+
+def keys() -> list[str]:
+    """The keys of a pipeline file, as `--set` takes them."""
+    from pydantic import BaseModel
+
+    from divcon.config import Pipeline
+
+    def below(model: type[BaseModel], before: str) -> Iterator[str]:
+        for name, field in model.model_fields.items():
+            inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
+            section = next((one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)), None)
+            if section is None:
+                yield f"{before}{name}="
+            else:
+                yield from below(section, f"{before}{name}.")
+
+    return list(below(Pipeline, ""))

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from divcon._arguments import path_of
-from divcon._terminal import echo, fail, guarded
+from divcon._arguments import AsJSON, path_of
+from divcon._terminal import echo, echo_json, fail, guarded
 from divcon.signatures import DivconError
 
 _TEACHER, _BASE, _OUT = "openai/gpt-4.1-mini", "embedded", "pipeline.yaml"
@@ -38,6 +38,7 @@ def init(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another key to write; may be repeated.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: what isn't given is the default.")] = False,
+    as_json: AsJSON = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
 ) -> None:
     """Write a pipeline file for your questions, with a comment on every key. No model is called.
@@ -46,7 +47,7 @@ def init(
 
     Example: divcon init questions.csv --teacher openai/gpt-4.1-mini --yes
     """
-    asking = not yes and sys.stdin.isatty()
+    asking = not (yes or as_json) and sys.stdin.isatty()
     if data and data_option:
         fail(DivconError("The data is given twice.", "Give it as an argument or with --data."))
     path = data or data_option
@@ -62,8 +63,9 @@ def init(
         return look_at(path, given)
 
     questions = guarded(lambda: None, look)
-    for sentence in questions.said():
-        echo(sentence)
+    if not as_json:
+        for sentence in questions.said():
+            echo(sentence)
     if asking and questions.columns and not typer.confirm("Are these the right columns?", default=True):
         sets = " ".join(f"--set task.fields.{ours}=COLUMN" for ours in ("question", "answer"))
         fail(DivconError("Nothing was written.", f"Name the columns: divcon init {shlex.quote(str(path))} {sets}"))
@@ -91,6 +93,10 @@ def init(
         return lacking_keys([teacher, solver])
 
     lacking = guarded(lambda: None, write)
+    if as_json:
+        counts = {"questions": questions.count, "train": questions.train, "test": questions.test}
+        echo_json({"file": str(out), **counts, "fields": questions.columns, "keys_to_set": lacking})
+        return
     echo(f"Wrote {out}. Look it over; then:")
     for name in lacking:
         echo(f"  {'set' if os.name == 'nt' else 'export'} {name}=...    (it isn't set)")

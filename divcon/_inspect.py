@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from divcon._arguments import path_of
+from divcon._arguments import AsJSON, path_of
 from divcon._completion import complete_question
 from divcon._terminal import echo_json, fail, guarded, line, out
 from divcon.signatures import DivconError
@@ -23,7 +23,7 @@ def inspect(
     ] = "",
     text: Annotated[str, typer.Option(help="Words of the question, where its id isn't known.")] = "",
     program: Annotated[str, typer.Option(help="Only this program, such as sd-r or cot.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Show one question of a run: plans and verdicts, and each program's answer with its prompts and replies.
 

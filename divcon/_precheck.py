@@ -11,16 +11,16 @@ import typer
 from rich.padding import Padding
 from rich.table import Table
 
-from divcon._arguments import Overrides, PipelineFile, RunFolder, Wait
+from divcon._arguments import AsJSON, Overrides, PipelineFile, RunFolder, Wait
 from divcon._opening import leaving, opened
-from divcon._terminal import ShownConsole, echo_json, err, guarded, line, log_into, out
+from divcon._terminal import ShownConsole, console_of, echo_json, guarded, line, log_into, out
 
 
 def precheck(
     file: PipelineFile,
     questions: Annotated[int, typer.Option(min=2, help="Training questions that are asked, at most.")] = 200,
     both: Annotated[bool, typer.Option("--both", help="Train two small students, a planner and a solver.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJSON = False,
     run: RunFolder = None,
     overrides: Overrides = None,
     wait: Wait = False,
@@ -28,6 +28,8 @@ def precheck(
     """Tell whether moving the planner is worth it, before a training is paid for. No test question is asked.
 
     The exit status is 0 for worth it, 3 for not worth it, and 4 for not settled.
+
+    Example: divcon precheck pipeline.yaml --questions 100
     """
     made: list[Any] = []
     given = shlex.join([str(file), *(["--run", str(run)] if run else []), *_flags("--set", overrides or [])])
@@ -44,7 +46,7 @@ def precheck(
         from divcon.pipeline import Incomplete
         from divcon.precheck import Precheck
 
-        made.append(opened(file, run, overrides, err if as_json else out))
+        made.append(opened(file, run, overrides, console_of(as_json)))
         with leaving(made[0]):
             made[0].hold(wait)
             log_into(made[0].folder)

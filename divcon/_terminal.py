@@ -61,6 +61,11 @@ out = ShownConsole()
 err = ShownConsole(stderr=True)
 
 
+def console_of(as_json: bool) -> ShownConsole:
+    """The console for what isn't the result: standard error where the result is JSON on standard output."""
+    return err if as_json else out
+
+
 class Terminal:
     """Reports a run: with progress bars on a terminal, and with a line every ten seconds elsewhere."""
 

@@ -75,7 +75,8 @@ def _load(file: Path, overrides: Sequence[str], kind: type[_Read]) -> _Read:
     given = {_override(values, text) for text in overrides}
     for role, before in models.items():
         after = _model_of(values, role)
-        if before[0] != after[0] and after[1] and f"roles.{role}.api_base" not in given:
+        there = given.isdisjoint({f"roles.{role}.api_base", f"roles.{role}", "roles"})
+        if before[0] != after[0] and after[1] and there:
             raise ConfigError(
                 f"--set roles.{role}.model names another provider, and roles.{role}.api_base is still {after[1]}, "
                 "which would be sent the new provider's key.",

@@ -149,6 +149,8 @@ def test_a_model_of_another_provider_is_not_sent_its_key_to_the_old_address(tmp_
     swapped = load(tmp_path, text, "roles.solver.model=openai/gpt-5", "roles.solver.api_base=null")
     assert swapped.roles.solver.api_base is None
     assert load(tmp_path, text, "roles.solver.model=hosted_vllm/r").roles.solver.model == "hosted_vllm/r"
+    whole = load(tmp_path, text, "roles.solver={model: openai/m, api_base: 'http://127.0.0.1:2/v1'}")
+    assert whole.roles.solver.api_base == "http://127.0.0.1:2/v1"
 
 
 def test_secrets_in_an_address_are_refused(tmp_path: Path) -> None:
