@@ -19,8 +19,16 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
 from divcon.signatures import DivconError, mask_error, masked, masked_values, printable, printable_json
@@ -66,6 +74,17 @@ def console_of(as_json: bool) -> ShownConsole:
     return err if as_json else out
 
 
+class _Bar(Progress):
+    """A progress bar with a note below it, which wraps where the terminal is narrow."""
+
+    note = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from super().get_renderables()
+        if self.note:
+            yield Padding(Text(self.note, style="dim"), (0, 0, 0, 4))
+
+
 class Terminal:
     """Reports a run: with progress bars on a terminal, and with a line every ten seconds elsewhere."""
 
@@ -76,7 +95,7 @@ class Terminal:
     def __init__(self, console: Console = out) -> None:
         self._console = console
         self._lock = threading.RLock()  # progress comes from another thread than the other lines
-        self._bar: Progress | None = None
+        self._bar: _Bar | None = None
         self._task: Any = None
         self._name = ""
         self._last = time.monotonic()
@@ -98,18 +117,19 @@ class Terminal:
             if self._bar is None or self._name != name:
                 self._close()
                 self._name = name
-                self._bar = Progress(
+                self._bar = _Bar(
                     TextColumn("  {task.description}", markup=False),
-                    BarColumn(bar_width=20),
+                    BarColumn(bar_width=30),
                     MofNCompleteColumn(),
-                    TextColumn("{task.fields[note]}", markup=False),
+                    TaskProgressColumn(),
                     TimeElapsedColumn(),
                     console=self._console,
                     transient=True,
                 )
                 self._bar.start()
-                self._task = self._bar.add_task(name, total=total, note=note)
-            self._bar.update(self._task, completed=done, total=total, note=note)
+                self._task = self._bar.add_task(name, total=total)
+            self._bar.note = note
+            self._bar.update(self._task, completed=done, total=total)
 
     def finished(self, name: str, text: str) -> None:
         with self._lock:
