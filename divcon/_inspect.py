@@ -53,6 +53,10 @@ def _found(folder: Path, question: str, text: str, program: str) -> dict[str, An
 
     identity, item = _question(folder, question, text)
     held = inspect_question(folder, identity, item["text"] or text)
+    if not identity and not held.calls:
+        raise DivconError(
+            f"No call in {folder} holds {text!r}. {item['note']}", "Give a question's id, or other words."
+        )
     if program and program not in held.outcomes:
         answered = ", ".join(held.outcomes) or "none"
         raise DivconError(f"{identity} has no answer of '{program}' in {folder}.", f"Programs with one: {answered}.")

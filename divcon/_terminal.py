@@ -69,6 +69,14 @@ out = ShownConsole()
 err = ShownConsole(stderr=True)
 
 
+def prose(console: Console, text: Text, indent: int = 0) -> None:
+    """Print a line. A terminal gets it wrapped between words, and indented; elsewhere it stays one line."""
+    if console.is_terminal:
+        console.print(Padding(text, (0, 0, 0, indent), expand=False))
+    else:
+        console.print(Text.assemble(" " * indent, text), soft_wrap=True)
+
+
 def console_of(as_json: bool) -> ShownConsole:
     """The console for what isn't the result: standard error where the result is JSON on standard output."""
     return err if as_json else out
@@ -104,7 +112,7 @@ class Terminal:
         with self._lock:
             self._close()
             self._last = time.monotonic()
-            self._console.print(line((name, "bold"), f": {text}"))
+            prose(self._console, line((name, "bold"), f": {text}"))
 
     def progress(self, name: str, done: int, total: int, note: str = "") -> None:
         with self._lock:
@@ -134,7 +142,7 @@ class Terminal:
     def finished(self, name: str, text: str) -> None:
         with self._lock:
             self._close()
-            self._console.print(line(f"  {name}: {text}"), soft_wrap=True)
+            prose(self._console, line(f"{name}: {text}"), 2)
 
     def _close(self) -> None:
         if self._bar is not None:
@@ -239,7 +247,7 @@ def _tell_stopping() -> None:
 
 
 def fail(error: DivconError) -> NoReturn:
-    err.print(line(("error:", "red"), f" {error.problem}"), soft_wrap=True)
+    prose(err, line(("error:", "red"), f" {error.problem}"))
     if error.remedy:
         err.print(f"  {error.remedy}", soft_wrap=True)
     sys.stdout.flush()

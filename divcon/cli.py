@@ -16,6 +16,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars of libraries beside divcon's own
 
 import typer
+from rich.table import Column, Table
 
 from divcon._arguments import AsJSON, GivenRun, Interpreter, Overrides, PipelineFile, RunFolder, Student
 from divcon._ask import ask
@@ -74,14 +75,27 @@ def doctor(file: PipelineFile, run: RunFolder = None, overrides: Overrides = Non
             found.append(finding)
             if as_json:
                 continue
-            text = finding.text + (f"  {finding.remedy}" if finding.level != "ok" else "")
-            out.print(line((finding.level, _LEVELS[finding.level]), f" {finding.what}: {text}"), soft_wrap=True)
+            _print_finding(finding)
 
     guarded(lambda: None, work)
     if as_json:
         echo_json([asdict(finding) for finding in found])
     if any(finding.level == "failure" for finding in found):
         raise typer.Exit(1)
+
+
+def _print_finding(finding: Any) -> None:
+    """Print what the doctor has found: on a terminal in two columns, elsewhere as one line."""
+    level, text = (finding.level, _LEVELS[finding.level]), f"{finding.what}: {finding.text}"
+    remedy = finding.remedy if finding.level != "ok" else ""
+    if not out.is_terminal:
+        out.print(line(level, f" {text}", f"  {remedy}" if remedy else ""), soft_wrap=True)
+        return
+    table = Table.grid(Column(width=8), Column(overflow="fold"))
+    table.add_row(line(level), text)
+    if remedy:
+        table.add_row("", remedy)
+    out.print(table)
 
 
 def serve(

@@ -9,8 +9,10 @@ from support.openai_server import OpenAIServer, user_text
 from typer.testing import CliRunner
 
 from divcon import Run, load_pipeline
+from divcon._inspect import _found
 from divcon.cli import app
 from divcon.distill import Base
+from divcon.signatures import DivconError
 
 
 def reply(body: dict[str, Any]) -> str:
@@ -88,9 +90,6 @@ def test_a_plan_that_was_lost_or_fell_back_is_shown_as_it_came(run: Run) -> None
 
 
 def test_what_cannot_be_found_says_what_there_is(run: Run, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from divcon._inspect import _found
-    from divcon.signatures import DivconError
-
     for folder, question, text, words in (
         (run.folder, "q99", "", "knows no question 'q99'. Give one of 4: q6, q7"),
         (run.folder, "", "How many", "4 questions of .* hold 'How many'. Give the id of one: "),
@@ -107,6 +106,8 @@ def test_a_run_whose_data_is_gone_still_shows_its_calls(run: Run) -> None:
     found = json.loads(invoked("inspect", run.folder, item.id, "--json").stdout)
     assert found["question"] is None and "q.jsonl" in found["note"]
     assert all(one["calls"] for one in found["programs"])
+    with pytest.raises(DivconError, match=r"No call in .* holds 'Zoe'\."):
+        _found(run.folder, "", "Zoe", "")
     by_words = json.loads(invoked("inspect", run.folder, "--text", item.question, "--json").stdout)
     assert any(item.question in call["prompt"][-1]["text"] for call in by_words["other_calls"])
 

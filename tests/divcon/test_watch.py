@@ -119,3 +119,13 @@ def test_on_a_terminal_it_is_a_bar_with_its_note_below() -> None:
     bar = next(at for at, line in enumerate(said) if "2/60" in line and "3%" in line)
     assert " ".join(said[bar + 1 : bar + 3]) == note
     assert max(map(len, said)) <= 100
+
+
+def test_on_a_terminal_lines_are_wrapped_between_words_and_elsewhere_they_stay_whole() -> None:
+    text = "warning: 20 questions x 2 epochs / 16 rows a step is 3 steps at most, which is too few of them"
+    for terminal, lines in ((True, 3), (False, 1)):
+        written = io.StringIO()
+        Terminal(Console(file=written, width=40, force_terminal=terminal, color_system=None)).finished("train", text)
+        assert len(written.getvalue().splitlines()) == lines
+        assert all(line.startswith("  ") for line in written.getvalue().splitlines())
+        assert " ".join(written.getvalue().split()) == f"train: {text}"
