@@ -20,6 +20,7 @@ class Record(TypedDict, total=False):
         started: Unix time.
         seconds: Until the answer.
         usage: By role, as `Usage.as_dict` gives it.
+        calls: The keys of its replies in the run store, in the order in which they were asked for.
         cut_off: Whether a reply of the solver ran out of tokens.
         warm_up: Whether a server or weights were loaded for it.
         answer: The program's, or the whole reply where no answer could be read.
@@ -38,6 +39,7 @@ class Record(TypedDict, total=False):
     started: float
     seconds: float
     usage: dict[str, dict[str, Any]]
+    calls: list[str]
     cut_off: bool
     warm_up: bool
     answer: str

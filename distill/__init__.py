@@ -7,7 +7,7 @@ from divcon.distill._bind import bind_adapter
 from divcon.distill._booking import at_station, booked_to
 from divcon.distill._budget import Budget, BudgetSpent, Limits
 from divcon.distill._card import CARD, Evaluated, model_card
-from divcon.distill._collect import Collected, collect, collecting
+from divcon.distill._collect import Collected, UnreadablePlans, collect, collecting, quoted_reply
 from divcon.distill._compile import OPTIMIZER_EXTRAS, OPTIMIZERS, CompileError, compile_program, optimizer_name
 from divcon.distill._contamination import AllowedOverlap, Allowing, OverlapError, Overlaps, overlapping, refuse_overlap
 from divcon.distill._database import RepliesLost, StoreDamaged, StoreError, StoreVersionError
@@ -16,6 +16,7 @@ from divcon.distill._export import NothingToLearn, export
 from divcon.distill._files import render_lines, write_whole
 from divcon.distill._hold import FolderBusy, Hold
 from divcon.distill._http import LMBackend
+from divcon.distill._inspected import Inspected, inspect_question, items_of
 from divcon.distill._jobs import Job, Place, Progress, Tally, cause_of_ours, here, overlapped, run_jobs
 from divcon.distill._key import Key
 from divcon.distill._manifest import (
@@ -33,7 +34,8 @@ from divcon.distill._provider import EmbeddedEngine, EmbeddedProvider, LoRAJob, 
 from divcon.distill._rebinding import DistillationError
 from divcon.distill._reply import UnusableReplyError
 from divcon.distill._salvage import Repair, StoreState, check_store, export_store, repair_store
-from divcon.distill._store import RunStore, Trace, fingerprint
+from divcon.distill._stopping import stopping_after_steps
+from divcon.distill._store import Exchange, RunStore, Trace, fingerprint
 from divcon.distill._students import (
     SOLVER_STUDENTS,
     Student,
@@ -62,6 +64,7 @@ from divcon.distill.screening import RECORDED, RULES, Judgement, Rule, Screened,
 from divcon.distill.serving.embedded import Base, EmbeddedBaseMissing, embedded_base, local_base
 from divcon.distill.serving.embedded._model import EmbeddedModel, shared_model
 from divcon.distill.training import (
+    FORM_STEPS,
     Destination,
     Export,
     Provenance,
@@ -78,6 +81,7 @@ from divcon.distill.training import (
 
 __all__ = [
     "CARD",
+    "FORM_STEPS",
     "OPTIMIZERS",
     "OPTIMIZER_EXTRAS",
     "RECORDED",
@@ -102,10 +106,12 @@ __all__ = [
     "EmbeddedModel",
     "EmbeddedProvider",
     "Evaluated",
+    "Exchange",
     "Export",
     "FolderBusy",
     "GivenUpError",
     "Hold",
+    "Inspected",
     "Job",
     "Judgement",
     "Key",
@@ -153,6 +159,7 @@ __all__ = [
     "TrainingError",
     "TrainingStopped",
     "UnknownName",
+    "UnreadablePlans",
     "UnreadableReplyError",
     "UnusableReplyError",
     "already_trained",
@@ -175,8 +182,10 @@ __all__ = [
     "find_student",
     "fingerprint",
     "here",
+    "inspect_question",
     "is_too_long",
     "is_trained",
+    "items_of",
     "judging",
     "local_base",
     "model_card",
@@ -186,6 +195,7 @@ __all__ = [
     "package_versions",
     "prompt_hash",
     "quoted",
+    "quoted_reply",
     "read_export",
     "read_manifest",
     "refuse_overlap",
@@ -198,6 +208,7 @@ __all__ = [
     "shared_model",
     "solve_traces",
     "solving",
+    "stopping_after_steps",
     "student_names",
     "students_of",
     "text_hash",

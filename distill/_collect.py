@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,15 @@ from divcon.distill._booking import at_station
 from divcon.distill._jobs import Job, Place, Progress, Tally, here, run_jobs
 from divcon.distill._store import RunStore, Trace
 from divcon.programs import Item, RolePredict, why_refused
-from divcon.signatures import masked
+from divcon.signatures import FatalError, masked
+
+_UNREADABLE_LIMIT = 10
+"""A teacher is given up after so many replies that can't be read, where none could."""
+_QUOTED = 300  # characters
+
+
+class UnreadablePlans(FatalError):
+    """None of the teacher's first replies can be read as a plan."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ def collect(
         RoleWithoutEndpoint: The predictor has no LM.
         NotAnEndpoint: It has something that is no LM.
         dspy.LMError: The teacher refuses the key or can't be reached.
+        UnreadablePlans: The first ten replies can't be read, those of earlier runs included. They are kept.
     """
     decompose.require_endpoint()
     there = store.trace_keys(key)
@@ -90,10 +100,60 @@ def collect(
     if progress:
         progress(tally.done, tally.total)
 
+    first = _First(store.traces(key))
+    if jobs and (error := first.unreadable()) is not None:
+        raise error
+
     def keep(job: Job, trace: Trace) -> None:
         store.keep_trace(key, job.position, trace)
+        first.add(trace)
 
     with at_station("collect"):
         ask = place(collecting(decompose, samples, temperature))
-        run_jobs(ask, jobs, concurrency, keep, tally=tally, progress=progress)
+        run_jobs(ask, jobs, concurrency, keep, tally=tally, progress=progress, enough=first.unreadable)
     return Collected(asked=len(wanted), failed=tally.failed, first_error=tally.said)
+
+
+class _First:
+    """The first replies of a teacher: whether any of them can be read.
+
+    Args:
+        there: The traces that are there already.
+    """
+
+    def __init__(self, there: Iterable[Trace]) -> None:
+        self._readable = False
+        self._lost: Counter[str] = Counter()
+        self._quoted = ""
+        for trace in there:
+            self.add(trace)
+            if self._readable:
+                break
+
+    def add(self, trace: Trace) -> None:
+        if trace.lost is None:
+            self._readable = True
+        elif not self._readable:
+            self._quoted = self._quoted or quoted_reply(trace.reply)
+            self._lost[trace.lost] += 1
+
+    def unreadable(self) -> UnreadablePlans | None:
+        """The error, where so many replies were lost that the others would be too; else None."""
+        if self._readable or self._lost.total() < _UNREADABLE_LIMIT:
+            return None
+        reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in self._lost.most_common())
+        longer = "raise roles.teacher.max_tokens, " if self._lost["cut_off"] else ""
+        return UnreadablePlans(
+            f"collect: none of the teacher's first {self._lost.total()} replies can be read as a plan ({reasons}). "
+            f"The first is: {self._quoted}",
+            f"Look at it, and {longer}take another roles.teacher.model or roles.teacher.adapter (compact, chat). "
+            "All replies are kept; nothing more was asked.",
+        )
+
+
+def quoted_reply(reply: str | None) -> str:
+    """A reply on one line, quoted, and shortened in its middle where it is long."""
+    text = " ".join((reply or "").split())
+    if len(text) > _QUOTED:
+        text = f"{text[: _QUOTED // 2]} [...] {text[-_QUOTED // 2 :]}"
+    return repr(text) if text else "(empty)"

@@ -180,6 +180,18 @@ def connect(folder: Path) -> sqlite3.Connection:
     return db
 
 
+def upgrade(folder: Path) -> None:
+    """Upgrade the database of a run folder where an earlier version wrote it; else nothing is written.
+
+    Raises:
+        StoreError: See `connect`.
+    """
+    with contextlib.closing(connect_readonly(folder)) as db:
+        version = _version(db)
+    if version < VERSION:
+        disconnect(connect(folder))
+
+
 def disconnect(db: sqlite3.Connection) -> None:
     """Close a connection so that `run.sqlite` alone holds everything, and can be copied alone."""
     with contextlib.suppress(sqlite3.Error):  # a full disk or a reader: then everything stays in the WAL

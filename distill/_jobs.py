@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -17,6 +18,7 @@ from dspy.utils.exceptions import (
 )
 
 from divcon.distill._budget import BudgetSpent
+from divcon.distill._stopping import step
 from divcon.distill._store import Trace
 from divcon.distill._trouble import GivenUpError, SlowServerError, asks_for_too_long, is_too_long, refusal
 from divcon.programs import Item
@@ -105,6 +107,7 @@ def run_jobs(
     failed: Callable[[J, Exception], None] | None = None,
     progress: Progress | None = None,
     remark: Callable[[J], str] = lambda job: "",
+    enough: Callable[[], Exception | None] = lambda: None,
 ) -> Tally:
     """Do every job, keep each result as it comes, and count the failures.
 
@@ -117,6 +120,7 @@ def run_jobs(
         failed: Called with each job that failed and its error.
         progress: Called after each job that ended.
         remark: Returns the remark on a job that `progress` gets.
+        enough: See `overlapped`.
 
     Returns:
         The counts.
@@ -127,7 +131,7 @@ def run_jobs(
     """
     tally = tally if tally is not None else Tally(len(jobs))
     try:
-        for job, result, error in overlapped(work, jobs, concurrency):
+        for job, result, error in overlapped(work, jobs, concurrency, enough):
             if error is None:
                 keep(job, result)  # type: ignore[arg-type]
             else:
@@ -157,7 +161,10 @@ def cause_of_ours(error: BaseException | None) -> DivconError | None:
 
 
 def overlapped(
-    work: Callable[[J], R], jobs: Sequence[J], concurrency: int
+    work: Callable[[J], R],
+    jobs: Sequence[J],
+    concurrency: int,
+    enough: Callable[[], Exception | None] = lambda: None,
 ) -> Iterator[tuple[J, R | None, Exception | None]]:
     """Run `work` on every job, `concurrency` at a time, and yield (job, result, error) as each ends.
 
@@ -170,17 +177,22 @@ def overlapped(
         work: Called in threads, each time in a copy of the caller's context.
         jobs: The jobs to do.
         concurrency: Jobs at a time.
+        enough: Asked after each job. Where it returns an error, no further job is begun, and the error is raised once
+            the running ones have ended.
+
+    Raises:
+        KeyboardInterrupt: On Ctrl-C: at once, or inside `stopping_after_steps` once the running jobs have ended.
     """
     unreached = 0
     refusals = _Refusals(len(jobs))
     stopped: Exception | None = None
     pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="divcon")
-    try:
+    with step() as stops, _closed(pool):
         waiting = iter(jobs)
         running: dict[Future[R], J] = {}
 
         def start_next() -> None:
-            for job in waiting:
+            for job in () if stops() else waiting:
                 running[pool.submit(contextvars.copy_context().run, work, job)] = job
                 return
 
@@ -206,9 +218,20 @@ def overlapped(
                 if error is None:
                     refusals.answered()
                 yield job, None if error is not None else future.result(), error
-                start_next()
+                stopped = enough()
+                if stopped is None:
+                    start_next()
         if stopped is not None:
             raise stopped
+        if next(waiting, None) is not None:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _closed(pool: ThreadPoolExecutor) -> Iterator[None]:
+    """Begin nothing more in the pool after the block."""
+    try:
+        yield
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

@@ -9,7 +9,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import httpx
 from packaging.requirements import Requirement
 
+from divcon._data import lacking_references, too_few_steps
 from divcon.benchmarks import RowFields, read_recording
-from divcon.benchmarks.arms import read_arm
 from divcon.benchmarks.tasks import TASKS, load_task
 from divcon.config import Endpoint, Pipeline
 from divcon.distill import OPTIMIZER_EXTRAS, ManifestError, is_trained, local_base, optimizer_name, read_manifest
@@ -28,7 +28,6 @@ from divcon.distill.executors import EXECUTORS
 from divcon.distill.serving import ENGINES, Finding
 from divcon.distill.serving.embedded import Base, cache_folder, precision, require_hub_name, require_weights
 from divcon.distill.serving.server import KeyRefused, ServerClient, ServerUnreachable, WrongAddress
-from divcon.programs import Item
 from divcon.signatures import DivconError
 
 _ROOM = 2e9  # free bytes on disk; with less there is a warning, and with less than a tenth of it a failure
@@ -98,16 +97,8 @@ def _data(pipeline: Pipeline) -> Iterator[Finding]:
         return
     counts = f"{len(loaded.train)} training and {len(loaded.test)} test questions of {pipeline.task.name}"
     yield Finding("ok", "data", "; ".join([counts, *loaded.about_overlap()]))
-
-
-def lacking_references(pipeline: Pipeline, items: Sequence[Item]) -> Finding | None:
-    """A failure, where an arm needs reference subquestions and a question has none; else None."""
-    needing = [arm for arm in pipeline.arms if read_arm(arm)[0].planner == "references"]
-    bare = [item.id for item in items if not item.subquestions]
-    if not (bare and needing):
-        return None
-    text = f"The arm {needing[0]} needs reference subquestions; {len(bare)} questions have none, first {bare[0]}."
-    return Finding("failure", "data", text, "Leave it out of the arms, or take a task whose data has them.")
+    if (few := too_few_steps(pipeline, len(loaded.train))) is not None:
+        yield few
 
 
 def _recordings(pipeline: Pipeline) -> Iterator[Finding]:

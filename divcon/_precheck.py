@@ -9,18 +9,18 @@ from typing import Annotated, Any
 
 import typer
 from rich.padding import Padding
-from rich.table import Table
 
-from divcon._arguments import Overrides, PipelineFile, RunFolder, Wait
+from divcon._arguments import AsJSON, Overrides, PipelineFile, RunFolder, Wait
 from divcon._opening import leaving, opened
-from divcon._terminal import ShownConsole, echo_json, err, guarded, line, log_into, out
+from divcon._tables import new_table, page
+from divcon._terminal import console_of, echo_json, guarded, line, log_into
 
 
 def precheck(
     file: PipelineFile,
     questions: Annotated[int, typer.Option(min=2, help="Training questions that are asked, at most.")] = 200,
     both: Annotated[bool, typer.Option("--both", help="Train two small students, a planner and a solver.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJSON = False,
     run: RunFolder = None,
     overrides: Overrides = None,
     wait: Wait = False,
@@ -28,6 +28,8 @@ def precheck(
     """Tell whether moving the planner is worth it, before a training is paid for. No test question is asked.
 
     The exit status is 0 for worth it, 3 for not worth it, and 4 for not settled.
+
+    Example: divcon precheck pipeline.yaml --questions 100
     """
     made: list[Any] = []
     given = shlex.join([str(file), *(["--run", str(run)] if run else []), *_flags("--set", overrides or [])])
@@ -44,7 +46,7 @@ def precheck(
         from divcon.pipeline import Incomplete
         from divcon.precheck import Precheck
 
-        made.append(opened(file, run, overrides, err if as_json else out))
+        made.append(opened(file, run, overrides, console_of(as_json)))
         with leaving(made[0]):
             made[0].hold(wait)
             log_into(made[0].folder)
@@ -74,29 +76,26 @@ def print_precheck(found: dict[str, Any], file: Path, next_commands: Sequence[st
     from divcon.benchmarks.arms import REFERENCES
     from divcon.distill import Author
 
-    page = out if out.is_terminal and out.width <= 100 else ShownConsole(width=100)
+    printed = page(most=100)
     title = f"{found['task']}: {found['questions']} of {found['training_questions']} training questions"
-    table = Table(title=title, title_justify="left")
-    table.add_column("program")
-    for name in ("accuracy", "95 %", "$ per 1,000", "steps"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = new_table(title, ("program", "accuracy", "95 %", "$ per 1,000", "steps"))
     for arm in found["arms"]:
         low_high = "–" if arm["ci95"] is None else f"{100 * arm['ci95'][0]:.0f}–{100 * arm['ci95'][1]:.0f}"
         bare = "recording" in arm or arm["name"] == REFERENCES.name  # nobody pays for it
         known = arm["bill"] is not None and arm["bill"]["cost"] is not None
         cost = "–" if bare else dollars(arm["bill"]) if known else "unknown"
         table.add_row(arm["label"], score(arm), low_high, cost, "–" if arm["steps"] is None else f"{arm['steps']:.1f}")
-    page.print(table)
+    printed.print(table)
     if note := Author(**found["teacher"]).note:
-        page.print(note)
+        printed.print(note)
     if found["verdict"] is not None:
-        page.print(line("Verdict: ", (found["verdict"], "bold")))
+        printed.print(line("Verdict: ", (found["verdict"], "bold")))
     for text in (*found["reasons"], *found["notes"]):
-        page.print(Padding(text, (0, 0, 0, 2)))
+        printed.print(Padding(text, (0, 0, 0, 2)))
     took = found["seconds"]
     later = took["expected_after_first"]
     after = f", and {in_words(later)} at most after its first questions" if later is not None else ""
-    page.print(f"It said {in_words(took['expected'])} before it began{after}; it took {in_words(took['took'])}.")
+    printed.print(f"It said {in_words(took['expected'])} before it began{after}; it took {in_words(took['took'])}.")
     for command in next_commands:
-        page.print(f"  {command}", soft_wrap=True)
-    page.print(str(file), soft_wrap=True)
+        printed.print(f"  {command}", soft_wrap=True)
+    printed.print(str(file), soft_wrap=True)

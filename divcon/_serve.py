@@ -37,7 +37,12 @@ def read_arguments(words: Sequence[str]) -> dict[str, Any]:
 
 
 def serve_students(
-    run: Run, student: str | None, adapter: str | None, changed: dict[str, Any], show: Callable[[str], None]
+    run: Run,
+    student: str | None,
+    adapter: str | None,
+    changed: dict[str, Any],
+    show: Callable[[str], None],
+    tell: Callable[[dict[str, Any]], None] | None = None,
 ) -> None:
     """Serve students until the user stops it or the server can't be restarted.
 
@@ -49,6 +54,7 @@ def serve_students(
         adapter: How adapters are served; None for the run's setting.
         changed: Fields of the server's settings that differ from the run's.
         show: Prints a line.
+        tell: Gets the address and the models once they are served; then no lines are printed.
 
     Raises:
         DivconError: A student isn't trained, or the settings are invalid.
@@ -78,8 +84,12 @@ def serve_students(
             names = names[:1]  # each merged adapter needs a server of its own
         for name in names:
             address = model.start(name)
-        show(f"address  {address}")
         variable = settings.api_key_env or settings.key_variable
+        if tell is not None:
+            served = [{"name": name or run.models.base.id, "model": model.model_name(name)} for name in names]
+            tell({"address": address, "models": served, "api_key_env": variable})
+            show = lambda text: None  # noqa: E731
+        show(f"address  {address}")
         key = f'os.environ["{variable}"]' if os.environ.get(variable) else '"none"'
         for name in names:
             show(f"model    {name or run.models.base.id}")

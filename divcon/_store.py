@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from divcon._terminal import echo_json, err, guarded, out
+from divcon._arguments import AsJSON
+from divcon._terminal import console_of, echo_json, err, guarded, out
 
 app = typer.Typer(no_args_is_help=True)
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A run folder.")]
@@ -24,8 +25,11 @@ def store() -> None:
 
 
 @app.command()
-def check(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Count what is whole, and name the damaged rows by their keys. The status is 1 if anything is damaged or lost."""
+def check(folder: Folder, as_json: AsJSON = False) -> None:
+    """Count what is whole, and name the damaged rows by their keys. The status is 1 if anything is damaged or lost.
+
+    Example: divcon store check runs/pipeline
+    """
     from divcon.distill import check_store
 
     state = guarded(lambda: None, lambda: check_store(folder))
@@ -34,7 +38,7 @@ def check(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="
     else:
         _print(state)
     if not state.sound:
-        out.print(f"Run 'divcon store repair {folder}' to save what is whole.", soft_wrap=True)
+        console_of(as_json).print(f"Run 'divcon store repair {folder}' to save what is whole.", soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -45,7 +49,10 @@ def export(
         Path | None, typer.Argument(metavar="FILE", help="The file to write; standard output by default.")
     ] = None,
 ) -> None:
-    """Write everything that can be read as JSON Lines: a copy of all replies and results in one file."""
+    """Write everything that can be read as JSON Lines: a copy of all replies and results in one file.
+
+    Example: divcon store export runs/pipeline copy.jsonl
+    """
 
     def work() -> Any:
         from divcon.distill import export_store
@@ -66,15 +73,21 @@ def repair(
     wait: Annotated[
         bool, typer.Option("--wait", help="Where another process works on the run folder, wait for its end.")
     ] = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Save what is whole into a new store and keep the damaged file. The next run asks only for what was lost.
 
     End 'divcon serve' and 'divcon mcp' on the folder first.
+
+    Example: divcon store repair runs/pipeline
     """
     from divcon.distill import repair_store
 
-    report = lambda who: out.print(f"waiting for {who}", soft_wrap=True)  # noqa: E731
+    report = lambda who: console_of(as_json).print(f"waiting for {who}", soft_wrap=True)  # noqa: E731
     repaired = guarded(lambda: None, lambda: repair_store(folder, report if wait else None))
+    if as_json:
+        echo_json({**asdict(repaired.state), "sound": repaired.state.sound, "kept": list(map(str, repaired.kept))})
+        return
     _print(repaired.state)
     for kept in repaired.kept:
         out.print(f"kept {kept}", soft_wrap=True)

@@ -2,62 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from divcon._terminal import ShownConsole, echo_json, line, out
+from divcon._terminal import ShownConsole, out
+
+_WIDTH = 100
+_NAME = 28  # columns that the name of a program gets at least
+_OUTCOMES = "right/ wrong/ failed"
+
+
+def page(most: int | None = None) -> ShownConsole:
+    """The console for tables: the terminal, or else one of 100 columns.
+
+    Args:
+        most: The most columns that it has.
+    """
+    is_fit = out.is_terminal and (most is None or out.width <= most)
+    return out if is_fit else ShownConsole(width=_WIDTH)
+
+
+def new_table(title: str, columns: Sequence[str], *, words: int = 1) -> Table:
+    """An empty table, whose first columns hold words and the others figures."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(columns):
+        least = _NAME if name == "program" else None
+        table.add_column(name, justify="left" if number < words else "right", min_width=least, overflow="fold")
+    return table
 
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
-    """Print the table of an evaluation."""
+    """Print the tables of an evaluation: accuracy and cost, and below what became of plans and replies."""
     from divcon.benchmarks import dollars, retained_share, score
 
-    table = Table(title=f"{results['task']['name']}: {results['questions']} held-out questions", title_justify="left")
-    table.add_column("program", no_wrap=True)
-    columns = (
-        "accuracy",
-        "95 %",
-        "of the teacher's",
-        "right/wrong/failed",
-        "unread",
-        "cut off",
-        "no split",
-        "salvaged",
-        "fell back",
-    )
-    for name in (*columns, "$ per 1,000", "decompose in/out", "solve in/out", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
+    title = f"{results['task']['name']}: {results['questions']} held-out questions"
+    table = new_table(title, ("program", "accuracy", "95 %", "of the teacher's", _OUTCOMES, "$ per 1,000", "seconds"))
     for arm in results["arms"]:
-        usage = arm["usage"]
-        low_high = "–" if arm["ci95"] is None else f"{100 * arm['ci95'][0]:.0f}–{100 * arm['ci95'][1]:.0f}"
-        counted = {} if arm["withheld"] else usage  # those of few questions aren't the arm's
-        tokens = [
-            f"{counted[role]['input_tokens']:,}/{counted[role]['output_tokens']:,}" if role in counted else "–"
-            for role in ("decomposer", "solver")
-        ]
         table.add_row(
             arm["label"],
             score(arm),
-            low_high,
+            _interval(arm),
             retained_share(arm),
-            f"{arm['right']}/{arm['wrong']}/{arm['failed']}",
-            str(arm["unreadable"]),
-            str(arm["cut_off"]),
-            *(_share(arm, rate) for rate in ("whole_rate", "salvaged_rate", "fell_back_rate")),
+            _outcomes(arm),
             dollars(arm.get("bill")),
-            *tokens,
             "–" if arm["withheld"] else "recorded" if "recording" in arm else f"{arm['seconds']:.0f}",
         )
-    # Without a wide terminal, the table is printed at its own width.
-    (out if out.is_terminal and out.width > 230 else ShownConsole(width=240)).print(table)
+    page().print(table)
+    columns = ("unread", "cut off", "no split", "salvaged", "fell back", "plan tokens in/ out", "solve tokens in/ out")
+    table = new_table("plans and replies", ("program", *columns))
+    for arm in results["arms"]:
+        usage = {} if arm["withheld"] else arm["usage"]  # those of few questions aren't the arm's
+        tokens = [
+            f"{usage[role]['input_tokens']:,}/ {usage[role]['output_tokens']:,}" if role in usage else "–"
+            for role in ("decomposer", "solver")
+        ]
+        shares = [_share(arm, rate) for rate in ("whole_rate", "salvaged_rate", "fell_back_rate")]
+        table.add_row(arm["label"], str(arm["unreadable"]), str(arm["cut_off"]), *shares, *tokens)
+    page().print(table)
     print_agreement(results["arms"], [])
     print_withheld(results["arms"])
     print_unreadable(results["arms"])
     print_teacher(results["teacher"])
     print_advice(results)
     out.print(f"{folder / 'results.json'}\n{folder / 'report.html'}", soft_wrap=True)
+
+
+def _interval(line: dict[str, Any]) -> str:
+    """The 95 % interval of an accuracy, in per cent."""
+    return "–" if line["ci95"] is None else f"{100 * line['ci95'][0]:.0f}–{100 * line['ci95'][1]:.0f}"
+
+
+def _outcomes(line: dict[str, Any]) -> str:
+    return f"{line['right']}/{line['wrong']}/{line['failed']}"
 
 
 def print_teacher(teacher: dict[str, Any] | None) -> None:
@@ -81,11 +101,9 @@ def print_agreement(lines: list[dict[str, Any]], factors: list[str]) -> None:
     rows = list(agreement_rows(lines))
     if not rows:
         return
-    table = Table(title="agreement of the subquestions", title_justify="left")
-    for name in (*(name.replace("_", " ") for name in factors), "program", "compared with"):
-        table.add_column(name, no_wrap=True)
-    for name in ("lists", "usable", "steps covered", "ROUGE-L", "count error", "steps more"):
-        table.add_column(name, justify="right", no_wrap=True)
+    names = [*(name.replace("_", " ") for name in factors), "program", "compared with"]
+    figures = ("lists", "usable", "steps covered", "ROUGE-L", "count error", "steps more")
+    table = new_table("agreement of the subquestions", (*names, *figures), words=len(names))
     for one, whose, found in rows:
         table.add_row(
             *(str(one.get(name, "")) for name in factors),
@@ -97,7 +115,7 @@ def print_agreement(lines: list[dict[str, Any]], factors: list[str]) -> None:
             f"{found['count_error']:.2f}",
             f"{found['count_bias']:+.2f}" if "count_bias" in found else "–",
         )
-    (out if out.is_terminal and out.width > 140 else ShownConsole(width=150)).print(table)
+    page().print(table)
 
 
 def print_withheld(lines: list[dict[str, Any]]) -> None:
@@ -114,15 +132,13 @@ def print_estimate(stations: list[Any]) -> None:
     if not stations:
         out.print("Nothing is missing that calls a model.")
         return
-    table = Table(title="what is missing will take", title_justify="left")
-    table.add_column("station", no_wrap=True)
-    for name in ("calls", "tokens", "at most", "US dollars", "at most", "time"):
-        table.add_column(name, justify="right", no_wrap=True)
+    columns = ("station", "calls", "tokens", "at most", "US dollars", "at most", "time")
+    table = new_table("what is missing will take", columns)
     for one in (*stations, total_of(stations)):
         dollars = ["unknown" if value is None else f"{value:.4f}" for value in (one.usd, one.most_usd)]
         time = f"{one.seconds / 60:,.0f} min" if one.seconds >= 120 else f"{one.seconds:,.0f} s"
         table.add_row(one.station, f"{one.calls:,}", f"{one.tokens:,}", f"{one.most_tokens:,}", *dollars, time)
-    (out if out.is_terminal and out.width > 100 else ShownConsole(width=100)).print(table)
+    page().print(table)
     out.print(
         "Tokens are counted from a few prompts, replies guessed until some are stored; 'at most' is with the longest "
         "replies. Training isn't in the time, nor a teleprompter's calls.",
@@ -157,25 +173,28 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
     from divcon.benchmarks import FACTORS, dollars, retained_share, score
 
     factors = [name for name in FACTORS if any(name in row for row in rows)]
-    table = Table(title=f"{kind}: {results['question']}", title_justify="left")
-    for name in (*factors, "program"):
-        table.add_column(name.replace("_", " "), no_wrap=True)
-    for name in ("accuracy", "95 %", "of the teacher's", "right/wrong/failed", "cut off", "fell back", "$ per 1,000"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        low_high = "–" if row["ci95"] is None else f"{100 * row['ci95'][0]:.0f}–{100 * row['ci95'][1]:.0f}"
-        table.add_row(
-            *(str(row.get(name, "")) for name in factors),
-            row["label"],
-            score(row),
-            low_high,
-            retained_share(row),
-            f"{row['right']}/{row['wrong']}/{row['failed']}",
-            str(row["cut_off"]),
-            _share(row, "fell_back_rate"),
-            dollars(row.get("bill")),
-        )
-    (out if out.is_terminal and out.width > 205 else ShownConsole(width=215)).print(table)
+    out.print(f"{kind}: {results['question']}", soft_wrap=True)
+    first = factors[:1]
+    # What every label says already needs no column.
+    others = [name for name in factors[1:] if not all(str(row.get(name, "")) in row["label"] for row in rows)]
+    names = [*(name.replace("_", " ") for name in others), "program"]
+    figures = ("accuracy", "95 %", "of the teacher's", _OUTCOMES, "fell back", "$ per 1,000")
+    for group in dict.fromkeys(tuple(str(row.get(name, "")) for name in first) for row in rows):
+        title = " ".join(f"{name.replace('_', ' ')}: {value}" for name, value in zip(first, group, strict=True))
+        table = new_table(title, (*names, *figures), words=len(names))
+        for row in rows:
+            if tuple(str(row.get(name, "")) for name in first) == group:
+                table.add_row(
+                    *(str(row.get(name, "")) for name in others),
+                    row["label"],
+                    score(row),
+                    _interval(row),
+                    retained_share(row),
+                    _outcomes(row),
+                    _share(row, "fell_back_rate"),
+                    dollars(row.get("bill")),
+                )
+        page().print(table)
     print_agreement(rows, [name for name in factors if name != "steps"])
     print_withheld(rows)
     print_unreadable(rows)
@@ -183,31 +202,3 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
     print_advice(results)
     for end in ("json", "csv", "html"):
         out.print(str(folder / f"{kind}.{end}"), soft_wrap=True)
-
-
-def print_prediction(question: str, prediction: Any, seconds: float, as_json: bool) -> None:
-    """Print the answer to one question: for people, or as JSON."""
-    if as_json:
-        found = {
-            "question": question,
-            "student": prediction.student,
-            "status": prediction.status,
-            "reason": prediction.reason,
-            "subquestions": list(prediction.subquestions),
-            "sub_answers": prediction.sub_answers.splitlines(),
-            "answer": prediction.answer,
-            "usage": prediction.usage,
-            "seconds": seconds,
-        }
-        echo_json(found)
-        return
-    out.print(line(("Subquestions", "bold"), f" ({prediction.student.upper()}, {prediction.status})"))
-    out.print(prediction.subquestions.render())
-    out.print(line(("Sub-answers", "bold")))
-    out.print(prediction.sub_answers)
-    out.print(line(("Answer", "bold"), f"  {prediction.answer}"))
-    for role, used in prediction.usage.items():
-        cost = "price unknown" if used["cost"] is None else f"${used['cost']:.6f}"
-        text = f"  {role}: {used['calls']} call, {used['input_tokens']} tokens in, {used['output_tokens']} out, {cost}"
-        out.print(text)
-    out.print(f"  {seconds} s")

@@ -19,8 +19,16 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
 from divcon.signatures import DivconError, mask_error, masked, masked_values, printable, printable_json
@@ -61,6 +69,30 @@ out = ShownConsole()
 err = ShownConsole(stderr=True)
 
 
+def prose(console: Console, text: Text, indent: int = 0) -> None:
+    """Print a line. A terminal gets it wrapped between words, and indented; elsewhere it stays one line."""
+    if console.is_terminal:
+        console.print(Padding(text, (0, 0, 0, indent), expand=False))
+    else:
+        console.print(Text.assemble(" " * indent, text), soft_wrap=True)
+
+
+def console_of(as_json: bool) -> ShownConsole:
+    """The console for what isn't the result: standard error where the result is JSON on standard output."""
+    return err if as_json else out
+
+
+class _Bar(Progress):
+    """A progress bar with a note below it, which wraps where the terminal is narrow."""
+
+    note = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from super().get_renderables()
+        if self.note:
+            yield Padding(Text(self.note, style="dim"), (0, 0, 0, 4))
+
+
 class Terminal:
     """Reports a run: with progress bars on a terminal, and with a line every ten seconds elsewhere."""
 
@@ -71,7 +103,7 @@ class Terminal:
     def __init__(self, console: Console = out) -> None:
         self._console = console
         self._lock = threading.RLock()  # progress comes from another thread than the other lines
-        self._bar: Progress | None = None
+        self._bar: _Bar | None = None
         self._task: Any = None
         self._name = ""
         self._last = time.monotonic()
@@ -80,7 +112,7 @@ class Terminal:
         with self._lock:
             self._close()
             self._last = time.monotonic()
-            self._console.print(line((name, "bold"), f": {text}"))
+            prose(self._console, line((name, "bold"), f": {text}"))
 
     def progress(self, name: str, done: int, total: int, note: str = "") -> None:
         with self._lock:
@@ -93,23 +125,24 @@ class Terminal:
             if self._bar is None or self._name != name:
                 self._close()
                 self._name = name
-                self._bar = Progress(
+                self._bar = _Bar(
                     TextColumn("  {task.description}", markup=False),
-                    BarColumn(bar_width=20),
+                    BarColumn(bar_width=30),
                     MofNCompleteColumn(),
-                    TextColumn("{task.fields[note]}", markup=False),
+                    TaskProgressColumn(),
                     TimeElapsedColumn(),
                     console=self._console,
                     transient=True,
                 )
                 self._bar.start()
-                self._task = self._bar.add_task(name, total=total, note=note)
-            self._bar.update(self._task, completed=done, total=total, note=note)
+                self._task = self._bar.add_task(name, total=total)
+            self._bar.note = note
+            self._bar.update(self._task, completed=done, total=total)
 
     def finished(self, name: str, text: str) -> None:
         with self._lock:
             self._close()
-            self._console.print(line(f"  {name}: {text}"), soft_wrap=True)
+            prose(self._console, line(f"{name}: {text}"), 2)
 
     def _close(self) -> None:
         if self._bar is not None:
@@ -186,8 +219,11 @@ def guarded(pipeline: Callable[[], Any], work: Callable[[], Any]) -> Any:
     """
     from dspy.utils.exceptions import AdapterParseError, LMError
 
+    from divcon.distill import stopping_after_steps
+
     try:
-        return work()
+        with stopping_after_steps(_tell_stopping):
+            return work()
     except LMError as error:
         from divcon.pipeline import explain_lm_error
 
@@ -206,8 +242,12 @@ def guarded(pipeline: Callable[[], Any], work: Callable[[], Any]) -> Any:
         os._exit(130)  # without waiting for threads, which may still wait for a server
 
 
+def _tell_stopping() -> None:
+    err.print("\nStopping after this step: calls under way are finished and kept. Ctrl-C again stops at once.")
+
+
 def fail(error: DivconError) -> NoReturn:
-    err.print(line(("error:", "red"), f" {error.problem}"), soft_wrap=True)
+    prose(err, line(("error:", "red"), f" {error.problem}"))
     if error.remedy:
         err.print(f"  {error.remedy}", soft_wrap=True)
     sys.stdout.flush()

@@ -78,16 +78,36 @@ class Watch:
         self.done, self.total, self._remark = done, total, remark
 
     def note(self) -> str:
-        """The note: the unit, the state of the calls, an estimate of the time left, and the cost so far."""
+        """The note: the unit, the rate, the time left, the cost so far and in the end, and the state of the calls."""
         remaining = self.total - self.done
         parts = [self._unit + (f" ({self._remark})" if self._remark else "")]
+        if (left := self._seconds_left()) is not None:
+            parts += [self._rate(), f"~{in_words(left)} left"]
+        parts += self._money()
         if remaining and self._traffic is not None:
             parts += self._traffic.said(remaining)
-        if (left := self._seconds_left()) is not None:
-            parts.append(f"~{in_words(left)} left")
-        if self._traffic is not None and (self._spent is not None or self._traffic.priced):
-            parts.append(f"${(self._spent or 0.0) + self._traffic.cost:.4f} so far")
         return ", ".join(parts)
+
+    def _rate(self) -> str:
+        """How many end in a second, a minute or an hour, on average so far."""
+        assert self._began is not None
+        since, there = self._began
+        each_second = (self.done - there) / max(self._last - since, 1e-3)
+        for seconds, unit in ((1, "s"), (60, "min")):
+            if each_second * seconds >= 1:
+                return f"{each_second * seconds:.2g}/{unit}" if each_second * seconds < 100 else f"{each_second:.0f}/s"
+        return f"{each_second * 3600:.2g}/h"
+
+    def _money(self) -> Iterator[str]:
+        """The cost so far, and what it comes to if the rest costs as much as what has ended."""
+        traffic = self._traffic
+        if traffic is None or (self._spent is None and not traffic.priced):
+            return
+        so_far = (self._spent or 0.0) + traffic.cost
+        yield f"${so_far:.4f} so far"
+        ended = self.done - self._began[1] if self._began is not None else 0
+        if traffic.priced and ended and self.done < self.total:
+            yield f"~${so_far + traffic.cost / ended * (self.total - self.done):.4f} in the end"
 
     def _seconds_left(self) -> float | None:
         """The estimated seconds left, from the average speed so far; None until something has ended."""

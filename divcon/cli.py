@@ -1,13 +1,11 @@
-"""The command line: one command per station, and commands for experiments, questions and serving."""
+"""The command line: its commands in the order of use."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 # These are set before dspy and transformers are imported. They stop LiteLLM from downloading a price list, Hugging Face
 # from sending telemetry, and tokenizers from warning about the forks of a data loader.
@@ -18,35 +16,23 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars of libraries beside divcon's own
 
 import typer
+from rich.table import Column, Table
 
-from divcon._arguments import (
-    ExperimentFile,
-    GGUFFile,
-    GivenRun,
-    GradedFile,
-    Interpreter,
-    NewFolder,
-    Overrides,
-    PipelineFile,
-    RunFolder,
-    Wait,
-)
-from divcon._opening import leaving, looking, opened
+from divcon._arguments import AsJSON, GivenRun, Interpreter, Overrides, PipelineFile, RunFolder, Student
+from divcon._ask import ask
+from divcon._init import init
+from divcon._inspect import inspect
+from divcon._opening import leaving
 from divcon._precheck import precheck
 from divcon._push import push
+from divcon._run import STATIONS, experiment, run_all, status
 from divcon._store import app as store_app
-from divcon._tables import print_estimate, print_prediction, print_results, print_rows, print_teacher
-from divcon._terminal import Terminal, all_shown, echo, echo_json, err, guarded, line, log_into, out
-from divcon.signatures import DivconError
+from divcon._terminal import Terminal, all_shown, console_of, echo, echo_json, err, guarded, line, log_into, out
+from divcon._tools import base, grade, schema
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.add_typer(store_app, name="store")
-app.command()(precheck)
-app.command()(push)
-
-_STUDENT = "A trained student, such as sd-r, or untuned; by default the best trained."
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _version(wanted: bool) -> None:
@@ -63,168 +49,20 @@ def options(
         bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Distil the planning half of a two-stage DSPy program into a small local model."""
+    """Distil the planning half of a two-stage DSPy program into a small local model.
 
-
-def _do(
-    name: str, does: Callable[[Any], Any], file: Path, run: Path | None, overrides: list[str] | None, wait: bool
-) -> None:
-    """Do a station, or all of them, and print the results where there are any."""
-    made: list[Any] = []
-
-    def work() -> Any:
-        made.append(opened(file, run, overrides))
-        with leaving(made[0]):
-            made[0].hold(wait)
-            log_into(made[0].folder)
-            if name != "run":
-                made[0].check()
-            return does(made[0])
-
-    def shown_work() -> Any:
-        from divcon.pipeline import Incomplete
-
-        try:
-            return work()
-        except Incomplete as error:
-            if error.results is not None:
-                print_results(error.results, made[0].folder)
-            raise
-
-    results = guarded(lambda: made[0].pipeline, shown_work)
-    if name in ("run", "evaluate"):
-        print_results(results, made[0].folder)
-
-
-def _station(name: str, text: str, does: Callable[[Any], Any]) -> None:
-    def command(file: PipelineFile, run: RunFolder = None, overrides: Overrides = None, wait: Wait = False) -> None:
-        _do(name, does, file, run, overrides, wait)
-
-    command.__doc__ = text
-    app.command(name)(command)
-
-
-_station("compile", "Optimize the teacher's decomposition prompt with a DSPy teleprompter.", lambda run: run.compile())
-_station("collect", "Ask the teacher for decompositions of the training questions.", lambda run: run.collect())
-_station("screen", "Keep the decompositions worth learning from, and count what is lost.", lambda run: run.screen())
-_station("export", "Write the training rows of every student.", lambda run: run.export())
-_station("train", "Train a LoRA adapter on every student's rows.", lambda run: run.train())
-_station("evaluate", "Measure every arm on the held-out questions.", lambda run: run.evaluate())
-
-
-@app.command("run")
-def run_all(
-    file: PipelineFile,
-    run: RunFolder = None,
-    overrides: Overrides = None,
-    wait: Wait = False,
-    dry: Annotated[
-        bool, typer.Option("--dry-run", help="Tell what the missing stations will take, and ask nothing.")
-    ] = False,
-) -> None:
-    """Run all stations in order; do only what is missing."""
-    if not dry:
-        _do("run", lambda made: made.run(), file, run, overrides, wait)
-        return
-
-    def work() -> Any:
-        with looking(file, run, overrides) as made:
-            return made.estimate(), made.context.teacher
-
-    stations, teacher = guarded(lambda: None, work)
-    print_estimate(stations)
-    print_teacher(teacher.model_dump())
-
-
-_STATES = {"done": "green", "partly": "yellow", "again": "yellow", "to do": "default"}
-
-
-@app.command()
-def status(
-    file: PipelineFile,
-    run: RunFolder = None,
-    overrides: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
-) -> None:
-    """Show which stations are done, and what has changed where a station would run again. No model is called."""
-
-    def work() -> Any:
-        with looking(file, run, overrides) as made:
-            return made.status()
-
-    for one in guarded(lambda: None, work):
-        if as_json:
-            echo_json({**asdict(one), "note": one.note})
-        else:
-            state = (f"{one.state:7}", _STATES[one.state])
-            out.print(line(state, f" {one.station:20} {one.note}"), soft_wrap=True)
-
-
-@app.command()
-def experiment(
-    file: ExperimentFile,
-    run: RunFolder = None,
-    overrides: Overrides = None,
-    wait: Wait = False,
-) -> None:
-    """Run one of the experiments: main, transfer, solvers, dynamic, multitask, depth, curve, cap."""
-    from divcon.experiments import experiment_file
-
-    file = guarded(lambda: None, lambda: experiment_file(file))
-    folder = run or Path("runs") / file.stem
-    made: list[Any] = []
-
-    def work() -> Any:
-        from divcon.config import load_experiment
-        from divcon.experiments import ExperimentRun
-        from divcon.pipeline import Incomplete
-
-        made.append(ExperimentRun(load_experiment(file, overrides or []), folder, Terminal()))
-        with leaving(made[0]):
-            made[0].hold(wait)
-            log_into(folder)
-            try:
-                return made[0].run()
-            except Incomplete as error:
-                if error.results is not None:
-                    print_rows(error.results, folder)
-                raise
-
-    print_rows(guarded(lambda: made[0].experiment, work), folder)
-
-
-@app.command()
-def ask(
-    question: Annotated[str, typer.Argument(help="The question.")],
-    run: GivenRun,
-    context: Annotated[str | None, typer.Option(help="A passage the question is about.")] = None,
-    student: Annotated[str | None, typer.Option(help=_STUDENT)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Answer one question with the program of a run folder."""
-    made: list[Any] = []
-
-    def work() -> Any:
-        from divcon.config import load_saved_pipeline
-        from divcon.pipeline import Run
-
-        made.append(Run(load_saved_pipeline(run), run, Terminal(err)))
-        log_into(run)
-        with leaving(made[0]):
-            return made[0].ask(question, context, student)
-
-    started = time.perf_counter()
-    prediction = guarded(lambda: made[0].pipeline, work)
-    seconds = round(time.perf_counter() - started, 2)
-    print_prediction(question, prediction, seconds, as_json)
+    Begin with: divcon init questions.csv, then divcon precheck pipeline.yaml
+    """
 
 
 _LEVELS = {"ok": "green", "warning": "yellow", "failure": "red"}
 
 
-@app.command()
-def doctor(file: PipelineFile, run: RunFolder = None, overrides: Overrides = None) -> None:
-    """Check everything that a pipeline or experiment file needs, a line per check. No call is paid for."""
+def doctor(file: PipelineFile, run: RunFolder = None, overrides: Overrides = None, as_json: AsJSON = False) -> None:
+    """Check everything that a pipeline or experiment file needs, a line per check. No call is paid for.
+
+    Example: divcon doctor pipeline.yaml
+    """
     found = []
 
     def work() -> None:
@@ -238,15 +76,31 @@ def doctor(file: PipelineFile, run: RunFolder = None, overrides: Overrides = Non
             if finding in found:
                 continue  # the cells of an experiment share most of what they need
             found.append(finding)
-            text = finding.text + (f"  {finding.remedy}" if finding.level != "ok" else "")
-            out.print(line((finding.level, _LEVELS[finding.level]), f" {finding.what}: {text}"), soft_wrap=True)
+            if as_json:
+                continue
+            _print_finding(finding)
 
     guarded(lambda: None, work)
+    if as_json:
+        echo_json([asdict(finding) for finding in found])
     if any(finding.level == "failure" for finding in found):
         raise typer.Exit(1)
 
 
-@app.command()
+def _print_finding(finding: Any) -> None:
+    """Print what the doctor has found: on a terminal in two columns, elsewhere as one line."""
+    level, text = (finding.level, _LEVELS[finding.level]), f"{finding.what}: {finding.text}"
+    remedy = finding.remedy if finding.level != "ok" else ""
+    if not out.is_terminal:
+        out.print(line(level, f" {text}", f"  {remedy}" if remedy else ""), soft_wrap=True)
+        return
+    table = Table.grid(Column(width=8), Column(overflow="fold"))
+    table.add_row(line(level), text)
+    if remedy:
+        table.add_row("", remedy)
+    out.print(table)
+
+
 def serve(
     run: GivenRun,
     student: Annotated[
@@ -258,9 +112,13 @@ def serve(
     url: Annotated[str | None, typer.Option(metavar="URL", help="Load into this running server; start none.")] = None,
     port: Annotated[int | None, typer.Option(help="The port on loopback; a free one by default.")] = None,
     deadline: Annotated[float | None, typer.Option(metavar="SECONDS", help="How long loading may take.")] = None,
+    as_json: AsJSON = False,
     arguments: Annotated[list[str] | None, typer.Argument(metavar="[-- VLLM ARGUMENTS]", help="For vLLM.")] = None,
 ) -> None:
-    """Serve the students of a run folder with vLLM on loopback until Ctrl-C. Their adapters are probed first."""
+    """Serve the students of a run folder with vLLM on loopback until Ctrl-C. Their adapters are probed first.
+
+    Example: divcon serve --run runs/pipeline --port 8000
+    """
 
     def work() -> None:
         from divcon._serve import read_arguments, serve_students
@@ -271,91 +129,21 @@ def serve(
         changed: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if arguments:
             changed["arguments"] = read_arguments(arguments)
-        with leaving(Run(load_saved_pipeline(run), run, Terminal())) as made:
+        with leaving(Run(load_saved_pipeline(run), run, Terminal(console_of(as_json)))) as made:
             log_into(run)
-            serve_students(made, student, adapter, changed, echo)
+            serve_students(made, student, adapter, changed, echo, echo_json if as_json else None)
 
     guarded(lambda: None, work)
 
 
-@app.command()
-def grade(
-    task: Annotated[str, typer.Argument(help="A task, such as gsm8k, drop or bbh; 'file' grades by the gold's form.")],
-    gold: Annotated[
-        list[str] | None, typer.Option(help="A gold answer; may be repeated. DROP's spans are separated by ';'.")
-    ] = None,
-    reply: Annotated[str | None, typer.Option(help="A program's answer.")] = None,
-    question: Annotated[str, typer.Option(help="The question, where the answer is one of its options.")] = "",
-    file: GradedFile = None,
-    grader: Annotated[str, typer.Option(help="strict, or paper for the lenient ones of the paper's code.")] = "strict",
-    percent: Annotated[bool, typer.Option(help="Numeric answers are shares: 5 % is 0.05.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
-) -> None:
-    """Grade a reply: whether it is right, which answer was read, and by which rule. The status is 2 if one is wrong."""
-
-    def work() -> list[Any]:
-        from divcon.benchmarks.tasks import grade_replies, read_pairs
-
-        if file is None and (not any(one.strip() for one in gold or []) or reply is None):
-            raise DivconError("There is nothing to grade.", "Give --gold and --reply, or --file.")
-        pairs = read_pairs(file) if file is not None else [(0, gold or [], reply or "", question)]
-        return grade_replies(task, pairs, grader=grader, percent=percent, file=file)
-
-    verdicts = guarded(lambda: None, work)
-    for verdict in verdicts:
-        found = {"right": verdict.right, "extracted": verdict.extracted, "rule": verdict.rule, "score": verdict.score}
-        if as_json:
-            echo_json(found)
-        else:
-            read = f"read '{verdict.extracted}'" if verdict.extracted is not None else "no answer found"
-            right = "right" if verdict.right else "wrong"
-            echo(f"{right}: {read}, rule {verdict.rule}, score {verdict.score:g}")
-    if len(verdicts) > 1 and not as_json:
-        echo(f"{sum(verdict.right for verdict in verdicts)} of {len(verdicts)} right")
-    if not all(verdict.right for verdict in verdicts):
-        raise typer.Exit(2)
-
-
-@app.command()
-def base(
-    file: GGUFFile,
-    folder: NewFolder,
-    dtype: Annotated[
-        str, typer.Option(help="The type of the written weights: bfloat16, or float32 at twice the size.")
-    ] = "bfloat16",
-) -> None:
-    """Convert a GGUF file to a folder that roles.decomposer.base and vLLM can load."""
-
-    def work() -> Path:
-        from divcon.distill.serving.embedded import convert_gguf
-
-        if dtype not in ("bfloat16", "float32"):
-            raise DivconError(f"There is no dtype '{dtype}' here.", "Write bfloat16 or float32.")
-        out.print(f"Dequantizing {file.name}; a minute for half a billion parameters.")
-        return convert_gguf(file, folder, dtype=dtype)
-
-    out.print(str(guarded(lambda: None, work)), soft_wrap=True)
-
-
-@app.command()
-def schema(
-    file: Annotated[
-        Literal["pipeline", "experiment", "results"],
-        typer.Argument(metavar="KIND", help="pipeline, experiment or results."),
-    ] = "pipeline",
-) -> None:
-    """Print the JSON Schema of the pipeline file, the experiment file, or results.json."""
-    from divcon.schemas import schema_text
-
-    typer.echo(schema_text(file), nl=False)
-
-
-@app.command()
 def mcp(
     run: GivenRun,
-    student: Annotated[str | None, typer.Option(help=_STUDENT)] = None,
+    student: Student = None,
 ) -> None:
-    """Offer the program of a run folder to agents, as an MCP tool on standard input and output."""
+    """Offer the program of a run folder to agents, as an MCP tool on standard input and output.
+
+    Example: divcon mcp --run runs/pipeline
+    """
     made: list[Any] = []
 
     def work() -> Any:
@@ -369,6 +157,21 @@ def mcp(
             serve_mcp(made[0].answering_program(student)[0])
 
     guarded(lambda: made[0].pipeline, work)
+
+
+# The panels of the help, and their commands in the order of use.
+_PANELS: dict[str, dict[str, Any]] = {
+    "Start": {"init": init, "doctor": doctor, "precheck": precheck},
+    "Run": {"run": run_all, **STATIONS, "experiment": experiment},
+    "Look": {"status": status, "inspect": inspect, "ask": ask},
+    "Serve": {"serve": serve, "mcp": mcp, "push": push},
+    "Tools": {"grade": grade, "base": base, "schema": schema},
+}
+
+for _panel, _commands in _PANELS.items():
+    for _name, _command in _commands.items():
+        app.command(_name, rich_help_panel=_panel)(_command)
+app.add_typer(store_app, name="store", rich_help_panel="Tools")
 
 
 def main() -> None:

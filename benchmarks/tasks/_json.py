@@ -18,6 +18,7 @@ from divcon.benchmarks.tasks._problems import Problems, TaskError, listed, shown
 
 Format = Literal["jsonl", "json", "csv", "tsv", "parquet"]
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its marks
+_AS_OBJECTS = 'Write one object for each row, such as {"question": "...", "answer": "..."}.'
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -240,7 +241,11 @@ def _elements(file: Path, text: str, start: int, problems: Problems) -> Iterator
             if isinstance(row, dict):
                 yield Row(place, f"row-{number}", row)
             else:
-                problems.add(place, " is no JSON object", "Write one object for each row.")
+                problems.add(
+                    place,
+                    " is no JSON object",
+                    'Write one object for each row, such as {"question": "...", "answer": "..."}.',
+                )
         except ValueError as error:
             problems.add(place, f" is not JSON: {error}", "Correct that row.")
             try:

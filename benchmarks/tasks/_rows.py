@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 from divcon.benchmarks.tasks._json import UTF_16, Form, Format, Row, json_lines_rows, json_rows, opened_text, readable
 from divcon.benchmarks.tasks._problems import Problems, TaskError, listed, shown
@@ -142,6 +142,32 @@ def rows_of(path: Path, problems: Problems, form: Form, wanted: Callable[[str], 
                 yield Row(f"{row.place} of {part.name}", f"{part.name}-{row.id}", row.values)
         except TaskError as error:
             problems.add_of_all(error.problem, error.remedy)
+
+
+def seen_form(path: Path, given: Form | None = None) -> Form:
+    """How a file is written where its ending or the usual comma don't say so, by its beginning; a folder's is as usual.
+
+    Args:
+        path: The file or the folder.
+        given: What is known already; it isn't looked at.
+
+    Raises:
+        TaskError: The file can't be read, or is of no known format.
+    """
+    form = given or Form()
+    if path.is_dir():
+        return form
+    format = form.format or _format_of(path, form, Problems(path, "row"))
+    if format in ("csv", "tsv") and form.delimiter is None:
+        with opened_text(path, form, newline="") as stream:
+            first = next((line for line in stream if line.strip()), "")
+        usual = "\t" if format == "tsv" else ","
+        other = _separator([first.strip()]) if usual not in first else None
+        if other == "\t":
+            format = "tsv"
+        elif other is not None:
+            form = replace(form, delimiter=other)
+    return form if format == _by_ending(path) else replace(form, format=cast(Format, format))
 
 
 class _Part(NamedTuple):

@@ -13,10 +13,11 @@ from divcon.distill.training._rows import (
     rows_hash,
     write_rows,
 )
-from divcon.distill.training._settings import TrainSettings
+from divcon.distill.training._settings import FORM_STEPS, TrainSettings
 from divcon.distill.training._training import Provenance, Training, already_trained, is_trained
 
 __all__ = [
+    "FORM_STEPS",
     "METHODS",
     "Destination",
     "Export",

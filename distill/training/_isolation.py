@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import TypeVar
 
+from divcon.distill._stopping import step
+
 T = TypeVar("T")
 
 
@@ -35,12 +37,17 @@ def in_own_thread(work: Callable[[], T], stop: threading.Event) -> T:
             outcome.set_exception(error)
 
     thread = threading.Thread(target=run, name="divcon-train", daemon=True)
-    thread.start()
     try:
+        with step(stop.set) as stops:
+            thread.start()
+            outcome.exception()
+            if stops():
+                raise KeyboardInterrupt
         return outcome.result()
     except KeyboardInterrupt:
         stop.set()
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
         raise
 
 

@@ -148,7 +148,7 @@ def _run(training: Training, prepared: _Prepared, watch: _Watch) -> _Trained:
     settings = training.settings
     model, lora = _model(training, prepared)
     checkpoints = Checkpoints(training.output, _made_from(training, prepared))
-    steps = max(1, math.ceil(len(prepared.ready.rows) / settings.batch_size * settings.epochs))
+    steps = settings.steps(len(prepared.ready.rows))
     parts = TrainerParts(
         model=model,
         lora=lora,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -10,6 +11,9 @@ from divcon.distill._table import Choices
 from divcon.distill.serving.embedded import WantedPrecision
 from divcon.distill.training._errors import TrainingError, in_file
 from divcon.distill.training._methods import METHODS
+
+FORM_STEPS = 24
+"""With fewer steps, a student rarely learns the form of a plan, so that its replies can't be read."""
 
 MethodName = Annotated[str, Choices(lambda: METHODS.own)]
 
@@ -56,6 +60,10 @@ class TrainSettings(BaseModel):
             raise ValueError("it names a training method twice")
         known = [METHODS.known(name) for name in names]
         return known if len(known) > 1 else known[0]
+
+    def steps(self, rows: int) -> int:
+        """The number of steps that a training on so many rows takes."""
+        return max(1, math.ceil(rows / self.batch_size * self.epochs))
 
     @property
     def methods(self) -> list[str]:

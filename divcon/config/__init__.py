@@ -7,6 +7,7 @@ from divcon.config._file import (
     load_experiment,
     load_pipeline,
     load_saved_pipeline,
+    split_override,
 )
 from divcon.config._roles import OF_RECORDED, Decomposer, Endpoint, Price
 from divcon.config._sections import Pipeline, Sections
@@ -27,4 +28,5 @@ __all__ = [
     "load_experiment",
     "load_pipeline",
     "load_saved_pipeline",
+    "split_override",
 ]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from divcon.config._design import Experiment
+from divcon.config._explained import all_of, explained
 from divcon.config._sections import Pipeline
-from divcon.config._yaml import ConfigError, Tree, read_tree, read_value
+from divcon.config._yaml import ConfigError, read_tree, read_value
 from divcon.distill._paths import expanded_path
 from divcon.signatures import learn_addresses, learn_variable
 
@@ -76,29 +76,37 @@ def _load(file: Path, overrides: Sequence[str], kind: type[_Read]) -> _Read:
     given = {_override(values, text) for text in overrides}
     for role, before in models.items():
         after = _model_of(values, role)
-        if before[0] != after[0] and after[1] and f"roles.{role}.api_base" not in given:
+        there = given.isdisjoint({f"roles.{role}.api_base", f"roles.{role}", "roles"})
+        if before[0] != after[0] and after[1] and there:
             raise ConfigError(
                 f"--set roles.{role}.model names another provider, and roles.{role}.api_base is still {after[1]}, "
                 "which would be sent the new provider's key.",
                 f"Add --set roles.{role}.api_base=null, or the new address.",
             )
+    filled = {key: value for key, value in values.items() if value is not None}
     try:
-        pipeline = kind.model_validate({key: value for key, value in values.items() if value is not None})
+        pipeline = kind.model_validate(filled)
     except ValidationError as error:
-        raise _explained(file, tree, given, error, kind) from error
+        raise explained(file, tree, given, error, kind, filled) from error
     keyed: list[tuple[str, Any]] = [(f"roles.{role}", getattr(pipeline.roles, role)) for role in models]
     keyed += [(f"roles.{role}.server", getattr(pipeline.roles, role).server) for role in (*models, "decomposer")]
     if isinstance(pipeline, Experiment):
         keyed += [(f"experiment.solvers.{name}", one) for name, one in (pipeline.experiment.solvers or {}).items()]
     part: str
+    unset = []
     for part, endpoint in keyed:
         learn_variable(endpoint.api_key_env if endpoint else None)
         if endpoint and endpoint.api_key_env and not os.environ.get(endpoint.api_key_env):
             at = tree.line([*part.split("."), "api_key_env"])
-            raise ConfigError(
-                f"{file}, line {at}: {part}.api_key_env: the environment variable {endpoint.api_key_env} is not set.",
-                "Set it, or name another.",
+            unset.append(
+                ConfigError(
+                    f"{file}, line {at}: {part}.api_key_env: "
+                    f"the environment variable {endpoint.api_key_env} is not set.",
+                    "Set it, or name another.",
+                )
             )
+    if unset:
+        raise all_of(file, unset)
     return pipeline
 
 
@@ -128,15 +136,24 @@ def load_saved_pipeline(folder: Path) -> Pipeline:
         raise ConfigError(f"{file} can't be used: {error.errors()[0]['msg']}.", "Run the pipeline again.") from error
 
 
-def _override(tree: dict[str, Any], text: str) -> str:
+def split_override(text: str) -> tuple[str, Any]:
+    """The key and the value of an override as given with `--set`.
+
+    Raises:
+        ConfigError: It isn't `KEY=VALUE`, or the value is no YAML.
+    """
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r} is not KEY=VALUE.", "Write for example --set train.epochs=3.")
     try:
-        value = read_value(raw)
+        return key.strip(), read_value(raw)
     except ValueError as error:
         raise ConfigError(f"--set {key.strip()}: {error}.", "Correct the value, or quote it.") from error
-    *parents, last = key.strip().split(".")
+
+
+def _override(tree: dict[str, Any], text: str) -> str:
+    key, value = split_override(text)
+    *parents, last = key.split(".")
     node: Any = tree
     for parent in parents:
         if node.get(parent) is None:
@@ -145,40 +162,4 @@ def _override(tree: dict[str, Any], text: str) -> str:
             raise ConfigError(f"--set {text!r}: {parent} is a value, not a section.", "Set the whole section.")
         node = node[parent]
     node[last] = value
-    return key.strip()
-
-
-def _explained(file: Path, tree: Tree, given: set[str], error: ValidationError, kind: type[BaseModel]) -> ConfigError:
-    first = error.errors()[0]
-    # For a union, pydantic adds the member that it tried to the location. Only the file's keys are shown.
-    path: list[Any] = [part for part in first["loc"] if isinstance(part, int) or "[" not in part] or list(first["loc"])
-    key = ".".join(str(part) for part in path)
-    while path and path[-1] in ("str", "list", "literal"):
-        path.pop()
-    where = f"{file}, line {tree.line(path)}"
-    unknown = first["type"] == "extra_forbidden"
-    if any(key == name or key.startswith(f"{name}.") or (unknown and name.startswith(f"{key}.")) for name in given):
-        where = f"--set {key}"
-    others = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if unknown:
-        known = list(_model_at(kind, path[:-1]).model_fields)
-        near = difflib.get_close_matches(str(path[-1]), known, 1)
-        return ConfigError(
-            f"{where}: there is no key '{key}'.{others}",
-            f"Did you mean '{near[0]}'?" if near else f"Known here: {', '.join(known)}.",
-        )
-    if first["type"] == "missing":
-        return ConfigError(f"{where}: the key '{key}' is missing.{others}", "Add it; see examples/.")
-    message = first["msg"].removeprefix("Value error, ")
-    shown = key or "the pipeline"
-    stop = "" if message.endswith((".", "?")) else "."
-    return ConfigError(f"{where}: {shown}: {message}{stop}{others}", "Correct the value.")
-
-
-def _model_at(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:
-    for part in path:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        for candidate in (annotation, *getattr(annotation, "__args__", ())):
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                model = candidate
-    return model
+    return key

@@ -4,6 +4,7 @@ from divcon.pipeline._context import Context, announce_conversion, open_store
 from divcon.pipeline._errors import Failures, Incomplete, MissingStation, Unfit, explain_lm_error
 from divcon.pipeline._estimate import Measured, StationEstimate, total_of, weights_of
 from divcon.pipeline._publish import Published, PublishError, publish
+from divcon.pipeline._record import recorded_keys
 from divcon.pipeline._results import SCHEMA_VERSION, require_all_answered, results_files, student_upfront
 from divcon.pipeline._run import Run
 from divcon.pipeline._stations import adapter_folder
@@ -29,6 +30,7 @@ __all__ = [
     "open_store",
     "publish",
     "recipe_of",
+    "recorded_keys",
     "require_all_answered",
     "results_files",
     "student_upfront",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from divcon._doctor import diagnose, lacking_references
+from divcon._data import lacking_references, too_few_steps
+from divcon._doctor import diagnose
 from divcon.benchmarks.arms import read_arm
 from divcon.config import Pipeline
 from divcon.distill import RECORDED, NothingToLearn, fingerprint, write_whole
@@ -60,6 +61,8 @@ def _about_data(context: Context) -> list[str]:
     if (lacking := lacking_references(pipeline, contents)) is not None:
         raise Unfit(lacking.text, lacking.remedy)
     needing = [arm for arm in pipeline.arms if read_arm(arm)[0].planner == "references"]
+    if (few := too_few_steps(pipeline, len(task.train))) is not None:
+        context.reporter.finished("train", f"warning: {few.text}. {few.remedy}")
     _require_prices(pipeline)
     _require_outcomes(context)
     return [*_about_references(context, contents, bool(needing)), *task.about_overlap()]

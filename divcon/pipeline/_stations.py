@@ -102,9 +102,8 @@ class Stations:
         if not context.task.train:
             raise NothingToLearn(*nothing_to_collect(context))
         scripted = " (scripted, not a model)" if teacher.kind == "scripted" else ""
-        context.reporter.station(
-            "collect", f"{settings.samples} decompositions per question from {teacher.model}{scripted}"
-        )
+        plans = "1 decomposition" if settings.samples == 1 else f"{settings.samples} decompositions"
+        context.reporter.station("collect", f"{plans} per question from {teacher.model}{scripted}")
         key = self.keys.collection()
         with context.watched("collect") as progress:
             found = collect(

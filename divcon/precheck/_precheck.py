@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
+from divcon._data import too_few_steps
 from divcon._doctor import diagnose
 from divcon._watch import Reporter, Silent, in_words
 from divcon.benchmarks import Arm, Records
@@ -266,6 +267,8 @@ class Precheck:
         """What the figures leave out, in sentences."""
         if (optimizer := self.run.pipeline.compile.optimizer) != "none":
             yield f"The teacher's prompt isn't optimized here; {optimizer} may improve its plans."
+        if (few := too_few_steps(self.run.pipeline, len(self.run.task.train))) is not None:
+            yield f"Training is short: {few.text}. {few.remedy}"
         if REFERENCES.name not in self.arms:
             yield "Reference plans aren't measured: not every question has one."
         for name, replies in self._replies.items():

@@ -207,6 +207,9 @@ def test_a_column_that_task_fields_names_has_to_be_there(tmp_path: Path) -> None
         ("q.json", b'[{"question": "Who?", "answer": "Ann"} {', r"Row 1 \(line 1\) .* isn't followed by a comma"),
         ("q.json", b'{"question":\n 1', r"no JSON document"),
         ("q.json", b'{"question": {"0": "Who?"}, "answer": {"0": 1}}', r"no list of rows.*orient='records'"),
+        ("q.json", b'["Who?"]', r"is no JSON object.*such as \{\"question\""),
+        ("q.jsonl", b'{"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ann"}]}\n',
+         r"question=messages\.0\.content --set task\.fields\.answer=messages\.1\.content"),
         ("q.json", b'{"a": 1,\n "b": [1]}', r"holds an object with 'a', 'b', and no list of rows"),
     ],
 )  # fmt: skip
@@ -224,6 +227,20 @@ def test_what_is_wrong_with_a_file_is_said_with_the_setting_that_would_work(
         fields = Fields(**{key.removeprefix("fields."): sets.pop(key) for key in list(sets) if "." in key})
         form = Form(**{key: value.strip("'") for key, value in sets.items()})
         assert [item.question[:1] for item in file_items(file, fields, form)] in (["W"], ["O"])
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("q.csv", b"Who is it?,Ann\nWho else?,Bob\n", r"If its first line is no header, write one above it"),
+        ("q.csv", b"question\nWho?\n", r"no field 'answer'.*answer=COLUMN\. Without gold answers nothing can be"),
+        ("q.csv", b"question,answer\nWho?,\n", r"The field 'answer' of .* is empty\. Without gold answers"),
+    ],
+)  # fmt: skip
+def test_what_no_setting_mends_is_said_with_what_does(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(TaskError, match=message):
+        list(file_items(tmp_path / name))
 
 
 def test_all_problems_of_a_file_are_said_at_once(tmp_path: Path) -> None:

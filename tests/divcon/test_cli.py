@@ -178,26 +178,77 @@ def test_killed_after_seven_of_twenty_the_next_run_asks_thirteen(tmp_path: Path)
         assert len({user_text(body) for body in server.requests}) == 20
 
 
-def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
-    with OpenAIServer(decomposition, delay=0.2) as server:
+def collecting(file: Path, folder: Path) -> subprocess.Popen[str]:
+    """A collection that listens to Ctrl-C."""
+    return subprocess.Popen(
+        [str(DIVCON), "collect", str(file)],
+        cwd=folder,
+        env={**os.environ, "OPENAI_API_KEY": "k"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
+    )
+
+
+def test_ctrl_c_is_answered_at_once_and_loses_nothing(tmp_path: Path) -> None:
+    with OpenAIServer(decomposition, delay=1.5) as server:
         file = pipeline(tmp_path, f"{{model: openai/t, api_base: '{server.url}'}}")
-        process = subprocess.Popen(
-            [str(DIVCON), "collect", str(file)],
-            cwd=tmp_path,
-            env={**os.environ, "OPENAI_API_KEY": "k"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=heed_ctrl_c,
-        )
-        while len(server.requests) < 5:
-            time.sleep(0.05)
+        file.write_text(file.read_text().replace("concurrency: 1", "concurrency: 3"))
+        process = collecting(file, tmp_path)
+        while len(server.requests) < 4:
+            time.sleep(0.02)
         process.send_signal(signal.SIGINT)
+        pressed = time.monotonic()
+        assert process.stderr is not None
+        while not (said := process.stderr.readline()).strip():
+            pass
+        assert said.startswith("Stopping after this step")
+        assert time.monotonic() - pressed < 1
         _, said = process.communicate(timeout=30)
         assert process.returncode == 130
         assert "run the same command to go on" in said
+        asked = len(server.requests)
+        assert asked < 20
+        server.delay = 0.0
+        assert divcon("collect", file, cwd=tmp_path, OPENAI_API_KEY="k").returncode == 0
+        assert len(server.requests) == 20  # what was under way was kept
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    with OpenAIServer(decomposition, delay=0.2) as server:
+        file = pipeline(tmp_path, f"{{model: openai/t, api_base: '{server.url}'}}")
+        process = collecting(file, tmp_path)
+        while len(server.requests) < 5:
+            time.sleep(0.05)
+        server.delay = 60.0
+        asked = len(server.requests)
+        while len(server.requests) == asked:
+            time.sleep(0.05)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+        pressed = time.monotonic()
+        _, said = process.communicate(timeout=30)
+        assert time.monotonic() - pressed < 5
+        assert process.returncode == 130
+        assert "Stopping after this step" in said and "run the same command to go on" in said
+        server.delay = 0.0
         assert divcon("collect", file, cwd=tmp_path, OPENAI_API_KEY="k").returncode == 0
         assert len(server.requests) <= 21  # at most the one in flight is asked again
+
+
+def test_a_teacher_whose_replies_cannot_be_read_is_stopped_after_ten(tmp_path: Path) -> None:
+    with OpenAIServer(lambda body: "I would rather not split this.") as server:
+        file = pipeline(tmp_path, f"{{model: openai/t, api_base: '{server.url}'}}")
+        for _ in range(2):  # again, nothing is asked
+            done = divcon("collect", file, cwd=tmp_path, OPENAI_API_KEY="k")
+            failed(done, "first 10 replies", "10 unreadable", "'I would rather not split this.'", "roles.teacher.model")
+            assert len(server.requests) == 10
+        server.reply = decomposition
+        done = divcon("collect", file, "--set", "roles.teacher.model=openai/u", cwd=tmp_path, OPENAI_API_KEY="k")
+        assert done.returncode == 0
+        assert len(server.requests) == 30
 
 
 def test_a_saved_run_folder_holds_no_key(tmp_path: Path) -> None:

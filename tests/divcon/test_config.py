@@ -99,6 +99,28 @@ def test_what_is_wrong_is_named_with_key_line_and_remedy(tmp_path: Path, change:
     assert caught.value.remedy
 
 
+def test_all_errors_of_a_file_are_said_at_once_unknown_keys_first(tmp_path: Path) -> None:
+    text = GOOD.replace("train: 10", "train: ten").replace("max_tokens: 96", "max_token: 96\n    temperature: -1")
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text.replace("rule: [none, oracle]", "rule: oracle\nevaluate: {armz: [x], resamples: 5}"))
+    _, *lines = caught.value.problem.splitlines()
+    assert "has 5 errors" in caught.value.problem
+    assert "roles.solver.max_token" in lines[0] and "evaluate.armz" in lines[1]
+    assert all("Did you mean" in line for line in lines[:2])
+    assert not any("there is no key" in line for line in lines[2:])
+    for key in ("task.train", "roles.solver.temperature", "evaluate.resamples"):
+        assert sum(key in line for line in lines) == 1
+
+
+def test_a_misspelt_key_is_not_said_to_be_missing_too_and_hides_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, GOOD.replace("  teacher:", "  teachr:"))
+    assert "there is no key 'roles.teachr'" in str(caught.value) and "missing" not in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, GOOD.replace("screen:", "costs: {training: 3}\nevaluate: {arms: [se-z, sd-t]}\nscreen:"))
+    assert "costs.training" in caught.value.problem and "se-z" in caught.value.problem
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -127,6 +149,8 @@ def test_a_model_of_another_provider_is_not_sent_its_key_to_the_old_address(tmp_
     swapped = load(tmp_path, text, "roles.solver.model=openai/gpt-5", "roles.solver.api_base=null")
     assert swapped.roles.solver.api_base is None
     assert load(tmp_path, text, "roles.solver.model=hosted_vllm/r").roles.solver.model == "hosted_vllm/r"
+    whole = load(tmp_path, text, "roles.solver={model: openai/m, api_base: 'http://127.0.0.1:2/v1'}")
+    assert whole.roles.solver.api_base == "http://127.0.0.1:2/v1"
 
 
 def test_secrets_in_an_address_are_refused(tmp_path: Path) -> None:

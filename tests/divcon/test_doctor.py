@@ -16,7 +16,7 @@ from divcon._doctor import diagnose
 from divcon._watch import Silent
 from divcon.distill.serving import Finding
 from divcon.distill.serving.vllm import PYTHON_VARIABLE
-from divcon.pipeline import announce_conversion
+from divcon.pipeline import Run, announce_conversion
 
 DIVCON = Path(sys.executable).with_name("divcon")
 
@@ -50,6 +50,28 @@ def test_a_base_that_has_to_be_converted_is_announced(tmp_path: Path, monkeypatc
         file = pipeline(tmp_path, "{model: scripted/references}", "{model: embedded/solver}", decomposer)
         announce_conversion(load_pipeline(file), Told())
     assert told == ["base: dequantizing the embedded base, once; 20 seconds or so"]
+
+
+def test_too_few_steps_to_learn_the_form_are_said_before_anything_is_collected(tmp_path: Path) -> None:
+    with OpenAIServer(lambda body: "1. What?\n2. What then?") as server:
+        model = f"{{model: openai/t, api_base: '{server.url}'}}"
+        file = pipeline(tmp_path, model, model)
+        [few] = found(file, tmp_path / "run")["train"]
+        assert few.level == "warning"
+        assert few.text.startswith("4 questions x 2 epochs / 16 rows a step is 1 steps at most")
+        asked: list[int] = []
+
+        class Told(Silent):
+            def finished(self, name: str, text: str) -> None:
+                if name == "train":
+                    asked.append(len(server.requests))
+
+        run = Run(load_pipeline(file), tmp_path / "run", Told())
+        run.check()
+        run.close()
+        assert asked == [0]
+        file.write_text(file.read_text() + "train: {batch_size: 1, epochs: 6}\n")
+        assert "train" not in found(file, tmp_path / "run")
 
 
 def test_the_demo_is_found_healthy(root: Path, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_change_is_named_where_it_counts(file: Path, tmp_path: Path) -> None:
 def test_the_command_prints_a_line_a_station(file: Path, tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["status", str(file), "--run", str(tmp_path / "run"), "--json"])
     assert told.exit_code == 0, told.output
-    first = json.loads(told.stdout.splitlines()[0])
+    first = json.loads(told.stdout)[0]
     assert (first["station"], first["state"], first["total"]) == ("collect", "to do", 12)
     assert not (tmp_path / "run").exists(), "looking makes no folder"
 

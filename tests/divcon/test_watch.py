@@ -1,4 +1,5 @@
 import io
+import re
 import time
 from pathlib import Path
 
@@ -38,8 +39,18 @@ def test_a_line_says_answers_speed_what_waits_the_end_and_money() -> None:
         one.writes(1440)
         other.waits()
         traffic.cost, traffic.priced = 0.0023, 1
-        said = "answers, 48 tok/s, 1 being answered, 1 waiting for the server, 46 queued, ~4 min left, $0.0123 so far"
-        assert watch.note() == said
+        said = "answers, 12/min, ~4 min left, $0.0123 so far, ~$0.0215 in the end, 48 tok/s, 1 being answered, "
+        assert watch.note() == said + "1 waiting for the server, 46 queued"
+
+
+@pytest.mark.parametrize(("seconds", "rate"), [(1, "40/s"), (13, "3.1/s"), (80, "30/min"), (5000, "29/h")])
+def test_the_rate_is_in_the_unit_in_which_it_is_read(seconds: float, rate: str) -> None:
+    clock = Clock()
+    watch = Watch(None, "answers", None, clock)
+    watch.update(0, 100)
+    clock.now += seconds
+    watch.update(40, 100)
+    assert watch.note().split(", ")[1] == rate
 
 
 def test_the_estimate_runs_on_while_nothing_ends_and_there_is_none_before_anything_has() -> None:
@@ -49,9 +60,9 @@ def test_the_estimate_runs_on_while_nothing_ends_and_there_is_none_before_anythi
     clock.now += 100
     assert watch.note() == "steps"
     watch.update(30, 60, "loss 0.500")
-    assert watch.note() == "steps (loss 0.500), ~5 min left"
+    assert watch.note() == "steps (loss 0.500), 6/min, ~5 min left"
     clock.now += 240
-    assert watch.note() == "steps (loss 0.500), ~60 s left"
+    assert watch.note() == "steps (loss 0.500), 6/min, ~60 s left"
     watch.update(60, 60)
     assert watch.note() == "steps"
 
@@ -98,10 +109,23 @@ def test_without_a_terminal_it_is_a_line_now_and_then(monkeypatch: pytest.Monkey
     ]
 
 
-def test_on_a_terminal_it_is_a_bar() -> None:
+def test_on_a_terminal_it_is_a_bar_with_its_note_below() -> None:
     written = io.StringIO()
-    terminal = Terminal(Console(file=written, width=120, force_terminal=True))
-    terminal.progress("collect", 2, 60, "answers, [48] tok/s")
+    terminal = Terminal(Console(file=written, width=100, force_terminal=True))
+    note = "answers, 12/min, ~4 min left, $0.0123 so far, ~$0.0215 in the end, [48] tok/s, 1 being answered, 46 queued"
+    terminal.progress("collect", 2, 60, note)
     terminal.finished("collect", "60 traces")
-    assert "2/60" in written.getvalue()
-    assert "answers, [48] tok/s" in written.getvalue()
+    said = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip() for line in re.split(r"[\r\n]+", written.getvalue())]
+    bar = next(at for at, line in enumerate(said) if "2/60" in line and "3%" in line)
+    assert " ".join(said[bar + 1 : bar + 3]) == note
+    assert max(map(len, said)) <= 100
+
+
+def test_on_a_terminal_lines_are_wrapped_between_words_and_elsewhere_they_stay_whole() -> None:
+    text = "warning: 20 questions x 2 epochs / 16 rows a step is 3 steps at most, which is too few of them"
+    for terminal, lines in ((True, 3), (False, 1)):
+        written = io.StringIO()
+        Terminal(Console(file=written, width=40, force_terminal=terminal, color_system=None)).finished("train", text)
+        assert len(written.getvalue().splitlines()) == lines
+        assert all(line.startswith("  ") for line in written.getvalue().splitlines())
+        assert " ".join(written.getvalue().split()) == f"train: {text}"

@@ -1,0 +1,40 @@
+"""What the questions of a pipeline lack for its arms and its training, found before anything is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from divcon.benchmarks.arms import read_arm
+from divcon.config import Pipeline
+from divcon.distill import FORM_STEPS
+from divcon.distill.serving import Finding
+from divcon.programs import Item
+
+
+def lacking_references(pipeline: Pipeline, items: Sequence[Item]) -> Finding | None:
+    """A failure, where an arm needs reference subquestions and a question has none; else None."""
+    needing = [arm for arm in pipeline.arms if read_arm(arm)[0].planner == "references"]
+    bare = [item.id for item in items if not item.subquestions]
+    if not (bare and needing):
+        return None
+    text = f"The arm {needing[0]} needs reference subquestions; {len(bare)} questions have none, first {bare[0]}."
+    return Finding("failure", "data", text, "Leave it out of the arms, or take a task whose data has them.")
+
+
+def too_few_steps(pipeline: Pipeline, questions: int) -> Finding | None:
+    """A warning, where a training will have too few steps to teach the form of a plan; else None.
+
+    Args:
+        pipeline: The pipeline.
+        questions: The number of training questions.
+    """
+    train, samples = pipeline.train, pipeline.collect.samples
+    steps = train.steps(questions * samples)
+    if steps >= FORM_STEPS or not (pipeline.students and questions):
+        return None
+    plans = f"{questions:,} questions" + (f" x {samples} plans" if samples > 1 else "")
+    text = (
+        f"{plans} x {train.epochs:g} epochs / {train.batch_size} rows a step is {steps} steps at most; with "
+        f"fewer than {FORM_STEPS}, a student rarely learns the form of a plan"
+    )
+    return Finding("warning", "train", text, "Raise task.train or train.epochs, or lower train.batch_size.")
