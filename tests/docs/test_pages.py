@@ -91,7 +91,7 @@ def test_make_targets_exist(root: Path) -> None:
 
 
 def test_scripts_in_commands_exist(root: Path) -> None:
-    scripts = [command[1] for command in commands() if command[0] == "python" and command[1] != "-m"]
+    scripts = [command[1] for command in commands() if command[0] == "python" and not command[1].startswith("-")]
     assert scripts
     for script in scripts:
         assert (root / script).is_file(), script
