@@ -37,4 +37,4 @@ def too_few_steps(pipeline: Pipeline, questions: int) -> Finding | None:
         f"{plans} x {train.epochs:g} epochs / {train.batch_size} rows a step is {steps} steps at most; with "
         f"fewer than {FORM_STEPS}, a student rarely learns the form of a plan"
     )
-    return Finding("warning", "train", text, "Raise task.train or train.epochs, or lower train.batch_size.")
+    return Finding("warning", "data", text, "Raise task.train or train.epochs, or lower train.batch_size.")
