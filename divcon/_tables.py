@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,10 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     print_teacher(results["teacher"])
     print_advice(results)
     out.print(f"{folder / 'results.json'}\n{folder / 'report.html'}", soft_wrap=True)
+    out.print(
+        f"divcon inspect {shlex.quote(str(folder))} QUESTION_ID   (one question: plans, prompts, replies)",
+        soft_wrap=True,
+    )
 
 
 def _interval(line: dict[str, Any]) -> str:
