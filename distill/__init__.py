@@ -16,7 +16,7 @@ from divcon.distill._export import NothingToLearn, export
 from divcon.distill._files import render_lines, write_whole
 from divcon.distill._hold import FolderBusy, Hold
 from divcon.distill._http import LMBackend
-from divcon.distill._inspected import Inspected, inspect_question, items_of
+from divcon.distill._inspected import Inspected, inspect_question, items_of, prompt_of, reply_of
 from divcon.distill._jobs import Job, Place, Progress, Tally, cause_of_ours, here, overlapped, run_jobs
 from divcon.distill._key import Key
 from divcon.distill._manifest import (
@@ -194,6 +194,7 @@ __all__ = [
     "overlapping",
     "package_versions",
     "prompt_hash",
+    "prompt_of",
     "quoted",
     "quoted_reply",
     "read_export",
@@ -201,6 +202,7 @@ __all__ = [
     "refuse_overlap",
     "render_lines",
     "repair_store",
+    "reply_of",
     "role_lm",
     "rows_hash",
     "run_jobs",

@@ -94,6 +94,27 @@ def inspect_question(folder: Path, item: str, text: str) -> Inspected:
     return Inspected(tuple(plans), outcomes, tuple(map(_booked, rows)))
 
 
+def prompt_of(exchange: Exchange) -> Iterator[tuple[str, str]]:
+    """The messages of a call: who speaks, and the text."""
+    if system := exchange.request.get("system"):
+        yield "system", system if isinstance(system, str) else _text(system)
+    for message in exchange.request.get("messages") or ():
+        yield message.get("role", ""), _text(message.get("parts"))
+
+
+def reply_of(exchange: Exchange) -> str:
+    """The reply of a call as the model wrote it."""
+    return _text((exchange.response.get("message") or {}).get("parts"))
+
+
+def _text(parts: Any) -> str:
+    """The text of a message, with thoughts and other parts named."""
+    if isinstance(parts, str):
+        return parts
+    found = [part for part in parts or () if isinstance(part, Mapping)]
+    return "\n".join(part.get("text") or f"[{part.get('type', 'part')}]" for part in found)
+
+
 def items_of(folder: Path) -> list[str]:
     """The ids of the questions that a run folder knows.
 

@@ -73,8 +73,8 @@ def _as_plain(question: str, prediction: Any, seconds: float, calls: Sequence[An
 
 
 def _print_answer(prediction: Any, seconds: float, calls: Sequence[Any]) -> None:
-    from divcon._calls import about_plan, reply_of
-    from divcon.distill import quoted_reply
+    from divcon._calls import about_plan
+    from divcon.distill import quoted_reply, reply_of
 
     status, asked = prediction.status, list(prediction.subquestions)
     out.print(line(("Subquestions", "bold"), f" ({prediction.student.upper()}, {status})"))

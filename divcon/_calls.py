@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.padding import Padding
 
 from divcon._terminal import line, out
-from divcon.distill import Exchange
+from divcon.distill import Exchange, prompt_of, reply_of
 
 _WHY = {
     "cut_off": "it was cut off",
@@ -53,27 +53,6 @@ def as_plain(exchange: Exchange, station: str | None = None) -> dict[str, Any]:
         "seconds": exchange.seconds,
         "cost": exchange.cost,
     }
-
-
-def prompt_of(exchange: Exchange) -> Iterator[tuple[str, str]]:
-    """The messages of a call: who speaks, and the text."""
-    if system := exchange.request.get("system"):
-        yield "system", system if isinstance(system, str) else _text(system)
-    for message in exchange.request.get("messages") or ():
-        yield message.get("role", ""), _text(message.get("parts"))
-
-
-def reply_of(exchange: Exchange) -> str:
-    """The reply of a call as the model wrote it."""
-    return _text((exchange.response.get("message") or {}).get("parts"))
-
-
-def _text(parts: Any) -> str:
-    """The text of a message, with thoughts and other parts named."""
-    if isinstance(parts, str):
-        return parts
-    found = [part for part in parts or () if isinstance(part, Mapping)]
-    return "\n".join(part.get("text") or f"[{part.get('type', 'part')}]" for part in found)
 
 
 def print_call(number: int, call: Mapping[str, Any]) -> None:

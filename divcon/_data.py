@@ -33,8 +33,9 @@ def too_few_steps(pipeline: Pipeline, questions: int) -> Finding | None:
     if steps >= FORM_STEPS or not (pipeline.students and questions):
         return None
     plans = f"{questions:,} questions" + (f" x {samples} plans" if samples > 1 else "")
+    most = "1 step" if steps == 1 else f"{steps} steps"
     text = (
-        f"{plans} x {train.epochs:g} epochs / {train.batch_size} rows a step is {steps} steps at most; with "
-        f"fewer than {FORM_STEPS}, a student rarely learns the form of a plan"
+        f"{plans} x {train.epochs:g} epochs / {train.batch_size} rows a step is {most} at most; with fewer than "
+        f"{FORM_STEPS}, a student rarely learns the form of a plan"
     )
-    return Finding("warning", "train", text, "Raise task.train or train.epochs, or lower train.batch_size.")
+    return Finding("warning", "data", text, "Raise task.train or train.epochs, or lower train.batch_size.")

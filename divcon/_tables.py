@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from rich.table import Table
 from divcon._terminal import ShownConsole, out
 
 _WIDTH = 100
-_NAME = 28  # columns that the name of a program gets at least
-_OUTCOMES = "right/ wrong/ failed"
+_NAME = 20  # columns that the name of a program gets at least
+_OUTCOMES = "right/\nwrong/\nfailed"
+_OF_TEACHER = "of the\nteacher's"
+_PRICE = "$ per\n1,000"
 
 
 def page(most: int | None = None) -> ShownConsole:
@@ -27,11 +30,14 @@ def page(most: int | None = None) -> ShownConsole:
 
 
 def new_table(title: str, columns: Sequence[str], *, words: int = 1) -> Table:
-    """An empty table, whose first columns hold words and the others figures."""
+    """An empty table, whose first columns hold words and the others figures, which aren't wrapped."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for number, name in enumerate(columns):
         least = _NAME if name == "program" else None
-        table.add_column(name, justify="left" if number < words else "right", min_width=least, overflow="fold")
+        if number < words:
+            table.add_column(name, min_width=least, overflow="fold")
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
@@ -40,7 +46,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     from divcon.benchmarks import dollars, retained_share, score
 
     title = f"{results['task']['name']}: {results['questions']} held-out questions"
-    table = new_table(title, ("program", "accuracy", "95 %", "of the teacher's", _OUTCOMES, "$ per 1,000", "seconds"))
+    table = new_table(title, ("program", "accuracy", "95 %", _OF_TEACHER, _OUTCOMES, _PRICE, "seconds"))
     for arm in results["arms"]:
         table.add_row(
             arm["label"],
@@ -52,12 +58,12 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
             "–" if arm["withheld"] else "recorded" if "recording" in arm else f"{arm['seconds']:.0f}",
         )
     page().print(table)
-    columns = ("unread", "cut off", "no split", "salvaged", "fell back", "plan tokens in/ out", "solve tokens in/ out")
+    columns = ("unread", "cut off", "no split", "salvaged", "fell back", "plan tokens\nin/out", "solve tokens\nin/out")
     table = new_table("plans and replies", ("program", *columns))
     for arm in results["arms"]:
         usage = {} if arm["withheld"] else arm["usage"]  # those of few questions aren't the arm's
         tokens = [
-            f"{usage[role]['input_tokens']:,}/ {usage[role]['output_tokens']:,}" if role in usage else "–"
+            f"{usage[role]['input_tokens']:,}/{usage[role]['output_tokens']:,}" if role in usage else "–"
             for role in ("decomposer", "solver")
         ]
         shares = [_share(arm, rate) for rate in ("whole_rate", "salvaged_rate", "fell_back_rate")]
@@ -69,6 +75,10 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     print_teacher(results["teacher"])
     print_advice(results)
     out.print(f"{folder / 'results.json'}\n{folder / 'report.html'}", soft_wrap=True)
+    out.print(
+        f"divcon inspect {shlex.quote(str(folder))} QUESTION_ID   (one question: plans, prompts, replies)",
+        soft_wrap=True,
+    )
 
 
 def _interval(line: dict[str, Any]) -> str:
@@ -102,7 +112,7 @@ def print_agreement(lines: list[dict[str, Any]], factors: list[str]) -> None:
     if not rows:
         return
     names = [*(name.replace("_", " ") for name in factors), "program", "compared with"]
-    figures = ("lists", "usable", "steps covered", "ROUGE-L", "count error", "steps more")
+    figures = ("lists", "usable", "steps\ncovered", "ROUGE-L", "count\nerror", "steps\nmore")
     table = new_table("agreement of the subquestions", (*names, *figures), words=len(names))
     for one, whose, found in rows:
         table.add_row(
@@ -178,7 +188,7 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
     # What every label says already needs no column.
     others = [name for name in factors[1:] if not all(str(row.get(name, "")) in row["label"] for row in rows)]
     names = [*(name.replace("_", " ") for name in others), "program"]
-    figures = ("accuracy", "95 %", "of the teacher's", _OUTCOMES, "fell back", "$ per 1,000")
+    figures = ("accuracy", "95 %", _OF_TEACHER, _OUTCOMES, "fell back", _PRICE)
     for group in dict.fromkeys(tuple(str(row.get(name, "")) for name in first) for row in rows):
         title = " ".join(f"{name.replace('_', ' ')}: {value}" for name, value in zip(first, group, strict=True))
         table = new_table(title, (*names, *figures), words=len(names))

@@ -62,7 +62,7 @@ def _about_data(context: Context) -> list[str]:
         raise Unfit(lacking.text, lacking.remedy)
     needing = [arm for arm in pipeline.arms if read_arm(arm)[0].planner == "references"]
     if (few := too_few_steps(pipeline, len(task.train))) is not None:
-        context.reporter.finished("train", f"warning: {few.text}. {few.remedy}")
+        context.reporter.finished(few.what, f"warning: {few.text}. {few.remedy}")
     _require_prices(pipeline)
     _require_outcomes(context)
     return [*_about_references(context, contents, bool(needing)), *task.about_overlap()]

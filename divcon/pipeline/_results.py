@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from divcon.benchmarks import (
 )
 from divcon.benchmarks.arms import TEACHER
 from divcon.config import configuration_of
-from divcon.distill import Manifest, find_student, is_trained, read_manifest
+from divcon.distill import Manifest, RunStore, find_student, is_trained, quoted_reply, read_manifest, reply_of
 from divcon.pipeline._context import Context
 from divcon.pipeline._errors import Incomplete
 from divcon.pipeline._stations import adapter_folder
@@ -124,3 +125,20 @@ def require_all_answered(results: dict[str, Any], lines: Sequence[dict[str, Any]
 def results_files(folder: Path, stem: str) -> list[Path]:
     """The files that results are written to: figures, table, report."""
     return [folder / f"{stem}.json", folder / f"{stem}.csv", folder / f"{'report' if stem == 'results' else stem}.html"]
+
+
+def about_fallbacks(records: Records, store: RunStore) -> str:
+    """How many plans weren't used, why, and the first reply of which nothing was; empty where all were.
+
+    Args:
+        records: The outcomes of an arm by item id.
+        store: The run's store, which has the replies.
+    """
+    fallen = [record for record in records.values() if record.get("status") == "fell_back"]
+    if not fallen:
+        return ""
+    reasons = Counter((record.get("reason") or "unknown").replace("_", " ") for record in fallen)
+    counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    first = store.exchanges(fallen[0].get("calls", ())[:1]).values()
+    quoted = "".join(f"; the first reply: {quoted_reply(reply_of(one))}" for one in first)
+    return f"; {len(fallen)} fell back to the whole question ({counted}{quoted})"

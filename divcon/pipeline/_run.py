@@ -27,7 +27,7 @@ from divcon.pipeline._estimate import Measured, StationEstimate, compared, estim
 from divcon.pipeline._keys import Keys
 from divcon.pipeline._programs import Compiled, Programs, compiled_prompt
 from divcon.pipeline._record import record_key
-from divcon.pipeline._results import require_all_answered, results_files, run_results
+from divcon.pipeline._results import about_fallbacks, require_all_answered, results_files, run_results
 from divcon.pipeline._saved import SavedRun
 from divcon.pipeline._stations import Stations, compile_prompt
 from divcon.pipeline._status import StationStatus, run_status
@@ -221,9 +221,9 @@ class Run:
         context, arms, test = self.context, self.arms(), self.task.test
         records = self.answers(arms)
         for arm in arms:
-            context.reporter.finished(
-                f"evaluate {arm.name}", counted(records[arm.name], self.pipeline.evaluate.max_failed)
-            )
+            said = counted(records[arm.name], self.pipeline.evaluate.max_failed)
+            fallbacks = about_fallbacks(records[arm.name], context.store)
+            context.reporter.finished(f"evaluate {arm.name}", f"{said}{fallbacks}")
         results = run_results(context, arms, records, seconds or {})
         figures, table, report = files = results_files(self.folder, "results")
         write_whole(figures, json.dumps(results, indent=2, ensure_ascii=False) + "\n")

@@ -56,14 +56,14 @@ def test_too_few_steps_to_learn_the_form_are_said_before_anything_is_collected(t
     with OpenAIServer(lambda body: "1. What?\n2. What then?") as server:
         model = f"{{model: openai/t, api_base: '{server.url}'}}"
         file = pipeline(tmp_path, model, model)
-        [few] = found(file, tmp_path / "run")["train"]
+        _, few = found(file, tmp_path / "run")["data"]
         assert few.level == "warning"
-        assert few.text.startswith("4 questions x 2 epochs / 16 rows a step is 1 steps at most")
+        assert few.text.startswith("4 questions x 2 epochs / 16 rows a step is 1 step at most")
         asked: list[int] = []
 
         class Told(Silent):
             def finished(self, name: str, text: str) -> None:
-                if name == "train":
+                if name == "data":
                     asked.append(len(server.requests))
 
         run = Run(load_pipeline(file), tmp_path / "run", Told())
@@ -71,7 +71,7 @@ def test_too_few_steps_to_learn_the_form_are_said_before_anything_is_collected(t
         run.close()
         assert asked == [0]
         file.write_text(file.read_text() + "train: {batch_size: 1, epochs: 6}\n")
-        assert "train" not in found(file, tmp_path / "run")
+        assert len(found(file, tmp_path / "run")["data"]) == 1
 
 
 def test_the_demo_is_found_healthy(root: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from divcon import Run, load_pipeline
 from divcon._inspect import _found
+from divcon._watch import Silent
 from divcon.cli import app
 from divcon.distill import Base
 from divcon.signatures import DivconError
@@ -87,6 +88,28 @@ def test_a_plan_that_was_lost_or_fell_back_is_shown_as_it_came(run: Run) -> None
     else:
         assert "Fell back: the planner's reply isn't used, since it can't be read as a list" in said
         assert "I would rather not." in said
+
+
+def test_an_evaluation_says_how_many_plans_fell_back_and_quotes_the_first_reply(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    class Told(Silent):
+        def finished(self, name: str, text: str) -> None:
+            said.append(f"{name}: {text}")
+
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    with OpenAIServer(lambda body: "I would rather not." if "Split" in str(body) else "Final answer: 7") as server:
+        made = Run(load_pipeline(pipeline(tmp_path, server)), tmp_path / "run", Told())
+        made.check()
+        made.evaluate()
+        made.close()
+    [cot] = [line for line in said if line.startswith("evaluate cot")]
+    [teacher] = [line for line in said if line.startswith("evaluate teacher")]
+    assert "fell back" not in cot
+    reply = "'I would rather not.'"
+    assert teacher.endswith(f"; 2 fell back to the whole question (2 unreadable; the first reply: {reply})")
 
 
 def test_what_cannot_be_found_says_what_there_is(run: Run, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

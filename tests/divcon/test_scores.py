@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,22 +58,26 @@ def _keyed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
 
 
+def cells_of(row: str) -> list[str]:
+    """The cells of a printed row."""
+    return re.split(r"\s{2,}", row.strip())
+
+
 def test_a_run_shows_no_figure_of_an_arm_whose_calls_failed(tmp_path: Path) -> None:
     with OpenAIServer(Failing(10)) as server:
         (tmp_path / "line.yaml").write_text(RUN.format(url=server.url))
         done = divcon(tmp_path, "evaluate", "line.yaml", "--run", "run")
     assert done.returncode == 1
     assert "10 answers failed and are in no accuracy" in done.stderr
-    [row] = [line for line in done.stdout.splitlines() if line.strip().startswith("│ Direct")]
-    cells = [cell.strip() for cell in row.strip("│ ").split("│")]
-    assert cells[1:3] == ["– (10 of 12 failed)", "–"]
-    assert cells[-1] == cells[-2] == "–"  # tokens and seconds of two questions
+    scores, plans = (cells_of(line) for line in done.stdout.splitlines() if line.startswith(" Direct "))
+    assert scores[1:3] == ["– (10 of 12 failed)", "–"]
+    assert scores[-1] == plans[-1] == plans[-2] == "–"  # seconds and tokens of two questions
     assert "evaluate direct: no score: 10 of 12 failed" in done.stdout
     assert "Direct has no score: 10 of 12 answers failed; the first: UnusableReplyError" in done.stdout
     assert "ettled: " not in done.stdout
     lines = done.stdout.partition("agreement of the subquestions")[2].splitlines()
-    [row] = [line for line in lines if line.strip().startswith("│ Two-stage, teacher")]
-    assert [cell.strip() for cell in row.strip("│ ").split("│")][1:4] == ["references", "12", "100 %"]
+    [row] = [cells_of(line) for line in lines if line.startswith(" Two-stage, teacher")]
+    assert row[1:4] == ["references", "12", "100 %"]
 
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     Results.model_validate(results)
