@@ -243,6 +243,7 @@ def answered_by(arm: Arm, job: Job) -> Record:
         "started": round(stamp, 3),
         "seconds": round(time.perf_counter() - started, 3),
         "usage": ledger.as_dict(),
+        **({"calls": calls} if (calls := ledger.calls) else {}),
         **({"cut_off": True} if solver is not None and solver.cut_off_calls else {}),
         **({"warm_up": True} if job.warm_up else {}),
         **fields,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
+from divcon.distill import Exchange, RunStore
+
 Outcome = Literal["right", "wrong", "failed"]
 
 
@@ -20,6 +22,7 @@ class Record(TypedDict, total=False):
         started: Unix time.
         seconds: Until the answer.
         usage: By role, as `Usage.as_dict` gives it.
+        calls: The keys of its replies in the run store, in the order in which they were asked for.
         cut_off: Whether a reply of the solver ran out of tokens.
         warm_up: Whether a server or weights were loaded for it.
         answer: The program's, or the whole reply where no answer could be read.
@@ -38,6 +41,7 @@ class Record(TypedDict, total=False):
     started: float
     seconds: float
     usage: dict[str, dict[str, Any]]
+    calls: list[str]
     cut_off: bool
     warm_up: bool
     answer: str
@@ -84,3 +88,13 @@ def counted(records: Records, max_failed: float = MAX_FAILED) -> str:
         return f"no score: {failed} of {len(records)} failed"
     right = sum(record["outcome"] == "right" for record in records.values())
     return f"{right} of {len(records) - failed} right" + (f", {failed} failed" if failed else "")
+
+
+def calls_of(store: RunStore, records: Mapping[str, Records]) -> dict[str, Exchange]:
+    """The stored calls that some outcomes name, by their keys.
+
+    Args:
+        store: The run's store.
+        records: Outcomes by arm and item id.
+    """
+    return store.exchanges(key for found in records.values() for one in found.values() for key in one.get("calls", ()))

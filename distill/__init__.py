@@ -32,7 +32,7 @@ from divcon.distill._provider import EmbeddedEngine, EmbeddedProvider, LoRAJob, 
 from divcon.distill._rebinding import DistillationError
 from divcon.distill._reply import UnusableReplyError
 from divcon.distill._salvage import Repair, StoreState, check_store, export_store, repair_store
-from divcon.distill._store import RunStore, Trace, fingerprint
+from divcon.distill._store import Exchange, RunStore, Trace, fingerprint
 from divcon.distill._students import (
     SOLVER_STUDENTS,
     Student,
@@ -99,6 +99,7 @@ __all__ = [
     "EmbeddedEngine",
     "EmbeddedModel",
     "EmbeddedProvider",
+    "Exchange",
     "Export",
     "FolderBusy",
     "GivenUpError",

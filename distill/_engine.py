@@ -31,6 +31,7 @@ from divcon.distill._store import RunStore, fingerprint
 from divcon.distill._teacher import RecordedTeacher
 from divcon.distill._traffic import Call, current_traffic
 from divcon.programs import Meter, Usage
+from divcon.programs._ledger import record_call
 from divcon.signatures import errors_masked, masked_values
 
 
@@ -159,6 +160,7 @@ class StoredEngine:
 
     def complete(self, request: Request) -> Response:
         key, asked, rollout = self._key(request)
+        record_call(key)
         while True:
             if stored := self._stored(key):
                 return stored
@@ -335,6 +337,7 @@ class AsyncStoredEngine:
 
     async def complete(self, request: Request) -> Response:
         key, asked, rollout = self.sync._key(request)
+        record_call(key)
         while True:
             if stored := self.sync._stored(key):
                 return stored

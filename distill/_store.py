@@ -12,7 +12,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -43,6 +43,7 @@ _RESULTS = ("exports", "adapters", "results.json", "cells/*/*/exports")
 # The columns with texts from outside, by index: JSON, and plain text. They are masked of secrets.
 _JSON = {"calls": (4, 6), "traces": (4,), "outcomes": (4,)}
 _TEXT = {"calls": (3,), "traces": (6, 7), "verdicts": (5,)}
+_BATCH = 500  # keys of one query; SQLite takes 999 values at least
 _KEYS = {"traces": "collection", "verdicts": "screening", "outcomes": "fingerprint"}
 
 
@@ -56,6 +57,33 @@ class StoredCall:
     """A reply as it was stored."""
 
     response: dict[str, Any]
+    seconds: float
+    cost: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A stored call as it was made: what was asked, and the reply.
+
+    Attributes:
+        role: The role that asked.
+        model: The public name of the model.
+        request: The request in JSON, without the model.
+        response: The reply in JSON.
+        input_tokens: The tokens that were read; None where the server didn't say.
+        output_tokens: The tokens that were written; None where the server didn't say.
+        cached_tokens: The part of the input that was read from a cache; None where the server didn't say.
+        seconds: Until the reply.
+        cost: US dollars; None where the price is unknown.
+    """
+
+    role: str
+    model: str
+    request: dict[str, Any]
+    response: dict[str, Any]
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_tokens: int | None
     seconds: float
     cost: float | None
 
@@ -227,6 +255,18 @@ class RunStore:
             return None
         call = dict(zip(COLUMNS["calls"], rows[0], strict=True))
         return StoredCall(json.loads(call["response"]), call["seconds"], call["cost"])
+
+    def exchanges(self, keys: Iterable[str]) -> dict[str, Exchange]:
+        """The stored calls with these keys; a key that isn't in the store is left out."""
+        wanted = list(dict.fromkeys(keys))
+        found = {}
+        for start in range(0, len(wanted), _BATCH):
+            batch = wanted[start : start + _BATCH]
+            for row in self._whole("calls", f"key IN ({','.join('?' * len(batch))})", *batch):
+                key, role, _, model, request, _, response, read, written, cached, seconds, cost, _ = row
+                asked, said = json.loads(request), json.loads(response)
+                found[key] = Exchange(role, model, asked, said, read, written, cached, seconds, cost)
+        return found
 
     def keep_reply(
         self,

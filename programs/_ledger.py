@@ -32,6 +32,7 @@ class Ledger:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._usage: dict[str, Usage] = {}
+        self._calls: list[str] = []
         self._contexts: list[Any] = []
 
     @property
@@ -39,6 +40,16 @@ class Ledger:
         """Usage by role so far."""
         with self._lock:
             return dict(self._usage)
+
+    @property
+    def calls(self) -> list[str]:
+        """The keys of the stored replies so far, in the order in which they were asked for."""
+        with self._lock:
+            return list(self._calls)
+
+    def record_call(self, key: str) -> None:
+        with self._lock:
+            self._calls.append(key)
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         return {role: usage.as_dict() for role, usage in sorted(self.usage.items())}
@@ -138,6 +149,12 @@ def recording_calls() -> Iterator[CallRecorder]:
     history = {"disable_history": False, "max_history_size": max(1, dspy.settings.max_history_size)}
     with dspy.context(caller_modules=[*(dspy.settings.caller_modules or []), recorder], **history):
         yield recorder
+
+
+def record_call(key: str) -> None:
+    """Add the key of a stored reply to every ledger open here."""
+    for ledger in _active():
+        ledger.record_call(key)
 
 
 def record_usage(role: str, usage: Usage) -> None:
