@@ -12,7 +12,7 @@ import dspy
 
 from divcon._models import Models
 from divcon._watch import Reporter, Silent
-from divcon.benchmarks import Arm, Records, as_csv, counted, evaluate_arms, log_to_mlflow, write_report
+from divcon.benchmarks import Arm, Records, as_csv, calls_of, counted, evaluate_arms, log_to_mlflow, write_report
 from divcon.benchmarks.tasks import LoadedTask
 from divcon.config import Pipeline
 from divcon.distill import Export, Place, RunStore, Screened, write_whole
@@ -222,7 +222,7 @@ class Run:
         figures, table, report = files = results_files(self.folder, "results")
         write_whole(figures, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         write_whole(table, as_csv(results["arms"]))
-        write_report(results, records, test, report)
+        write_report(results, records, test, report, calls_of(context.store, records))
         if tracking := self.pipeline.tracking:
             log_to_mlflow(tracking.mlflow, tracking.experiment, self.folder.name, results, files)
         require_all_answered(results, results["arms"])

@@ -84,7 +84,8 @@ def test_the_wheel_holds_one_package_its_data_and_nothing_else_at_top_level(root
     for needed in (
         "divcon/signatures/__init__.py", "divcon/programs/__init__.py", "divcon/distill/__init__.py",
         "divcon/benchmarks/__init__.py", "divcon/benchmarks/tasks/__init__.py", "divcon/py.typed",
-        "divcon/benchmarks/report.html.j2", "divcon/config/pipeline.schema.json",
+        "divcon/benchmarks/report/page.html.j2", "divcon/benchmarks/report/page.css",
+        "divcon/benchmarks/report/page.js", "divcon/config/pipeline.schema.json",
         "divcon/config/experiment.schema.json", "divcon/distill/serving/embedded/solver/adapter_model.safetensors",
         "divcon/distill/serving/embedded/solver/manifest.json",
         "divcon/distill/serving/embedded/wide_solver/adapter_model.safetensors",
