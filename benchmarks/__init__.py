@@ -48,7 +48,7 @@ from divcon.benchmarks._statistics import (
     ratio_interval,
     retained,
 )
-from divcon.benchmarks._tables import FACTORS, answers_of, as_csv, differences, summarize_arm
+from divcon.benchmarks._tables import FACTORS, answers_of, as_csv, compare_over, differences, summarize_arm
 from divcon.benchmarks.report import ReportError, Shown, write_experiment_report, write_report
 
 __all__ = [
@@ -85,6 +85,7 @@ __all__ = [
     "calls_of",
     "choose",
     "compare_costs",
+    "compare_over",
     "compare_paired",
     "counted",
     "differences",

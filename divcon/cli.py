@@ -33,6 +33,7 @@ from divcon._arguments import (
 )
 from divcon._opening import leaving, looking, opened
 from divcon._precheck import precheck
+from divcon._report import report
 from divcon._store import app as store_app
 from divcon._tables import print_estimate, print_prediction, print_results, print_rows, print_teacher
 from divcon._terminal import Terminal, all_shown, echo, echo_json, err, fail, guarded, line, log_into, out
@@ -41,6 +42,7 @@ from divcon.signatures import DivconError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(store_app, name="store")
 app.command()(precheck)
+app.command()(report)
 
 _STUDENT = "A trained student, such as sd-r, or untuned; by default the best trained."
 

@@ -43,6 +43,7 @@ class Table:
         rows: Its cells.
         words: The number of its first columns that hold words, and not numbers.
         name: The name of its CSV file.
+        cards: Whether its rows become cards on a phone. A table of a few short columns fits as it is.
     """
 
     caption: str
@@ -50,6 +51,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     words: int = 1
     name: str = "table"
+    cards: bool = True
 
 
 def accuracy_table(caption: str, lines: Sequence[Mapping[str, Any]], links: Links) -> Table:
@@ -159,6 +161,18 @@ def comparisons_table(rows: Sequence[Mapping[str, Any]], links: Links) -> Table:
         "questions", "right where the other is wrong",
     ]  # fmt: skip
     return Table("", columns, cells, 1 + len(factors), "comparisons")
+
+
+def paid_table(paid: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Calls, tokens and US dollars by role."""
+    rows = []
+    for role, used in paid.items():
+        cost = "unknown" if used["cost"] is None else f"{used['cost']:.4f}"
+        if used["cost"] is not None and used["unpriced_calls"]:
+            cost = f"at least {cost} ({used['unpriced_calls']:,} calls unpriced)"
+        counts = [f"{used[key]:,}" for key in ("calls", "input_tokens", "output_tokens")]
+        rows.append([Cell(role), *map(Cell, counts), Cell(cost, strong=True)])
+    return Table("", ["role", "calls", "tokens in", "tokens out", "US dollars"], rows, 1, "money", cards=False)
 
 
 def training_table(rows: Iterable[Mapping[str, Any]]) -> Table:

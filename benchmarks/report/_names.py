@@ -30,9 +30,8 @@ class Program:
 
     @property
     def full(self) -> str:
-        """The words with the letters in brackets; the words alone where the letters say the same."""
-        same = self.words.casefold() == self.letters.casefold()
-        return self.words if same else f"{self.words} ({self.letters})"
+        """The words with the letters in brackets; the words alone where they hold the letters."""
+        return self.words if self.letters.casefold() in self.words.casefold() else f"{self.words} ({self.letters})"
 
 
 def program_of(line: Mapping[str, Any]) -> Program:

@@ -7,7 +7,7 @@ from typing import Any
 
 from divcon.benchmarks._advice import advise
 from divcon.benchmarks.report import _plots
-from divcon.benchmarks.report._cells import Table, agreement_table, comparisons_table, training_table
+from divcon.benchmarks.report._cells import Table, agreement_table, comparisons_table, paid_table, training_table
 from divcon.benchmarks.report._names import program_of, row_label
 from divcon.benchmarks.report._page import Note, Section
 from divcon.benchmarks.report._plots import Plot, Point
@@ -168,6 +168,17 @@ def training_section(rows: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
     """How the students were screened and trained, if any was."""
     if rows:
         yield Section("training", "Screening and training", tables=[training_table(rows)])
+
+
+def paid_section(paid: Mapping[str, Mapping[str, Any]]) -> Iterator[Section]:
+    """What the calls of the whole run have used, if any was made."""
+    if paid:
+        yield Section(
+            "paid",
+            "Money",
+            "All calls that were made for this run, for training data too. Stored replies aren't asked for again.",
+            tables=[paid_table(paid)],
+        )
 
 
 def replies_section(tables: Sequence[Table]) -> Section:

@@ -226,6 +226,8 @@ function follow() {
   choose();
   at("questions").scrollIntoView();
 }
+const refresh = Number(document.documentElement.dataset.refresh);
+if (refresh) setInterval(() => { if (!document.querySelector("tr.whole")) location.reload(); }, 1000 * refresh);
 if (data.length) {
   data.forEach((one, i) => at("task").append(option(one.task, i)));
   at("task").parentElement.hidden = data.length === 1;

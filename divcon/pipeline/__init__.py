@@ -5,6 +5,7 @@ from divcon.pipeline._errors import Failures, Incomplete, MissingStation, Unfit,
 from divcon.pipeline._estimate import Measured, StationEstimate, total_of, weights_of
 from divcon.pipeline._results import SCHEMA_VERSION, require_all_answered, results_files, student_upfront
 from divcon.pipeline._run import Run
+from divcon.pipeline._so_far import SoFar
 from divcon.pipeline._stations import adapter_folder
 from divcon.pipeline._status import StationStatus
 from divcon.pipeline._works import recipe_of, worker_context
@@ -17,6 +18,7 @@ __all__ = [
     "Measured",
     "MissingStation",
     "Run",
+    "SoFar",
     "StationEstimate",
     "StationStatus",
     "Unfit",

@@ -28,6 +28,7 @@ from divcon.pipeline._programs import Compiled, Programs, compiled_prompt
 from divcon.pipeline._record import record_key
 from divcon.pipeline._results import require_all_answered, results_files, run_results
 from divcon.pipeline._saved import SavedRun
+from divcon.pipeline._so_far import SoFar
 from divcon.pipeline._stations import Stations, compile_prompt
 from divcon.pipeline._status import StationStatus, run_status
 from divcon.pipeline._works import recipe_of
@@ -295,6 +296,10 @@ class Run:
     def status(self) -> list[StationStatus]:
         """Which stations are done, and why a station would run again. No model is called."""
         return list(run_status(self.context))
+
+    def so_far(self) -> SoFar:
+        """The answers that the folder holds, whether the run is finished or not. No model is called."""
+        return SoFar.of(self.context)
 
     # -- answering -------------------------------------------------------------------------------------------------
 
