@@ -48,14 +48,14 @@ def _multitask(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             if lost
             else f"One {letters_of(name)} for all tasks: no loss is shown"
         )
-        sentences = [f"{row['task']}: one for all tasks, {_interval(row, -1)} from one of its own." for row in rows]
+        sentences = [f"{row['task']}: one for all tasks minus one of its own is {_interval(row, -1)}." for row in rows]
         cards.append(_card("all tasks", headline, sentences))
     return cards
 
 
 def _cap(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
-        _steps_up(task, name, rows, "Allow {} subquestions to {}", "no larger number is shown to gain")
+        _steps_up(task, name, rows, "Allow {} subquestions ({})", "no larger number is shown to gain")
         for name, among in _by_arm(results, "cap").items()
         for task, rows in _by_task(among).items()
     ]
@@ -156,7 +156,7 @@ def _shown(row: _Row) -> bool:
 
 def _interval(row: _Row, sign: int = 1) -> str:
     """A difference with its interval; with the sign -1, that of the second minus the first."""
-    low, high = sorted(sign * limit for limit in row["ci95"])
+    low, high = sorted(sign * limit + 0.0 for limit in row["ci95"])  # without a negative zero
     p = row["p_holm"]
     said = f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
-    return f"{points(sign * row['difference'])} points (95 % interval {points(low)} to {points(high)}, {said})"
+    return f"{points(sign * row['difference'] + 0.0)} points (95 % interval {points(low)} to {points(high)}, {said})"

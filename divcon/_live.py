@@ -52,7 +52,7 @@ def live_server(page: LivePage, port: int = 0) -> http.server.ThreadingHTTPServe
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            names = {f"{name}:{self.server.server_address[1]}" for name in (HOST, "localhost")}
+            names = {f"{name}:{server.server_port}" for name in (HOST, "localhost")}
             if self.headers.get("Host") not in names:
                 self.send_error(HTTPStatus.FORBIDDEN)
             elif self.path != "/":
@@ -77,4 +77,5 @@ def live_server(page: LivePage, port: int = 0) -> http.server.ThreadingHTTPServe
         def log_message(self, format: str, *args: object) -> None:
             """Requests aren't logged."""
 
-    return http.server.ThreadingHTTPServer((HOST, port), Handler)
+    server = http.server.ThreadingHTTPServer((HOST, port), Handler)
+    return server

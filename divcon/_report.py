@@ -31,7 +31,7 @@ def report(
     folder: _FOLDER,
     other: _OTHER = None,
     file: _OUT = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Serve a page on 127.0.0.1 that shows the run while it goes on.")
     ] = False,
@@ -52,16 +52,16 @@ def report(
             raise typer.BadParameter("--watch takes one folder alone.")
         guarded(lambda: None, lambda: _watch(folder, port))
         return
-    found = guarded(lambda: None, lambda: _report(folder, other, file))
+    found, said = guarded(lambda: None, lambda: _report(folder, other, file))
     if as_json:
         echo_json(found)
     else:
-        for line in found["said"]:
+        for line in [*said, found["report"]]:
             out.print(line, soft_wrap=True)
-        out.print(found["report"], soft_wrap=True)
 
 
-def _report(folder: Path, other: Path | None, file: Path | None) -> dict[str, Any]:
+def _report(folder: Path, other: Path | None, file: Path | None) -> tuple[dict[str, Any], list[str]]:
+    """Write a report. Returns what it holds, and what to tell about it."""
     from divcon.distill import write_whole
 
     if other is None:
@@ -70,20 +70,20 @@ def _report(folder: Path, other: Path | None, file: Path | None) -> dict[str, An
             results = found.results()
             target = file or folder / "report.html"
             write_whole(target, found.page(results).render())
-            there = f"{found.answered:,} of {found.asked:,} answers are there."
+            there = f"The run isn't finished: {found.answered:,} of {found.asked:,} answers are there."
             stations = [
                 {"station": one.station, "state": one.state, "done": one.done, "total": one.total}
                 for one in found.stations
             ]
-            return {
+            held = {
                 "report": str(target),
                 "finished": found.finished,
                 "answered": found.answered,
                 "asked": found.asked,
                 "stations": stations,
                 **{key: results[key] for key in ("arms", "differences", "costs", "paid")},
-                "said": [] if found.finished else [f"The run isn't finished: {there}"],
             }
+            return held, [] if found.finished else [there]
     from divcon.benchmarks.report import comparison, comparison_page
 
     with _looking(folder) as one, _looking(other) as two:
@@ -94,7 +94,7 @@ def _report(folder: Path, other: Path | None, file: Path | None) -> dict[str, An
         target = file or folder / f"report-beside-{other.name}.html"
         write_whole(target, page.render())
         card = page.cards[0]
-        return {"report": str(target), **compared, "said": [f"{card['headline']}.", *card["sentences"]]}
+        return {"report": str(target), **compared}, [f"{card['headline']}.", *card["sentences"]]
 
 
 def _answers(run: Any, name: str) -> Any:

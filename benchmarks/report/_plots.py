@@ -117,7 +117,7 @@ def accuracy_plot(name: str, caption: str, points: Sequence[Point]) -> Plot:
             axes.set_ylim(-0.6, len(labels) - 0.4)
             axes.set_xlim(0, 100)
             axes.set_xlabel("accuracy, % (95 % interval)")
-            axes.tick_params(axis="y", length=0)
+            axes.tick_params(axis="y", length=0, pad=8)
             axes.spines["left"].set_visible(False)
             axes.grid(axis="x", alpha=0.3)
         return drawn[0]

@@ -33,7 +33,8 @@ class SoFar:
     @classmethod
     def of(cls, context: Context) -> SoFar:
         """The answers that the folder of a run holds."""
-        arms, records = [], {}
+        arms: list[Arm] = []
+        records: dict[str, Records] = {}
         for name, arm in arms_there(context):
             there = context.store.outcomes(name, arm.key.digest) if arm is not None else {}
             found = {item.id: cast(Record, there[item.id]) for item in context.task.test if item.id in there}

@@ -98,6 +98,7 @@ def reported(*arguments: object) -> tuple[str, dict[str, Any]]:
     told = CliRunner().invoke(app, ["report", *map(str, arguments), "--json"])
     assert told.exit_code == 0, told.output
     found = json.loads(told.stdout)
+    assert told.stdout.count("\n") == 1, "one document, and nothing else"
     return Path(found["report"]).read_text(encoding="utf-8"), found
 
 
