@@ -1,6 +1,6 @@
 """Tasks, graders, evaluation, statistics and the report."""
 
-from divcon.benchmarks._advice import evidence
+from divcon.benchmarks._advice import advise, evidence
 from divcon.benchmarks._agreement import (
     STEP_F1,
     Agreement,
@@ -35,9 +35,8 @@ from divcon.benchmarks._graders import (
 )
 from divcon.benchmarks._mlflow import TrackingError, log_to_mlflow
 from divcon.benchmarks._notebook import RunResults
-from divcon.benchmarks._outcomes import MAX_FAILED, Outcome, Record, Records, counted, too_many_failed
+from divcon.benchmarks._outcomes import MAX_FAILED, Outcome, Record, Records, calls_of, counted, too_many_failed
 from divcon.benchmarks._recorded import Matching, RecordedProgram, Recording, RowFields, plans_of, read_recording
-from divcon.benchmarks._report import ReportError, Shown, advise, arm_label, write_experiment_report, write_report
 from divcon.benchmarks._statistics import (
     Paired,
     Retained,
@@ -50,7 +49,8 @@ from divcon.benchmarks._statistics import (
     ratio_interval,
     retained,
 )
-from divcon.benchmarks._tables import FACTORS, answers_of, as_csv, differences, summarize_arm
+from divcon.benchmarks._tables import FACTORS, answers_of, as_csv, compare_over, differences, summarize_arm
+from divcon.benchmarks.report import ReportError, Shown, write_experiment_report, write_report
 
 __all__ = [
     "FACTORS",
@@ -81,12 +81,13 @@ __all__ = [
     "answered_by",
     "answers_of",
     "arm_agreement",
-    "arm_label",
     "as_csv",
     "bill",
     "break_even",
+    "calls_of",
     "choose",
     "compare_costs",
+    "compare_over",
     "compare_paired",
     "counted",
     "differences",

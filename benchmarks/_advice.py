@@ -5,11 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from divcon.benchmarks._experiment_advice import EXPERIMENT_ADVICE
 from divcon.benchmarks._figures import dollars_per_1000, percent, points, retained_share, score
 from divcon.benchmarks._outcomes import Records
 from divcon.benchmarks._statistics import compare_paired
 from divcon.benchmarks._tables import answers_of
 from divcon.benchmarks.arms import TEACHER
+
+
+def advise(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The advice on the results of a run or an experiment, as cards; see `advice`.
+
+    There is a card for each comparison of costs, and one for what an experiment varies: the task that a student learnt
+    on, the steps that a question needs, the number of training questions, or the cap.
+
+    Args:
+        results: The content of the JSON file.
+    """
+    if "arms" in results:
+        name = results["task"]["name"]
+        return [advice(name, results["arms"], results["costs"])] if results.get("costs") else []
+    cards = [advice(where, lines_of(results["rows"], costs), costs) for where, costs in results["costs"].items()]
+    varied = EXPERIMENT_ADVICE.get(results["experiment"])
+    return [*(varied(results) if varied else []), *cards]
+
+
+def lines_of(rows: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The lines of an experiment that a comparison of costs is about."""
+    whole = [row for row in rows if "steps" not in row]
+    return [row for row in whole if all(row.get(key) == value for key, value in costs["where"].items())]
 
 
 def evidence(costs: Mapping[str, Any], answers: Mapping[str, Sequence[Records]]) -> dict[str, Any] | None:

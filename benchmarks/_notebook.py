@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from divcon.benchmarks._advice import advise
 from divcon.benchmarks._figures import dollars, interval, points, retained_share, score
-from divcon.benchmarks._report import advise
 from divcon.benchmarks._tables import FACTORS
 from divcon.signatures import html_table
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
+from divcon.distill import Exchange, RunStore
+
 Outcome = Literal["right", "wrong", "failed"]
 
 
@@ -86,3 +88,13 @@ def counted(records: Records, max_failed: float = MAX_FAILED) -> str:
         return f"no score: {failed} of {len(records)} failed"
     right = sum(record["outcome"] == "right" for record in records.values())
     return f"{right} of {len(records) - failed} right" + (f", {failed} failed" if failed else "")
+
+
+def calls_of(store: RunStore, records: Mapping[str, Records]) -> dict[str, Exchange]:
+    """The stored calls that some outcomes name, by their keys.
+
+    Args:
+        store: The run's store.
+        records: Outcomes by arm and item id.
+    """
+    return store.exchanges(key for found in records.values() for one in found.values() for key in one.get("calls", ()))

@@ -227,6 +227,29 @@ def differences(
     return rows
 
 
+def compare_over(
+    pairs: Sequence[tuple[Records, Records, Sequence[str]]], resamples: int, max_failed: float = MAX_FAILED
+) -> list[tuple[int, dict[str, Any]]]:
+    """Paired differences of accuracy, each over questions of its own; see `differences`.
+
+    Args:
+        pairs: The outcomes of two programs, and the questions to compare them over.
+        resamples: See `differences`.
+        max_failed: See `summarize_arm`.
+
+    Returns:
+        The place of the pair and its row, for each pair with a question and a score. The correction is for all of them.
+    """
+    arms: dict[str, Sequence[Records]] = {}
+    named = []
+    for number, (one, other, keys) in enumerate(pairs):
+        if keys:
+            names = f"{number}:a", f"{number}:b"
+            arms |= {name: [{key: found[key] for key in keys}] for name, found in zip(names, (one, other), strict=True)}
+            named.append(names)
+    return [(int(str(row["a"]).partition(":")[0]), row) for row in differences(arms, resamples, named, max_failed)]
+
+
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # in full width too, which Excel takes as well
 
 

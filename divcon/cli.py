@@ -25,6 +25,7 @@ from divcon._inspect import inspect
 from divcon._opening import leaving
 from divcon._precheck import precheck
 from divcon._push import push
+from divcon._report import report
 from divcon._run import STATIONS, experiment, run_all, status
 from divcon._store import app as store_app
 from divcon._terminal import Terminal, all_shown, console_of, echo, echo_json, err, guarded, line, log_into, out
@@ -163,7 +164,7 @@ def mcp(
 _PANELS: dict[str, dict[str, Any]] = {
     "Start": {"init": init, "doctor": doctor, "precheck": precheck},
     "Run": {"run": run_all, **STATIONS, "experiment": experiment},
-    "Look": {"status": status, "inspect": inspect, "ask": ask},
+    "Look": {"status": status, "report": report, "inspect": inspect, "ask": ask},
     "Serve": {"serve": serve, "mcp": mcp, "push": push},
     "Tools": {"grade": grade, "base": base, "schema": schema},
 }

@@ -11,7 +11,7 @@ from divcon.benchmarks.arms._ours import (
     UNTUNED_SOLVES,
     arm_of,
 )
-from divcon.benchmarks.arms._table import ARMS, WAYS, own_arms, read_arm
+from divcon.benchmarks.arms._table import ARMS, WAYS, letters_of, own_arms, read_arm
 
 __all__ = [
     "ARMS",
@@ -28,6 +28,7 @@ __all__ = [
     "Parts",
     "Planner",
     "arm_of",
+    "letters_of",
     "own_arms",
     "read_arm",
 ]

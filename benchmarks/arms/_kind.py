@@ -67,6 +67,8 @@ class ArmKind:
         student_solves: Whether a student, or its base, solves.
         student: The student that has to be trained for it, or None.
         other_ways: Whether a way of solving may follow its name, as in `sd-r/dag`.
+        words: The name in plain words, for readers who don't know the letters; the label by default.
+        meaning: What it does, in a sentence; empty where nobody has written it.
     """
 
     name: str
@@ -76,6 +78,13 @@ class ArmKind:
     student_solves: bool = False
     student: Student | None = None
     other_ways: bool = False
+    words: str = ""
+    meaning: str = ""
+
+    @property
+    def letters(self) -> str:
+        """The short name in reports: the paper's letters for a trained student, else the name."""
+        return self.student.label if self.student is not None else self.name
 
     @property
     def splits(self) -> bool:

@@ -59,6 +59,17 @@ def read_arm(name: str) -> tuple[ArmKind, Solving | None]:
     return kind, cast(Solving, way) if slash else None
 
 
+def letters_of(name: str) -> str:
+    """The letters of an arm for tables: `SD-R` for `sd-r`. What follows the name stays, such as `/dag` or ` (60)`."""
+    bare, gap, level = name.partition(" ")
+    base, slash, way = bare.partition("/")
+    try:
+        letters = read_arm(base)[0].letters
+    except UnknownName:  # an arm that ran elsewhere
+        letters = base
+    return letters + slash + way + gap + level
+
+
 def own_arms() -> list[str]:
     """The names of divcon's own arms, without those of installed packages."""
     students = [*students_of(RULES.own, METHODS.own), *SOLVER_STUDENTS.values()]

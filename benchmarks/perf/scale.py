@@ -144,7 +144,7 @@ def measure_report(folder: Path) -> dict[str, float] | None:
                 page = browser.new_page()
                 started = time.perf_counter()
                 page.goto(page_file.as_uri())
-                page.wait_for_selector("details", state="attached")
+                page.wait_for_selector("details, #table .open", state="attached")
                 seconds[name].append(time.perf_counter() - started)
                 page.close()
         browser.close()

@@ -20,8 +20,8 @@ from divcon.benchmarks import (
     Records,
     RunResults,
     Shown,
-    arm_label,
     as_csv,
+    calls_of,
     evaluate_arms,
     log_to_mlflow,
     write_experiment_report,
@@ -175,11 +175,12 @@ class ExperimentRun:
             cells = [cell for cell, _ in measured if cell.factors["task"] == task]
             items = {item.id: item for cell in cells for item in cell.run.task.test}.values()
             arms = [
-                (arm_label(row), answers[(*(row.get(name) for name in FACTORS), row["name"])][0])
+                (row, answers[(*(row.get(name) for name in FACTORS), row["name"])][0])
                 for row in results["rows"]
                 if row["task"] == task and "steps" not in row
             ]
-            shown.append(Shown(task, [*items], arms))
+            calls = calls_of(self.store, {str(place): records for place, (_, records) in enumerate(arms)})
+            shown.append(Shown(task, [*items], arms, calls))
         write_experiment_report(results, shown, report)
         if tracking := self.experiment.tracking:
             log_to_mlflow(tracking.mlflow, tracking.experiment, f"{self.folder.name}/{self.kind}", results, files)

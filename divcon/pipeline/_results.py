@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from divcon.benchmarks import (
     RunResults,
     agreements,
     compare_costs,
+    compare_over,
     differences,
     evidence,
     summarize_arm,
@@ -50,13 +52,47 @@ def run_results(
             agreed = agreements([records[arm.name]], context.task.test, [planned] if planned else None, max_failed)
             line |= dict.fromkeys(agreed) if line["withheld"] else agreed
         lines.append(line)
-    manifests = trained_students(context)
+    before = {name: student_upfront(context, name) for name in trained_students(context)}
+    costs = compare_costs(lines, before)
+    return RunResults(
+        {
+            **_measured(context, lines),
+            "differences": differences(seeds, resamples, max_failed=max_failed),
+            "costs": {**costs, "evidence": evidence(costs, seeds)},
+            "seconds": seconds,
+        }
+    )
+
+
+def results_so_far(
+    context: Context, arms: Sequence[Arm], records: dict[str, Records], compare: bool = True
+) -> dict[str, Any]:
+    """The results of a run that isn't finished. Programs are compared over the questions that both have answered.
+
+    They hold no comparison of costs, and so no advice.
+
+    Args:
+        context: The run's context.
+        arms: The arms that have answers.
+        records: The outcomes so far, by arm and item.
+        compare: Whether the programs are compared, which takes the longest.
+    """
+    resamples, max_failed = context.pipeline.evaluate.resamples, context.pipeline.evaluate.max_failed
+    lines = [summarize_arm(arm, [records[arm.name]], resamples, max_failed) for arm in arms]
+    shared = [(a, b, [key for key in records[a] if key in records[b]]) for a, b in combinations(records, 2)]
+    pairs = compare_over([(records[a], records[b], keys) for a, b, keys in shared], resamples, max_failed)
+    rows = [{**row, "a": shared[number][0], "b": shared[number][1]} for number, row in pairs] if compare else []
+    return {**_measured(context, lines), "differences": rows, "costs": None, "seconds": {}}
+
+
+def _measured(context: Context, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What results hold besides comparisons."""
+    pipeline, manifests = context.pipeline, trained_students(context)
     screening = {name: manifest.screening for name, manifest in manifests.items()}
     by_solver = [student.name for student in pipeline.students if student.screened_by_solver]
     main = next((screening[name] for name in (*by_solver, *screening) if name in screening), {})
     live = not pipeline.only_recorded
-    costs = compare_costs(lines, {name: student_upfront(context, name) for name in manifests})
-    found = {
+    return {
         "schema_version": SCHEMA_VERSION,
         "task": pipeline.task.model_dump(mode="json", exclude={"path", "test_path"}),
         "questions": len(context.task.test),
@@ -65,16 +101,12 @@ def run_results(
         "student_base": context.models.base.id if live else None,
         "program": pipeline.program.model_dump(),
         "configuration": configuration_of(pipeline),
-        "arms": lines,
-        "differences": differences(seeds, resamples, max_failed=max_failed),
-        "costs": {**costs, "evidence": evidence(costs, seeds)},
+        "arms": list(lines),
         "screening": {**{key: main.get(key) for key in ("collected", "kept", "lost")}, "by_student": screening},
         "training": {name: {"rows": m.rows, **m.result} for name, m in manifests.items()},
-        "paid": context.store.paid(prices=context.pipeline.prices),
-        "seconds": seconds,
+        "paid": context.store.paid(prices=pipeline.prices),
         "versions": next(iter(manifests.values())).versions if manifests else {},
     }
-    return RunResults(found)
 
 
 def trained_students(context: Context) -> dict[str, Manifest]:

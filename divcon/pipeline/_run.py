@@ -12,7 +12,17 @@ import dspy
 
 from divcon._models import Models
 from divcon._watch import Reporter, Silent
-from divcon.benchmarks import Arm, Records, RunResults, as_csv, counted, evaluate_arms, log_to_mlflow, write_report
+from divcon.benchmarks import (
+    Arm,
+    Records,
+    RunResults,
+    as_csv,
+    calls_of,
+    counted,
+    evaluate_arms,
+    log_to_mlflow,
+    write_report,
+)
 from divcon.benchmarks.tasks import LoadedTask
 from divcon.config import Pipeline
 from divcon.distill import Export, Place, RunStore, Screened, write_whole
@@ -29,6 +39,7 @@ from divcon.pipeline._programs import Compiled, Programs, compiled_prompt
 from divcon.pipeline._record import record_key
 from divcon.pipeline._results import about_fallbacks, require_all_answered, results_files, run_results
 from divcon.pipeline._saved import SavedRun
+from divcon.pipeline._so_far import SoFar
 from divcon.pipeline._stations import Stations, compile_prompt
 from divcon.pipeline._status import StationStatus, run_status
 from divcon.pipeline._works import recipe_of
@@ -228,7 +239,7 @@ class Run:
         figures, table, report = files = results_files(self.folder, "results")
         write_whole(figures, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         write_whole(table, as_csv(results["arms"]))
-        write_report(results, records, test, report)
+        write_report(results, records, test, report, calls_of(context.store, records))
         write_cards(self.folder, results)
         if tracking := self.pipeline.tracking:
             log_to_mlflow(tracking.mlflow, tracking.experiment, self.folder.name, results, files)
@@ -302,6 +313,10 @@ class Run:
     def status(self) -> list[StationStatus]:
         """Which stations are done, and why a station would run again. No model is called."""
         return list(run_status(self.context))
+
+    def so_far(self) -> SoFar:
+        """The answers that the folder holds, whether the run is finished or not. No model is called."""
+        return SoFar.of(self.context)
 
     # -- answering -------------------------------------------------------------------------------------------------
 

@@ -81,26 +81,42 @@ def run_status(context: Context) -> Iterator[StationStatus]:
         yield status(f"screen {rule}", key, len(judged), len(wanted))
     for student in pipeline.students:
         yield status(f"export {student.name}", keys.rows(student), int(stations.is_exported(student)), 1)
-    unexported: dict[str, Path] = {}  # adapters whose rows aren't there: a run writes these again and trains nothing
+    unexported = _unexported(stations)
     for student in pipeline.students:
-        key = stations.training_key(student)
-        recorded_digest = recorded.get(f"train {student.name}", {}).get("digest")
-        if recorded_digest == key.digest and _has_adapter_alone(stations, student):
-            unexported[student.name] = adapter_folder(context.folder, student.name)
         trained = student.name in unexported or stations.is_trained(student)
-        yield status(f"train {student.name}", key, int(trained), 1)
-    for name in pipeline.arms:
-        planner = read_arm(name)[0].student
-        try:
-            arm = bound_arm(context, compiled, name, unexported.get(planner.name) if planner else None)
-        except (MissingStation, ManifestError):
+        yield status(f"train {student.name}", stations.training_key(student), int(trained), 1)
+    for name, arm in arms_there(context):
+        if arm is None:
             yield StationStatus(f"evaluate {name}", "to do", 0, len(questions.test))
-            continue
-        yield status(f"evaluate {name}", arm.key, _answered(context, arm), len(questions.test))
-    for arm in recorded_arms(context):
-        yield status(f"evaluate {arm.name}", arm.key, _answered(context, arm), len(questions.test))
+        else:
+            yield status(f"evaluate {name}", arm.key, _answered(context, arm), len(questions.test))
     written = all(file.is_file() for file in results_files(context.folder, "results"))
     yield StationStatus("results", "done" if written else "to do", int(written), 1)
+
+
+def arms_there(context: Context) -> Iterator[tuple[str, Arm | None]]:
+    """The arms of a run by name; None for an arm whose student isn't trained yet. No model is called."""
+    compiled = compiled_prompt(context)
+    unexported = _unexported(Stations(context, Programs(context, compiled)))
+    for name in context.pipeline.arms:
+        student = read_arm(name)[0].student
+        try:
+            yield name, bound_arm(context, compiled, name, unexported.get(student.name) if student else None)
+        except (MissingStation, ManifestError):
+            yield name, None
+    for arm in recorded_arms(context):
+        yield arm.name, arm
+
+
+def _unexported(stations: Stations) -> dict[str, Path]:
+    """The adapters whose rows aren't there, by student: a run writes the rows again and trains nothing."""
+    recorded, folder = recorded_keys(stations.context.folder), stations.context.folder
+    return {
+        student.name: adapter_folder(folder, student.name)
+        for student in stations.context.pipeline.students
+        if recorded.get(f"train {student.name}", {}).get("digest") == stations.training_key(student).digest
+        and _has_adapter_alone(stations, student)
+    }
 
 
 def _answered(context: Context, arm: Arm) -> int:

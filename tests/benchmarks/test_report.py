@@ -1,4 +1,4 @@
-import json
+import csv
 import re
 import time
 from collections.abc import Callable
@@ -12,9 +12,11 @@ import markupsafe
 import pytest
 from support.arms import arm_named
 from support.browser import browser_page, opened
+from support.report_page import parts_of, questions_of
 
 from divcon.benchmarks import (
     Shown,
+    advise,
     compare_costs,
     differences,
     evidence,
@@ -24,6 +26,7 @@ from divcon.benchmarks import (
     write_report,
 )
 from divcon.benchmarks._advice import advice
+from divcon.distill import Exchange
 from divcon.programs import Item
 
 USED = {"calls": 1, "input_tokens": 80, "cached_tokens": 8, "output_tokens": 20, "unpriced_calls": 1}
@@ -68,7 +71,11 @@ def costs_of(lines: list[dict[str, Any]], records: dict[str, Any], before: dict[
 @pytest.fixture
 def run_report(tmp_path: Path, items: list[Item]) -> Callable[..., Path]:
     def write(
-        records: dict[str, Any] | None = None, questions: list[Item] | None = None, label: str = "", **more: Any
+        records: dict[str, Any] | None = None,
+        questions: list[Item] | None = None,
+        label: str = "",
+        calls: dict[str, Exchange] | None = None,
+        **more: Any,
     ) -> Path:
         asked = questions or items
         found = records or arms_of(asked)
@@ -84,7 +91,7 @@ def run_report(tmp_path: Path, items: list[Item]) -> Callable[..., Path]:
             "versions": {"divcon": "9.9"}, **more,
         }  # fmt: skip
         file = tmp_path / "report.html"
-        write_report(results, found, asked, file)
+        write_report(results, found, asked, file, calls)
         return file
 
     return write
@@ -101,6 +108,7 @@ def test_it_is_one_file_that_needs_no_network_and_escapes_what_models_write(
     HTMLParser().feed(html)
     assert "<script>alert" not in html
     assert "</script><b>" not in html
+    assert "</script><b>&" in parts_of(html)[0]["questions"][0]["r"][0]["said"]
     assert "scripted" in html
     assert "1 unsolved" in html
     assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", html.replace("http://www.w3.org", ""))
@@ -113,7 +121,7 @@ def test_one_glance_says_which_program_to_choose_and_what_it_saves(run_report: C
     assert "80.0 % right" in glance
     assert "Not shown to be at most 2 points less accurate than TEACHER (+0.0 points, 95 % interval" in glance
     assert "It keeps 100 % (" in glance and "of the teacher&#39;s accuracy." in glance
-    assert "<th>of the teacher's (95 % interval)</th>" in html
+    assert ">of the teacher&#39;s (95 % interval)</th>" in html
     assert "With the teacher as planner 80.0 % are right; against it this saves 50 %." in glance
     assert "60 s of training; when that has paid is unknown without prices." in glance
 
@@ -165,7 +173,8 @@ def test_most_answers_of_an_arm_failed_and_the_page_shows_no_score_of_it(
     assert "ettled: " not in html and "Choose" not in html
     assert "– (16 of 20 failed)" in html
     assert "DIRECT has no score: 16 of 20 answers failed; the first: LMError: 429." in html
-    assert "<td>direct −" not in html and "− direct</td>" not in html
+    assert "direct −" not in html and "− direct" not in html
+    assert "SD-R − " in html or "− SD-R" in html
 
 
 def test_half_a_character_that_a_server_sent_is_no_obstacle(run_report: Callable[..., Path], items: list[Item]) -> None:
@@ -190,13 +199,11 @@ def turned_round(items: list[Item]) -> tuple[dict[str, Any], list[Item]]:
 def test_what_turns_text_round_is_visible(run_report: Callable[..., Path], items: list[Item]) -> None:
     html = run_report(*turned_round(items), solver=TURNED, student_base=TURNED).read_text(encoding="utf-8")
     assert not re.search("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\x00-\x08\x0b-\x1f\x7f-\x9f]", html)
-    assert f"Solver: <bdi>{SHOWN}</bdi>" in html
-    data = re.search(r'id="data">(.*?)</script>', html, re.DOTALL)
-    assert data is not None
-    question = json.loads(data[1])[0]["questions"][0]
+    assert f"<dt>Solver</dt><dd><bdi>{SHOWN}</bdi></dd>" in html
+    question, held = questions_of(html)[0]["questions"][0], parts_of(html)[0]["questions"][0]
     assert question["q"].endswith(SHOWN)
-    assert (question["c"], question["g"]) == (SHOWN, SHOWN)
-    assert question["r"][0][2:] == [[SHOWN], f"a\n{SHOWN}", SHOWN]
+    assert (held["c"], question["g"], question["r"][0][2]) == (SHOWN, SHOWN, SHOWN)
+    assert (held["r"][0]["asked"], held["r"][0]["steps"], held["r"][0]["said"]) == ([SHOWN], f"a\n{SHOWN}", SHOWN)
 
 
 def test_right_to_left_text_turns_nothing_beside_it(run_report: Callable[..., Path], items: list[Item]) -> None:
@@ -204,10 +211,10 @@ def test_right_to_left_text_turns_nothing_beside_it(run_report: Callable[..., Pa
     said = {**outcome(True), "answer": "שלום 123", "subquestions": ["מה?"], "sub_answers": "אחת"}
     with browser_page() as page:
         opened(page, run_report({"cot": {item.id: said for item in items}}, solver="מודל"))
-        page.locator("#questions summary").first.click()
-        page.locator("#questions pre").first.wait_for()
+        page.locator("#table .open").first.click()
+        page.locator("#table pre").first.wait_for()
         isolated = page.evaluate(
-            "() => [...document.querySelectorAll('#questions bdi, p bdi')].filter(e => /[א-ת]/.test(e.textContent))"
+            "() => [...document.querySelectorAll('#table bdi, dd bdi')].filter(e => /[א-ת]/.test(e.textContent))"
             ".map(e => getComputedStyle(e).unicodeBidi + ' ' + getComputedStyle(e).direction)"
         )
     assert len(isolated) >= 4
@@ -237,7 +244,9 @@ def test_a_browser_refuses_what_is_put_into_the_page(run_report: Callable[..., P
     put = "<script>document.title = 'owned'</script><p id=put style='color: red' onclick='document.title = 1'>x</p>"
     put += "<style>#put { font-size: 99px }</style><img src='http://127.0.0.1:9/x' onerror='document.title = 2'>"
     page_file = tmp_path / "put.html"
-    page_file.write_text(html.replace("<h2>Questions</h2>", f"{put}<h2>Questions</h2>"), encoding="utf-8")
+    heading = '<h2 id="questions">Questions</h2>'
+    assert heading in html
+    page_file.write_text(html.replace(heading, put + heading), encoding="utf-8")
     chromium_errors = []
     with pytest.raises(AssertionError, match="Content Security Policy"), browser_page() as page:
         page.on("console", lambda message: chromium_errors.append(message.text))
@@ -248,7 +257,7 @@ def test_a_browser_refuses_what_is_put_into_the_page(run_report: Callable[..., P
         color, size = page.evaluate(style)
         assert color != "rgb(255, 0, 0)"
         assert size != "99px"
-        assert page.locator("#questions details").count() == 20, "the page's own script runs"
+        assert page.locator("#table .open").count() == 20, "the page's own script runs"
     assert len(chromium_errors) >= 4
 
 
@@ -258,25 +267,140 @@ def test_a_label_is_text_in_tables_and_plots(run_report: Callable[..., Path], it
     assert html.count(str(markupsafe.escape(label))) + html.count(html_escape(label, quote=False)) >= 3
 
 
-def test_a_browser_finds_filters_and_opens_questions(run_report: Callable[..., Path], items: list[Item]) -> None:
-    with browser_page(viewport={"width": 1200, "height": 900}) as page:
+WIDTHS = [{"width": 1280, "height": 900}, {"width": 390, "height": 840}]
+
+
+@pytest.fixture(params=WIDTHS, ids=["1280", "390"])
+def viewport(request: pytest.FixtureRequest) -> dict[str, int]:
+    return dict(request.param)
+
+
+def test_a_browser_finds_filters_and_opens_questions(
+    run_report: Callable[..., Path], items: list[Item], viewport: dict[str, int]
+) -> None:
+    with browser_page(viewport=viewport) as page:
         opened(page, run_report())
-        assert page.locator("details summary").filter(has_text="plus zero").count() == 20
+        assert page.locator("#table .open").filter(has_text="plus zero").count() == 20
         page.select_option("#only", "split")
         split = int(page.inner_text("#count").split()[0])
         assert 0 < split < 20
         page.select_option("#only", "all")
         page.select_option("#arm", label="COT")
         page.select_option("#outcome", "w")
-        assert page.inner_text("#count") == "10 questions"
+        assert page.inner_text("#count") == "10 of 20 questions"
         page.fill("#words", "What is 4 plus")
-        assert page.inner_text("#count") == "1 questions"
-        page.locator("#questions summary").click()
-        page.locator("#questions pre").first.wait_for()  # a browser tells of the opening a moment after the click
-        shown = page.inner_text("#questions")
-        assert "1. How many <b>bags</b>?" in shown
-        assert "Answer: 7" in shown
+        assert page.inner_text("#count") == "1 of 20 questions"
+        page.locator("#table .open").click()
+        page.locator("#table pre").first.wait_for()
+        shown = page.inner_text("#table")
+        assert "How many <b>bags</b>?" in shown
+        assert "Answer 7" in shown
         assert items[4].answer in shown
+        page.locator("#table .open").click()
+        assert page.locator("#table tr.whole").count() == 0
+        page.click("#clear")
+        assert page.inner_text("#count") == "20 of 20 questions"
+
+
+def test_two_programs_are_set_against_each_other(
+    run_report: Callable[..., Path], items: list[Item], viewport: dict[str, int]
+) -> None:
+    found = arms_of(items)
+    alone = {
+        (a, b): sum(found[a][i.id]["outcome"] == "right" and found[b][i.id]["outcome"] == "wrong" for i in items)
+        for a, b in (("teacher", "cot"), ("cot", "teacher"))
+    }
+    assert alone["teacher", "cot"] != alone["cot", "teacher"]
+    with browser_page(viewport=viewport) as page:
+        opened(page, run_report(found))
+        page.select_option("#arm", label="TEACHER")
+        page.select_option("#arm-b", label="COT")
+        page.click("#a-not-b")
+        assert page.inner_text("#count") == f"{alone['teacher', 'cot']} of 20 questions"
+        page.click("#swap")
+        assert page.inner_text("#count") == f"{alone['cot', 'teacher']} of 20 questions"
+        page.click("#clear")
+        page.select_option("#status", "decomposed")
+        assert page.inner_text("#count") == "20 of 20 questions"
+
+
+def test_a_cell_and_a_point_lead_to_their_questions(run_report: Callable[..., Path], viewport: dict[str, int]) -> None:
+    with browser_page(viewport=viewport) as page:
+        opened(page, run_report())
+        page.locator("table.cards a", has_text="10 wrong").first.click()
+        assert page.inner_text("#count") == "10 of 20 questions"
+        assert page.locator("#arm option:checked").inner_text() == "COT"
+        page.click("#clear")
+        page.locator("table.cards a", has_text="10 wrong").first.click()
+        assert page.inner_text("#count") == "10 of 20 questions", "a link works a second time"
+        width = "wide" if viewport["width"] > 640 else "narrow"
+        page.locator(f"figure .{width} svg a", has_text="SD-R").first.click()
+        page.locator("#count", has_text="4 of 20 questions").wait_for()  # a browser tells of a new hash a moment later
+        page.locator("#comparisons ~ table a").first.click()
+        page.wait_for_function("location.hash.includes('&was=r&') && location.hash.includes('&other=w')")
+        shown = page.evaluate("['outcome', 'outcome-b'].map(id => document.getElementById(id).value)")
+        assert shown == ["r", "w"]
+        assert 0 < int(page.inner_text("#count").split()[0]) < 20
+
+
+def test_columns_are_sorted(run_report: Callable[..., Path]) -> None:
+    with browser_page() as page:
+        opened(page, run_report())
+        marks = "() => [...document.querySelectorAll('#table tbody tr')].map(r => r.cells[1].textContent.trim()[0])"
+        before = page.evaluate(marks)
+        page.locator("#table th button", has_text="cot").click()
+        assert page.evaluate(marks) == sorted(before)
+        assert page.locator("#table th[aria-sort=ascending]").count() == 1
+        page.locator("#table th button", has_text="cot").click()
+        assert page.evaluate(marks) == sorted(before, reverse=True)
+        page.locator("#table th button", has_text="cot").click()
+        assert page.evaluate(marks) == before
+
+
+def test_questions_and_tables_are_downloaded_as_csv(run_report: Callable[..., Path], items: list[Item]) -> None:
+    said = {**outcome(True), "answer": '=1+1, "x"', "extracted": '=1+1, "x"'}
+    records = {"cot": {item.id: said for item in items}}
+    with browser_page() as page:
+        opened(page, run_report(records))
+        with page.expect_download() as got:
+            page.click("#csv")
+        rows = list(csv.reader(got.value.path().read_text(encoding="utf-8").splitlines()))
+        assert got.value.suggested_filename == "questions-t.csv"
+        assert rows[0] == ["id", "question", "gold", "steps", "cot", "cot status", "cot answer"]
+        assert rows[1][0] == items[0].id and rows[1][4:] == ["right", "decomposed", '\'=1+1, "x"']
+        assert len(rows) == 21
+        with page.expect_download() as got:
+            page.locator("button.csv").first.click()
+        rows = list(csv.reader(got.value.path().read_text(encoding="utf-8").splitlines()))
+        assert rows[0][:3] == ["program", "accuracy", "95 % interval"]
+        assert rows[1][1] == "100.0 %"
+
+
+def test_a_row_opens_the_prompts_and_raw_replies_of_every_call(tmp_path: Path, items: list[Item]) -> None:
+    request = {
+        "system": "Split the <i>question</i>.",
+        "messages": [{"role": "user", "parts": [{"type": "text", "text": "Question: why?"}]}],
+    }
+    response = {"message": {"parts": [{"type": "text", "text": "1. How </script>many?"}]}, "finish_reason": "length"}
+    call = Exchange("decomposer", "small-model", request, response, 93, 41, 7, 1.25, 0.000123)
+    records = {"sd-r": {item.id: {**outcome(True, "decomposer"), "calls": ["k", "lost"]} for item in items}}
+    lines = lines_of(records)
+    results = {
+        "task": {"name": "t"}, "questions": len(items), "teacher": {"model": "m", "kind": "model"}, "solver": "s",
+        "student_base": "b", "arms": lines, "differences": [], "costs": compare_costs(lines, {}),
+        "screening": {"by_student": {}}, "training": {}, "versions": {},
+    }  # fmt: skip
+    write_report(results, records, items, tmp_path / "r.html", {"k": call})
+    with browser_page() as page:
+        opened(page, tmp_path / "r.html")
+        page.locator("#table .open").first.click()
+        page.locator("#table details summary").click()
+        shown = " ".join(page.inner_text("#table tr.whole").split())
+    for part in (
+        "decomposer small-model: 93 tokens in (7 cached), 41 out", "finish length", "$0.000123", "1.25 s",
+        "Split the <i>question</i>.", "Question: why?", "1. How </script>many?",
+    ):  # fmt: skip
+        assert part in shown
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -294,12 +418,33 @@ def test_text_and_plots_can_be_read_in_light_and_dark(run_report: Callable[..., 
     assert all(abs(ink - back) > 90 for ink in inks), (back, inks)
 
 
-def test_it_fits_a_phone_and_prints_without_controls(run_report: Callable[..., Path]) -> None:
-    with browser_page(viewport={"width": 360, "height": 740}) as page:
+@pytest.mark.parametrize("kind", ["run", "main", "transfer", "depth"])
+def test_it_fits_and_tables_become_cards_on_a_phone(
+    run_report: Callable[..., Path], tmp_path: Path, items: list[Item], kind: str, viewport: dict[str, int]
+) -> None:
+    file = run_report() if kind == "run" else experiment_report(tmp_path / "x.html", items, kind)
+    with browser_page(viewport=viewport) as page:
+        opened(page, file)
+        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+        page.locator("#table .open").first.click()
+        page.locator("#table pre").first.wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+        beyond = "e => e.getBoundingClientRect().right > innerWidth + 1"
+        assert not page.evaluate(f"[...document.querySelectorAll('body *')].filter({beyond}).map(e => e.outerHTML)")
+        phone = viewport["width"] < 640
+        assert page.locator("table.cards thead").first.is_visible() != phone
+        assert page.locator("figure .narrow").first.is_visible() == phone
+        assert page.locator("figure .wide").first.is_visible() != phone
+        if phone:
+            heights = "[...document.querySelectorAll('.narrow svg text')].map(e => e.getBoundingClientRect().height)"
+            assert min(page.evaluate(heights)) >= 10
+
+
+def test_it_prints_without_controls(run_report: Callable[..., Path]) -> None:
+    with browser_page() as page:
         opened(page, run_report())
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
         page.emulate_media(media="print")
-        assert not page.locator(".controls").is_visible()
+        assert not page.locator(".controls").first.is_visible()
         assert page.locator("table").first.is_visible()
 
 
@@ -308,17 +453,58 @@ def test_ten_thousand_questions_open_in_under_two_seconds(run_report: Callable[.
         Item(id=f"q{n}", question=f"What is {n} plus zero? {'More words stand here. ' * 10}", answer=str(n))
         for n in range(10_000)
     ]
-    file = run_report(arms_of(questions), questions)
+    asked = {"role": "user", "parts": [{"type": "text", "text": "Why? " * 60}]}
+    prompt = {"system": "Split it. " * 40, "messages": [asked]}
+    response = {"message": {"parts": [{"type": "text", "text": "1. What is it?\n" * 4}]}, "finish_reason": "stop"}
+    call = Exchange("decomposer", "model", prompt, response, 93, 41, 0, 1.0, 0.0001)
+    records = arms_of(questions)
+    keys = {(name, key): f"{name} {key}" for name in records for key in records[name]}
+    for (name, key), made in keys.items():
+        records[name][key]["calls"] = [made]
+    file = run_report(records, questions, calls=dict.fromkeys(keys.values(), call))
     with browser_page() as page:
-        started = time.perf_counter()
-        opened(page, file)
-        page.wait_for_selector("#questions details")
-        seconds = time.perf_counter() - started
-        assert page.inner_text("#count") == "10000 questions"
-        assert page.locator("#questions details").count() == 50
+        seconds = []
+        for _ in range(3):  # the machine may be busy with something else meanwhile
+            started = time.perf_counter()
+            opened(page, file)
+            page.wait_for_selector("#table .open")
+            seconds.append(time.perf_counter() - started)
+        assert page.inner_text("#count") == "10,000 of 10,000 questions"
+        assert page.locator("#table .open").count() == 50
         page.click("#more")
-        assert page.locator("#questions details").count() == 100
-    print(f"{file.stat().st_size / 1e6:.1f} MB opened in {seconds:.2f} s")
+        assert page.locator("#table .open").count() == 100
+        page.locator("#table .open").last.click()
+        page.locator("#table details.call").first.wait_for()
+    print(f"{file.stat().st_size / 1e6:.1f} MB opened in {min(seconds):.2f} s")
+    assert min(seconds) < 2
+
+
+def varied(kind: str, task: str, difference: float = 0.3, p: float = 0.01) -> list[dict[str, Any]]:
+    """The comparisons between levels of what an experiment varies."""
+    row = {"difference": difference, "ci95": [difference - 0.1, difference + 0.1], "n": 20, "p_holm": p, "task": task}
+    pair = {
+        "transfer": ("sd-r (a)", "sd-r (b)"), "curve": ("sd-r (16)", "sd-r (2)"), "cap": ("sd-r (16)", "sd-r (2)"),
+        "multitask": ("sd-r", "sd-r/all"), "depth": ("sd-r", "cot"),
+    }.get(kind)  # fmt: skip
+    return [{**row, "a": pair[0], "b": pair[1], **({"steps": 2} if kind == "depth" else {})}] if pair else []
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown", "unshown"),
+    [
+        ("transfer", "Train SD-R on each task: it loses where it is moved", "No loss is shown where SD-R is moved"),
+        ("multitask", "Train SD-R on each task: one for all loses on a", "One SD-R for all tasks: no loss is shown"),
+        ("cap", "Allow 16 subquestions (SD-R)", "Allow 2 subquestions (SD-R): no larger number is shown to gain"),
+        ("curve", "Collect more questions for SD-R: it still gains", "More questions for SD-R aren't shown to gain"),
+        ("depth", "Splitting is shown to gain on questions of 2 steps", "Splitting isn't shown to gain at any number"),
+    ],
+)
+def test_advice_on_what_an_experiment_varies(kind: str, shown: str, unshown: str) -> None:
+    for p, headline in ((0.01, shown), (0.2, unshown)):
+        results = {"experiment": kind, "rows": [], "costs": {}, "comparisons": varied(kind, "a", p=p)}
+        (card,) = advise(results)
+        assert card["headline"].startswith(headline)
+        assert "95 % interval" in card["sentences"][-1]
 
 
 def experiment_report(file: Path, items: list[Item], kind: str) -> Path:
@@ -338,12 +524,18 @@ def experiment_report(file: Path, items: list[Item], kind: str) -> Path:
     results = {
         "experiment": kind, "question": "Why?", "design": {"seeds": [0, 1]}, "tasks": {"a": {}, "b": {}},
         "teacher": {"model": "m", "kind": "model"}, "solver": "s", "student_base": "b", "rows": rows,
-        "comparisons": [{**row, "task": "a"} for row in differences(found, 200)], "costs": costs,
+        "comparisons": [*({**row, "task": "a"} for row in differences(found, 200)), *varied(kind, "a")],
+        "costs": costs,
         "screening": [{"cell": "a/seed-0", "student": "SD-R", "collected": 2, "kept": 1, "lost": {}, "rows": 1,
                        "steps": 1, "first_loss": 1.0, "last_loss": 1.0, "seconds": 1.0}],
         "versions": {},
     }  # fmt: skip
-    shown = [Shown(task, items, list(arms_of(items).items())) for task in ("a", "b")]
+    asked = [replace(item, subquestions=("x",) * (1 + n % 2)) for n, item in enumerate(items)]
+    answered = arms_of(items)
+    shown = [
+        Shown(task, asked, [(row, answered[row["name"]]) for row in rows if row["task"] == task and "steps" not in row])
+        for task in ("a", "b")
+    ]
     write_experiment_report(results, shown, file)
     return file
 
@@ -351,11 +543,9 @@ def experiment_report(file: Path, items: list[Item], kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["main", "transfer", "depth", "curve", "cap"])
 def test_every_kind_of_experiment_has_its_plots(tmp_path: Path, items: list[Item], kind: str) -> None:
     html = experiment_report(tmp_path / "x.html", items, kind).read_text(encoding="utf-8")
-    assert html.count("<svg ") == {"main": 4, "transfer": 3}.get(kind, 2)
-    assert ("glance-2" in html) == (kind == "main")
-    data = re.search(r'id="data">(.*?)</script>', html, re.DOTALL)
-    assert data is not None
-    assert [part["task"] for part in json.loads(data[1])] == ["a", "b"]
+    assert html.count("<svg ") == 2 * {"main": 4, "transfer": 3}.get(kind, 2), "each plot in two widths"
+    assert "glance-1" in html, "advice stands on every kind"
+    assert [part["task"] for part in questions_of(html)] == ["a", "b"]
 
 
 @pytest.mark.parametrize("kind", ["transfer", "depth"])
@@ -386,8 +576,8 @@ def test_what_the_contamination_check_lets_through_is_noted(tmp_path: Path, item
 
 def test_the_plot_of_costs_begins_at_zero_and_names_its_points(run_report: Callable[..., Path]) -> None:
     html = run_report().read_text(encoding="utf-8")
-    plot = html.split("<figcaption", 2)[2].partition("</figure>")[0]
+    plot = html.split("<figcaption", 2)[2].partition('<div class="narrow">')[0]
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", plot)
-    assert {"cot", "teacher", "sd-r"} <= set(texts)
+    assert {"cot", "teacher", "SD-R"} <= set(texts)
     assert texts.count("0") == 2
     assert "tokens of models other than students a question, with 95 % intervals" in texts

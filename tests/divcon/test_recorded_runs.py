@@ -123,7 +123,7 @@ def test_a_whole_run_with_recorded_plans_and_a_recorded_arm(data: Path, tiny_bas
     beside = json.loads((data / "run" / "exports" / "sd-t.manifest.json").read_text())
     assert beside["teacher"] == teacher
     html = (data / "run" / "report.html").read_text(encoding="utf-8")
-    assert "gpt-3.5-turbo (recorded)" in html and teacher["sha256"] in html and "<td>recorded</td>" in html
+    assert "gpt-3.5-turbo (recorded)" in html and teacher["sha256"] in html and "<bdi>recorded</bdi>" in html
     assert str(data) not in json.dumps(results), "no path of this machine"
     assert "Good (recorded)" in (data / "run" / "results.csv").read_text()
 

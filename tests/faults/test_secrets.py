@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import pytest
 from support.raw_server import Answer, chat, raw_server, refusing
+from support.report_page import parts_of
 from support.works import keep
 
 from divcon import load_pipeline
@@ -72,6 +73,8 @@ def require_no_key(folder: Path, printed: str, forms: Sequence[str] = FORMS) -> 
     """Nothing that was written or printed holds a form of the key, even as part of a JSON text."""
     files = [file for file in folder.rglob("*") if file.is_file() and file.name != "p.yaml"]
     texts = [(str(file), file.read_bytes()) for file in files] + [("the terminal", printed.encode())]
+    pages = [file for file in files if file.name == "report.html"]
+    texts += [(str(file), json.dumps(parts_of(file.read_text("utf-8"))).encode()) for file in pages]
     for form in {*forms, *(json.dumps(form)[1:-1] for form in forms)}:
         for name, text in texts:
             assert form.encode() not in text, (form, name)
@@ -148,6 +151,8 @@ def test_a_reply_with_a_key_in_it_is_still_the_reply(tmp_path: Path) -> None:
     for name in ("results.json", "results.csv", "report.html", "exports/sd-t.jsonl", "pipeline.json"):
         assert (tmp_path / "runs" / "p" / name).is_file(), (name, printed)
     require_no_key(tmp_path, printed)
+    (part,) = parts_of((tmp_path / "runs" / "p" / "report.html").read_text(encoding="utf-8"))
+    assert any(MASK in call["reply"] for call in part["calls"].values()), "the page holds the raw replies"
     assert len(stored(tmp_path)) >= 3 + 3 + 3
     assert all(f"What is {MASK}?" in reply for reply in stored(tmp_path))
     assert json.loads((tmp_path / "runs" / "p" / "results.json").read_text())["questions"] == 3
