@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from divcon._arguments import path_of
+from divcon._arguments import AsJSON, path_of
 from divcon._terminal import echo_json, guarded, out
 
 _STUDENT = "A trained student of the run, such as sd-r."
@@ -20,11 +20,13 @@ def push(
     arm: Annotated[str, typer.Argument(metavar="ARM", help=_STUDENT)],
     target: Annotated[str, typer.Argument(metavar="TARGET", help=_TARGET)],
     public: Annotated[bool, typer.Option("--public", help="Let everyone read a new repository.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Publish the adapter of a student, with its model card, to a folder or a hub.
 
     Weights, settings, manifest, probe and card are published. The probe holds one training question with its plan.
+
+    Example: divcon push runs/demo sd-r owner/planner
     """
     from divcon.pipeline import publish
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from divcon._arguments import path_of
+from divcon._arguments import AsJSON, path_of
 from divcon._terminal import Terminal, echo_json, err, guarded, out
 from divcon.signatures import DivconError
 
@@ -31,7 +31,7 @@ def report(
     folder: _FOLDER,
     other: _OTHER = None,
     file: _OUT = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJSON = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Serve a page on 127.0.0.1 that shows the run while it goes on.")
     ] = False,
@@ -39,13 +39,7 @@ def report(
 ) -> None:
     """Write the report of a run, finished or not, or compare two runs question by question. No model is called.
 
-    Examples:
-
-    divcon report runs/demo
-
-    divcon report runs/demo runs/other
-
-    divcon report runs/demo --watch
+    Example: divcon report runs/demo --watch
     """
     if watch:
         if other is not None or file is not None or as_json:

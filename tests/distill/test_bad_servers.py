@@ -1,6 +1,7 @@
 """Servers that fail, stall, flood or lie: each call ends in a reply or a named error, soon and after few requests."""
 
 import gzip
+import itertools
 import json
 import socket
 import sqlite3
@@ -97,7 +98,8 @@ def test_a_server_that_was_never_there_is_given_up_sooner(soon: None, monkeypatc
 
 
 def test_what_was_answered_is_kept_when_a_server_is_given_up(soon: None, tmp_path: Path, items: list[Item]) -> None:
-    with OpenAIServer(lambda body: "1. What is it?" if len(server.requests) <= 3 else 503) as server:
+    asked = itertools.count(1)
+    with OpenAIServer(lambda body: "1. What is it?" if next(asked) <= 3 else 503) as server:
         engine = StoredEngine(
             backend(server.url, Patience(give_up=1.0), retries=4), "teacher", "openai/m", RunStore(tmp_path)
         )

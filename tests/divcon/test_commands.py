@@ -36,7 +36,7 @@ def test_commands_are_listed_in_the_order_of_use() -> None:
     said = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "100"}).output
     panels = ["Start", "Run", "Look", "Serve", "Tools"]
     order = ["init", "doctor", "precheck", "run", "collect", "screen", "export", "train", "evaluate", "status",
-             "inspect", "ask", "serve", "grade"]  # fmt: skip
+             "report", "inspect", "ask", "serve", "push", "grade"]  # fmt: skip
     assert [said.index(f"─ {panel} ─") for panel in panels] == sorted(said.index(f"─ {panel} ─") for panel in panels)
     at = [said.index(f"│ {name} ") for name in order]
     assert at == sorted(at)
