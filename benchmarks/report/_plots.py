@@ -41,7 +41,7 @@ class Point(NamedTuple):
     Attributes:
         letters: Written beside the point.
         label: The name in the legend.
-        x: Across; None for a plot without this axis.
+        x: Across; 0 for a plot without this axis.
         y: Up.
         y_interval: The interval of `y`.
         x_interval: The interval of `x`; None where it is unknown.

@@ -118,6 +118,7 @@ def test_one_glance_says_which_program_to_choose_and_what_it_saves(run_report: C
     html = " ".join(run_report().read_text(encoding="utf-8").split())
     glance = html[html.index('id="glance-1"') : html.index("</section>")]
     assert "Not settled: SD-R for now" in glance
+    assert '<section class="glance not-settled"' in html, "only what is settled is marked so"
     assert "80.0 % right" in glance
     assert "Not shown to be at most 2 points less accurate than TEACHER (+0.0 points, 95 % interval" in glance
     assert "It keeps 100 % (" in glance and "of the teacher&#39;s accuracy." in glance
