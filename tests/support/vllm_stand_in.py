@@ -2,9 +2,9 @@
 
 Started as `python -m vllm.entrypoints.openai.api_server ...` is. What it does is in STAND_IN: `ok`, `exit`, `slow`,
 `dies:N` (at the Nth reply of its life, with its sockets), `engine-dies:N` (from the Nth reply on it answers 500, and
-ends two seconds later, as vLLM does when its engine is gone) or `mixes` (the base is taken for an adapter that writes
-at the same time). Every start is a line in STAND_IN_STARTS. It says that what an adapter has learnt is likelier under
-the adapter, and tokenizes the one prompt that stands in the adapter's probe.
+ends two seconds later, as vLLM does when its engine is gone), `mixes` (the base is taken for an adapter that writes
+at the same time) or `mute` (a stream without a token). Every start is a line in STAND_IN_STARTS. It says that what an
+adapter has learnt is likelier under the adapter, and tokenizes the one prompt that stands in the adapter's probe.
 """
 
 import json
@@ -56,17 +56,36 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(body)
 
     def complete(self, body: dict) -> None:
-        global writing
         adapted = body["model"] in ADAPTERS or (WHAT == "mixes" and writing)
-        if "logprobs" not in body:
-            writing += 1
-            time.sleep(0.3)
-            writing -= 1
+        if body.get("stream"):
+            self.stream(body)
+            return
         choice = {"index": 0, "text": "x", "finish_reason": "length", "logprobs": None}
         if "logprobs" in body:
             choice["logprobs"] = {"token_logprobs": [-1.0 if adapted else -5.0]}
         told = {"id": "x", "object": "text_completion", "created": 0, "model": body["model"]}
         self.send(200, {**told, "choices": [choice]})
+
+    def stream(self, body: dict) -> None:
+        """Write a token every 50 ms, until the client goes or all are written."""
+        global writing
+        told = {"id": "x", "object": "text_completion", "created": 0, "model": body["model"]}
+        told["choices"] = [{"index": 0, "text": "x", "finish_reason": None, "logprobs": None}]
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        writing += 1
+        try:
+            for _ in range(body["max_tokens"] if WHAT != "mute" else 0):
+                self.wfile.write(f"data: {json.dumps(told)}\n\n".encode())
+                time.sleep(0.05)
+            self.wfile.write(b"data: [DONE]\n\n")
+        except OSError:  # the client has gone
+            pass
+        finally:
+            writing -= 1
 
     def reply(self, body: dict) -> None:
         global replies

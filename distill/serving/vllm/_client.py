@@ -106,6 +106,10 @@ class VLLMClient(AdapterClient):
                             begun.set()
                             if done.is_set():
                                 return  # leaving the stream ends the request on the server
+                    if not begun.is_set():
+                        raise ServerError(
+                            f"The server at {self.api_base} doesn't stream what it writes.", "Use a vLLM server."
+                        )
             finally:
                 begun.set()
 

@@ -251,6 +251,12 @@ def test_a_running_server_that_mixes_base_and_adapter_is_refused(
         assert "--max-loras" in caught.value.remedy
 
 
+def test_a_running_server_that_streams_nothing_is_named(make: Callable, tiny_base: Base, student: Path) -> None:
+    attached = VLLMModel(tiny_base, ServerSettings(api_base=make("mute").start()))
+    with pytest.raises(ServerError, match="doesn't stream what it writes"):
+        attached.start(attached.add(student))
+
+
 def test_who_needs_another_server_gets_it_while_others_keep_asking(
     make: Callable, starts: Callable, student: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
