@@ -22,7 +22,7 @@ from divcon.benchmarks._costs import (
     upfront,
 )
 from divcon.benchmarks._evaluate import Arm, answered_by, evaluate_arm, evaluate_arms
-from divcon.benchmarks._figures import dollars, percent, retained_share, score
+from divcon.benchmarks._figures import dollars, dollars_per_1000, percent, retained_share, score
 from divcon.benchmarks._graders import (
     GRADERS,
     Verdict,
@@ -92,6 +92,7 @@ __all__ = [
     "counted",
     "differences",
     "dollars",
+    "dollars_per_1000",
     "evaluate_arm",
     "evaluate_arms",
     "evidence",

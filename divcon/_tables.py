@@ -17,6 +17,7 @@ _NAME = 20  # columns that the name of a program gets at least
 _OUTCOMES = "right/\nwrong/\nfailed"
 _OF_TEACHER = "of the\nteacher's"
 _PRICE = "$ per\n1,000"
+_FELL_BACK = "fell\nback"
 
 
 def page(most: int | None = None) -> ShownConsole:
@@ -43,22 +44,28 @@ def new_table(title: str, columns: Sequence[str], *, words: int = 1) -> Table:
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
     """Print the tables of an evaluation: accuracy and cost, and below what became of plans and replies."""
-    from divcon.benchmarks import dollars, retained_share, score
-
     title = f"{results['task']['name']}: {results['questions']} held-out questions"
     table = new_table(title, ("program", "accuracy", "95 %", _OF_TEACHER, _OUTCOMES, _PRICE, "seconds"))
     for arm in results["arms"]:
         table.add_row(
             arm["label"],
-            score(arm),
+            _accuracy(arm),
             _interval(arm),
-            retained_share(arm),
+            _kept(arm),
             _outcomes(arm),
-            dollars(arm.get("bill")),
+            _dollars(arm),
             "–" if arm["withheld"] else "recorded" if "recording" in arm else f"{arm['seconds']:.0f}",
         )
     page().print(table)
-    columns = ("unread", "cut off", "no split", "salvaged", "fell back", "plan tokens\nin/out", "solve tokens\nin/out")
+    columns = (
+        "un-\nread",
+        "cut\noff",
+        "no\nsplit",
+        "sal-\nvaged",
+        _FELL_BACK,
+        "plan tokens\nin/out",
+        "solve tokens\nin/out",
+    )
     table = new_table("plans and replies", ("program", *columns))
     for arm in results["arms"]:
         usage = {} if arm["withheld"] else arm["usage"]  # those of few questions aren't the arm's
@@ -71,6 +78,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     page().print(table)
     print_agreement(results["arms"], [])
     print_withheld(results["arms"])
+    _print_unpriced(results["arms"])
     print_unreadable(results["arms"])
     print_teacher(results["teacher"])
     print_advice(results)
@@ -79,6 +87,42 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
         f"divcon inspect {shlex.quote(str(folder))} QUESTION_ID   (one question: plans, prompts, replies)",
         soft_wrap=True,
     )
+
+
+def _accuracy(line: dict[str, Any]) -> str:
+    """An accuracy in per cent. What failed stands in a column of its own, and why there is no score below the table."""
+    return "–" if line["accuracy"] is None else f"{100 * line['accuracy']:.1f} %"
+
+
+def _kept(line: dict[str, Any]) -> str:
+    """The share of the teacher's accuracy that a student keeps, with its interval, in per cent."""
+    if (kept := line.get("retained")) is None:
+        return "–"
+    low, high = kept["ci95"]
+    return f"{100 * kept['share']:.0f} % ({100 * low:.0f}–{'∞' if high is None else f'{100 * high:.0f}'})"
+
+
+def _dollars(line: dict[str, Any]) -> str:
+    """What 1,000 questions cost; with a sign where that is a least sum, which `_print_unpriced` explains."""
+    from divcon.benchmarks import dollars, dollars_per_1000
+
+    least = _least(line)
+    return dollars(line.get("bill")) if least is None else f"≥ {dollars_per_1000(least)}"
+
+
+def _least(line: dict[str, Any]) -> float | None:
+    """What a question costs at least, where no more is known."""
+    bill = line.get("bill")
+    least: float | None = bill.get("at_least") if bill and bill["cost"] is None else None
+    return least
+
+
+def _print_unpriced(lines: list[dict[str, Any]]) -> None:
+    """Print where a cost is a least sum, and why."""
+    for line in lines:
+        if _least(line) is not None:
+            calls = line["bill"]["unpriced_calls"]
+            out.print(f"{line['label']}: {calls} calls have no price, so the dollars are a least sum.", soft_wrap=True)
 
 
 def _interval(line: dict[str, Any]) -> str:
@@ -180,7 +224,7 @@ def print_advice(results: dict[str, Any]) -> None:
 def print_rows(results: dict[str, Any], folder: Path) -> None:
     """Print the table of an experiment."""
     kind, rows = results["experiment"], results["rows"]
-    from divcon.benchmarks import FACTORS, dollars, retained_share, score
+    from divcon.benchmarks import FACTORS
 
     factors = [name for name in FACTORS if any(name in row for row in rows)]
     out.print(f"{kind}: {results['question']}", soft_wrap=True)
@@ -188,7 +232,7 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
     # What every label says already needs no column.
     others = [name for name in factors[1:] if not all(str(row.get(name, "")) in row["label"] for row in rows)]
     names = [*(name.replace("_", " ") for name in others), "program"]
-    figures = ("accuracy", "95 %", _OF_TEACHER, _OUTCOMES, "fell back", _PRICE)
+    figures = ("accuracy", "95 %", _OF_TEACHER, _OUTCOMES, _FELL_BACK, _PRICE)
     for group in dict.fromkeys(tuple(str(row.get(name, "")) for name in first) for row in rows):
         title = " ".join(f"{name.replace('_', ' ')}: {value}" for name, value in zip(first, group, strict=True))
         table = new_table(title, (*names, *figures), words=len(names))
@@ -197,16 +241,17 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
                 table.add_row(
                     *(str(row.get(name, "")) for name in others),
                     row["label"],
-                    score(row),
+                    _accuracy(row),
                     _interval(row),
-                    retained_share(row),
+                    _kept(row),
                     _outcomes(row),
                     _share(row, "fell_back_rate"),
-                    dollars(row.get("bill")),
+                    _dollars(row),
                 )
         page().print(table)
     print_agreement(rows, [name for name in factors if name != "steps"])
     print_withheld(rows)
+    _print_unpriced(rows)
     print_unreadable(rows)
     print_teacher(results["teacher"])
     print_advice(results)

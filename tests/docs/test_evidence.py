@@ -67,9 +67,10 @@ def test_no_figure_of_the_page_is_of_a_scripted_teacher(root: Path) -> None:
 
 def test_the_files_of_the_experiments_are_valid(root: Path) -> None:
     files = {file.stem: file for file in (root / "benchmarks" / "real").glob("*.yaml")}
-    pipelines = {name: files.pop(name) for name in ("published", "precheck")}
+    pipelines = {name: files.pop(name) for name in ("published", "precheck", "students")}
     assert all(load_pipeline(file) for file in pipelines.values())
-    assert {name: load_experiment(file).experiment.folds for name, file in files.items()} == dict.fromkeys(files, 2)
+    folds = {name: load_experiment(file).experiment.folds for name, file in files.items()}
+    assert folds == {**dict.fromkeys(files, 2), "gsm8k-135m": None}  # one split is what two cores can do
 
 
 def test_an_interval_says_what_a_claim_comes_to(page: str) -> None:

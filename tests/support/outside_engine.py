@@ -3,6 +3,8 @@
 Its server is any program that speaks OpenAI's protocol; the tests take a stand-in. `divcon.engines` names `ENGINE`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,8 +31,12 @@ class OutsideClient(AdapterClient):
         told = [self._post("v1/completions", {**one, "prompt": prompt + reply[:at]}) for at in range(len(reply))]
         return sum(answer["choices"][0]["logprobs"]["token_logprobs"][0] for answer in told)
 
-    def write(self, model: str, prompt: list[int], tokens: int) -> None:
-        self._post("v1/completions", {"model": model, "prompt": prompt, "max_tokens": tokens})
+    @contextmanager
+    def writing(self, model: str, prompt: list[int]) -> Iterator[None]:
+        asked = {"model": model, "prompt": prompt, "max_tokens": 256, "stream": True}
+        with self.explained("write"), self.http.stream("POST", f"{self.root}/v1/completions", json=asked) as said:
+            next(said.iter_lines())  # the first token
+            yield
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         with self.explained(path):

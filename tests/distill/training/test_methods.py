@@ -62,7 +62,9 @@ def test_a_preference_method_of_another_package_trains_an_adapter(tiny_base: Bas
     # The reference is the base: before the first step the adapter prefers nothing.
     assert found["result"]["first_loss"] == pytest.approx(math.log(2), abs=1e-3)
     assert found["result"]["last_loss"] < found["result"]["first_loss"] - 0.02
-    assert found["written"] == ["adapter_config.json", "adapter_model.safetensors", "manifest.json", "probe.json"]
+    assert found["written"] == [
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "manifest.json", "probe.json",
+    ]  # fmt: skip
 
 
 def test_a_method_is_imported_where_it_is_used_and_not_before(tmp_path: Path) -> None:
