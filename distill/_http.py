@@ -199,18 +199,20 @@ class LMBackend:
                 raise LMTransportError(f"the reply broke off: {error.message}", model=self.lm.model) from error
         except LMInvalidRequestError as error:
             about_it = isinstance(error, (ContextWindowExceededError, LMUnsupportedModelError))
-            if pace.streams or listener.tokens or about_it:
+            elsewhere = pace.streams and "stream" not in str(error).lower()
+            if elsewhere or listener.tokens or about_it:
                 raise
         else:
             pace.streams = True
             return _as_if_whole(response)
-        # The server refused to stream, or answered with a single object that is no chunk of a stream.
-        pace.streams = False
+        # The server refused to stream, or answered with a single object that is no chunk of a stream. Where it was known
+        # to stream, another server may have its address now.
+        known, pace.streams = pace.streams, False
         listener.found_out()
         try:
             return await self._heard(request, rollout, call, None)
         except LMInvalidRequestError:
-            pace.streams = None  # streaming wasn't the reason for the refusal
+            pace.streams = known  # streaming wasn't the reason for the refusal
             raise
 
     def _may_stream(self, request: Request) -> bool:

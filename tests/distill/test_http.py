@@ -90,6 +90,15 @@ def test_a_server_that_streams_no_more_is_found_out_again() -> None:
         assert [bool(body.get("stream")) for body in server.requests] == [True, True, True, False, False]
 
 
+def test_a_server_that_comes_to_refuse_streams_is_asked_without_one() -> None:
+    with OpenAIServer(lambda body: "7") as server:
+        asked = backend(server)
+        assert asked.complete(request("Q1?"), 0).message.text == "7"
+        server.stream = "refuses"
+        assert [asked.complete(request(f"Q{n}?"), 0).message.text for n in (2, 3)] == ["7"] * 2
+        assert [bool(body.get("stream")) for body in server.requests] == [True, True, False, False]
+
+
 def test_a_request_that_is_refused_is_not_taken_for_a_refused_stream() -> None:
     with OpenAIServer(lambda body: 400 if "bad" in str(body["messages"]) else "7") as server:
         asked = backend(server)
