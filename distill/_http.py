@@ -205,7 +205,7 @@ class LMBackend:
         else:
             pace.streams = True
             return _as_if_whole(response)
-        # The server refused to stream, or answered with a single object that is no chunk of a stream. Where it was known
+        # The server refused to stream, or answered with a single object that is no chunk of one. Where it was known
         # to stream, another server may have its address now.
         known, pace.streams = pace.streams, False
         listener.found_out()

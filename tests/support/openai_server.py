@@ -147,7 +147,7 @@ class OpenAIServer:
                             break
                     return
                 if not isinstance(reply, Refused) and body.get("stream") and server.stream == "refuses":
-                    reply = Refused(400)
+                    reply = Refused(400, message="This server does not stream.")
                 if isinstance(reply, Refused):
                     message = reply.message or f"status {reply.status}"
                     said = {"message": message, "type": "test", "code": str(reply.status)}
