@@ -13,7 +13,7 @@ from rich.table import Table
 from divcon._terminal import ShownConsole, out
 
 _WIDTH = 100
-_NAME = 20  # columns that the name of a program gets at least
+_NAME = 18  # columns that the name of a program gets at least
 _OUTCOMES = "right/\nwrong/\nfailed"
 _OF_TEACHER = "of the\nteacher's"
 _PRICE = "$ per\n1,000"
@@ -44,12 +44,14 @@ def new_table(title: str, columns: Sequence[str], *, words: int = 1) -> Table:
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
     """Print the tables of an evaluation: accuracy and cost, and below what became of plans and replies."""
+    from divcon.benchmarks import score
+
     title = f"{results['task']['name']}: {results['questions']} held-out questions"
-    table = new_table(title, ("program", "accuracy", "95 %", _OF_TEACHER, _OUTCOMES, _PRICE, "seconds"))
+    table = new_table(title, ("program", "accuracy", "95 %", _OF_TEACHER, _OUTCOMES, _PRICE, "sec."))
     for arm in results["arms"]:
         table.add_row(
             arm["label"],
-            _accuracy(arm),
+            score(arm),
             _interval(arm),
             _kept(arm),
             _outcomes(arm),
@@ -87,11 +89,6 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
         f"divcon inspect {shlex.quote(str(folder))} QUESTION_ID   (one question: plans, prompts, replies)",
         soft_wrap=True,
     )
-
-
-def _accuracy(line: dict[str, Any]) -> str:
-    """An accuracy in per cent. What failed stands in a column of its own, and why there is no score below the table."""
-    return "–" if line["accuracy"] is None else f"{100 * line['accuracy']:.1f} %"
 
 
 def _kept(line: dict[str, Any]) -> str:
@@ -224,7 +221,7 @@ def print_advice(results: dict[str, Any]) -> None:
 def print_rows(results: dict[str, Any], folder: Path) -> None:
     """Print the table of an experiment."""
     kind, rows = results["experiment"], results["rows"]
-    from divcon.benchmarks import FACTORS
+    from divcon.benchmarks import FACTORS, score
 
     factors = [name for name in FACTORS if any(name in row for row in rows)]
     out.print(f"{kind}: {results['question']}", soft_wrap=True)
@@ -241,7 +238,7 @@ def print_rows(results: dict[str, Any], folder: Path) -> None:
                 table.add_row(
                     *(str(row.get(name, "")) for name in others),
                     row["label"],
-                    _accuracy(row),
+                    score(row),
                     _interval(row),
                     _kept(row),
                     _outcomes(row),

@@ -293,7 +293,8 @@ def test_an_interrupted_evaluation_reports_failures_and_exits_with_1(
         assert "direct" not in results["costs"]["points"]
         said = " ".join(done.stdout.split())
         assert f"Direct has no score: {direct['failed']} of 12 answers failed" in said
-        assert f" Direct – – – {direct['right']}/{direct['wrong']}/{direct['failed']} – – " in said
+        outcomes = f"{direct['right']}/{direct['wrong']}/{direct['failed']}"
+        assert f" Direct – ({direct['failed']} of 12 failed) – – {outcomes} – – " in said
         assert all(f" {arm['label'].split()[0]}" in said for arm in results["arms"]), "no column takes the names' room"
         assert re.search(r"≥ 0\.\d+ .* Two-stage, teacher: \d+ calls have no price", said)
         assert "No program is advised" in said and "ettled: " not in said
