@@ -204,10 +204,14 @@ class Precheck:
             "train": train.model_copy(update={"epochs": 1.0, "method": train.methods[0]}),
             "evaluate": pipeline.evaluate.model_copy(update={"arms": self._students, "recorded": {}}),
         }
-        learnt = self._apart(self._shuffled[len(self.questions) :])[:_LEARNT]
-        asked = LoadedTask(learnt, self.questions)
+        asked = LoadedTask(self._learnt, self.questions)
         small = pipeline.model_copy(update=changes)
         return Run(small, self.folder / "both", reporter or self.run.reporter, self.run.store, asked)
+
+    @cached_property
+    def _learnt(self) -> list[Item]:
+        """The questions that the two small students learn from."""
+        return self._apart(self._shuffled[len(self.questions) :])[:_LEARNT]
 
     @property
     def _students(self) -> list[str]:
