@@ -29,8 +29,8 @@ class Arm:
         program: The program.
         key: The key of its outcomes, which changes with anything that could change an answer.
         label: The name in reports.
-        warm_up: Whether the first question is answered alone and left out of the arm's time, because a server starts or
-            weights are loaded meanwhile.
+        loads: What its first call may wait for: servers to start, weights to be loaded. The first of several arms that
+            loads something answers one question alone, which is left out of its time.
         local: The roles that a student answers.
         prices: Current US dollars per million tokens by role, where they are known.
         grade: Grades an answer. It is part of the key unless it is the strict grader.
@@ -49,7 +49,7 @@ class Arm:
     program: dspy.Module
     key: Key
     label: str
-    warm_up: bool = False
+    loads: frozenset[str] = frozenset()
     local: tuple[str, ...] = ()
     prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     grade: Callable[[Item, str], Verdict] = grade
@@ -79,7 +79,7 @@ def evaluate_arms(
     """Answer every item with every arm, and keep each outcome in the store.
 
     The arms share one pool of threads: an arm begins while the last answers of the arm before it are still in flight.
-    An arm that needs a warm-up begins when nothing else runs.
+    An arm that loads what no arm before it has loaded begins when nothing else runs.
 
     Where only one model is loaded at a time, all plans whose solver is another model are asked for first. The program
     finds them in the store of its replies when its turn to solve comes. Arms that take the same model share a turn.
@@ -200,11 +200,13 @@ def _plan(arm: Arm, jobs: Sequence[Job], concurrency: int, progress: Progress | 
 def _in_turns(arms: Sequence[Arm], missing: Sequence[list[Job]]) -> Iterator[tuple[bool, list[Job]]]:
     """Batches of jobs, each of which ends before the next begins, and whether a batch's jobs run one at a time."""
     together: list[Job] = []
+    loaded: set[str] = set()
     for arm, jobs in zip(arms, missing, strict=True):
-        if arm.warm_up and jobs:
+        if jobs and not arm.loads <= loaded:
             yield False, together
             yield True, [replace(jobs[0], warm_up=True)]
             together, jobs = [], jobs[1:]
+            loaded |= arm.loads
         together += jobs
     yield False, together
 

@@ -64,7 +64,7 @@ def bound_arm(
         program=built.program,
         key=Keys(context, parts).answers(name, built),
         label=label,
-        warm_up=_warms_up(kind, context),
+        loads=_loads(kind, context, lora),
         turns=(_turn(context, built, "decompose"), _turn(context, built, "solve")),
         local=kind.served_here,
         prices=_prices_of(kind, context.pipeline.prices),
@@ -81,14 +81,15 @@ def _turn(context: Context, built: Built, part: str) -> str:
     return context.models.turn_of(getattr(getattr(built.program, part, None), "lm", None))
 
 
-def _warms_up(kind: ArmKind, context: Context) -> bool:
-    """Whether an arm's first call waits for a server or for weights of the user's own."""
+def _loads(kind: ArmKind, context: Context, lora: Path | None) -> frozenset[str]:
+    """What an arm's first call may wait for: bases of the user's own, and the server of the student."""
     roles = context.pipeline.roles
     asked = [roles.teacher] if kind.planner == "teacher" else []
     asked += [] if kind.student_solves else [roles.solver]
-    return any(role.base is not None for role in asked) or (
-        bool(kind.served_here) and context.models.student_model.warms_up
-    )
+    names = {f"{role.serve} {role.base}" for role in asked if role.base is not None}
+    if kind.served_here and context.models.student_model.warms_up:
+        names.add(f"student {lora or (kind.student and kind.student.name)}")
+    return frozenset(names)
 
 
 def recorded_arms(context: Context) -> list[Arm]:

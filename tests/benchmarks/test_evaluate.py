@@ -76,7 +76,7 @@ def test_an_arm_that_warms_up_asks_one_question_alone_and_doesnt_count_its_time(
         return str(number_of(body))
 
     with OpenAIServer(reply, delay=0.05) as server:
-        arm = arm_named("sd-r", Direct(lm(server, store)), "Direct", warm_up=True)
+        arm = arm_named("sd-r", Direct(lm(server, store)), "Direct", loads=frozenset({"a server"}))
         records = evaluate_arm(arm, items[:9], store)
         assert len(server.requests) == 9
         assert server.busiest > 1
@@ -84,6 +84,20 @@ def test_an_arm_that_warms_up_asks_one_question_alone_and_doesnt_count_its_time(
     assert summarize_arm(arm, [records], 200)["right"] == 9
     loaded = {"a": {"started": 0.0, "seconds": 33.0, "warm_up": True}, "b": {"started": 33.0, "seconds": 2.0}}
     assert wall_seconds(loaded) == 2.0
+
+
+def test_arms_that_share_a_server_wait_for_its_start_once(tmp_path: Path, items: list[Item]) -> None:
+    store = RunStore(tmp_path)
+    shared, other = frozenset({"a server"}), frozenset({"a server", "an adapter"})
+    with OpenAIServer(lambda body: str(number_of(body)), delay=0.05) as server:
+        program = Direct(lm(server, store))
+        arms = [
+            arm_named(name, program, name, loads=loads)
+            for name, loads in [("direct", shared), ("cot", shared), ("sd-r", other), ("sd-t", other)]
+        ]
+        found = evaluate_arms(arms, items[:5], store)
+    warm = [[record.get("warm_up", False) for record in records.values()] for records in found]
+    assert warm == [[True] + [False] * 4, [False] * 5, [True] + [False] * 4, [False] * 5]
 
 
 def test_nothing_is_asked_twice_and_records_come_in_order(tmp_path: Path, items: list[Item]) -> None:
