@@ -34,8 +34,17 @@ def facts_of(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     teacher = results.get("teacher")
     if not teacher:
         return []
-    found = [("Solver", results["solver"]), ("Student", results["student_base"])]
-    return found if teacher["kind"] == "scripted" else [*found, ("Teacher", teacher["model"])]
+    asked = [("Teacher", teacher), *((f"Teacher of {task}", one) for task, one in _other_teachers(results))]
+    return [
+        ("Solver", results["solver"]),
+        ("Student", results["student_base"]),
+        *((role, one["model"]) for role, one in asked if one["kind"] != "scripted"),
+    ]
+
+
+def _other_teachers(results: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The teachers of single tasks, by task."""
+    yield from results.get("teachers", {}).items()
 
 
 def notes_of(results: Mapping[str, Any]) -> Iterator[Note]:
@@ -45,6 +54,9 @@ def notes_of(results: Mapping[str, Any]) -> Iterator[Note]:
         yield Note("All programs here are recorded: they ran elsewhere, and no model was asked.")
     elif note := Author(**teacher).note:
         yield Note(f"{note} Its tokens are words." if teacher["kind"] == "scripted" else note)
+    for task, other in _other_teachers(results):
+        if note := Author(**other).note:
+            yield Note(f"{task}: {note}")
     tasks = [results["task"]] if "task" in results else results["tasks"].values()
     for task in tasks:
         for one in task.get("allow", []):

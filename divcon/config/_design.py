@@ -43,6 +43,7 @@ class Design(Section):
             on the others, so that every question is a test question once. `task.test` is then the number of questions
             in all parts, and `task.train` the number drawn from the other parts; both are lowered to what is there.
             Write `test: 100%` and `train: all` for all questions.
+        teachers: The teachers of single tasks, by task, where they aren't `roles.teacher`.
         arms: The arms that are measured; each kind has a default.
         questions: For `curve`, the sizes of the training set.
         solvers: For `solvers`, the solvers, by a name of your choice; students are trained with `roles.solver`.
@@ -53,6 +54,7 @@ class Design(Section):
     tasks: dict[Annotated[str, Field(pattern=f"^{_NAMES_FOLDERS}$")], Task] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
     folds: Annotated[int, Field(ge=2)] | None = None
+    teachers: dict[str, Endpoint] = Field(default={})
     arms: list[ArmName] | None = None
     questions: list[Annotated[int, Field(ge=1)]] | None = None
     solvers: dict[Annotated[str, Field(pattern=f"^{_NAMES_FOLDERS}$")], Endpoint] | None = None
@@ -69,6 +71,10 @@ class Design(Section):
         for name, task in self.tasks.items():
             if task.train_seed is not None:
                 raise ValueError(f"the task {name} has a train_seed; write an experiment's seeds in experiment.seeds")
+        if unknown := set(self.teachers) - set(self.tasks):
+            raise ValueError(f"experiment.teachers names {min(unknown)}, which isn't one of {', '.join(self.tasks)}")
+        if self.teachers and self.kind == "multitask":
+            raise ValueError("the experiment multitask takes one teacher for all tasks, in roles.teacher")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a seed is listed twice")
         if self.folds is not None:
@@ -145,6 +151,8 @@ class Experiment(Sections):
         tree = self.model_dump(exclude={"experiment"}, exclude_unset=True)
         given = self.experiment.tasks[task].model_dump(exclude_unset=True)
         values = {f"task__{key}": value for key, value in given.items()}
+        if task in self.experiment.teachers:
+            values["roles__teacher"] = self.experiment.teachers[task].model_dump(exclude_unset=True)
         values |= {"task__train_seed": seed, "train__seed": seed, "evaluate__arms": list(arms), **changes}
         for key, value in values.items():
             *parents, last = key.split("__")

@@ -71,12 +71,16 @@ def experiment_results(
         "schema_version": SCHEMA_VERSION,
         "experiment": all_runs.design.kind,
         "question": QUESTIONS[all_runs.design.kind],
-        "design": design.model_dump(mode="json", exclude_none=True, exclude={"tasks"}),
+        "design": design.model_dump(mode="json", exclude_none=True, exclude={"tasks", "teachers"}),
         "tasks": {
             name: task.model_dump(mode="json", exclude_unset=True, exclude={"path", "test_path"})
             for name, task in design.tasks.items()
         },
         "teacher": first.context.teacher.model_dump(exclude_none=True),
+        "teachers": {
+            task: all_runs.of(task, all_runs.draws[0]).context.teacher.model_dump(exclude_none=True)
+            for task in design.teachers
+        },
         "solver": roles.solver.title,
         "student_base": first.models.base.id,
         "program": all_runs.experiment.program.model_dump(),
@@ -86,7 +90,14 @@ def experiment_results(
         "comparisons": _comparisons(all_runs, answers),
         "costs": _costs(all_runs, rows, answers),
         "screening": _screening(all_runs),
-        "paid": all_runs.store.paid(prices=first.context.pipeline.prices),
+        # The calls of several teachers have several prices, so what was stored with each call counts.
+        "paid": all_runs.store.paid(
+            prices={
+                role: price
+                for role, price in first.context.pipeline.prices.items()
+                if role != "teacher" or not design.teachers
+            }
+        ),
         "versions": package_versions(),
     }
     return RunResults(results), answers

@@ -83,8 +83,9 @@ class ExperimentRun:
             for run in runs:
                 with failures.gathering():
                     _require_references(run)
-        seed, task = design.seeds[0], next(iter(design.tasks))
-        for change in ({}, *design.solver_changes.values()):
+        seed, first = design.seeds[0], next(iter(design.tasks))
+        differ = [(first, {}), *((task, {}) for task in design.teachers if task != first)]
+        for task, change in [*differ, *((first, change) for change in design.solver_changes.values())]:
             pipeline = self.experiment.pipeline(task, seed, design.measured, **change)
             announce_conversion(pipeline, self.reporter)
             failures.look_at(diagnose(pipeline, self.folder, data=False))

@@ -145,6 +145,41 @@ def test_transfer_measures_all_pairs(tmp_path: Path, tiny_base: Base) -> None:
 
 
 @pytest.mark.model
+def test_a_task_may_have_a_teacher_of_its_own(tmp_path: Path, tiny_base: Base) -> None:
+    plans = []
+
+    def reply(body: dict) -> str:
+        if body["model"] != "other":
+            return answer(body)
+        plans.append(user_text(body))
+        return "1. What is asked first?\n2. What is asked then?"
+
+    with OpenAIServer(reply) as server:
+        teachers = f"  teachers: {{b: {{model: openai/other, api_base: '{server.url}', retries: 0}}}}"
+        file = write(tmp_path, server.url, tiny_base, "transfer", f"{teachers}\n  arms: [teacher, sd-t]")
+        results = run(file, tmp_path / "x")
+    assert len(plans) == len(set(plans)) == 18
+    labels = {row["task"]: row["label"] for row in by(results, name="teacher")}
+    assert labels["a"].endswith("(scripted)") and "scripted" not in labels["b"]
+    assert {task: one["model"] for task, one in results["teachers"].items()} == {"b": "openai/other"}
+    assert server.url not in json.dumps(results["design"])
+    report = (tmp_path / "x" / "transfer.html").read_text(encoding="utf-8")
+    assert "Teacher of b" in report
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "said"),
+    [("transfer", "c", "names c, which isn't one of a, b"), ("multitask", "a", "takes one teacher for all tasks")],
+)
+def test_a_teacher_that_no_cell_could_ask_is_refused(
+    tmp_path: Path, tiny_base: Base, kind: str, task: str, said: str
+) -> None:
+    teachers = f"  teachers: {{{task}: {{model: scripted/references}}}}"
+    with pytest.raises(ConfigError, match=said):
+        load_experiment(write(tmp_path, "http://127.0.0.1:9/v1", tiny_base, kind, teachers))
+
+
+@pytest.mark.model
 def test_one_decomposer_is_measured_under_several_solvers(tmp_path: Path, tiny_base: Base) -> None:
     with OpenAIServer(answer) as server:
         other = f"    other: {{model: openai/other, api_base: '{server.url}', retries: 0}}"
