@@ -84,7 +84,10 @@ class ExperimentRun:
                 with failures.gathering():
                     _require_references(run)
         seed, first = design.seeds[0], next(iter(design.tasks))
-        differ = [(first, {}), *((task, {}) for task in design.teachers if task != first)]
+        differ: list[tuple[str, dict[str, Any]]] = [
+            (first, {}),
+            *((task, {}) for task in design.teachers if task != first),
+        ]
         for task, change in [*differ, *((first, change) for change in design.solver_changes.values())]:
             pipeline = self.experiment.pipeline(task, seed, design.measured, **change)
             announce_conversion(pipeline, self.reporter)
