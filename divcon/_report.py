@@ -13,17 +13,20 @@ from divcon._arguments import AsJSON, path_of
 from divcon._terminal import Terminal, echo_json, err, guarded, out
 from divcon.signatures import DivconError
 
-_FOLDER = Annotated[Path, typer.Argument(metavar="FOLDER", parser=path_of, help="A run folder.")]
+_FOLDER = Annotated[
+    Path, typer.Argument(metavar="FOLDER", parser=path_of, help="The folder of a run or of an experiment.")
+]
 _OTHER = Annotated[
     Path | None, typer.Argument(metavar="[FOLDER_B]", parser=path_of, help="Another run folder, to compare it with.")
 ]
 _OUT = Annotated[
     Path | None,
     typer.Option(
-        "--out", metavar="FILE", parser=path_of, help="The file to write; FOLDER/report.html by default, or "
-        "FOLDER/report-beside-B.html for two runs.",
+        "--out", metavar="FILE", parser=path_of, help="The file to write; by default FOLDER/report.html, for an "
+        "experiment FOLDER/KIND.html, and for two runs FOLDER/report-beside-B.html.",
     ),
 ]  # fmt: skip
+_HELD = ("arms", "differences", "rows", "comparisons", "costs", "paid")  # what --json tells of the results
 _EVERY = 5  # seconds between two looks at a run that goes on
 
 
@@ -37,7 +40,7 @@ def report(
     ] = False,
     port: Annotated[int, typer.Option(help="The port of --watch; a free one by default.")] = 0,
 ) -> None:
-    """Write the report of a run, finished or not, or compare two runs question by question. No model is called.
+    """Write the report of a run or an experiment, finished or not, or compare two runs. No model is called.
 
     Example: divcon report runs/demo --watch
     """
@@ -62,7 +65,7 @@ def _report(folder: Path, other: Path | None, file: Path | None) -> tuple[dict[s
         with _looking(folder) as run:
             found = run.so_far()
             results = found.results()
-            target = file or folder / "report.html"
+            target = file or found.report_file
             write_whole(target, found.page(results).render())
             there = f"The run isn't finished: {found.answered:,} of {found.asked:,} answers are there."
             stations = [
@@ -75,11 +78,18 @@ def _report(folder: Path, other: Path | None, file: Path | None) -> tuple[dict[s
                 "answered": found.answered,
                 "asked": found.asked,
                 "stations": stations,
-                **{key: results[key] for key in ("arms", "differences", "costs", "paid")},
+                **{key: results[key] for key in _HELD if key in results},
             }
             return held, [] if found.finished else [there]
     from divcon.benchmarks.report import comparison, comparison_page
+    from divcon.config import EXPERIMENT_FILE
 
+    for one_of_two in (folder, other):
+        if (one_of_two / EXPERIMENT_FILE).is_file():
+            raise DivconError(
+                f"{one_of_two} is the folder of an experiment, and two runs are compared.",
+                f"Give the folders of two runs. 'divcon report {one_of_two}' writes the report of the experiment.",
+            )
     with _looking(folder) as one, _looking(other) as two:
         names = (folder.name, other.name) if folder.name != other.name else (str(folder), str(other))
         a, b = (_answers(run, name) for run, name in zip((one, two), names, strict=True))
@@ -124,17 +134,13 @@ def _watch(folder: Path, port: int) -> None:
 
 @contextlib.contextmanager
 def _looking(folder: Path) -> Iterator[Any]:
-    """A run folder that is looked at: no model is called, and another process may work on it.
+    """A run or an experiment that is looked at: no model is called, and another process may work on it.
 
     Raises:
         DivconError: It is no run folder.
     """
     from divcon.distill import RunStore
 
-    pages = [file for file in sorted(folder.glob("*.html")) if file.with_suffix(".json").is_file()]
-    if not (folder / "pipeline.json").is_file() and (folder / "cells").is_dir():
-        there = f"Open {pages[0]}." if pages else "It is written at the end of 'divcon experiment'."
-        raise DivconError(f"{folder} is the folder of an experiment, which writes its report itself.", there)
     if not (folder / "run.sqlite").is_file():
         raise DivconError(f"{folder} is no run folder: it has no run.sqlite.", "Give the folder of 'divcon run'.")
     with contextlib.closing(RunStore(folder)) as store:
@@ -142,7 +148,11 @@ def _looking(folder: Path) -> Iterator[Any]:
 
 
 def _opened(folder: Path, store: Any) -> Any:
-    from divcon.config import load_saved_pipeline
+    """The run of a folder, or the experiment that was last started in it."""
+    from divcon.config import EXPERIMENT_FILE, load_saved_experiment, load_saved_pipeline
+    from divcon.experiments import ExperimentRun
     from divcon.pipeline import Run
 
+    if (folder / EXPERIMENT_FILE).is_file() or (folder / "cells").is_dir():
+        return ExperimentRun(load_saved_experiment(folder), folder, Terminal(err), store)
     return Run(load_saved_pipeline(folder), folder, Terminal(err), store)

@@ -14,6 +14,7 @@ from divcon.benchmarks.report._cells import accuracy_table, replies_table
 from divcon.benchmarks.report._names import legend, program_of
 from divcon.benchmarks.report._page import Page, Section, require_matplotlib
 from divcon.benchmarks.report._plots import Plot, Point
+from divcon.benchmarks.report._progress import Station, progress_section, unfinished_card
 from divcon.benchmarks.report._questions import Links, Shown, shown_values
 from divcon.benchmarks.report._views import (
     CONFIGURED,
@@ -50,21 +51,58 @@ def write_experiment_report(results: Mapping[str, Any], shown: Sequence[Shown], 
         ReportError: Jinja or Matplotlib is missing.
         StoreError: The file can't be written.
     """
+    write_whole(file, experiment_page(results, shown).render())
+
+
+def experiment_page(
+    results: Mapping[str, Any],
+    shown: Sequence[Shown],
+    stations: Sequence[Station] | None = None,
+    refresh: int | None = None,
+) -> Page:
+    """The report of an experiment as a page; see `write_experiment_report`.
+
+    Args:
+        results: The content of the experiment's JSON file, or that of an experiment that isn't finished.
+        shown: The questions and answers of each task.
+        stations: The cells of an experiment that isn't finished; None for a finished one.
+        refresh: Seconds until the page loads itself again; None for never.
+
+    Raises:
+        ReportError: Matplotlib is missing.
+    """
     require_matplotlib()
     results = shown_values(results)
-    cards = cards_of(results)
-    page = Page(
-        title=f"{results['experiment']}: {results['question']}",
+    links = Links(shown)
+    if stations is None:
+        cards, sections = cards_of(results), list(_sections(results, links))
+    else:
+        cells = [Station(*shown_values(one)) for one in stations]
+        cards, sections = [unfinished_card(results, cells)], list(_sections_so_far(results, cells, links))
+    return Page(
+        title=f"{results['experiment']}: {results['question']}" + (" (not finished)" if stations is not None else ""),
         facts=facts_of(results),
         notes=list(notes_of(results)),
         cards=cards,
         rule=RULE if results["costs"] else "",
         programs=legend(results["rows"]),
-        sections=list(_sections(results, Links(shown))),
+        sections=sections,
         shown=shown,
         configuration={key: value for key, value in results.items() if key in CONFIGURED},
+        refresh=refresh,
     )
-    write_whole(file, page.render())
+
+
+def _sections_so_far(results: Mapping[str, Any], stations: Sequence[Station], links: Links) -> Iterator[Section]:
+    """The sections of an experiment that isn't finished: no plots, since most would have a point each."""
+    yield progress_section(stations)
+    by_task = {task: [row for row in results["rows"] if row["task"] == task] for task in results["tasks"]}
+    there = {task: [row for row in rows if "steps" not in row] for task, rows in by_task.items() if rows}
+    if there:
+        tables = [accuracy_table(task, rows, links) for task, rows in there.items()]
+        notes = [*line_notes([row for rows in there.values() for row in rows])]
+        yield Section("accuracy", "Accuracy so far", tables=tables, notes=notes)
+    yield from comparisons_section(results["comparisons"], links)
 
 
 def _sections(results: Mapping[str, Any], links: Links) -> Iterator[Section]:

@@ -2,10 +2,12 @@
 
 from divcon.config._design import Design, Experiment
 from divcon.config._file import (
+    EXPERIMENT_FILE,
     configuration_of,
     declared_pipelines,
     load_experiment,
     load_pipeline,
+    load_saved_experiment,
     load_saved_pipeline,
     split_override,
 )
@@ -14,6 +16,7 @@ from divcon.config._sections import Pipeline, Sections
 from divcon.config._yaml import ConfigError
 
 __all__ = [
+    "EXPERIMENT_FILE",
     "OF_RECORDED",
     "ConfigError",
     "Decomposer",
@@ -27,6 +30,7 @@ __all__ = [
     "declared_pipelines",
     "load_experiment",
     "load_pipeline",
+    "load_saved_experiment",
     "load_saved_pipeline",
     "split_override",
 ]

@@ -16,6 +16,9 @@ from divcon.config._yaml import ConfigError, read_tree, read_value
 from divcon.distill._paths import expanded_path
 from divcon.signatures import learn_addresses, learn_variable
 
+EXPERIMENT_FILE = "experiment.json"  # in an experiment's folder
+_Read = TypeVar("_Read", Pipeline, Experiment)
+
 
 def configuration_of(file: Pipeline | Experiment) -> dict[str, Any]:
     """The part of a file that a report shows: no task, which it shows elsewhere, and nothing on how jobs are run."""
@@ -62,9 +65,6 @@ def load_pipeline(file: Path | str, overrides: Sequence[str] = ()) -> Pipeline:
         ConfigError: The file is missing or broken, a key is unknown, or a value is invalid; with its line.
     """
     return _load(expanded_path(file), overrides, Pipeline)
-
-
-_Read = TypeVar("_Read", Pipeline, Experiment)
 
 
 def _load(file: Path, overrides: Sequence[str], kind: type[_Read]) -> _Read:
@@ -125,15 +125,31 @@ def load_saved_pipeline(folder: Path) -> Pipeline:
     Raises:
         ConfigError: The folder is no run folder, or was written by another version.
     """
-    file = folder / "pipeline.json"
+    return _saved(folder, "pipeline.json", Pipeline, "run")
+
+
+def load_saved_experiment(folder: Path) -> Experiment:
+    """The experiment that was last started in a folder.
+
+    Raises:
+        ConfigError: None was, or by another version.
+    """
+    return _saved(folder, EXPERIMENT_FILE, Experiment, "experiment")
+
+
+def _saved(folder: Path, name: str, kind: type[_Read], command: str) -> _Read:
+    file, again = folder / name, f"Run 'divcon {command}' again."
     try:
-        return Pipeline.model_validate_json(file.read_text(encoding="utf-8"))
+        return kind.model_validate_json(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{folder} is no run folder: it has no pipeline.json.", "Run 'divcon run' first.") from error
+        raise ConfigError(
+            f"{folder} is no {'run folder' if command == 'run' else 'folder of an experiment'}: it has no {name}.",
+            f"Run 'divcon {command}' first.",
+        ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{file} is damaged: it is not UTF-8.", "Run the pipeline again.") from error
+        raise ConfigError(f"{file} is damaged: it is not UTF-8.", again) from error
     except ValidationError as error:
-        raise ConfigError(f"{file} can't be used: {error.errors()[0]['msg']}.", "Run the pipeline again.") from error
+        raise ConfigError(f"{file} can't be used: {error.errors()[0]['msg']}.", again) from error
 
 
 def split_override(text: str) -> tuple[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,9 +16,9 @@ from divcon.benchmarks import Arm
 from divcon.benchmarks.arms import read_arm
 from divcon.benchmarks.tasks import Fold, LoadedTask, Task, TaskError, load_task
 from divcon.config import Design, Experiment
-from divcon.distill import Hold, NothingToLearn, RunStore, booked_to
+from divcon.distill import Hold, ManifestError, NothingToLearn, RunStore, booked_to
 from divcon.distill.executors import EXECUTORS, Executor
-from divcon.pipeline import Run, adapter_folder, open_store, recipe_of, worker_context
+from divcon.pipeline import MissingStation, Run, adapter_folder, open_store, recipe_of, worker_context
 from divcon.programs import Item
 
 _ALL = "_all"  # not a valid name of a task
@@ -60,6 +61,20 @@ class Cell:
     factors: dict[str, Any]
 
 
+class Lent(NamedTuple):
+    """The students of another run than the one whose questions they answer.
+
+    Attributes:
+        run: The run that trained them.
+        origin: Where they come from, for the label; empty where it goes without saying.
+        renamed: The arm's name with a place for the one it is measured by; empty to keep that name.
+    """
+
+    run: Run
+    origin: str = ""
+    renamed: str = ""
+
+
 @dataclass
 class Runs:
     """The runs of an experiment, which share its store.
@@ -68,13 +83,20 @@ class Runs:
         experiment: The validated experiment file.
         folder: The experiment's folder.
         reporter: Gets progress and result lines.
+        opened: The store; by default it is opened on first use.
+        looking: Whether the experiment is only looked at. Then nothing is asked, trained or written, and arms whose
+            students aren't trained are left out.
         trained: The runs whose students are trained.
+        waiting: The answers that wait for a student to be trained, by cell; counted where `looking` is set.
     """
 
     experiment: Experiment
     folder: Path
     reporter: Reporter = field(default_factory=Silent)
+    opened: RunStore | None = None
+    looking: bool = False
     trained: list[Run] = field(default_factory=list, init=False)
+    waiting: dict[str, int] = field(default_factory=lambda: defaultdict(int), init=False)
     _tasks: dict[tuple[str, Draw, int | str], LoadedTask] = field(default_factory=dict, init=False)
     _hold: Hold | None = field(default=None, init=False)
 
@@ -85,9 +107,11 @@ class Runs:
             self._hold = Hold(self.folder, report if wait else None)
         self.store.require_replies_of_results()
 
-    @cached_property
+    @property
     def store(self) -> RunStore:
-        return open_store(self.experiment, self.folder)
+        if self.opened is None:
+            self.opened = open_store(self.experiment, self.folder)
+        return self.opened
 
     @cached_property
     def executor(self) -> Executor:
@@ -154,8 +178,35 @@ class Runs:
             )
         return self._tasks[key]
 
+    def cells(
+        self, run: Run, names: Sequence[str], draw: Draw, factors: dict[str, Any], lent: Lent | None = None
+    ) -> Iterator[Cell]:
+        """The cells of arms that share a run.
+
+        Args:
+            run: The run whose solver and test questions are used.
+            names: The arms.
+            draw: The draw of the questions.
+            factors: The values of what the experiment varies, by name.
+            lent: The students that answer, where they are those of another run.
+        """
+        for name in names:
+            lora = lora_of(lent.run, name) if lent is not None and needs_training(name) else None
+            try:
+                arm = run.arm(name, lora, lent.origin if lent is not None and lora is not None else "")
+            except (MissingStation, ManifestError):
+                if not self.looking:
+                    raise
+                self.waiting[self.cell_of(run)] += len(run.task.test)
+                continue
+            if lent is not None and lent.renamed:
+                arm = replace(arm, name=lent.renamed.format(name))
+            yield Cell(run, arm, draw, factors)
+
     def train(self, run: Run, name: str) -> Run:
         """Have a run collect, screen and train whatever is missing, and return it."""
+        if self.looking:
+            return run
         self.reporter.station("cell", name)
         with booked_to(self.cell_of(run)):
             try:
@@ -211,8 +262,9 @@ class Runs:
 
     def leave(self) -> None:
         """Close the store, and let other processes work on the folder."""
-        if "store" in self.__dict__:
-            self.__dict__.pop("store").close()
+        if self.opened is not None:
+            self.opened.close()
+            self.opened = None
         if self._hold is not None:
             self._hold.release()
             self._hold = None
@@ -263,85 +315,3 @@ def lora_of(run: Run, arm: str) -> Path:
     student = read_arm(arm)[0].student
     assert student is not None
     return adapter_folder(run.folder, student.name)
-
-
-def cells_of(runs: Runs) -> Iterator[list[Cell]]:
-    """The cells of an experiment, in batches that share a run. Their students are trained before each batch."""
-    yield from _KINDS[runs.design.kind](runs, list(runs.design.tasks), runs.draws)
-
-
-def _main(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterator[list[Cell]]:
-    for draw, task in product(draws, tasks):
-        run = all_runs.train(all_runs.of(task, draw), f"{task}, {draw}")
-        yield [Cell(run, run.arm(name), draw, {"task": task}) for name in all_runs.design.measured]
-
-
-def _transfer(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterator[list[Cell]]:
-    moved = [name for name in all_runs.design.measured if needs_training(name)]
-    for draw in draws:
-        runs = {task: all_runs.train_alone(all_runs.of(task, draw), f"{task}, {draw}") for task in tasks}
-        for task, run in runs.items():
-            own = [name for name in all_runs.design.measured if name not in moved]
-            batch = [Cell(run, run.arm(name), draw, {"task": task}) for name in own]
-            for name, origin in product(moved, tasks):
-                arm = run.arm(name, lora_of(runs[origin], name), f"trained on {origin}")
-                batch.append(Cell(run, arm, draw, {"task": task, "trained_on": origin}))
-            yield batch
-
-
-def _solvers(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterator[list[Cell]]:
-    for draw, task in product(draws, tasks):
-        run = all_runs.train_alone(all_runs.of(task, draw), f"{task}, {draw}")
-        for solver, change in all_runs.design.solver_changes.items():
-            other = all_runs.of(task, draw, **change)
-            batch = []
-            for name in all_runs.design.measured:
-                lora = lora_of(run, name) if needs_training(name) else None
-                batch.append(Cell(other, other.arm(name, lora), draw, {"task": task, "solver": solver}))
-            yield batch
-
-
-def _multitask(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterator[list[Cell]]:
-    moved = [name for name in all_runs.design.measured if needs_training(name)]
-    for draw in draws:
-        runs = {task: all_runs.train_alone(all_runs.of(task, draw), f"{task}, {draw}") for task in tasks}
-        together = all_runs.together(runs, draw)
-        all_runs.train_alone(together, f"all {len(tasks)} tasks, {draw}")
-        for task, run in runs.items():
-            batch = [Cell(run, run.arm(name), draw, {"task": task}) for name in all_runs.design.measured]
-            for name in moved:
-                arm = run.arm(name, lora_of(together, name), "of all tasks")
-                batch.append(Cell(run, replace(arm, name=f"{name}/all"), draw, {"task": task}))
-            yield batch
-
-
-def _curve(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterator[list[Cell]]:
-    for draw, task in product(draws, tasks):
-        for size in all_runs.design.questions or []:
-            run = all_runs.of(task, draw, task__train=size)
-            if not all_runs.could_train(run, f"{task}, {draw}, {size} questions"):
-                continue
-            yield [
-                Cell(run, run.arm(name), draw, {"task": task, "questions": size}) for name in all_runs.design.measured
-            ]
-
-
-def _cap(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterator[list[Cell]]:
-    for draw, task in product(draws, tasks):
-        for cap in all_runs.design.caps or []:
-            run = all_runs.of(task, draw, program__max_subquestions=cap)
-            if not all_runs.could_train(run, f"{task}, {draw}, at most {cap} subquestions"):
-                continue
-            yield [Cell(run, run.arm(name), draw, {"task": task, "cap": cap}) for name in all_runs.design.measured]
-
-
-_KINDS: dict[str, Callable[[Runs, Sequence[str], Sequence[Draw]], Iterator[list[Cell]]]] = {
-    "main": _main,
-    "depth": _main,
-    "dynamic": _main,
-    "transfer": _transfer,
-    "solvers": _solvers,
-    "multitask": _multitask,
-    "curve": _curve,
-    "cap": _cap,
-}

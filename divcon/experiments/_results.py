@@ -20,7 +20,7 @@ from divcon.benchmarks import (
     summarize_arm,
 )
 from divcon.benchmarks.arms import TEACHER, read_arm
-from divcon.config import configuration_of
+from divcon.config import Experiment, configuration_of
 from divcon.distill import package_versions, read_manifest
 from divcon.experiments._cells import Cell, Runs
 from divcon.pipeline import SCHEMA_VERSION, Run, adapter_folder, student_upfront
@@ -47,60 +47,119 @@ _PAIRS = [
 ]  # fmt: skip
 
 
-def experiment_results(
-    all_runs: Runs, measured: Sequence[tuple[Cell, Records]]
-) -> tuple[RunResults, dict[tuple[Any, ...], list[Records]]]:
+Answers = dict[tuple[Any, ...], list[Records]]
+
+
+def experiment_results(all_runs: Runs, measured: Sequence[tuple[Cell, Records]]) -> tuple[RunResults, Answers]:
+    """The content of `KIND.json`, and the answers of each row for each seed.
+
+    Args:
+        all_runs: The runs, whose students are trained.
+        measured: All cells and their outcomes.
+    """
     settings = all_runs.experiment.evaluate
     groups = _pooled(all_runs, measured)
     answers = {key: seeds for key, (_, seeds) in groups.items()}
     items = {item.id: item for cell, _ in measured for item in cell.run.task.test}
     rows = []
     for key, (arm, seeds) in groups.items():
-        factors = {name: value for name, value in zip(FACTORS, key[:-1], strict=True) if value is not None}
         teacher = _teachers_answers(groups, key)
         line = summarize_arm(arm, seeds, settings.resamples, settings.max_failed, teacher or ())
         if arm.splits:
             planned = None if arm.name == TEACHER.name else teacher
             found = agreements(seeds, items.values(), planned, settings.max_failed)
             line |= dict.fromkeys(found) if line["withheld"] else found
-        rows.append({**factors, "questions_tested": len(answers[key][0]), **line})
-    roles = all_runs.experiment.roles
+        rows.append(_row(key, line, seeds))
+    results = {
+        **_measured(all_runs, rows),
+        "comparisons": _comparisons(all_runs, answers),
+        "costs": _costs(all_runs, rows, answers),
+        "screening": _screening(all_runs),
+    }
+    return RunResults(results), answers
+
+
+def experiment_so_far(
+    all_runs: Runs, measured: Sequence[tuple[Cell, Records]], answers: Answers, compare: bool = True
+) -> dict[str, Any]:
+    """The results of an experiment that isn't finished.
+
+    Programs are compared over the questions that both have answered. There is no comparison of costs, and so no advice.
+
+    Args:
+        all_runs: The runs, which are looked at.
+        measured: The cells whose arms are there, and their outcomes so far.
+        answers: The answers of each row, as `fullest` returns them.
+        compare: Whether the programs are compared, which takes the longest.
+    """
+    settings = all_runs.experiment.evaluate
+    arms = {key: arm for key, (arm, _) in _pooled(all_runs, measured).items()}
+    rows = [
+        _row(key, summarize_arm(arms[key], seeds, settings.resamples, settings.max_failed), seeds)
+        for key, seeds in answers.items()
+    ]
+    compared = _comparisons(all_runs, answers) if compare else []
+    return {**_measured(all_runs, rows), "comparisons": compared, "costs": {}, "screening": []}
+
+
+def answers_of_rows(all_runs: Runs, measured: Sequence[tuple[Cell, Records]]) -> Answers:
+    """The answers of each row for each seed."""
+    return {key: seeds for key, (_, seeds) in _pooled(all_runs, measured).items()}
+
+
+def fullest(answers: Answers) -> Answers:
+    """For each row that has answers, the seeds that have answered as many questions as any, and the same ones."""
+    found = {}
+    for key, seeds in answers.items():
+        most = max(seeds, key=len)
+        if most:
+            found[key] = [one for one in seeds if one.keys() == most.keys()]
+    return found
+
+
+def _row(key: tuple[Any, ...], line: dict[str, Any], seeds: Sequence[Records]) -> dict[str, Any]:
+    factors = {name: value for name, value in zip(FACTORS, key[:-1], strict=True) if value is not None}
+    return {**factors, "questions_tested": len(seeds[0]), **line}
+
+
+def _measured(all_runs: Runs, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What results hold besides comparisons."""
     design = all_runs.design
     first = all_runs.of(next(iter(design.tasks)), all_runs.draws[0])
-    results = {
+    prices = dict(first.context.pipeline.prices)
+    if design.teachers:
+        prices.pop("teacher", None)  # they have several prices, so what was stored with each call counts
+    return {
         "schema_version": SCHEMA_VERSION,
-        "experiment": all_runs.design.kind,
-        "question": QUESTIONS[all_runs.design.kind],
-        "design": design.model_dump(mode="json", exclude_none=True, exclude={"tasks", "teachers"}),
-        "tasks": {
-            name: task.model_dump(mode="json", exclude_unset=True, exclude={"path", "test_path"})
-            for name, task in design.tasks.items()
-        },
+        "experiment": design.kind,
+        "question": QUESTIONS[design.kind],
+        **designed(all_runs.experiment),
         "teacher": first.context.teacher.model_dump(exclude_none=True),
         "teachers": {
             task: all_runs.of(task, all_runs.draws[0]).context.teacher.model_dump(exclude_none=True)
             for task in design.teachers
         },
-        "solver": roles.solver.title,
+        "solver": all_runs.experiment.roles.solver.title,
         "student_base": first.models.base.id,
         "program": all_runs.experiment.program.model_dump(),
         "train": all_runs.experiment.train.model_dump(),
-        "configuration": configuration_of(all_runs.experiment),
-        "rows": rows,
-        "comparisons": _comparisons(all_runs, answers),
-        "costs": _costs(all_runs, rows, answers),
-        "screening": _screening(all_runs),
-        # The calls of several teachers have several prices, so what was stored with each call counts.
-        "paid": all_runs.store.paid(
-            prices={
-                role: price
-                for role, price in first.context.pipeline.prices.items()
-                if role != "teacher" or not design.teachers
-            }
-        ),
+        "rows": list(rows),
+        "paid": all_runs.store.paid(prices=prices),
         "versions": package_versions(),
     }
-    return RunResults(results), answers
+
+
+def designed(experiment: Experiment) -> dict[str, Any]:
+    """What results say of an experiment's file: design, tasks and the sections that decide the results."""
+    design = experiment.experiment
+    return {
+        "design": design.model_dump(mode="json", exclude_none=True, exclude={"tasks", "teachers"}),
+        "tasks": {
+            name: task.model_dump(mode="json", exclude_unset=True, exclude={"path", "test_path"})
+            for name, task in design.tasks.items()
+        },
+        "configuration": configuration_of(experiment),
+    }
 
 
 def _pooled(
@@ -159,15 +218,19 @@ def _comparisons(all_runs: Runs, answers: dict[tuple[Any, ...], list[Records]]) 
     ]
     planned += _across(all_runs, answers)
     arms: dict[str, Any] = {}
+    where: dict[tuple[str, str], Any] = {}
     for n, (_, (a, one), (b, other)) in enumerate(planned):
-        arms |= {f"{n}:{a}": one, f"{n}:{b}": other}
-    pairs = [(f"{n}:{a}", f"{n}:{b}") for n, (_, (a, _), (b, _)) in enumerate(planned)]
-    where = dict(zip(pairs, planned, strict=True))
+        shared = [key for key in one[0] if all(key in records for records in (*one, *other))]
+        if shared:  # in a finished experiment these are all
+            pair = (f"{n}:{a}", f"{n}:{b}")
+            where[pair] = planned[n]
+            for name, seeds in zip(pair, (one, other), strict=True):
+                arms[name] = [{key: records[key] for key in shared} for records in seeds]
     lines = []
     settings = all_runs.experiment.evaluate
-    for row in differences(arms, settings.resamples, pairs, settings.max_failed):
-        shared, (a, _), (b, _) = where[str(row["a"]), str(row["b"])]
-        lines.append({**row, **shared, "a": a, "b": b})
+    for row in differences(arms, settings.resamples, list(where), settings.max_failed):
+        among, (a, _), (b, _) = where[str(row["a"]), str(row["b"])]
+        lines.append({**row, **among, "a": a, "b": b})
     return lines
 
 

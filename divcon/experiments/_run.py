@@ -16,22 +16,21 @@ from typing import Any
 from divcon._doctor import diagnose
 from divcon._watch import Reporter, Silent, watched
 from divcon.benchmarks import (
-    FACTORS,
     Records,
     RunResults,
-    Shown,
     as_csv,
-    calls_of,
     evaluate_arms,
     log_to_mlflow,
     write_experiment_report,
 )
 from divcon.benchmarks.tasks import refuse_overlap_across
-from divcon.config import Experiment
+from divcon.config import EXPERIMENT_FILE, Experiment
 from divcon.distill import RunStore, write_whole
 from divcon.distill._paths import expanded_path
-from divcon.experiments._cells import Cell, Draw, Runs, cells_of
-from divcon.experiments._results import experiment_results
+from divcon.experiments._cells import Cell, Draw, Runs
+from divcon.experiments._kinds import cells_of
+from divcon.experiments._results import Answers, experiment_results
+from divcon.experiments._so_far import ExperimentSoFar, shown_of
 from divcon.pipeline import Failures, Run, Unfit, announce_conversion, require_all_answered, results_files
 
 
@@ -42,13 +41,16 @@ class ExperimentRun:
         experiment: The validated experiment file.
         folder: The experiment's folder.
         reporter: Gets progress and result lines; by default nothing is reported.
+        store: The folder's store; by default it is opened on first use.
     """
 
-    def __init__(self, experiment: Experiment, folder: Path, reporter: Reporter | None = None) -> None:
+    def __init__(
+        self, experiment: Experiment, folder: Path, reporter: Reporter | None = None, store: RunStore | None = None
+    ) -> None:
         self.experiment = experiment
         self.folder = expanded_path(folder)
         self.reporter = reporter or Silent()
-        self.runs = Runs(experiment, self.folder, self.reporter)
+        self.runs = Runs(experiment, self.folder, self.reporter, store)
 
     @property
     def store(self) -> RunStore:
@@ -93,6 +95,9 @@ class ExperimentRun:
             announce_conversion(pipeline, self.reporter)
             failures.look_at(diagnose(pipeline, self.folder, data=False))
         failures.require_none()
+        # Its cells' pipelines and its results are made of what the file sets.
+        written = self.experiment.model_dump_json(indent=2, exclude_unset=True)
+        write_whole(self.folder / EXPERIMENT_FILE, written + "\n")
         if design.folds is not None:
             self._say_folds(runs)
 
@@ -137,6 +142,10 @@ class ExperimentRun:
         require_all_answered(results, [row for row in results["rows"] if "steps" not in row])
         return results
 
+    def so_far(self) -> ExperimentSoFar:
+        """The answers that the folder holds. No model is called, nothing is trained, and nothing is written."""
+        return ExperimentSoFar.of(Runs(self.experiment, self.folder, self.reporter, self.store, looking=True))
+
     def _answers(self, batch: Sequence[Cell]) -> list[Records]:
         """The outcomes of a batch of cells, which share a run."""
         context = batch[0].run.context
@@ -167,24 +176,14 @@ class ExperimentRun:
     def _write(
         self,
         results: dict[str, Any],
-        answers: dict[tuple[Any, ...], list[Records]],
+        answers: Answers,
         measured: Sequence[tuple[Cell, Records]],
     ) -> None:
         """Write the figures as JSON and CSV, and the report, which shows the first seed's answers."""
         figures, table, report = files = results_files(self.folder, self.kind)
         write_whole(figures, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         write_whole(table, as_csv(results["rows"]))
-        shown = []
-        for task in self.experiment.experiment.tasks:
-            cells = [cell for cell, _ in measured if cell.factors["task"] == task]
-            items = {item.id: item for cell in cells for item in cell.run.task.test}.values()
-            arms = [
-                (row, answers[(*(row.get(name) for name in FACTORS), row["name"])][0])
-                for row in results["rows"]
-                if row["task"] == task and "steps" not in row
-            ]
-            calls = calls_of(self.store, {str(place): records for place, (_, records) in enumerate(arms)})
-            shown.append(Shown(task, [*items], arms, calls))
+        shown = shown_of(self.runs, results, answers, [cell for cell, _ in measured])
         write_experiment_report(results, shown, report)
         if tracking := self.experiment.tracking:
             log_to_mlflow(tracking.mlflow, tracking.experiment, f"{self.folder.name}/{self.kind}", results, files)

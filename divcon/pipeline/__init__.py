@@ -9,7 +9,7 @@ from divcon.pipeline._results import SCHEMA_VERSION, require_all_answered, resul
 from divcon.pipeline._run import Run
 from divcon.pipeline._so_far import SoFar
 from divcon.pipeline._stations import adapter_folder
-from divcon.pipeline._status import StationStatus
+from divcon.pipeline._status import State, StationStatus
 from divcon.pipeline._works import recipe_of, worker_context
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Published",
     "Run",
     "SoFar",
+    "State",
     "StationEstimate",
     "StationStatus",
     "Unfit",

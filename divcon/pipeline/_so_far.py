@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from divcon.benchmarks import Arm, Record, Records, calls_of
@@ -57,6 +58,11 @@ class SoFar:
     def finished(self) -> bool:
         """Whether every arm has answered every test question."""
         return self.answered == self.asked
+
+    @property
+    def report_file(self) -> Path:
+        """Where the run writes its report."""
+        return results_files(self.context.folder, "results")[2]
 
     def results(self, compare: bool = True) -> dict[str, Any]:
         """The results: those of `results.json` where the run is finished; see `results_so_far` where it isn't."""

@@ -1,9 +1,12 @@
 """Every experiment, whole: a real server as solver, a scripted teacher, tiny real students."""
 
+import contextlib
 import csv
 import itertools
 import json
 import re
+import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +14,10 @@ from typing import Any
 
 import pytest
 from support.openai_server import OpenAIServer, user_text
+from typer.testing import CliRunner
 
 from divcon._watch import Silent
+from divcon.cli import app
 from divcon.config import ConfigError, load_experiment
 from divcon.distill import Base, OverlapError
 from divcon.experiments import ExperimentRun
@@ -420,3 +425,63 @@ def test_an_unknown_name_says_which_there_are(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no experiment of that name" in done.stderr
     assert "one of cap, curve," in done.stderr
+
+
+# -- the report at any time --------------------------------------------------------------------------------------------
+
+
+def reported(folder: Path, *more: str) -> tuple[str, dict[str, Any]]:
+    """The page that `divcon report` writes for a folder, and what it prints with `--json`."""
+    told = CliRunner().invoke(app, ["report", str(folder), "--json", *more])
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout)
+    return Path(found["report"]).read_text(encoding="utf-8"), found
+
+
+@pytest.mark.model
+def test_the_report_of_an_experiment_is_written_at_any_time(tmp_path: Path, tiny_base: Base) -> None:
+    folder = tmp_path / "x"
+    with OpenAIServer(answer) as server:
+        file = write(tmp_path, server.url, tiny_base, "main", "  seeds: [0, 1]\n  arms: [direct, cot, teacher, sd-t]")
+        results = run(file, folder)
+        asked = len(server.requests)
+        whole = (folder / "main.html").read_text(encoding="utf-8")
+        page, found = reported(folder)
+        assert page == whole and found["finished"]
+        assert found["rows"] == results["rows"] and found["answered"] == found["asked"] == 2 * 2 * 4 * 8
+        # As if it had been stopped while the second seed was trained, and while chain of thought was asked.
+        (folder / "main.json").unlink()
+        shutil.rmtree(folder / "cells" / "b" / "seed-1" / "adapters")
+        with contextlib.closing(sqlite3.connect(folder / "run.sqlite")) as db, db:
+            db.execute("DELETE FROM outcomes WHERE arm = 'cot' AND item LIKE 'a:%' AND position > 4")
+        page, found = reported(folder, "--out", str(tmp_path / "so-far.html"))
+        assert len(server.requests) == asked
+    assert not (folder / "main.json").exists()
+    # Both seeds of cot are one program, whose three answers are missing for each.
+    assert (found["finished"], found["answered"], found["asked"]) == (False, 128 - 8 - 2 * 3, 128)
+    stations = {one["station"]: (one["state"], one["done"], one["total"]) for one in found["stations"]}
+    assert stations["evaluate b/seed-1"] == ("partly", 24, 32)
+    rows = {(row["task"], row["name"]): row for row in found["rows"]}
+    assert rows["a", "cot"]["right"] + rows["a", "cot"]["wrong"] == 5
+    assert rows["b", "sd-t"]["right"] + rows["b", "sd-t"]["wrong"] == 8, "of the seed that is trained"
+    [row] = [row for row in found["comparisons"] if (row["task"], row["a"], row["b"]) == ("a", "teacher", "cot")]
+    assert row["n"] == 5, "over the questions that both have answered"
+    assert "Not finished: 114 of 128 answers are there" in page and "Choose " not in page
+
+
+def test_an_experiment_that_has_just_begun_is_looked_at(tmp_path: Path, tiny_base: Base) -> None:
+    with OpenAIServer(answer) as server:
+        made = ExperimentRun(load_experiment(write(tmp_path, server.url, tiny_base, "main")), tmp_path / "x")
+        made.check()
+        made.close()
+    page, found = reported(tmp_path / "x")
+    assert (found["finished"], found["answered"], found["rows"]) == (False, 0, [])
+    assert found["asked"] == 2 * 10 * 8
+    assert "Not finished: 0 of 160 answers are there" in page
+
+
+def test_two_experiments_are_not_compared(tmp_path: Path) -> None:
+    (tmp_path / "experiment.json").write_text("{}")
+    told = subprocess.run([DIVCON, "report", tmp_path, tmp_path], capture_output=True, text=True)
+    assert told.returncode == 1
+    assert "is the folder of an experiment, and two runs are compared" in " ".join(told.stderr.split())
