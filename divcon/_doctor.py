@@ -26,7 +26,14 @@ from divcon.distill import OPTIMIZER_EXTRAS, ManifestError, is_trained, local_ba
 from divcon.distill._proxies import unusable_proxy
 from divcon.distill.executors import EXECUTORS
 from divcon.distill.serving import ENGINES, Finding
-from divcon.distill.serving.embedded import Base, cache_folder, precision, require_hub_name, require_weights
+from divcon.distill.serving.embedded import (
+    Base,
+    cache_folder,
+    precision,
+    require_hub_name,
+    require_weights,
+    usable_cores,
+)
 from divcon.distill.serving.server import KeyRefused, ServerClient, ServerUnreachable, WrongAddress
 from divcon.signatures import DivconError
 
@@ -173,7 +180,7 @@ def _device(pipeline: Pipeline) -> Finding:
             "device",
             f"{torch.cuda.get_device_name(0)}, {room:.0f} GB free; training and what is embedded run there",
         )
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     roles = pipeline.roles
     if roles.decomposer.base != "embedded":
         return Finding(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,17 @@ def test_evaluate_prints_its_results_as_json(file: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_a_shell_completes_names(root: Path, words: str, completed: set[str]) -> None:
-    environment = {"_DIVCON_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
-    done = subprocess.run([DIVCON], cwd=root, env={**os.environ, **environment}, capture_output=True, text=True)
-    assert set(done.stdout.split()) == completed
+    bash = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    assert set(_completed(root, "bash", bash).split()) == completed
+    typed = {"_TYPER_COMPLETE_ARGS": words}
+    # zsh reads a list of "name":"help", and fish a line for each with a tab between the two.
+    zsh = re.findall(r'^(?:_arguments .*\()?"([^"]+)"', _completed(root, "zsh", typed), re.MULTILINE)
+    assert set(zsh) == completed
+    fish = _completed(root, "fish", {**typed, "_TYPER_COMPLETE_FISH_ACTION": "get-args"})
+    assert {line.partition("\t")[0] for line in fish.split("\n") if line.strip()} == completed
+
+
+def _completed(root: Path, shell: str, environment: dict[str, str]) -> str:
+    """What the program writes when a shell asks it for completions."""
+    asked = {**os.environ, **environment, "_DIVCON_COMPLETE": f"complete_{shell}"}
+    return subprocess.run([DIVCON], cwd=root, env=asked, capture_output=True, text=True).stdout
