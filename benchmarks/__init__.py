@@ -22,7 +22,7 @@ from divcon.benchmarks._costs import (
     upfront,
 )
 from divcon.benchmarks._evaluate import Arm, answered_by, evaluate_arm, evaluate_arms
-from divcon.benchmarks._figures import dollars, dollars_per_1000, percent, retained_share, score
+from divcon.benchmarks._figures import dollars, dollars_per_1000, failures, percent, retained_share, score
 from divcon.benchmarks._graders import (
     GRADERS,
     Verdict,
@@ -96,6 +96,7 @@ __all__ = [
     "evaluate_arm",
     "evaluate_arms",
     "evidence",
+    "failures",
     "grade",
     "grade_as_paper",
     "grade_number",

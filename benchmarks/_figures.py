@@ -23,6 +23,17 @@ def score(line: Mapping[str, Any]) -> str:
     return percent(line["accuracy"], 1) + (f" ({failed} failed)" if failed else "")
 
 
+def p_value(p: float) -> str:
+    """A p-value with two digits behind the point, or three significant ones where it is below 0.05."""
+    return f"{p:.3g}" if p < 0.05 else f"{p:.2f}"
+
+
+def failures(count: int, first: str) -> str:
+    """How many answers failed, with the first error."""
+    counted = "1 answer failed and is" if count == 1 else f"{count:,} answers failed and are"
+    return f"{counted} in no accuracy; the first: {first}"
+
+
 def points(share: float) -> str:
     """A difference of two shares in percentage points, with its sign."""
     return f"{100 * share:+.1f}"

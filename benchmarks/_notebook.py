@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from divcon.benchmarks._advice import advise
-from divcon.benchmarks._figures import dollars, interval, points, retained_share, score
+from divcon.benchmarks._figures import dollars, interval, p_value, points, retained_share, score
 from divcon.benchmarks._tables import FACTORS
 from divcon.signatures import html_table
 
@@ -52,7 +52,7 @@ def _differences_html(results: RunResults) -> str:
             points(row["difference"]),
             interval(row["ci95"]),
             row["n"],
-            f"{row['p_holm']:.3f}",
+            p_value(row["p_holm"]),
         )
         for row in results["differences"]
     ]

@@ -156,7 +156,7 @@ def _why_withheld(seeds: Sequence[Records], max_failed: float) -> str | None:
         return None
     asked, failed = sum(map(len, seeds)), sum(map(failed_of, seeds))
     first = next((r["error"] for records in seeds for r in records.values() if r["outcome"] == "failed"), None)
-    return f"{failed} of {asked} answers failed" + (f"; the first: {first}" if first else "")
+    return f"{failed} of {asked} answers failed" + (f"; the first: {first.rstrip('. ')}" if first else "")
 
 
 def wall_seconds(records: Records) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from divcon.benchmarks._agreement import agreement_rows
-from divcon.benchmarks._figures import dollars, percent, points, retained_share, score
+from divcon.benchmarks._figures import dollars, p_value, percent, points, retained_share, score
 from divcon.benchmarks._tables import FACTORS
 from divcon.benchmarks.arms import letters_of
 from divcon.benchmarks.report._names import program_of
@@ -143,7 +143,6 @@ def comparisons_table(rows: Sequence[Mapping[str, Any]], links: Links) -> Table:
         one, other = letters_of(str(row["a"])), letters_of(str(row["b"]))
         left = f" ({row['left_out']} left out)" if row.get("left_out") else ""
         shown = row["p_holm"] < 0.05
-        p = f"{row['p_holm']:.3g}" if shown else f"{row['p_holm']:.2f}"
         alone = [(f"{whose} {count}", link) for whose, (count, link) in zip((one, other), links.between(row))]  # noqa: B905
         cells.append(
             [
@@ -151,7 +150,7 @@ def comparisons_table(rows: Sequence[Mapping[str, Any]], links: Links) -> Table:
                 *(Cell(str(row.get(name, ""))) for name in factors),
                 Cell(points(row["difference"]), strong=shown),
                 Cell(f"{points(row['ci95'][0])} to {points(row['ci95'][1])}"),
-                Cell(p, strong=shown),
+                Cell(p_value(row["p_holm"]), strong=shown),
                 Cell(f"{row['n']}{left}"),
                 Cell(links=alone) if alone else Cell(NONE),
             ]
@@ -172,7 +171,7 @@ def paid_table(paid: Mapping[str, Mapping[str, Any]]) -> Table:
             cost = f"at least {cost} ({used['unpriced_calls']:,} calls unpriced)"
         counts = [f"{used[key]:,}" for key in ("calls", "input_tokens", "output_tokens")]
         rows.append([Cell(role), *map(Cell, counts), Cell(cost, strong=True)])
-    return Table("", ["role", "calls", "tokens in", "tokens out", "US dollars"], rows, 1, "money", cards=False)
+    return Table("", ["role", "calls", "tokens in", "tokens out", "US dollars"], rows, 1, "money")
 
 
 def training_table(rows: Iterable[Mapping[str, Any]]) -> Table:

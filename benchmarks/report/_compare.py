@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from divcon.benchmarks._figures import points, score
+from divcon.benchmarks._figures import p_value, points, score
 from divcon.benchmarks._outcomes import Records
 from divcon.benchmarks._tables import compare_over
 from divcon.benchmarks.report import _plots
@@ -171,7 +171,7 @@ def _sections(found: Mapping[str, Any], arms: Sequence[tuple[Any, Records]], lin
                 Cell(score(row["b"])),
                 Cell(points(row["difference"]) if known else NONE, strong=significant),
                 Cell(f"{points(row['ci95'][0])} to {points(row['ci95'][1])}" if known else NONE),
-                Cell(f"{row['p_holm']:.2g}" if known else NONE, strong=significant),
+                Cell(p_value(row["p_holm"]) if known else NONE, strong=significant),
                 Cell(f"{row['n']:,}" if known else NONE),
                 Cell(links=alone) if alone else Cell(NONE),
             ]

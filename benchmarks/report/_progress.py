@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from divcon.benchmarks._figures import failures
 from divcon.benchmarks.report._cells import Cell, Table
 from divcon.benchmarks.report._names import program_of
 from divcon.benchmarks.report._page import Section
@@ -64,7 +65,7 @@ def unfinished_card(results: Mapping[str, Any], stations: Sequence[Station]) -> 
     failed = sum(line["failed"] for line in lines)
     if failed:
         first = next(error for line in lines for error in line["errors"])
-        sentences.append(f"{failed:,} answers failed and are in no accuracy; the first: {first}")
+        sentences.append(failures(failed, first))
     if missing:
         more = f" and {len(unfinished) - _NAMED} more" if len(unfinished) > _NAMED else ""
         sentences.append(f"Missing: {', '.join(missing)}{more}.")

@@ -17,6 +17,7 @@ from divcon.benchmarks import (
     compare_over,
     differences,
     evidence,
+    failures,
     summarize_arm,
     upfront,
 )
@@ -147,7 +148,7 @@ def require_all_answered(results: dict[str, Any], lines: Sequence[dict[str, Any]
         replayed = all("recording" in line for line in lines if line["failed"])
         again = "Run the same command again; only the failed calls are repeated."
         incomplete = Incomplete(
-            f"{failed} answers failed and are in no accuracy; the first: {first}",
+            failures(failed, first),
             "Add the rows that are missing to the recorded files." if replayed else again,
         )
         incomplete.results = results
