@@ -2,22 +2,24 @@
 
 Usage: python benchmarks/real/claims.py [--results FOLDER] [--margin 0.02]
 
-Prints a Markdown table. A claim that one arm is better holds where the interval of the paired difference is above zero,
-and doesn't where it is below. A claim that one arm is as good as another holds where the interval is above minus the
-margin, and doesn't where it is below zero. Everything else is not settled.
+Prints Markdown tables: the claims, and the programs of each recorded experiment. A claim that one arm is better holds
+where the interval of the paired difference is above zero, and doesn't where it is below. A claim that one arm is as
+good as another holds where the interval is above minus the margin, and doesn't where it is below zero. Everything else
+is not settled.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 RESULTS = Path(__file__).parents[1] / "results"
 MARGIN = 0.02
+DATA = {"gsm8k": "GSM8K", "multiarith": "MultiArith", "svamp": "SVAMP"}
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,13 @@ def finding(claim: Claim, where: tuple[str, str, str, str], row: Mapping[str, An
 
 def of_experiment(results: dict[str, Any], margin: float) -> Iterator[Finding]:
     """What the results of an experiment say of the claims."""
-    where = results["student_base"], results["solver"], results["teacher"]["model"]
     for claim in CLAIMS:
         for row in results["comparisons"]:
             if {row["a"], row["b"]} == {claim.a, claim.b} and row["ci95"] is not None:
-                yield finding(claim, (row["task"], *where), row, margin)
+                task = row["task"]
+                teacher = results.get("teachers", {}).get(task, results["teacher"])["model"]
+                where = DATA.get(task, task), results["student_base"], results["solver"], teacher
+                yield finding(claim, where, row, margin)
 
 
 def of_published(results: dict[str, Any], margin: float) -> Iterator[Finding]:
@@ -172,11 +176,47 @@ def recorded(results: Path, margin: float) -> list[Finding]:
         *of_untrained(read(results / "perf-real.json"), margin),
         *of_people(read(results / "gsm8k.json"), margin),
     ]
-    for file in sorted((results / "real").glob("*.json")):
-        if "comparisons" in (one := read(file)):
-            found += of_experiment(one, margin)
+    for one in experiments(results).values():
+        found += of_experiment(one, margin)
     order = [claim.text for claim in CLAIMS]
     return sorted(found, key=lambda one: order.index(one.claim))
+
+
+def programs(results: Mapping[str, Any]) -> str:
+    """The programs of a recorded experiment as a Markdown table."""
+    lines = [
+        "| data | program | right (95 % interval) | of the teacher's (95 % interval) | lists usable "
+        "| teacher's steps covered | people's steps covered | ROUGE-L to people's | steps off people's |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in results["rows"]:
+        kept, people, teacher = (row.get(key) or {} for key in ("retained", "agreement", "agreement_with_teacher"))
+        origin = f", trained on {DATA.get(row['trained_on'], row['trained_on'])}" if "trained_on" in row else ""
+        cells = [
+            DATA.get(row["task"], row["task"]),
+            row["label"].partition(", trained on")[0] + origin,
+            f"{100 * row['accuracy']:.1f} % ({_percents(row['ci95'])})",
+            f"{100 * kept['share']:.0f} % ({_percents(kept['ci95'])})" if kept else "–",
+            f"{100 * row['usable_rate']:.0f} %" if row["splits"] and row["usable_rate"] is not None else "–",
+            *(f"{100 * one['covered']:.0f} %" if one else "–" for one in (teacher, people)),
+            f"{people['rouge_l']:.2f}" if people else "–",
+            f"{people['count_error']:.2f}" if people else "–",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _percents(ends: Sequence[float | None]) -> str:
+    low, high = ends
+    return f"at least {100 * (low or 0):.0f}" if high is None else f"{100 * (low or 0):.0f} to {100 * high:.0f}"
+
+
+def experiments(results: Path) -> dict[str, dict[str, Any]]:
+    """The recorded experiments on real questions, by the name of their files."""
+    read = {
+        file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted((results / "real").glob("*.json"))
+    }
+    return {name: one for name, one in read.items() if "comparisons" in one}
 
 
 def main() -> None:
@@ -185,6 +225,8 @@ def main() -> None:
     parser.add_argument("--margin", type=float, default=MARGIN)
     given = parser.parse_args()
     print(table(recorded(given.results, given.margin)))
+    for name, one in experiments(given.results).items():
+        print(f"\n{name}\n\n{programs(one)}")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ def test_the_tables_are_those_of_the_records(page: str, root: Path) -> None:
 
     assert published.table(recorded(root)) in page
     assert claims.table(claims.recorded(claims.RESULTS, claims.MARGIN)) in page
+    for one in claims.experiments(claims.RESULTS).values():
+        assert claims.programs(one) in page
 
 
 def test_the_sentences_against_the_thesis_are_those_of_the_records(page: str, root: Path) -> None:

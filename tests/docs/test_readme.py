@@ -56,11 +56,12 @@ def test_what_it_says_of_the_experiment_was_recorded(root: Path, readme: str) ->
     said = " ".join(readme.split())
     rows = {row["name"]: row for row in found["rows"] if row["task"] == "word-problems"}
     student, teacher = (100 * rows[name]["accuracy"] for name in ("sd-r", "teacher"))
-    assert f"led to {student:.1f} % right answers of {rows['sd-r']['questions_tested']} word problems" in said
-    assert f"(mean of three trainings), and the teacher to {teacher:.1f} %. That difference is not settled" in said
+    assert f"{student:.1f} % of {rows['sd-r']['questions_tested']} word problems came out right" in said
+    assert f"(mean of three trainings), and with the script {teacher:.1f} %; the difference may be chance" in said
     assert rows["teacher"]["questions_tested"] == rows["sd-r"]["questions_tested"]
     costs = found["costs"]["word-problems"]
-    assert f"{100 * costs['against_teacher']['sd-r']['saves']:.0f} % fewer tokens" in said
+    saved = 100 * costs["against_teacher"]["sd-r"]["saves"]
+    assert f"The tokens that one would pay for were {saved:.0f} % fewer" in said
     assert len(found["design"]["seeds"]) == 3
     differences = {(row["a"], row["b"]): row for row in found["comparisons"] if row["task"] == "word-problems"}
     for pair, words in ((("sd-r", "teacher"), "SD-R minus the teacher is"), (("sd-r", "cot"), "chain of thought")):
@@ -77,9 +78,9 @@ def test_what_it_says_of_the_demo_was_recorded(root: Path, readme: str) -> None:
     arms = {arm["name"]: arm for arm in found["arms"]}
     student, teacher, untuned = (arms[name]["accuracy"] for name in ("sd-r", "teacher", "untuned"))
     said = " ".join(readme.split())
-    assert f"{100 * student:.1f} % to {100 * teacher:.1f} % of {found['questions']} questions" in said
-    assert f"gains {100 * (student - untuned):.0f} points" in said
-    assert f"compares {('five', 'six', 'seven')[len(arms) - 5]} programs" in said
+    assert f"the trained planner gets {100 * student:.1f} % of {found['questions']} questions right" in said
+    assert f"learnt from {100 * teacher:.1f} %, and the untrained planner {100 * untuned:.1f} %" in said
+    assert f"a table of {('five', 'six', 'seven')[len(arms) - 5]} programs" in said
     assert f"of which training {found['seconds']['train'] / 60:.1f}" in said
 
 
@@ -93,6 +94,6 @@ def test_what_it_says_of_gsm8k_was_recorded(root: Path, readme: str) -> None:
 def test_what_it_says_of_published_students_was_recorded(root: Path, readme: str) -> None:
     solvers = recorded(root, "real/published")["solvers"].values()
     kept = [line["retained"]["share"] for one in solvers for line in one["programs"].values() if "retained" in line]
-    shares = f"keep {100 * min(kept):.0f} to {100 * max(kept):.0f} % of its accuracy"
-    said = f"published planners of 82M to 355M parameters, trained on ChatGPT's plans, {shares}"
+    shares = f"reach {100 * min(kept):.0f} to {100 * max(kept):.0f} % of the accuracy of ChatGPT's own plans"
+    said = f"planners of 82M to 355M parameters that others trained on ChatGPT's plans {shares}"
     assert len(kept) == 12 and said in " ".join(readme.split())
