@@ -56,12 +56,12 @@ def test_what_it_says_of_the_experiment_was_recorded(root: Path, readme: str) ->
     said = " ".join(readme.split())
     rows = {row["name"]: row for row in found["rows"] if row["task"] == "word-problems"}
     student, teacher = (100 * rows[name]["accuracy"] for name in ("sd-r", "teacher"))
-    assert f"{student:.1f} % of {rows['sd-r']['questions_tested']} word problems came out right" in said
-    assert f"(mean of three trainings), and with the script {teacher:.1f} %; the difference may be chance" in said
+    asked = f"On {rows['sd-r']['questions_tested']} word problems the trained planner of 135M parameters got"
+    assert f"{asked} {student:.1f} % right (mean of three trainings), and the script {teacher:.1f} %; the" in said
     assert rows["teacher"]["questions_tested"] == rows["sd-r"]["questions_tested"]
     costs = found["costs"]["word-problems"]
     saved = 100 * costs["against_teacher"]["sd-r"]["saves"]
-    assert f"The tokens that one would pay for were {saved:.0f} % fewer" in said
+    assert f"Paid tokens fell by {saved:.0f} %" in said
     assert len(found["design"]["seeds"]) == 3
     differences = {(row["a"], row["b"]): row for row in found["comparisons"] if row["task"] == "word-problems"}
     for pair, words in ((("sd-r", "teacher"), "SD-R minus the teacher is"), (("sd-r", "cot"), "chain of thought")):
@@ -78,8 +78,8 @@ def test_what_it_says_of_the_demo_was_recorded(root: Path, readme: str) -> None:
     arms = {arm["name"]: arm for arm in found["arms"]}
     student, teacher, untuned = (arms[name]["accuracy"] for name in ("sd-r", "teacher", "untuned"))
     said = " ".join(readme.split())
-    assert f"the trained planner gets {100 * student:.1f} % of {found['questions']} questions right" in said
-    assert f"learnt from {100 * teacher:.1f} %, and the untrained planner {100 * untuned:.1f} %" in said
+    assert f"On its {found['questions']} questions, which are others, the trained planner gets {100 * student:.1f} %" in said
+    assert f"the script {100 * teacher:.1f} %, and the untrained planner {100 * untuned:.1f} %" in said
     assert f"a table of {('five', 'six', 'seven')[len(arms) - 5]} programs" in said
     assert f"of which training {found['seconds']['train'] / 60:.1f}" in said
 
