@@ -13,7 +13,7 @@ from divcon.benchmarks._costs import MARGIN
 from divcon.benchmarks.arms import CHAIN_OF_THOUGHT, DIRECT, TEACHER, UNTUNED, UNTUNED_SOLVES
 from divcon.distill import RECORDED, Student
 from divcon.pipeline import Run, total_of
-from divcon.precheck._figures import compared, measured_of, planner_cost
+from divcon.precheck._figures import compared, in_money, measured_of, planner_cost
 from divcon.precheck._training import How
 from divcon.precheck._verdict import Findings, judge, which_half
 from divcon.programs import Item
@@ -144,12 +144,7 @@ class Asked:
     def _on_whole(self, whole: Mapping[str, Any], saved: float | None) -> Iterator[str]:
         """What the whole pipeline takes, in sentences."""
         usd, training = whole["usd"], whole["training"]
-        if usd is None:
-            money = "a sum that is unknown, since a price is"
-        elif not whole["most_usd"]:
-            money = "no money"
-        else:
-            money = f"about ${usd:.4g}, at most ${whole['most_usd']:.4g},"
+        money = "a sum that is unknown, since a price is" if usd is None else in_money(usd, whole["most_usd"])
         how = "measured on the real base" if training["how"] == "measured" else "estimated from the size of the base"
         yield (
             f"From here on the whole pipeline costs {money} and takes about {in_words(whole['seconds'])} of asking and "

@@ -48,6 +48,11 @@ def compared(records: Mapping[str, Records], a: str, b: str, pipeline: Pipeline)
     return Difference(found.difference, low, high, found.n, more)
 
 
+def in_money(usd: float, most: float | None) -> str:
+    """An expected cost in US dollars, as a phrase."""
+    return f"about ${usd:.4g}, at most ${most:.4g}," if most else "no money"
+
+
 def planner_cost(line: Mapping[str, Any], pipeline: Pipeline) -> tuple[float | None, str]:
     """The planner's part of the bill for 1,000 questions, in US dollars, or why it is unknown, in words.
 

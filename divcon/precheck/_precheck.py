@@ -17,9 +17,9 @@ from divcon.benchmarks import Arm, Records
 from divcon.benchmarks.arms import CHAIN_OF_THOUGHT, DIRECT, REFERENCES, TEACHER, UNTUNED, UNTUNED_SOLVES, ArmKind
 from divcon.benchmarks.tasks import COMMON, TASKS, LoadedTask
 from divcon.distill import NothingToLearn, booked_to, overlapping, read_manifest, students_of, write_whole
-from divcon.pipeline import Failures, Incomplete, Measured, Run, StationEstimate, announce_conversion
+from divcon.pipeline import Failures, Incomplete, Measured, Run, StationEstimate, announce_conversion, total_of
 from divcon.precheck._asked import Asked
-from divcon.precheck._figures import BASE_CELL, CELL, measured_of, summarize
+from divcon.precheck._figures import BASE_CELL, CELL, in_money, measured_of, summarize
 from divcon.precheck._training import ROWS, STEPS, How, seconds_a_row, seconds_by_size, seconds_of
 from divcon.programs import Item
 
@@ -86,9 +86,11 @@ class Precheck:
         self.run.hold()
         missing = self._checked()
         with contextlib.closing(self._asking()) as asking:
-            expected = sum(one.seconds for one in missing) + self._expected_students() + self._expected_training(asking)
+            calls = total_of([*missing, *self._expected_students()])
+            expected = calls.seconds + self._expected_training(asking)
             asked = f"{len(self.questions)} of {len(self._shuffled)} training questions, no test question"
-            self._station(f"{asked}; {len(asking.arms())} programs, ~{in_words(expected)}")
+            money = "an unknown price" if calls.usd is None else in_money(calls.usd, calls.most_usd).rstrip(",")
+            self._station(f"{asked}; {len(asking.arms())} programs, ~{in_words(expected)}, {money}")
             records, after_first = self._records(asking, started, bool(missing))
             arms = asking.arms()
         if self.both:
@@ -146,16 +148,16 @@ class Precheck:
         failures.require_none()
         return missing
 
-    def _expected_students(self, measured: Measured | None = None) -> float:
-        """Seconds that asking takes for the two small students.
+    def _expected_students(self, measured: Measured | None = None) -> list[StationEstimate]:
+        """What asking takes for the two small students.
 
         Args:
             measured: What the first questions have told.
         """
         if not self.both:
-            return 0.0
+            return []
         with contextlib.closing(self._small(Silent())) as small:
-            return sum(one.seconds for one in small.estimate(measured)) if small.task.train else 0.0
+            return small.estimate(measured) if small.task.train else []
 
     def _expected_training(self, asking: Run) -> float:
         """Seconds that the precheck trains, as the size of the base tells."""
@@ -177,7 +179,9 @@ class Precheck:
         if missing and rest:
             now = time.perf_counter()
             lines = [summarize(arm, first, asking.pipeline) for arm in arms]
-            students = self._expected_students(measured_of(lines, self.run.store, asking.pipeline))
+            students = sum(
+                one.seconds for one in self._expected_students(measured_of(lines, self.run.store, asking.pipeline))
+            )
             left = (now - began) / _FIRST * len(rest) + students + self._expected_training(asking)
             after_first = round(now - started + left, 1)
             took = f"the first {_FIRST} questions took {in_words(now - began)}"

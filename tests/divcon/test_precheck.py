@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from support.openai_server import OpenAIServer, user_text
 from typer.testing import CliRunner
 
 from divcon import Run, load_pipeline
+from divcon._watch import Silent
 from divcon.benchmarks.tasks import Task, load_task
 from divcon.cli import app
 from divcon.distill import Base, BudgetSpent
@@ -270,6 +272,25 @@ def test_it_stops_at_the_budget_and_goes_on_with_a_larger_one(tmp_path: Path, ti
         # A plan, and answers directly, by chain of thought, by the teacher's plan and by the reference. Without a plan
         # of the base that can be read, the whole question is solved, which chain of thought has asked already.
         assert len(server.requests) == 9 * (1 + 4)
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("untrained")
+def test_it_says_time_and_price_before_it_asks(tmp_path: Path, tiny_base: Base) -> None:
+    said: list[str] = []
+
+    class Told(Silent):
+        def station(self, name: str, text: str) -> None:
+            said.append(f"{name}: {text}")
+
+    with OpenAIServer(answering(0.95, 0.2)) as server:
+        for name, teacher in (("priced", "{input: 1, output: 1}"), ("unpriced", "")):
+            run = Run(load_pipeline(pipeline(tmp_path, server, tiny_base, teacher)), tmp_path / name, Told())
+            Precheck(run, 3).do()
+            run.close()
+    priced, unpriced = (line for line in said if line.startswith("precheck: "))
+    assert re.search(r"; 6 programs, ~.+, about \$[\d.e-]+, at most \$[\d.e-]+$", priced)
+    assert unpriced.endswith(", an unknown price")
 
 
 @pytest.mark.model
