@@ -1,4 +1,4 @@
-"""Run divcon with the embedded engine's decoding steps replayed as a CUDA graph, for experiments on a lent GPU.
+"""Run divcon with the embedded engine's decoding steps replayed as a CUDA graph, on a GPU.
 
 Usage: python benchmarks/real/on_gpu.py experiment FILE ...   (the arguments of `divcon`)
 

@@ -86,7 +86,7 @@ class _Model:
         role: The role that it answers for.
         meter: Its meter; one at no price for a model on this machine.
         here: Whether it runs in this process, or is a student on a server of ours.
-        on_cpu: Whether it is a base that a server of ours computes on this processor.
+        on_cpu: The server of ours that computes its base on this processor; None for others. Roles may share one.
         scripted: Whether it is no model.
         recorded: Whether its replies were written elsewhere, so that it uses no tokens.
         weights: The number of its weights, where it runs on this machine.
@@ -95,7 +95,7 @@ class _Model:
     role: str
     meter: Meter
     here: bool = False
-    on_cpu: bool = False
+    on_cpu: object | None = None
     scripted: bool = False
     recorded: bool = False
     weights: float = _WEIGHTS_HERE
@@ -122,7 +122,7 @@ class _Call:
         if self.model.here:
             size = self.model.weights / _WEIGHTS_HERE * max(1.0, self.written / _PLAN_HERE)
             return 0.0 if self.model.scripted else _SECONDS_HERE * size
-        if self.model.on_cpu:
+        if self.model.on_cpu is not None:
             cores = usable_cores() / 2
             step = _SECONDS_A_STEP / concurrency + _SECONDS_A_ROW / cores
             return self.written * step * self.model.weights / _WEIGHTS_SERVED
@@ -173,20 +173,21 @@ class _PlannedModels(Models):
         # A recorded plan has been paid for elsewhere.
         price = None if endpoint.recorded else endpoint.price
         meter = _meter(price, not endpoint.asked or endpoint.ours)
-        on_cpu = not here and endpoint.base is not None and self._on_cpu(role, endpoint)
-        weights = weights_of(self._base(endpoint.base)) if (here or on_cpu) and endpoint.base else _WEIGHTS_HERE
+        on_cpu = self._on_cpu(role, endpoint) if not here and endpoint.base is not None else None
+        here_or_near = here or on_cpu is not None
+        weights = weights_of(self._base(endpoint.base)) if here_or_near and endpoint.base else _WEIGHTS_HERE
         model = _Model(role, meter, here, on_cpu, not endpoint.asked, endpoint.recorded, weights)
         most = endpoint.max_tokens or (None if here else usual_limit(endpoint.model or "hosted_vllm/base"))
         return self._planned(model, endpoint.temperature, most)
 
-    def _on_cpu(self, role: str, endpoint: Endpoint) -> bool:
-        """Whether a server of ours computes an endpoint's base on this processor."""
+    def _on_cpu(self, role: str, endpoint: Endpoint) -> object | None:
+        """The server of ours that computes an endpoint's base on this processor; None where there is none."""
         served = self.served(role, endpoint)
         try:
             found = served.installation if isinstance(served, ServedModel) else None
         except ServerError:  # it isn't installed, as the doctor says
-            return False
-        return found is not None and found.on_cpu
+            return None
+        return served if found is not None and found.on_cpu else None
 
     def student(self, adapter: Path | None, role: str = "decomposer") -> dspy.LM:
         student = self.pipeline.roles.decomposer
@@ -254,7 +255,7 @@ def estimate(context: Context, measured: Measured | None = None) -> list[Station
     planned = Context(context.pipeline, context.folder, shared=context.store, loaded=context.task)
     planned.models = models
     found: list[StationEstimate] = []
-    started: set[str] = set()
+    started: set[int] = set()
     for plan in _plans(context, planned, models):
         calls.clear()
         for item in plan.items:
@@ -264,7 +265,7 @@ def estimate(context: Context, measured: Measured | None = None) -> list[Station
         used = measured.used.get(plan.shown) if measured else None
         at_a_time = min(plan.concurrency, measured.concurrency) if measured and used else plan.concurrency
         one = _summed(plan, calls, used or context.store.paid(plan.station), at_a_time)
-        new = {call.model.role for call in calls if call.model.on_cpu} - started
+        new = {id(call.model.on_cpu) for call in calls if call.model.on_cpu is not None} - started
         started |= new
         found.append(replace(one, seconds=one.seconds + _SECONDS_TO_START * len(new)))
     return found

