@@ -62,6 +62,36 @@ def test_the_published_figures_are_met(root: Path) -> None:
     assert shares == [pytest.approx([0.71, 0.75, 0.80], abs=0.01), pytest.approx([0.54, 0.61, 0.71], abs=0.01)]
 
 
+def test_the_sentences_on_students_of_135m_are_those_of_the_record(page: str, root: Path) -> None:
+    found = json.loads((root / "benchmarks/results/real/gsm8k-135m.json").read_text(encoding="utf-8"))
+    words, rows = " ".join(page.split()), {row["name"]: row for row in found["rows"]}
+    compared = {(row["a"], row["b"]): row for row in found["comparisons"]}
+
+    def points(a: str, b: str) -> str:
+        row = compared[a, b]
+        assert row["ci95"][0] <= 0 <= row["ci95"][1], "not settled"
+        low, high = (f"{100 * end:+.1f}" for end in row["ci95"])
+        return f"{100 * row['difference']:+.1f} ({low} to {high})"
+
+    covered = {name: rows[name]["agreement_with_teacher"]["covered"] for name in ("sd-t", "sd-rec", "sd-r")}
+    screened = [one["rows"] for one in found["screening"] if one["student"] == "sd-r"]
+    teacher = rows["teacher"]
+    right = {name: f"{100 * rows[name]['accuracy']:.1f} %" for name in ("sd-t", "untuned", "teacher", "cot")}
+    for said in (
+        f"SD-T minus ChatGPT's own plans is {points('sd-t', 'teacher')}, SD-REC {points('sd-rec', 'teacher')} and "
+        f"SD-R {points('sd-r', 'teacher')}",
+        f"gains {points('sd-t', 'untuned')} for SD-T and {points('sd-r', 'untuned')} for SD-R",
+        f"ChatGPT's plans minus chain of thought is {points('teacher', 'cot')}",
+        f"{100 * teacher['cut_off'] / (teacher['right'] + teacher['wrong']):.0f} % of its replies with ChatGPT's plans",
+        f"cover {100 * covered['sd-t']:.0f} % of ChatGPT's steps, SD-REC's {100 * covered['sd-rec']:.0f} % and "
+        f"SD-R's {100 * covered['sd-r']:.0f} %",
+        f"leaves {min(screened)} to {max(screened)} of 400 plans",
+        f"answers {right['sd-t']} of 200 questions of GSM8K, with the untrained one {right['untuned']}, with ChatGPT's "
+        f"plans {right['teacher']} and by chain of thought {right['cot']}",
+    ):
+        assert said in words, said
+
+
 def test_no_figure_of_the_page_is_of_a_scripted_teacher(root: Path) -> None:
     for file in (root / "benchmarks" / "results" / "real").glob("*.json"):
         assert "scripted/references" not in file.read_text(encoding="utf-8"), file
