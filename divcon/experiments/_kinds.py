@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
+from typing import Any
 
 from divcon.experiments._cells import Cell, Draw, Lent, Runs, needs_training
 
@@ -57,19 +58,30 @@ def _multitask(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> I
 
 
 def _curve(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterator[list[Cell]]:
-    for draw, task in product(draws, tasks):
-        for size in all_runs.design.questions or []:
-            run = all_runs.of(task, draw, task__train=size)
-            if all_runs.could_train(run, f"{task}, {draw}, {size} questions"):
-                yield [*all_runs.cells(run, all_runs.design.measured, draw, {"task": task, "questions": size})]
+    sizes = all_runs.design.questions or []
+    yield from _varied(all_runs, tasks, draws, "questions", sizes, "task__train", "{} questions")
 
 
 def _cap(all_runs: Runs, tasks: Sequence[str], draws: Sequence[Draw]) -> Iterator[list[Cell]]:
-    for draw, task in product(draws, tasks):
-        for cap in all_runs.design.caps or []:
-            run = all_runs.of(task, draw, program__max_subquestions=cap)
-            if all_runs.could_train(run, f"{task}, {draw}, at most {cap} subquestions"):
-                yield [*all_runs.cells(run, all_runs.design.measured, draw, {"task": task, "cap": cap})]
+    caps = all_runs.design.caps or []
+    yield from _varied(all_runs, tasks, draws, "cap", caps, "program__max_subquestions", "at most {} subquestions")
+
+
+def _varied(
+    all_runs: Runs,
+    tasks: Sequence[str],
+    draws: Sequence[Draw],
+    factor: str,
+    values: Sequence[int],
+    setting: str,
+    words: str,
+) -> Iterator[list[Cell]]:
+    """The cells of a series of students, each trained with another value of a setting."""
+    for draw, task, value in product(draws, tasks, values):
+        changes: dict[str, Any] = {setting: value}
+        run = all_runs.of(task, draw, **changes)
+        if all_runs.could_train(run, f"{task}, {draw}, {words.format(value)}"):
+            yield [*all_runs.cells(run, all_runs.design.measured, draw, {"task": task, factor: value})]
 
 
 _KINDS: dict[str, Callable[[Runs, Sequence[str], Sequence[Draw]], Iterator[list[Cell]]]] = {

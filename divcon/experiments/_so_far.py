@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from divcon.benchmarks import FACTORS, Record, Records, RunResults, Shown, calls_of
-from divcon.benchmarks.report import Page, Station, experiment_page
+from divcon.benchmarks.report import Page, experiment_page
 from divcon.experiments._cells import Cell, Runs
 from divcon.experiments._kinds import cells_of
 from divcon.experiments._results import Answers, answers_of_rows, designed, experiment_so_far, fullest
-from divcon.pipeline import State, StationStatus, results_files
+from divcon.pipeline import State, StationStatus, results_files, shown_stations
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,7 @@ class ExperimentSoFar:
             refresh: Seconds until the page loads itself again; None for never.
         """
         shown = shown_of(self.runs, results, self._answers, [cell for cell, _ in self.measured], calls)
-        stations = [Station(one.station, one.state, one.done, one.total, one.note) for one in self.stations]
-        return experiment_page(results, shown, None if self.finished else stations, refresh)
+        return experiment_page(results, shown, None if self.finished else shown_stations(self.stations), refresh)
 
 
 def shown_of(

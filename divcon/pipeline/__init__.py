@@ -7,7 +7,7 @@ from divcon.pipeline._publish import Published, PublishError, publish
 from divcon.pipeline._record import recorded_keys
 from divcon.pipeline._results import SCHEMA_VERSION, require_all_answered, results_files, student_upfront
 from divcon.pipeline._run import Run
-from divcon.pipeline._so_far import SoFar
+from divcon.pipeline._so_far import SoFar, shown_stations
 from divcon.pipeline._stations import adapter_folder
 from divcon.pipeline._status import State, StationStatus
 from divcon.pipeline._works import recipe_of, worker_context
@@ -36,6 +36,7 @@ __all__ = [
     "recorded_keys",
     "require_all_answered",
     "results_files",
+    "shown_stations",
     "student_upfront",
     "total_of",
     "weights_of",

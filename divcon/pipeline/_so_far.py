@@ -79,13 +79,12 @@ class SoFar:
             refresh: Seconds until the page loads itself again; None for never.
         """
         test = self.context.task.test
-        stations = [Station(one.station, one.state, one.done, one.total, one.note) for one in self.stations]
         return run_page(
             results,
             self.records,
             test,
             calls_of(self.context.store, self.records) if calls else {},
-            None if self.finished else stations,
+            None if self.finished else shown_stations(self.stations),
             refresh,
         )
 
@@ -96,3 +95,8 @@ class SoFar:
         except (OSError, ValueError):
             return {}
         return dict(written.get("seconds") or {}) if isinstance(written, dict) else {}
+
+
+def shown_stations(stations: Sequence[StationStatus]) -> list[Station]:
+    """The status of stations, as a report shows it."""
+    return [Station(one.station, one.state, one.done, one.total, one.note) for one in stations]
