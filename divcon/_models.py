@@ -205,16 +205,18 @@ class Models:
         student, model = self.pipeline.roles.decomposer, self.student_model
         name = model.add(adapter) if adapter else ""
         price = student.price.model_dump(exclude_none=True) if student.price else None
-        decomposes = role == "decomposer"
-        program, guided = self.pipeline.program, student.guided and decomposes
+        program, guided = self.pipeline.program, student.guided and role == "decomposer"
         pattern = list_pattern(program.max_subquestions, program.allow_whole) if guided else None
         shown = model.model_name(name)
         identity = fingerprint(shown, *model.deciding(name, program.max_subquestions if guided else None))
         backend = self._in_turn(model, model.backend(name, pattern=pattern))
         engine = StoredEngine(backend, role, shown, self.store, price, identity, accepts_empty=True)
-        solver = self.pipeline.roles.solver
-        longest = student.max_tokens if decomposes else (solver.max_tokens or 4 * student.max_tokens)
-        return role_lm(engine, temperature=student.temperature, max_tokens=longest)
+        return role_lm(engine, temperature=student.temperature, max_tokens=self.longest_of_student(role))
+
+    def longest_of_student(self, role: str) -> int:
+        """The most tokens that a student writes: as solver, as many as the solver may."""
+        student, solver = self.pipeline.roles.decomposer, self.pipeline.roles.solver
+        return student.max_tokens if role == "decomposer" else (solver.max_tokens or 4 * student.max_tokens)
 
     def close(self) -> None:
         """Stop the servers that were started, and close the connections to the other servers.

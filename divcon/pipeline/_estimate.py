@@ -20,25 +20,25 @@ from divcon._models import Models, usual_limit
 from divcon.benchmarks.arms import read_arm
 from divcon.config import Endpoint, Price
 from divcon.distill import RULES, Base, StoredEngine, role_lm
-from divcon.distill.serving.embedded import usable_cores
+from divcon.distill.serving.embedded import Precision, precision, speed
 from divcon.distill.serving.server import ServedModel, ServerError
 from divcon.pipeline._arms import arm_parts
 from divcon.pipeline._context import Context
 from divcon.pipeline._programs import compiled_prompt
 from divcon.pipeline._status import run_status
 from divcon.programs import Counters, Item, Meter
+from divcon.programs._baselines import DIRECT_TOKENS
 from divcon.signatures import Subquestions
 
 _ASKED = 5  # questions whose prompts are made
 _BYTES_A_TOKEN = 4.0  # of English text, with the tokenizers in use
 _TOKENS_A_MESSAGE = 5  # of a chat template
-_SOLUTION = 160  # tokens of a solver's reply, until replies are stored
+_SOLUTION, _ANSWER = 200, 8  # tokens of a solver's reply, and of one that is an answer alone, until replies are stored
 _SECONDS_A_CALL, _TOKENS_A_SECOND = 0.5, 50.0  # of a server, until replies are stored
-# For a plan of the embedded base on two cores, whatever the concurrency; and the weights of that base.
-_SECONDS_HERE, _PLAN_HERE, _WEIGHTS_HERE = 0.2, 60, 135e6
-# A step of a batch and its part for each request, where vLLM serves a base of so many weights on two cores.
-_SECONDS_A_STEP, _SECONDS_A_ROW, _WEIGHTS_SERVED = 0.05, 0.0018, 494e6
-_SECONDS_TO_START = 30.0  # of a server on a CPU
+_ROWS = 64  # of a batch on this machine
+_SECONDS_A_STEP = 0.02  # of a batch on this machine, beside what it computes
+_LONGEST = 3.0  # the longest reply of a batch, beside the usual one
+_SECONDS_TO_START = 60.0  # of a server on a CPU
 _FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]")
 
 
@@ -85,20 +85,20 @@ class _Model:
     Attributes:
         role: The role that it answers for.
         meter: Its meter; one at no price for a model on this machine.
-        here: Whether it runs in this process, or is a student on a server of ours.
-        on_cpu: The server of ours that computes its base on this processor; None for others. Roles may share one.
-        scripted: Whether it is no model.
+        base: What this machine computes for it; None where another machine does, or nothing is computed.
+        server: The server of ours that has to start for it; None for others. Roles may share one.
         recorded: Whether its replies were written elsewhere, so that it uses no tokens.
-        weights: The number of its weights, where it runs on this machine.
+        asked: Whether it is a model, so that its replies take time.
+        precision: What this machine computes in.
     """
 
     role: str
     meter: Meter
-    here: bool = False
-    on_cpu: object | None = None
-    scripted: bool = False
+    base: Base | None = None
+    server: object | None = None
     recorded: bool = False
-    weights: float = _WEIGHTS_HERE
+    asked: bool = True
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)
@@ -117,16 +117,24 @@ class _Call:
     written: float
     most_written: float
 
-    def seconds(self, concurrency: int) -> float:
-        """The time that it adds to a station, as long as nothing was measured."""
-        if self.model.here:
-            size = self.model.weights / _WEIGHTS_HERE * max(1.0, self.written / _PLAN_HERE)
-            return 0.0 if self.model.scripted else _SECONDS_HERE * size
-        if self.model.on_cpu is not None:
-            cores = usable_cores() / 2
-            step = _SECONDS_A_STEP / concurrency + _SECONDS_A_ROW / cores
-            return self.written * step * self.model.weights / _WEIGHTS_SERVED
-        return (_SECONDS_A_CALL + self.written / _TOKENS_A_SECOND) / concurrency
+    def seconds(self, concurrency: float, rounds: int, calls: float) -> float:
+        """The time that it adds to a station, as long as nothing was measured.
+
+        Args:
+            concurrency: Calls at a time.
+            rounds: How often everything waits for the longest reply.
+            calls: Calls that are made in all rounds, also for other stations at the same time.
+        """
+        model = self.model
+        if not model.asked:
+            return 0.0
+        if model.base is None:
+            return (_SECONDS_A_CALL + self.written / _TOKENS_A_SECOND) / concurrency
+        fast, weights = speed(model.precision), weights_of(model.base)
+        longest = max(self.written, min(self.most_written, _LONGEST * self.written))
+        steps = self.written / min(concurrency, _ROWS) + (longest - self.written) * rounds / calls
+        step = fast.seconds_of_step(weights * (2 if model.precision == "bfloat16" else 4)) + _SECONDS_A_STEP
+        return fast.seconds_of_tokens(weights, self.read, self.written) + steps * step
 
 
 class _Planned:
@@ -143,9 +151,10 @@ class _Planned:
 
     def complete(self, request: Request, rollout: int) -> Response:
         said = self._reply(str(request.messages[-1].text or ""))
-        solves = self._model.role == "solver"
-        likely = float(_SOLUTION) if solves else len(said.encode()) / _BYTES_A_TOKEN
-        most = float(request.config.max_tokens or likely)
+        given = request.config.max_tokens
+        solved = _ANSWER if given is not None and given <= 2 * DIRECT_TOKENS else _SOLUTION
+        likely = float(solved) if self._model.role == "solver" else len(said.encode()) / _BYTES_A_TOKEN
+        most = float(given or likely)
         texts = [request.system, *(message.text for message in request.messages)]
         read = sum(len(str(text or "").encode()) / _BYTES_A_TOKEN + _TOKENS_A_MESSAGE for text in texts)
         used = 0 if self._model.recorded else 1
@@ -169,30 +178,38 @@ class _PlannedModels(Models):
     calls: list[_Call]
 
     def _of_endpoint(self, role: str, endpoint: Endpoint) -> dspy.LM:
-        here = not endpoint.asked or (endpoint.ours and endpoint.serve == "embedded")
         # A recorded plan has been paid for elsewhere.
         price = None if endpoint.recorded else endpoint.price
-        meter = _meter(price, not endpoint.asked or endpoint.ours)
-        on_cpu = self._on_cpu(role, endpoint) if not here and endpoint.base is not None else None
-        here_or_near = here or on_cpu is not None
-        weights = weights_of(self._base(endpoint.base)) if here_or_near and endpoint.base else _WEIGHTS_HERE
-        model = _Model(role, meter, here, on_cpu, not endpoint.asked, endpoint.recorded, weights)
-        most = endpoint.max_tokens or (None if here else usual_limit(endpoint.model or "hosted_vllm/base"))
+        meter, asked = _meter(price, not endpoint.asked or endpoint.ours), endpoint.asked
+        base, server = None, None
+        if asked and endpoint.ours:
+            # A model of the embedded engine by its name is the embedded base, or an adapter of it.
+            base, server = self._base(endpoint.base or "embedded"), self._started(self.served(role, endpoint))
+        if base is not None and endpoint.serve != "embedded" and server is None:
+            base = None  # a GPU or another machine computes it
+        model = _Model(role, meter, base, server, endpoint.recorded, asked, self._precision)
+        most = endpoint.max_tokens or (None if base else usual_limit(endpoint.model or "hosted_vllm/base"))
         return self._planned(model, endpoint.temperature, most)
 
-    def _on_cpu(self, role: str, endpoint: Endpoint) -> object | None:
-        """The server of ours that computes an endpoint's base on this processor; None where there is none."""
-        served = self.served(role, endpoint)
+    def _started(self, served: object) -> ServedModel | None:
+        """A server of ours that has to start, and computes on this processor; None for anything else."""
         try:
             found = served.installation if isinstance(served, ServedModel) else None
         except ServerError:  # it isn't installed, as the doctor says
             return None
-        return served if found is not None and found.on_cpu else None
+        return served if isinstance(served, ServedModel) and found is not None and found.on_cpu else None
+
+    @property
+    def _precision(self) -> Precision:
+        return precision(self.pipeline.roles.precision)
 
     def student(self, adapter: Path | None, role: str = "decomposer") -> dspy.LM:
         student = self.pipeline.roles.decomposer
-        model = _Model(role, _meter(student.price, True), here=True, weights=weights_of(self.base))
-        return self._planned(model, student.temperature, student.max_tokens)
+        server: object | None = self._started(self.student_model)
+        if isinstance(server, ServedModel) and server.merges:
+            server = object()  # each student has a server of its own
+        model = _Model(role, _meter(student.price, True), self.base, server, precision=self._precision)
+        return self._planned(model, student.temperature, self.longest_of_student(role))
 
     def _planned(self, model: _Model, temperature: float | None, max_tokens: int | None) -> dspy.LM:
         backend = _Planned(model, self.steps_of, self.calls)
@@ -217,6 +234,7 @@ class _Plan:
         ask: Makes the calls for a question.
         jobs: How often they are made.
         concurrency: Jobs at a time.
+        beside: Jobs of all stations that are done at the same time as this one, its own among them.
     """
 
     shown: str
@@ -225,6 +243,7 @@ class _Plan:
     ask: Callable[[Item], Any]
     jobs: float
     concurrency: int
+    beside: float
 
 
 def _meter(price: Price | None, here: bool) -> Meter:
@@ -240,7 +259,7 @@ def weights_of(base: Base) -> float:
     return stored / (4 if base.dtype == "float32" else 2)
 
 
-def estimate(context: Context, measured: Measured | None = None) -> list[StationEstimate]:
+def estimate(context: Context, measured: Measured | None = None, rounds: int = 1) -> list[StationEstimate]:
     """What the stations that are missing will take. No model is called.
 
     Lengths of replies and seconds a call are those that were measured, or else those of the replies in the run folder,
@@ -249,13 +268,14 @@ def estimate(context: Context, measured: Measured | None = None) -> list[Station
     Args:
         context: The run's context.
         measured: What was measured on other questions.
+        rounds: In how many parts the test questions are asked, each of which waits for its longest reply.
     """
     calls: list[_Call] = []
     models = _planned_models(context, calls)
     planned = Context(context.pipeline, context.folder, shared=context.store, loaded=context.task)
     planned.models = models
     found: list[StationEstimate] = []
-    started: set[int] = set()
+    started: set[object] = set()
     for plan in _plans(context, planned, models):
         calls.clear()
         for item in plan.items:
@@ -264,8 +284,8 @@ def estimate(context: Context, measured: Measured | None = None) -> list[Station
                 plan.ask(item)
         used = measured.used.get(plan.shown) if measured else None
         at_a_time = min(plan.concurrency, measured.concurrency) if measured and used else plan.concurrency
-        one = _summed(plan, calls, used or context.store.paid(plan.station), at_a_time)
-        new = {id(call.model.on_cpu) for call in calls if call.model.on_cpu is not None} - started
+        one = _summed(plan, calls, used or context.store.paid(plan.station), at_a_time, rounds)
+        new = {call.model.server for call in calls if call.model.server is not None} - started
         started |= new
         found.append(replace(one, seconds=one.seconds + _SECONDS_TO_START * len(new)))
     return found
@@ -289,7 +309,13 @@ def _plans(context: Context, planned: Context, models: _PlannedModels) -> Iterat
         return lambda item: program(question=item.question, context=item.context)
 
     solver_students = {student.name for student in pipeline.solver_students}
-    for status in run_status(context):
+    stations = list(run_status(context))
+    answered = sum(
+        one.total - one.done
+        for one in stations
+        if one.station.startswith("evaluate ") and one.station.partition(" ")[2] not in pipeline.evaluate.recorded
+    )
+    for status in stations:
         station, _, what = status.station.partition(" ")
         if what in pipeline.evaluate.recorded:
             continue  # it ran elsewhere
@@ -297,15 +323,17 @@ def _plans(context: Context, planned: Context, models: _PlannedModels) -> Iterat
         if not missing:
             continue
         if station == "collect":
-            yield _Plan(status.station, station, train, plans, missing, pipeline.collect.concurrency)
+            yield _Plan(status.station, station, train, plans, missing, pipeline.collect.concurrency, missing)
         elif station == "screen" and RULES[what].asks_solver:
             tries = (1 + pipeline.screen.samples) / 2  # the first right answer is enough
-            yield _Plan(status.station, station, train, solves, missing * tries, pipeline.screen.concurrency)
+            jobs = missing * tries
+            yield _Plan(status.station, station, train, solves, jobs, pipeline.screen.concurrency, jobs)
         elif station == "export" and what in solver_students:
             traces = len(task.train) * pipeline.collect.samples
-            yield _Plan(status.station, "screen", train, solves, traces, pipeline.screen.concurrency)
+            yield _Plan(status.station, "screen", train, solves, traces, pipeline.screen.concurrency, traces)
         elif station == "evaluate":
-            yield _Plan(status.station, station, test, answers(what), missing, pipeline.evaluate.concurrency)
+            concurrency = pipeline.evaluate.concurrency
+            yield _Plan(status.station, station, test, answers(what), missing, concurrency, answered)
 
 
 def _planned_models(context: Context, calls: list[_Call]) -> _PlannedModels:
@@ -315,10 +343,15 @@ def _planned_models(context: Context, calls: list[_Call]) -> _PlannedModels:
     return made
 
 
-def _summed(plan: _Plan, seen: Sequence[_Call], paid: dict[str, dict[str, Any]], at_a_time: int) -> StationEstimate:
+def _summed(
+    plan: _Plan, seen: Sequence[_Call], paid: dict[str, dict[str, Any]], at_a_time: int, rounds: int
+) -> StationEstimate:
     """The estimate of a station from the calls of a few of its jobs, and from what was paid at it before."""
     scale = plan.jobs / max(1, len(plan.items))
     read = written = most = seconds = 0.0
+    rounds = rounds if plan.station == "evaluate" else 1
+    jobs = max(1.0, plan.beside)
+    together = max(1.0, min(plan.concurrency, jobs / rounds))
     usd: float | None = 0.0
     most_usd: float | None = 0.0
     for call in seen:
@@ -327,7 +360,7 @@ def _summed(plan: _Plan, seen: Sequence[_Call], paid: dict[str, dict[str, Any]],
             call = replace(call, read=known["input_tokens"] / counted, written=known["output_tokens"] / counted)
         read, written, most = read + call.read, written + call.written, most + max(call.written, call.most_written)
         measured = known["seconds"] / known["calls"] / at_a_time if known else None
-        seconds += call.seconds(max(1, min(plan.concurrency, round(plan.jobs)))) if measured is None else measured
+        seconds += call.seconds(together, rounds, jobs) if measured is None else measured
         likely_usd = meter.cost(Counters(round(call.read), round(call.written)))
         worst_usd = meter.cost(Counters(round(call.read), round(call.most_written)))
         usd = None if usd is None or likely_usd is None else usd + likely_usd

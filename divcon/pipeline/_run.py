@@ -296,13 +296,14 @@ class Run:
             self.reporter.finished("estimate", "; ".join(compared(expected, int(calls), int(tokens), usd)))
         return results
 
-    def estimate(self, measured: Measured | None = None) -> list[StationEstimate]:
+    def estimate(self, measured: Measured | None = None, rounds: int = 1) -> list[StationEstimate]:
         """What the missing stations will take in calls, tokens, money and time. No model is called.
 
         Args:
             measured: Lengths and speeds that were measured on other questions.
+            rounds: In how many parts the test questions are asked, each of which waits for its longest reply.
         """
-        return estimate(self.context, measured)
+        return estimate(self.context, measured, rounds)
 
     def _paid(self) -> tuple[float, float, float]:
         """Calls, tokens and US dollars so far."""

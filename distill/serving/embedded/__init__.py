@@ -22,6 +22,7 @@ from divcon.distill.serving.embedded._precision import (
     precision,
     usable_cores,
 )
+from divcon.distill.serving.embedded._speed import Speed, speed
 from divcon.distill.serving.embedded._steady import steady_threads
 from divcon.distill.serving.embedded._waiting import inherited
 from divcon.distill.serving.embedded._weights import LOADING, GGUFError, convert_gguf, free_memory, whole_folder
@@ -36,6 +37,7 @@ __all__ = [
     "EmbeddedBaseMissing",
     "GGUFError",
     "Precision",
+    "Speed",
     "WantedPrecision",
     "cache_folder",
     "convert_gguf",
@@ -51,6 +53,7 @@ __all__ = [
     "require_weights",
     "solver_adapter",
     "solver_wording",
+    "speed",
     "steady_threads",
     "usable_cores",
     "whole_folder",
