@@ -53,6 +53,7 @@ CLAIMS = (
     Claim("A distilled solver is worse than its teacher", "teacher", "se-a"),
     Claim("A solver that learns the gold answers is better than one that learns the teacher's", "se-a", "se-t"),
     Claim("Distilling the planner beats distilling the solver", "sd-r", "se-a"),
+    Claim("A small planner with the strong solver beats the strong planner with a weaker solver", "small", "weaker"),
 )
 
 
@@ -127,6 +128,10 @@ def of_published(results: dict[str, Any], margin: float) -> Iterator[Finding]:
                 arm = {"plain": "sd-t", "filtered": "sd-rec"}[way]
                 row = {"a": arm, "b": "teacher", **line["minus_teacher"]}
                 yield finding(by_name[arm, "teacher"], ("GSM8K", size, one["solver"], "ChatGPT"), row, margin)
+    for one in results["halves"]["programs"]:
+        if (row := one.get("minus_weaker_solver")) is not None:
+            where = "GSM8K", one["planner"].removesuffix(" student"), "ChatGPT against LLaMA 13B", "ChatGPT"
+            yield finding(by_name["small", "weaker"], where, {"a": "small", "b": "weaker", **row}, margin)
 
 
 def of_untrained(results: dict[str, Any], margin: float) -> Iterator[Finding]:

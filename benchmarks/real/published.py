@@ -1,4 +1,4 @@
-"""Published plans and replies on GSM8K: what a student keeps of its teacher's accuracy, and what screening brings.
+"""Published plans and replies on GSM8K: what a student keeps, what screening brings, and which half may be smaller.
 
 Usage: python benchmarks/real/published.py DATA [--run FOLDER] [--output FILE]
 
@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from divcon.benchmarks import Records, answers_of, compare_paired, mean_agreement, retained, summarize_arm
+from divcon.benchmarks import Recording, Records, answers_of, compare_paired, mean_agreement, retained, summarize_arm
 from divcon.config import load_pipeline
 from divcon.pipeline import Run
 from divcon.programs import Item
@@ -27,6 +28,12 @@ SOLVERS = {"chatgpt": "ChatGPT", "llama13b": "LLaMA 13B"}
 SIZES = {"82M": "-dist", "124M": "", "355M": "-medium"}
 WAYS = {"plain": "finetune", "filtered": "filtered-bc"}
 RESAMPLES = 10_000
+# Whose price LiteLLM's table has for a model, by what it does here. No host lists a model of less than 4B for less.
+PRICED = {
+    "ChatGPT": "gpt-3.5-turbo",
+    "LLaMA 13B": "replicate/meta/llama-2-13b-chat",
+    "student": "together-ai-up-to-4b",
+}
 
 
 def plans_of(records: Records) -> dict[str, list[str]]:
@@ -77,6 +84,94 @@ def figures(records: dict[str, Records], arms: dict[str, Any], items: Sequence[I
     return found
 
 
+def tokens_of(recording: Recording, items: Sequence[Item]) -> dict[str, float]:
+    """The mean tokens of a question, its plan and its reply, as ChatGPT's tokenizer counts them."""
+    import litellm
+
+    rows = recording.match(items).rows
+    texts = {"question": [], "plan": [], "reply": []}  # type: dict[str, list[str]]
+    for item in items:
+        if (row := rows.get(item.id)) is not None:
+            for name, text in (("question", item.question), ("plan", row.plan), ("reply", row.reply)):
+                texts[name].append(text or "")
+    return {
+        name: float(np.mean([len(litellm.encode(model="gpt-3.5-turbo", text=text)) for text in found]))
+        for name, found in texts.items()
+    }
+
+
+def halves(records: dict[str, Records], tokens: dict[str, dict[str, float]], order: Sequence[str]) -> dict[str, Any]:
+    """Every planner with every solver: accuracy beside ChatGPT in both roles, and dollars for 1,000 questions.
+
+    Args:
+        records: The outcomes by recorded program.
+        tokens: Mean tokens by recorded program.
+        order: The ids of the questions.
+    """
+    import litellm
+
+    prices = {name: litellm.model_cost[listed] for name, listed in PRICED.items()}
+
+    def dollars(model: str, read: float, written: float) -> float:
+        price = prices[model]
+        return 1000 * (read * price["input_cost_per_token"] + written * price["output_cost_per_token"])
+
+    planners = {
+        "ChatGPT": "chatgpt",
+        **{f"{size} student": f"{WAYS['filtered']}{end}" for size, end in reversed(SIZES.items())},
+    }
+    strong = answers_of([records["chatgpt-chatgpt"]], order)
+    weaker = answers_of([records["chatgpt-llama13b"]], order)
+    rows = []
+    for planner, start in planners.items():
+        for key, solver in SOLVERS.items():
+            name = f"{start}-{key}"
+            right, used = answers_of([records[name]], order), tokens[name]
+            by = planner if planner in prices else "student"
+            row: dict[str, Any] = {
+                "planner": planner,
+                "solver": solver,
+                "accuracy": float(right.mean()),
+                "planner_usd": dollars(by, used["question"], used["plan"]),
+                "solver_usd": dollars(solver, used["question"] + used["plan"], used["reply"]),
+                "tokens": used,
+            }
+            if name != "chatgpt-chatgpt":
+                row["minus_strong"] = compared(right, strong)
+            if by == "student" and solver == "ChatGPT":
+                row["minus_weaker_solver"] = compared(right, weaker)
+            rows.append(row)
+    per_million = {
+        name: {
+            "listed_as": listed,
+            **{way: 1e6 * prices[name][f"{way}_cost_per_token"] for way in ("input", "output")},
+        }
+        for name, listed in PRICED.items()
+    }
+    return {"prices": per_million, "programs": rows}
+
+
+def halves_table(results: dict[str, Any]) -> str:
+    """Every planner with every solver as a Markdown table, in points of a hundred and US dollars."""
+    rows = results["halves"]["programs"]
+    whole = rows[0]["planner_usd"] + rows[0]["solver_usd"]
+    lines = [
+        "| planner | solver | right | minus ChatGPT as both (95 % interval) "
+        "| planner, $ per 1,000 | solver, $ per 1,000 | saved | $ per 1,000 right |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        less, saved, cost = "–", "–", row["planner_usd"] + row["solver_usd"]
+        if "minus_strong" in row:
+            low, high = (f"{100 * end:+.1f}" for end in row["minus_strong"]["ci95"])
+            less = f"{100 * row['minus_strong']['difference']:+.1f} ({low} to {high})"
+            saved = f"{100 * (1 - cost / whole):.0f} %"
+        figures = (f"{one:.2f}" for one in (row["planner_usd"], row["solver_usd"]))
+        cells = row["planner"], row["solver"], f"{100 * row['accuracy']:.1f} %", less, *figures, saved
+        lines.append(f"| {' | '.join(cells)} | {cost / row['accuracy']:.2f} |")
+    return "\n".join(lines)
+
+
 def table(results: dict[str, Any]) -> str:
     """The accuracies and the retained shares as a Markdown table, in per cent."""
     lines = [
@@ -117,21 +212,24 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/published"))
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args()
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # the prices of the release that is installed
     folder = given.run.resolve()
     file = Path(__file__).resolve().with_suffix(".yaml")
     with contextlib.chdir(given.data):
         run = Run(load_pipeline(file), folder)
         arms = run.arms()
         records = run.answers(arms)
-        found = figures(records, {arm.name: arm for arm in arms}, run.task.test)
+        items = run.task.test
+        found = figures(records, {arm.name: arm for arm in arms}, items)
+        tokens = {name: tokens_of(one, items) for name, one in run.context.recordings.items()}
+        ways = halves(records, tokens, [item.id for item in items])
         run.close()
-    text = json.dumps(
-        {"data": "GSM8K-AI-SubQ (arXiv 2402.01812), GSM8K's test questions", "questions": 1319, "solvers": found},
-        indent=1,
-    )
+    data = "GSM8K-AI-SubQ (arXiv 2402.01812), GSM8K's test questions"
+    text = json.dumps({"data": data, "questions": 1319, "solvers": found, "halves": ways}, indent=1)
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(text + "\n", encoding="utf-8")
     print(table(json.loads(text)))
+    print(f"\n{halves_table(json.loads(text))}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ def test_the_tables_are_those_of_the_records(page: str, root: Path) -> None:
     import published
 
     assert published.table(recorded(root)) in page
+    assert published.halves_table(recorded(root)) in page
     assert claims.table(claims.recorded(claims.RESULTS, claims.MARGIN)) in page
     for one in claims.experiments(claims.RESULTS).values():
         assert claims.programs(one) in page
@@ -51,6 +52,34 @@ def test_the_sentences_against_the_thesis_are_those_of_the_records(page: str, ro
         if row["ci95"][0] > 0
     }
     assert shown == {("ChatGPT", "355M")}
+
+
+def test_the_sentences_on_the_two_halves_are_those_of_the_record(page: str, root: Path) -> None:
+    words, found = " ".join(page.split()), recorded(root)["halves"]
+    rows = {(row["planner"], row["solver"]): row for row in found["programs"]}
+    cost = {pair: row["planner_usd"] + row["solver_usd"] for pair, row in rows.items()}
+    right = {pair: cost[pair] / row["accuracy"] for pair, row in rows.items()}
+    both, planner, solver = ("ChatGPT", "ChatGPT"), ("355M student", "ChatGPT"), ("ChatGPT", "LLaMA 13B")
+    said = {
+        pair: f"loses {-100 * rows[pair]['minus_strong']['difference']:.1f} points and saves "
+        f"{100 * (1 - cost[pair] / cost[both]):.0f} %"
+        for pair in (planner, solver)
+    }
+    assert f"{said[planner]} of the bill. With LLaMA 13B as solver it {said[solver]}." in words
+    gains = [row["minus_weaker_solver"] for row in rows.values() if "minus_weaker_solver" in row]
+    assert len(gains) == 3 and all(gain["ci95"][0] > 0 for gain in gains)
+    differences = [100 * gain["difference"] for gain in gains]
+    assert f"by {min(differences):.1f} to {max(differences):.1f} points" in words
+    assert max(right, key=lambda pair: right[pair]) == solver
+    assert f"cost ${right[solver]:.2f}, against ${right[both]:.2f} with ChatGPT in both roles" in words
+    assert f"and ${right[planner]:.2f} with the planner of 355M" in words
+    cheapest = min(right, key=lambda pair: right[pair])
+    assert cheapest == ("355M student", "LLaMA 13B") and rows[cheapest]["accuracy"] < 0.25
+    assert f"at ${right[cheapest]:.2f} for 1,000" in words
+    prices = {name: f"{price['input']:.2f} and {price['output']:.2f}" for name, price in found["prices"].items()}
+    for name, shown in (("ChatGPT", "gpt-3.5-turbo"), ("LLaMA 13B", "LLaMA 2 13B on Replicate")):
+        assert f"{shown} {prices[name]}" in words
+    assert f"for the students {prices['student']}" in words
 
 
 def test_the_published_figures_are_met(root: Path) -> None:
