@@ -71,7 +71,8 @@ demo: setup $(if $(filter vllm,$(SERVE)),vllm)
 
 test: setup $(VENV)/.extras
 	@echo "test: all tests but those on vLLM, two files at a time, about 20 minutes on two cores"
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@# Where a library ends the process that tests it, that test fails once, and isn't begun again in a new process.
+	@$(BIN)/pytest -n 2 --dist loadfile --max-worker-restart=0
 
 # The default run of `make test` holds all of this too, with 20 kills and a few examples for each fuzzer.
 test-faults: setup $(VENV)/.extras
