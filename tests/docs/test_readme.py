@@ -100,3 +100,10 @@ def test_what_it_says_of_published_students_was_recorded(root: Path, readme: str
     shares = f"reach {100 * min(kept):.0f} to {100 * max(kept):.0f} % of the accuracy of ChatGPT's own plans"
     said = f"planners of 82M to 355M parameters that others trained on ChatGPT's plans {shares}"
     assert len(kept) == 12 and said in " ".join(readme.split())
+    rows = {(row["planner"], row["solver"]): row for row in recorded(root, "real/published")["halves"]["programs"]}
+    cost = {pair: row["planner_usd"] + row["solver_usd"] for pair, row in rows.items()}
+    planner, solver = ("355M student", "ChatGPT"), ("ChatGPT", "LLaMA 13B")
+    saved = 1 - cost[planner] / cost["ChatGPT", "ChatGPT"]
+    lost = {pair: -100 * rows[pair]["minus_strong"]["difference"] for pair in (planner, solver)}
+    money = f"That of 355M saves {100 * saved:.0f} % of the bill and loses {lost[planner]:.1f} points"
+    assert f"{money}, and a cheaper solver loses {lost[solver]:.1f}" in " ".join(readme.split())
