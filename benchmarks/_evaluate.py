@@ -39,8 +39,7 @@ class Arm:
         splits: Whether it decomposes the question.
         choosable: Whether it can answer a new question.
         student: The trained student that is used, or None.
-        turns: What has to be loaded for its planner and for its solver, where only one model is loaded at a time; empty
-            for others.
+        turns: What answers its planner and its solver, where models have turns; empty for others.
         recording: For an arm that ran elsewhere, the `file` of its replies and that file's `sha256`. It is replayed in
             this process, and its usage is unknown.
     """
@@ -81,8 +80,9 @@ def evaluate_arms(
     The arms share one pool of threads: an arm begins while the last answers of the arm before it are still in flight.
     An arm that loads what no arm before it has loaded begins when nothing else runs.
 
-    Where only one model is loaded at a time, all plans whose solver is another model are asked for first. The program
-    finds them in the store of its replies when its turn to solve comes. Arms that take the same model share a turn.
+    Where models have turns, all plans whose solver is another model are asked for first. The program finds them in the
+    store of its replies when its turn to solve comes. Arms that take the same model share a turn. Models have turns
+    where only one is loaded at a time, and where they compute on the same cores.
 
     Items that are in the store under an arm's key aren't answered again, unless they failed. A failed call gives the
     outcome `failed`, never `wrong`. A solver's reply without a readable answer is `wrong`, by the rule `unreadable`. A
@@ -123,8 +123,20 @@ def evaluate_arms(
     if progress and arms:
         progress(tally.done, total, arms[0].name)
 
+    planned: dict[tuple[str, str], tuple[float, float]] = {}
+
+    def plan(job: Job) -> None:
+        # What fails is met again, and counted, when the question is answered.
+        arm, stamp, started = by_work[job.work, job.lora], time.time(), time.perf_counter()
+        with contextlib.suppress(AdapterParseError, SubquestionsError):
+            arm.program.decompose(question=job.item.question, context=require_context(job.item.context))
+        if not job.warm_up:
+            planned[arm.name, job.item.id] = round(stamp, 3), round(time.perf_counter() - started, 3)
+
     def keep(job: Job, record: Record) -> None:
         arm = by_work[job.work, job.lora]
+        if (span := planned.get((arm.name, job.item.id))) is not None:
+            record["planned"] = span
         store.keep_outcome(arm.name, arm.key.digest, job.position, job.item.id, record)
 
     def failed(job: Job, error: Exception) -> None:
@@ -133,8 +145,15 @@ def evaluate_arms(
     answer = place(lambda job: answered_by(by_work[job.work, job.lora], job))
     with at_station("evaluate"):
         for planning in _by_turn([one for one in zip(arms, missing, strict=True) if _plans_first(one[0])], 0):
-            for arm, jobs in planning:
-                _plan(arm, jobs, concurrency, progress)
+            for alone, jobs in _in_turns(*zip(*planning, strict=True)):
+                run_jobs(
+                    plan,
+                    jobs,
+                    1 if alone else concurrency,
+                    lambda job, _: None,
+                    progress=progress,
+                    remark=lambda job: f"plans of {by_work[job.work, job.lora].name}",
+                )
         for solving in _by_turn(list(zip(arms, missing, strict=True)), 1):
             for alone, jobs in _in_turns(*zip(*solving, strict=True)):
                 run_jobs(
@@ -185,16 +204,6 @@ def _by_turn(missing: Sequence[_Missing], part: int) -> Iterator[list[_Missing]]
     for arm, jobs in missing:
         turns.setdefault(arm.turns[part] or arm.turns[1 - part], []).append((arm, jobs))
     yield from turns.values()
-
-
-def _plan(arm: Arm, jobs: Sequence[Job], concurrency: int, progress: Progress | None) -> None:
-    """Have an arm's planner asked. What fails is met again, and counted, when the question is answered."""
-
-    def ask(job: Job) -> None:
-        with contextlib.suppress(AdapterParseError, SubquestionsError):
-            arm.program.decompose(question=job.item.question, context=require_context(job.item.context))
-
-    run_jobs(ask, jobs, concurrency, lambda job, _: None, progress=progress, remark=lambda job: f"plans of {arm.name}")
 
 
 def _in_turns(arms: Sequence[Arm], missing: Sequence[list[Job]]) -> Iterator[tuple[bool, list[Job]]]:

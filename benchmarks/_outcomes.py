@@ -21,6 +21,7 @@ class Record(TypedDict, total=False):
         score: Of a grader with more than right and wrong (DROP's F1).
         started: Unix time.
         seconds: Until the answer.
+        planned: When its plan was begun and how many seconds it took, where all plans were asked for first.
         usage: By role, as `Usage.as_dict` gives it.
         calls: The keys of its replies in the run store, in the order in which they were asked for.
         cut_off: Whether a reply of the solver ran out of tokens.
@@ -40,6 +41,7 @@ class Record(TypedDict, total=False):
     score: float
     started: float
     seconds: float
+    planned: tuple[float, float]
     usage: dict[str, dict[str, Any]]
     calls: list[str]
     cut_off: bool

@@ -164,12 +164,12 @@ def wall_seconds(records: Records) -> float:
 
     Pauses of a run that was stopped and resumed don't count, nor does the warm-up question.
     """
-    timed = (r for r in records.values() if "started" in r and not r.get("warm_up"))
-    spans = sorted((r["started"], r["started"] + r["seconds"]) for r in timed)
+    timed = [r for r in records.values() if "started" in r and not r.get("warm_up")]
+    spans = [(r["started"], r["seconds"]) for r in timed] + [tuple(r["planned"]) for r in timed if "planned" in r]
     total, end = 0.0, float("-inf")
-    for start, stop in spans:
-        total += max(0.0, stop - max(start, end))
-        end = max(end, stop)
+    for start, seconds in sorted(spans):
+        total += max(0.0, start + seconds - max(start, end))
+        end = max(end, start + seconds)
     return total
 
 

@@ -55,6 +55,7 @@ class Models:
     _over_http: list[LMBackend] = field(default_factory=list, init=False)
     _bases: dict[str, Base] = field(default_factory=dict, init=False)
     _served: dict[tuple[bool, Base, str, str], ServedBase] = field(default_factory=dict, init=False)
+    _backends: dict[int, tuple[Any, str]] = field(default_factory=dict, init=False)
 
     @cached_property
     def base(self) -> Base:
@@ -107,13 +108,25 @@ class Models:
         """A backend of a served base; one that waits for its turn where there are turns, and the server is ours."""
         settings = served.settings if isinstance(served, ServedModel) else None
         if self._turns is None or (settings is not None and settings.api_base):
+            self._backends[id(backend)] = backend, f"{served.model_name('')} {id(served):x}"
             return backend
         return self._turns.backend(served, backend)
 
     def turn_of(self, lm: Any) -> str:
-        """What has to be loaded for an LM's calls, where only one base is at a time; else empty."""
+        """What answers an LM's calls, where it should have the processor or the memory to itself; else empty."""
         backend = getattr(getattr(lm, "engine", None), "backend", None)
-        return backend.turn if isinstance(backend, TurnBackend) else ""
+        if isinstance(backend, TurnBackend):
+            return backend.turn
+        return self._backends[id(backend)][1] if id(backend) in self._backends and self._crowded else ""
+
+    @cached_property
+    def _crowded(self) -> bool:
+        """Whether different bases would compute on the cores of this processor, where each is far slower for it."""
+        roles = self.pipeline.roles
+        asked = [(name, role) for name, role in (("teacher", roles.teacher), ("solver", roles.solver)) if role.asked]
+        served = [self.student_model, *(self.served(name, role) for name, role in asked if role.ours)]
+        # Other workers load what they are sent.
+        return self.pipeline.run.executor == "threads" and len({id(one) for one in served if one.on_cpu}) > 1
 
     def make_room(self) -> None:
         """Free the memory of the base that is loaded, where only one is at a time; a training may need it next."""

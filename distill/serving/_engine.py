@@ -67,6 +67,10 @@ class ServedBase(Protocol):
         """The base's tokenizer."""
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether it computes on the cores of this processor."""
+
+    @property
     def precision(self) -> Precision | None:
         """What it computes in, where that is known."""
 

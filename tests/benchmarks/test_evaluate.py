@@ -84,6 +84,8 @@ def test_an_arm_that_warms_up_asks_one_question_alone_and_doesnt_count_its_time(
     assert summarize_arm(arm, [records], 200)["right"] == 9
     loaded = {"a": {"started": 0.0, "seconds": 33.0, "warm_up": True}, "b": {"started": 33.0, "seconds": 2.0}}
     assert wall_seconds(loaded) == 2.0
+    planned = {"b": {"started": 33.0, "seconds": 2.0, "planned": (20.0, 4.0)}}
+    assert wall_seconds({**loaded, **planned}) == 6.0, "plans that were asked for first take time too"
 
 
 def test_arms_that_share_a_server_wait_for_its_start_once(tmp_path: Path, items: list[Item]) -> None:

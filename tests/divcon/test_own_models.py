@@ -1,5 +1,6 @@
 """Teacher and solver on bases of one's own: shared where they are equal, by turns where memory is short."""
 
+import itertools
 import shutil
 import weakref
 from pathlib import Path
@@ -125,6 +126,30 @@ def test_bases_that_take_turns_are_loaded_once_each_and_the_first_is_freed(
     assert loads[-1] == "other-base freed"
 
 
+def test_bases_that_share_the_processor_compute_one_after_the_other_and_both_stay_loaded(
+    tmp_path: Path, other: Path, tiny_base: Base, loads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Path(shutil.copytree(tiny_base.path, tmp_path / "one"))
+    asked: list[str] = []
+    answer = EmbeddedModel._answer
+
+    def noted(model: EmbeddedModel, batch: list[Any]) -> list[Any]:
+        asked.append(model.base.path.name)
+        return answer(model, batch)
+
+    monkeypatch.setattr(EmbeddedModel, "_answer", noted)
+    run = Run(load_pipeline(file_of(tmp_path, one, one, other)), tmp_path / "run")
+    records = run.answers(run.arms())
+    run.close()
+    assert [name for name, _ in itertools.groupby(asked)] == ["one", "other-base"], "all plans, then all answers"
+    assert loads == ["one", "other-base"]
+    assert {name: ["planned" in record for record in found.values()] for name, found in records.items()} == {
+        "direct": [False] * 3,
+        "teacher": [False, True, True],  # a base was loaded for the first
+        "untuned": [True] * 3,
+    }
+
+
 def test_together_and_by_turns_the_answers_and_their_keys_are_the_same(
     tmp_path: Path, other: Path, tiny_base: Base
 ) -> None:
@@ -134,7 +159,7 @@ def test_together_and_by_turns_the_answers_and_their_keys_are_the_same(
         run = Run(load_pipeline(file), tmp_path / servers)
         arms = run.arms()
         records = run.answers(arms)
-        hidden = {"started", "seconds", "warm_up", "usage"}
+        hidden = {"started", "seconds", "planned", "warm_up", "usage"}
         answers = {
             name: [{k: v for k, v in r.items() if k not in hidden} for r in records[name].values()] for name in records
         }

@@ -175,6 +175,11 @@ class EmbeddedModel:
         return torch.cuda.is_available()
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether it computes on the cores of this processor."""
+        return not self.on_gpu
+
+    @property
     def batch_size(self) -> int:
         """The most rows that are decoded together."""
         return self._batch_size or (_BATCH_ON_GPU if self.on_gpu else _BATCH)

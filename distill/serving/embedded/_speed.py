@@ -10,12 +10,11 @@ from typing import Any
 
 from divcon.distill.serving.embedded._precision import Precision
 
-_SIDE = 1024  # of the matrices whose product is timed
-_READ = 2**25  # numbers of four bytes that are read: more than any cache holds
+_SIDE = 1024  # of the square matrices whose product is timed
+_WEIGHTS = (8192, 2048)  # of the layer that is timed, more than a cache holds
+_FEW, _MANY = 8, 64  # rows that pass it
 _TRIES = 3  # the fastest counts, since others may be at work
-# The share of a product's speed that a model reaches while it writes; and what a token that is read costs beside one
-# that is written, for which every word of the vocabulary is weighed.
-_REACHED, _OF_WRITTEN = 0.7, 0.5
+_OF_PRODUCT = 0.6  # what a token that is read takes, beside the product: no word of the vocabulary is weighed for it
 
 
 @dataclass(frozen=True)
@@ -23,30 +22,26 @@ class Speed:
     """The speed of this machine.
 
     Attributes:
-        operations: Operations a second, in a product of matrices.
-        memory: Bytes a second, read from memory.
+        operations: Operations a second, in a product of large square matrices.
+        step: Seconds for each weight of a model in a step of a batch, however many rows it has.
+        row: Seconds for each weight and row of such a step.
     """
 
     operations: float
-    memory: float
+    step: float
+    row: float
 
-    def seconds_of_tokens(self, weights: float, read: float, written: float) -> float:
-        """The time that computing takes for tokens of a model, in batches of any size.
+    def seconds_of(self, weights: float, read: float, written: float, steps: float) -> float:
+        """The time that a model computes.
 
         Args:
-            weights: The number of the model's weights.
+            weights: The number of its weights.
             read: Tokens of prompts.
             written: Tokens of replies.
+            steps: Steps of batches in which they are written.
         """
-        return 2 * weights * (_OF_WRITTEN * read + written) / (_REACHED * self.operations)
-
-    def seconds_of_step(self, size: float) -> float:
-        """The time that a step of a batch takes at least: all weights are read once.
-
-        Args:
-            size: The bytes of the weights.
-        """
-        return size / self.memory
+        reading = 2 * _OF_PRODUCT * read / self.operations
+        return weights * (reading + self.row * written + self.step * steps)
 
 
 @functools.cache
@@ -58,10 +53,19 @@ def speed(precision: Precision) -> Speed:
     """
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    one = torch.rand(_SIDE, _SIDE, device=device).to(getattr(torch, precision))
-    many = torch.zeros(_READ, device=device)
-    return Speed(2 * _SIDE**3 / _seconds(lambda: one @ one), 4 * _READ / _seconds(many.sum))
+    device, kind = "cuda" if torch.cuda.is_available() else "cpu", getattr(torch, precision)
+
+    def drawn(*shape: int) -> Any:
+        return torch.rand(*shape, device=device).to(kind)
+
+    square, layer = drawn(_SIDE, _SIDE), drawn(*_WEIGHTS)
+    few, many = drawn(_FEW, layer.shape[1]), drawn(_MANY, layer.shape[1])
+    with torch.inference_mode():
+        product = _seconds(lambda: square @ square)
+        least = _seconds(lambda: torch.nn.functional.linear(few, layer))
+        most = _seconds(lambda: torch.nn.functional.linear(many, layer))
+    row = max(0.0, most - least) / (_MANY - _FEW)
+    return Speed(2 * _SIDE**3 / product, max(0.0, least - _FEW * row) / layer.numel(), row / layer.numel())
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -78,6 +78,15 @@ class ServedModel:
         """
         return None if self.settings.api_base else self.software.installation(self.settings)
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether a server of ours computes on the cores of this processor; not where none is installed."""
+        try:
+            found = self.installation
+        except ServerError:
+            return False
+        return found is not None and found.on_cpu
+
     @functools.cached_property
     def precision(self) -> Precision | None:
         """What a server of ours is told to compute in; None where the software, or whoever runs it, has chosen."""
