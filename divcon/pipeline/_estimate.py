@@ -41,7 +41,7 @@ _SECONDS_A_STEP = 0.02  # of a batch on this machine, beside what it computes
 # What a model takes in this process and on a server, beside its layers' products in torch: a server has faster ones.
 _HERE, _SERVED = 1.5, 0.6
 _LONGEST = 3.0  # the longest reply of a batch, beside the usual one
-_SECONDS_TO_START = 60.0  # of a server on a CPU
+_SECONDS_TO_START = 75.0  # of a server on a CPU
 _FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]")
 
 

@@ -73,7 +73,7 @@ def test_a_run_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path)
 
 
 SLOW, FAST = Speed(operations=1e11, step=1e-9, row=4e-11), Speed(operations=8e11, step=2e-10, row=4e-12)
-START = 60  # seconds of a server on a CPU
+START = 75  # seconds of a server on a CPU
 
 
 @pytest.mark.parametrize(
