@@ -9,7 +9,7 @@ from dspy.utils.exceptions import LMError
 
 from divcon._models import identity_of
 from divcon.benchmarks import GRADERS, Arm, RecordedProgram
-from divcon.benchmarks.arms import ARMS, WAYS, ArmKind, Built, Parts, read_arm
+from divcon.benchmarks.arms import ARMS, SELF_ASK, WAYS, ArmKind, Built, Parts, read_arm
 from divcon.config import Endpoint
 from divcon.distill import Key, PluginError
 from divcon.pipeline._context import Context
@@ -67,7 +67,8 @@ def bound_arm(
         label=label,
         loads=_planner_loads(kind, context, lora) | _solver_loads(kind, context, lora),
         planner_loads=_planner_loads(kind, context, lora),
-        turns=(_turn(context, built, "decompose"), _turn(context, built, "solve")),
+        # Self-ask has no plan before it solves.
+        turns=("" if kind == SELF_ASK else _turn(context, built, "decompose"), _turn(context, built, "solve")),
         local=kind.served_here,
         prices=_prices_of(kind, context.pipeline.prices),
         lora=lora,

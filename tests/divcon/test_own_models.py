@@ -150,6 +150,16 @@ def test_bases_that_share_the_processor_compute_one_after_the_other_and_both_sta
     }
 
 
+def test_self_ask_asks_both_bases_in_turn_where_they_share_the_processor(
+    tmp_path: Path, other: Path, tiny_base: Base
+) -> None:
+    file = file_of(tmp_path, tiny_base.path, tiny_base.path, other)
+    run = Run(load_pipeline(file, ["evaluate.arms=[self-ask]"]), tmp_path / "run")
+    [records] = run.answers(run.arms()).values()
+    run.close()
+    assert [(record["outcome"] != "failed", "planned" in record) for record in records.values()] == [(True, False)] * 3
+
+
 def test_together_and_by_turns_the_answers_and_their_keys_are_the_same(
     tmp_path: Path, other: Path, tiny_base: Base
 ) -> None:
