@@ -6,7 +6,7 @@ A precheck has measured lengths and speeds, and gives these.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -110,7 +110,7 @@ def estimate(context: Context, measured: Measured | None = None, rounds: int = 1
     planned = Context(context.pipeline, context.folder, shared=context.store, loaded=context.task)
     planned.models = models
     asked: list[tuple[_Plan, list[Call]]] = []
-    together: Counter[Hashable] = Counter()
+    together: defaultdict[Hashable, float] = defaultdict(float)
     for plan in _plans(context, planned, models):
         calls.clear()
         for item in plan.items:
@@ -119,7 +119,7 @@ def estimate(context: Context, measured: Measured | None = None, rounds: int = 1
                 plan.ask(item)
         asked.append((plan, list(calls)))
         for batch, count in plan.made(calls):
-            together[batch] += count  # type: ignore[assignment]
+            together[batch] += count
     found: list[StationEstimate] = []
     started: set[object] = set()
     for plan, seen in asked:
