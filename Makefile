@@ -70,7 +70,7 @@ demo: setup $(if $(filter vllm,$(SERVE)),vllm)
 		$(BIN)/divcon run examples/demo.yaml $(if $(filter vllm,$(SERVE)),--set roles.decomposer.serve=vllm)
 
 test: setup $(VENV)/.extras
-	@echo "test: all tests but those on vLLM, two files at a time, about 20 minutes on two cores"
+	@echo "test: all tests but those on vLLM, two files at a time, 20 to 50 minutes on two cores"
 	@# Where a library ends the process that tests it, that test fails once, and isn't begun again in a new process.
 	@$(BIN)/pytest -n 2 --dist loadfile --max-worker-restart=0
 
