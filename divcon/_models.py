@@ -29,6 +29,7 @@ from divcon.distill import (
     role_lm,
 )
 from divcon.distill.serving import ENGINES, OneAtATime, ServedBase, ServingOptions, TurnBackend
+from divcon.distill.serving._one_at_a_time import turn_name
 from divcon.distill.serving.embedded import solver_adapter, solver_wording
 from divcon.distill.serving.server import AnyServerSettings, ServedModel
 from divcon.programs import ChatAdapter, CompactAdapter, Item, Wording
@@ -108,7 +109,7 @@ class Models:
         """A backend of a served base; one that waits for its turn where there are turns, and the server is ours."""
         settings = served.settings if isinstance(served, ServedModel) else None
         if self._turns is None or (settings is not None and settings.api_base):
-            self._backends[id(backend)] = backend, f"{served.model_name('')} {id(served):x}"
+            self._backends[id(backend)] = backend, turn_name(served)
             return backend
         return self._turns.backend(served, backend)
 

@@ -28,7 +28,7 @@ SOLVERS = {"chatgpt": "ChatGPT", "llama13b": "LLaMA 13B"}
 SIZES = {"82M": "-dist", "124M": "", "355M": "-medium"}
 WAYS = {"plain": "finetune", "filtered": "filtered-bc"}
 RESAMPLES = 10_000
-# Whose price LiteLLM's table has for a model, by what it does here. No host lists a model of less than 4B for less.
+# Whose price LiteLLM's table has for a model, by what it does here. A student has that of Together's smallest class.
 PRICED = {
     "ChatGPT": "gpt-3.5-turbo",
     "LLaMA 13B": "replicate/meta/llama-2-13b-chat",

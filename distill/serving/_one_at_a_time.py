@@ -14,6 +14,11 @@ from divcon.distill.serving._engine import ServedBase
 from divcon.distill.serving._turn import Turnstile
 
 
+def turn_name(served: ServedBase) -> str:
+    """What a served base's turns are called; no two bases share a name."""
+    return f"{served.model_name('')} {id(served):x}"
+
+
 class OneAtATime:
     """Keeps one of several served bases loaded, that which was called last."""
 
@@ -24,7 +29,7 @@ class OneAtATime:
 
     def backend(self, served: ServedBase, backend: Backend) -> TurnBackend:
         """A backend of a served base, whose calls wait until that base may be loaded."""
-        name = f"{served.model_name('')} {id(served):x}"
+        name = turn_name(served)
         self._bases[name] = served
         return TurnBackend(self._turnstile, name, backend)
 

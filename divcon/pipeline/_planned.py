@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Hashable, Sequence
@@ -54,6 +55,11 @@ class Model:
     asked: bool = True
     precision: Precision = "float32"
 
+    @functools.cached_property
+    def weights(self) -> float:
+        """The number of weights that this machine computes with."""
+        return weights_of(self.base) if self.base is not None else 0.0
+
 
 @dataclass(frozen=True)
 class Call:
@@ -91,7 +97,7 @@ class Call:
             return (_SECONDS_A_CALL + self.written / _TOKENS_A_SECOND) / concurrency
         longest = max(self.written, min(self.most_written, _LONGEST * self.written))
         steps = self.written / min(concurrency, _ROWS) + (longest - self.written) * rounds / calls
-        computed = speed(model.precision).seconds_of(weights_of(model.base), self.read, self.written, steps)
+        computed = speed(model.precision).seconds_of(model.weights, self.read, self.written, steps)
         return computed * (_HERE if model.server is None else _SERVED) + steps * _SECONDS_A_STEP
 
 
@@ -139,12 +145,10 @@ class PlannedModels(Models):
         # A recorded plan has been paid for elsewhere.
         price = None if endpoint.recorded else endpoint.price
         meter, asked = _meter(price, not endpoint.asked or endpoint.ours), endpoint.asked
-        base, server = None, None
-        if asked and endpoint.ours:
-            # A model of the embedded engine by its name is the embedded base, or an adapter of it.
-            base, server = self._base(endpoint.base or "embedded"), self._started(self.served(role, endpoint))
-        if base is not None and endpoint.serve != "embedded" and server is None:
-            base = None  # a GPU or another machine computes it
+        served = self.served(role, endpoint) if asked and endpoint.ours else None
+        server = self._started(served)
+        # A server on a GPU or on another machine computes nothing here.
+        base = served.base if served is not None and (server is not None or endpoint.serve == "embedded") else None
         model = Model(role, meter, base, server, endpoint.recorded, asked, self._precision)
         most = endpoint.max_tokens or (None if base else usual_limit(endpoint.model or "hosted_vllm/base"))
         return self._planned(model, endpoint.temperature, most)
