@@ -96,7 +96,8 @@ def evaluate_arms(
         items: The test items.
         store: The store that keeps the outcomes.
         concurrency: Questions at a time.
-        progress: Gets the number of answers of all arms that are done, the total, and the arm of the last answer.
+        progress: Gets the number of answers of all arms that are done, the total, and the arm of the last answer; while
+            plans are asked for first, the number of plans.
         place: Where the jobs are done.
 
     Returns:
@@ -122,8 +123,6 @@ def evaluate_arms(
             jobs.clear()
     total = len(arms) * len(items)
     tally = Tally(total, done=total - sum(map(len, missing)))
-    if progress and arms:
-        progress(tally.done, total, arms[0].name)
 
     planned: dict[tuple[str, str], tuple[float, float]] = {}
 
@@ -144,18 +143,25 @@ def evaluate_arms(
     def failed(job: Job, error: Exception) -> None:
         keep(job, _failed(error))
 
+    def plans(job: Job) -> str:
+        return f"plans of {by_work[job.work, job.lora].name}"
+
     answer = place(lambda job: answered_by(by_work[job.work, job.lora], job))
     with at_station("evaluate"):
         for planning in _by_turn([one for one in zip(arms, missing, strict=True) if _plans_first(one[0])], 0):
             for alone, jobs in _in_turns([(arm.planner_loads, jobs) for arm, jobs in planning]):
+                if progress and jobs:
+                    progress(0, len(jobs), plans(jobs[0]))
                 run_jobs(
                     plan,
                     jobs,
                     1 if alone else concurrency,
                     lambda job, _: None,
                     progress=progress,
-                    remark=lambda job: f"plans of {by_work[job.work, job.lora].name}",
+                    remark=plans,
                 )
+        if progress and arms:
+            progress(tally.done, total, arms[0].name)
         for solving in _by_turn(list(zip(arms, missing, strict=True)), 1):
             for alone, jobs in _in_turns([(arm.loads, jobs) for arm, jobs in solving]):
                 run_jobs(

@@ -67,14 +67,14 @@ class Watch:
         self._unit = unit
         self._spent = spent
         self._clock = clock
-        self._began: tuple[float, int] | None = None
+        self._began: tuple[float, int, float] | None = None  # the time, the count and the cost that speed is taken from
         self._last = clock()
 
     def update(self, done: int, total: int, remark: str = "") -> None:
-        """Take new counts."""
+        """Take new counts. With another total, or a lower count, another part of the station's work begins."""
         self._last = self._clock()
-        if self._began is None:
-            self._began = (self._last, done)
+        if self._began is None or total != self.total or done < self.done:
+            self._began = (self._last, done, self._traffic.cost if self._traffic is not None else 0.0)
         self.done, self.total, self._remark = done, total, remark
 
     def note(self) -> str:
@@ -91,7 +91,7 @@ class Watch:
     def _rate(self) -> str:
         """How many end in a second, a minute or an hour, on average so far."""
         assert self._began is not None
-        since, there = self._began
+        since, there, _ = self._began
         each_second = (self.done - there) / max(self._last - since, 1e-3)
         for seconds, unit in ((1, "s"), (60, "min")):
             if each_second * seconds >= 1:
@@ -105,15 +105,18 @@ class Watch:
             return
         so_far = (self._spent or 0.0) + traffic.cost
         yield f"${so_far:.4f} so far"
-        ended = self.done - self._began[1] if self._began is not None else 0
-        if traffic.priced and ended and self.done < self.total:
-            yield f"~${so_far + traffic.cost / ended * (self.total - self.done):.4f} in the end"
+        if self._began is None or not traffic.priced:
+            return
+        _, there, before = self._began
+        if there < self.done < self.total:
+            each = (traffic.cost - before) / (self.done - there)
+            yield f"~${so_far + each * (self.total - self.done):.4f} in the end"
 
     def _seconds_left(self) -> float | None:
         """The estimated seconds left, from the average speed so far; None until something has ended."""
         if self._began is None or self.total <= self.done:
             return None
-        since, there = self._began
+        since, there, _ = self._began
         if self.done == there:
             return None
         # Replies often end in batches, so the time since the last one is counted as work on the next ones.

@@ -67,6 +67,24 @@ def test_the_estimate_runs_on_while_nothing_ends_and_there_is_none_before_anythi
     assert watch.note() == "steps"
 
 
+def test_another_part_of_a_stations_work_has_a_speed_and_a_price_of_its_own() -> None:
+    """An evaluation counts answers, then the plans that it asks for first, then answers."""
+    clock = Clock()
+    traffic = Traffic(clock)
+    watch = Watch(traffic, "answers", None, clock)
+    watch.update(470, 576)
+    watch.update(0, 192)
+    clock.now += 60
+    traffic.cost, traffic.priced = 0.6, 1
+    watch.update(12, 192)
+    assert watch.note() == "answers, 12/min, ~15 min left, $0.6000 so far, ~$9.6000 in the end, 180 queued"
+    watch.update(470, 576)
+    clock.now += 60
+    traffic.cost = 0.7
+    watch.update(476, 576)
+    assert watch.note() == "answers, 6/min, ~17 min left, $0.7000 so far, ~$2.3667 in the end, 100 queued"
+
+
 def test_nothing_is_said_of_money_where_no_price_is_known(tmp_path: Path) -> None:
     reporter = Noting()
     with watched(reporter, "collect", RunStore(tmp_path)) as progress:

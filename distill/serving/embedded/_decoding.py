@@ -69,20 +69,24 @@ def decode(model: Any, tokenizer: Any, batch: list[Job], multiple: int, at_once:
         tokenizer: Its tokenizer.
         batch: Jobs of one adapter. Their prompts are padded to the longest bucket among them.
         multiple: A batch has a multiple of so many rows.
-        at_once: Tokens of prompts that are read at once, padding included; `multiple` prompts at least.
+        at_once: Tokens of prompts that are read at once, padding included; one prompt at least.
     """
     import torch
 
-    rows = list(batch)
-    rows += [_filler(rows[0]) for _ in range(-len(rows) % multiple)]
     width = max(job.bucket for job in batch)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    ids = torch.tensor([[pad] * (width - len(job.ids)) + job.ids for job in rows], device=model.device)
-    mask = torch.tensor([[0] * (width - len(job.ids)) + [1] * len(job.ids) for job in rows], device=model.device)
+    ids = torch.tensor([[pad] * (width - len(job.ids)) + job.ids for job in batch], device=model.device)
+    mask = torch.tensor([[0] * (width - len(job.ids)) + [1] * len(job.ids) for job in batch], device=model.device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     ends = _ends(model, tokenizer)
     with torch.inference_mode():
-        logits, cache = _read_prompts(model, ids, mask, positions, max(multiple, at_once // width))
+        logits, cache = _read_prompts(model, ids, mask, positions, max(1, at_once // width))
+        lacking = -len(batch) % multiple
+        rows = [*batch, *(_filler(batch[0]) for _ in range(lacking))]
+        if lacking:
+            index = torch.tensor([*range(len(batch)), *[0] * lacking], device=model.device)
+            cache.batch_select_indices(index)
+            logits, mask, positions = logits[index], mask[index], positions[index]
         while True:
             chosen = _choose(logits, rows)
             going: list[int] = []
@@ -121,7 +125,7 @@ def _ends(model: Any, tokenizer: Any) -> set[int]:
 
 
 def _read_prompts(model: Any, ids: Any, mask: Any, positions: Any, at_once: int) -> tuple[Any, Any]:
-    """The logits after each prompt, and one cache for all of them; read `at_once` rows at a time."""
+    """The logits after each prompt, and one cache for all of them; `at_once` of them are read at a time."""
     import torch
     from transformers import DynamicCache
 

@@ -1,8 +1,9 @@
 """The embedded engine: one base and its adapters in this process, behind `dspy.LM`.
 
 Concurrent calls are batched. A reply depends on its own request alone, so a run that was killed and goes on in other
-batches gives the same bytes: requests of one batch share a length bucket, a batch always has a multiple of `_ROWS`
-rows, and as many threads compute as was found to give a row the same bits in all those batches (`steady_threads`).
+batches gives the same bytes: requests of one batch share a length bucket, each prompt is read alone, a step of decoding
+has a multiple of `_ROWS` rows, and as many threads compute as was found to give a row the same bits in all those
+batches (`steady_threads`).
 That, and letting finished rows leave the batch, is why `generate()` of transformers isn't used here.
 """
 
@@ -36,8 +37,7 @@ from divcon.distill.serving.embedded._backend import EmbeddedBackend
 from divcon.distill.serving.embedded._decoding import BUCKET, Job, decode, grouped_attention
 from divcon.signatures import DivconError, FatalError
 
-# A batch has a multiple of so many rows, filled up with copies, and so many are read at once: more of them fall out of
-# a CPU's caches, at half the tokens a second.
+# A batch has a multiple of so many rows, filled up with copies.
 _ROWS = 8
 # A GPU writes a token of hundreds of rows in the time of one. So batches are larger there, prompts of more lengths
 # share one, and more of them are read at once.
@@ -327,7 +327,7 @@ class EmbeddedModel:
     def _steady(self, model: Any) -> bool:
         """Whether rows may be computed together; sets the threads with which they may."""
         sizes = range(_ROWS, -(-self.batch_size // _ROWS) * _ROWS + 1, _ROWS)
-        return steady_threads(model, sizes, [BUCKET, 2 * BUCKET, 3 * BUCKET], usable_cores(), grouped_attention) > 0
+        return steady_threads(model, sizes, usable_cores(), grouped_attention) > 0
 
 
 def shared_model(base: Base, wanted: WantedPrecision = "auto") -> EmbeddedModel:

@@ -17,15 +17,14 @@ from typing import Any
 _LENGTHS = (65, 97, 128, 147, 191, 200, 251, 320)
 
 
-def steady_threads(model: Any, sizes: Sequence[int], read: Sequence[int], most: int, attention: Any) -> int:
+def steady_threads(model: Any, sizes: Sequence[int], most: int, attention: Any) -> int:
     """The most threads, up to `most`, with which a row comes out alike in a batch of any of these sizes.
 
     Sets torch's number of threads, which is the process', to what it returns.
 
     Args:
         model: A transformers model on the CPU, in the precision it computes in.
-        sizes: The rows that a step of decoding may have; prompts are read `sizes[0]` at once.
-        read: Lengths of prompts, in tokens, at which reading them is tried.
+        sizes: The rows that a step of decoding may have.
         most: Threads that there are cores for.
         attention: The model's attention, as transformers calls it.
 
@@ -35,10 +34,10 @@ def steady_threads(model: Any, sizes: Sequence[int], read: Sequence[int], most: 
     import torch
 
     with torch.inference_mode():
-        works = list(_works(model, sizes, read, attention))
+        works = list(_works(model, attention))
         for threads in range(most, 0, -1):
             torch.set_num_threads(threads)
-            if all(_is_steady(work, tried) for work, tried in works):
+            if all(_is_steady(work, sizes) for work in works):
                 return threads
     return 0
 
@@ -53,12 +52,11 @@ def _is_steady(work: _Work, sizes: Sequence[int]) -> bool:
     return all(torch.equal(found, expected.expand_as(found)) for found in map(work, sizes))
 
 
-def _works(model: Any, sizes: Sequence[int], read: Sequence[int], attention: Any) -> Iterator[tuple[_Work, list[int]]]:
-    """What a step computes, and the numbers of rows to try it with."""
+def _works(model: Any, attention: Any) -> Iterator[_Work]:
+    """What a step computes."""
     import torch
 
     random = torch.Generator().manual_seed(0)
-    together = [*sizes, *(sizes[0] * tokens for tokens in read)]  # a prompt's tokens are rows of a product too
     head = model.get_output_embeddings()
     products = {tuple(m.weight.shape): m for m in model.modules() if isinstance(m, torch.nn.Linear)}
     for (outputs, inputs), module in products.items():
@@ -67,28 +65,25 @@ def _works(model: Any, sizes: Sequence[int], read: Sequence[int], attention: Any
         weight = torch.cat([weights, weights[:, order]], 1).to(model.dtype)
         row = torch.randn(1, inputs // 2, generator=random)
         row = torch.cat([row, -row[:, order]], 1).to(model.dtype)
-        # Only the last token of a prompt reaches the output layer.
-        yield functools.partial(_product, row, weight), list(sizes) if module is head else together
+        yield functools.partial(_product, row, weight)
     # Where a thread's share isn't a whole number of vectors, an activation computes the rest by another function.
     activations = {type(m): m for m in model.modules() if not [*m.children(), *m.parameters(), *m.buffers()]}
     for activation in activations.values():
         for width in {outputs for (outputs, _), module in products.items() if module is not head}:
             row = 4 * torch.randn(1, width, generator=random).to(model.dtype)
-            yield functools.partial(_activated, row, activation), together
+            yield functools.partial(_activated, row, activation)
     for length in _LENGTHS:
-        yield functools.partial(_attended, _noise(model, 1, length, random), attention), list(sizes)
-    for length in read:
-        yield functools.partial(_attended, _noise(model, length, length, random), attention), [sizes[0]]
+        yield functools.partial(_attended, _noise(model, length, random), attention)
 
 
-def _noise(model: Any, tokens: int, length: int, random: Any) -> list[Any]:
+def _noise(model: Any, length: int, random: Any) -> list[Any]:
     """Query, keys and values of one row whose scores, and what they mix, cancel to rounding noise."""
     import torch
 
     config = model.config
     heads, groups = config.num_attention_heads, config.num_key_value_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    query = torch.randn(1, heads, tokens, width // 2, generator=random)
+    query = torch.randn(1, heads, 1, width // 2, generator=random)
     keys = torch.randn(1, groups, length, width // 2, generator=random)
     values = torch.randn(1, groups, length // 2, width, generator=random)
     values = torch.cat([values, -values, torch.zeros(1, groups, length % 2, width)], 2)
