@@ -6,7 +6,7 @@ A precheck has measured lengths and speeds, and gives these.
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -56,10 +56,12 @@ class Measured:
 
     Attributes:
         used: What was used, by station as `divcon status` names it, and by role as `RunStore.paid` has it.
+        questions: Of how many questions.
         concurrency: How many questions were asked at a time.
     """
 
     used: Mapping[str, dict[str, dict[str, Any]]]
+    questions: int
     concurrency: int
 
 
@@ -124,8 +126,8 @@ def estimate(context: Context, measured: Measured | None = None, rounds: int = 1
     started: set[object] = set()
     for plan, seen in asked:
         used = measured.used.get(plan.shown) if measured else None
-        at_a_time = min(plan.concurrency, measured.concurrency) if measured and used else plan.concurrency
-        one = _summed(plan, seen, used or context.store.paid(plan.station), at_a_time, rounds, together)
+        paid = used or context.store.paid(plan.station)
+        one = _summed(plan, seen, paid, measured if used else None, rounds, together)
         new = {call.model.server for call in seen if call.model.server is not None} - started
         started |= new
         found.append(replace(one, seconds=one.seconds + _SECONDS_TO_START * len(new)))
@@ -172,34 +174,55 @@ def _plans(context: Context, planned: Context, models: PlannedModels) -> Iterato
 def _summed(
     plan: _Plan,
     seen: Sequence[Call],
-    paid: dict[str, dict[str, Any]],
-    at_a_time: int,
+    paid: Mapping[str, dict[str, Any]],
+    measured: Measured | None,
     rounds: int,
     together: Mapping[Hashable, float],
 ) -> StationEstimate:
-    """The estimate of a station from the calls of a few of its jobs, and from what was paid at it before."""
+    """The estimate of a station from the calls of a few of its jobs, and from what was paid at it before.
+
+    Args:
+        plan: The station.
+        seen: The calls of a few of its jobs.
+        paid: What calls of the station used, by role.
+        measured: Where `paid` was measured; None where it is of this run.
+        rounds: See `estimate`.
+        together: The calls that may share a batch.
+    """
     scale = plan.jobs / max(1, len(plan.items))
-    read = written = most = seconds = 0.0
+    planned = Counter(call.model.role for call in seen)
+    at_a_time = min(plan.concurrency, measured.concurrency) if measured else plan.concurrency
     rounds = rounds if plan.station == "evaluate" else 1
+    count = tokens = most_tokens = seconds = 0.0
     usd: float | None = 0.0
     most_usd: float | None = 0.0
     for call, (batch, _) in zip(seen, plan.made(seen), strict=True):
         calls = max(1.0, together[batch])
-        known, meter = paid.get(call.model.role), call.model.meter
+        known, meter, times = paid.get(call.model.role), call.model.meter, 1.0
         if known is not None and (counted := known["calls"] - known["unknown_calls"]):
             call = replace(call, read=known["input_tokens"] / counted, written=known["output_tokens"] / counted)
-        read, written, most = read + call.read, written + call.written, most + max(call.written, call.most_written)
-        measured = known["seconds"] / known["calls"] / at_a_time if known else None
-        seconds += call.seconds(plan.concurrency, rounds, calls) if measured is None else measured
-        likely_usd = meter.cost(Counters(round(call.read), round(call.written)))
-        worst_usd = meter.cost(Counters(round(call.read), round(call.most_written)))
+            likely = call.read, call.written
+        else:
+            likely = call.expected
+        if known is not None and measured is not None:
+            # More than one where a reply without an answer was followed by a question for it.
+            times = known["calls"] / measured.questions / (planned[call.model.role] / len(plan.items))
+        count, tokens = count + times, tokens + times * sum(likely)
+        most_tokens += sum(call.most)
+        seconds += (
+            times * known["seconds"] / known["calls"] / at_a_time
+            if known
+            else call.seconds(plan.concurrency, rounds, calls)
+        )
+        likely_usd = meter.cost(Counters(*(round(times * used) for used in likely)))
+        worst_usd = meter.cost(Counters(*map(round, call.most)))
         usd = None if usd is None or likely_usd is None else usd + likely_usd
         most_usd = None if most_usd is None or worst_usd is None else most_usd + worst_usd
     return StationEstimate(
         station=plan.shown,
-        calls=round(len(seen) * scale),
-        tokens=round((read + written) * scale),
-        most_tokens=round((read + most) * scale),
+        calls=round(count * scale),
+        tokens=round(tokens * scale),
+        most_tokens=round(most_tokens * scale),
         usd=None if usd is None else usd * scale,
         most_usd=None if most_usd is None else most_usd * scale,
         seconds=seconds * scale,

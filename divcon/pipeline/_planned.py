@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class Model:
         server: The server of ours that has to start for it; None for others. Roles may share one.
         recorded: Whether its replies were written elsewhere, so that it uses no tokens.
         asked: Whether it is a model, so that its replies take time.
+        asked_again: Whether it is asked for the answer alone where its reply runs out of tokens.
+        untrained: Whether it is a student's base, which solves without having learnt to: it writes on to its limit.
         precision: What this machine computes in.
     """
 
@@ -53,6 +56,8 @@ class Model:
     server: object | None = None
     recorded: bool = False
     asked: bool = True
+    asked_again: bool = False
+    untrained: bool = False
     precision: Precision = "float32"
 
     @functools.cached_property
@@ -69,13 +74,27 @@ class Call:
         model: The model.
         read: The tokens that it reads.
         written: The tokens that it writes.
-        most_written: The most that it can write.
+        limit: The most that it can write.
+        again: The share of such calls whose reply runs out of tokens, and is asked about in another one.
     """
 
     model: Model
     read: float
     written: float
-    most_written: float
+    limit: float
+    again: float = 0.0
+
+    @property
+    def expected(self) -> tuple[float, float]:
+        """The tokens that are read and written for it, on average."""
+        more = self.limit if self.model.untrained else _ANSWER
+        return self.read + self.again * (self.read + self.limit), self.written + self.again * more
+
+    @property
+    def most(self) -> tuple[float, float]:
+        """The same where every reply is as long as it may be."""
+        written = max(self.written, self.limit)
+        return (2 * self.read + self.limit, 2 * written) if self.again else (self.read, written)
 
     @property
     def batch(self) -> Hashable:
@@ -91,13 +110,14 @@ class Call:
             calls: Calls that share its batches, in all rounds.
         """
         concurrency, model = max(1.0, min(concurrency, calls / rounds)), self.model
+        read, written = self.expected
         if not model.asked:
             return 0.0
         if model.base is None:
-            return (_SECONDS_A_CALL + self.written / _TOKENS_A_SECOND) / concurrency
-        longest = max(self.written, min(self.most_written, _LONGEST * self.written))
-        steps = self.written / min(concurrency, _ROWS) + (longest - self.written) * rounds / calls
-        computed = speed(model.precision).seconds_of(model.weights, self.read, self.written, steps)
+            return (_SECONDS_A_CALL + written / _TOKENS_A_SECOND) / concurrency
+        longest = max(written, min(self.limit, _LONGEST * written))
+        steps = written / min(concurrency, _ROWS) + (longest - written) * rounds / calls
+        computed = speed(model.precision).seconds_of(model.weights, read, written, steps)
         return computed * (_HERE if model.server is None else _SERVED) + steps * _SECONDS_A_STEP
 
 
@@ -118,11 +138,17 @@ class _Planned:
         given = request.config.max_tokens
         solved = _ANSWER if given is not None and given <= 2 * DIRECT_TOKENS else _SOLUTION
         likely = float(solved) if self._model.role == "solver" else len(said.encode()) / _BYTES_A_TOKEN
-        most = float(given or likely)
+        limit = float(given or likely)
+        if self._model.untrained:
+            likely = limit
         texts = [request.system, *(message.text for message in request.messages)]
         read = sum(len(str(text or "").encode()) / _BYTES_A_TOKEN + _TOKENS_A_MESSAGE for text in texts)
+        again = 0.0
+        if self._model.asked_again and given:
+            # Lengths of replies are taken to be exponential, so this share of them has run out of tokens.
+            again = 1.0 if self._model.untrained else math.exp(-limit / likely)
         used = 0 if self._model.recorded else 1
-        self._calls.append(Call(self._model, used * read, used * min(likely, most), used * most))
+        self._calls.append(Call(self._model, used * read, used * min(likely, limit), used * limit, again))
         message = Message.assistant([TextPart(said)])
         return Response(id=None, model=request.model, message=message, finish_reason="stop", usage=Usage())
 
@@ -149,13 +175,17 @@ class PlannedModels(Models):
         server = self._started(served)
         # A server on a GPU or on another machine computes nothing here.
         base = served.base if served is not None and (server is not None or endpoint.serve == "embedded") else None
-        model = Model(role, meter, base, server, endpoint.recorded, asked, self._precision)
+        again = asked and self._asked_again(role)
+        model = Model(role, meter, base, server, endpoint.recorded, asked, again, precision=self._precision)
         most = endpoint.max_tokens or (None if base else usual_limit(endpoint.model or "hosted_vllm/base"))
         return self._planned(model, endpoint.temperature, most)
 
     def _started(self, served: object) -> ServedModel | None:
         """A server of ours that has to start, and computes on this processor; None for anything else."""
         return served if isinstance(served, ServedModel) and served.on_cpu else None
+
+    def _asked_again(self, role: str) -> bool:
+        return role == "solver" and self.pipeline.program.reask > 0
 
     @property
     def _precision(self) -> Precision:
@@ -166,7 +196,15 @@ class PlannedModels(Models):
         server: object | None = self._started(self.student_model)
         if isinstance(server, ServedModel) and server.merges:
             server = object()  # each student has a server of its own
-        model = Model(role, _meter(student.price, True), self.base, server, precision=self._precision)
+        model = Model(
+            role,
+            _meter(student.price, True),
+            self.base,
+            server,
+            asked_again=self._asked_again(role),
+            untrained=adapter is None and role == "solver",
+            precision=self._precision,
+        )
         return self._planned(model, student.temperature, self.longest_of_student(role))
 
     def _planned(self, model: Model, temperature: float | None, max_tokens: int | None) -> dspy.LM:

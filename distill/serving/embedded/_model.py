@@ -34,7 +34,7 @@ from divcon.distill.serving.embedded import (
     usable_cores,
 )
 from divcon.distill.serving.embedded._backend import EmbeddedBackend
-from divcon.distill.serving.embedded._decoding import BUCKET, Job, decode, grouped_attention
+from divcon.distill.serving.embedded._decoding import Job, decode, grouped_attention
 from divcon.signatures import DivconError, FatalError
 
 # A batch has a multiple of so many rows, filled up with copies.

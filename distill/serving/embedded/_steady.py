@@ -59,7 +59,7 @@ def _works(model: Any, attention: Any) -> Iterator[_Work]:
     random = torch.Generator().manual_seed(0)
     head = model.get_output_embeddings()
     products = {tuple(m.weight.shape): m for m in model.modules() if isinstance(m, torch.nn.Linear)}
-    for (outputs, inputs), module in products.items():
+    for outputs, inputs in products:
         order = torch.randperm(inputs // 2, generator=random)
         weights = torch.randn(outputs, inputs // 2, generator=random)
         weight = torch.cat([weights, weights[:, order]], 1).to(model.dtype)
