@@ -2,7 +2,8 @@
 
 Usage: python benchmarks/real/claims.py [--results FOLDER] [--margin 0.02]
 
-Prints Markdown tables: the claims, and the programs of each recorded experiment. A claim that one arm is better holds
+Prints Markdown tables: the claims, the programs of each recorded experiment, and what either half saves where an
+experiment distils both. A claim that one arm is better holds
 where the interval of the paired difference is above zero, and doesn't where it is below. A claim that one arm is as
 good as another holds where the interval is above minus the margin, and doesn't where it is below zero. Everything else
 is not settled.
@@ -17,9 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from divcon.benchmarks.arms import TEACHER, read_arm
+
 RESULTS = Path(__file__).parents[1] / "results"
 MARGIN = 0.02
 DATA = {"gsm8k": "GSM8K", "multiarith": "MultiArith", "svamp": "SVAMP"}
+PARAMETERS = {"Qwen2.5-Coder-0.5B-Instruct": 494_032_768, "HuggingFaceTB/SmolLM2-135M-Instruct": 134_515_008}
 
 
 @dataclass(frozen=True)
@@ -161,10 +165,9 @@ def table(found: list[Finding]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for one in found:
-        low, high = (f"{100 * end:+.1f}" for end in one.interval)
         lines.append(
             f"| {one.claim} | {one.data} | {one.teacher} | {one.student} | {one.solver} "
-            f"| {100 * one.difference:+.1f} ({low} to {high}) | {one.verdict} |"
+            f"| {100 * one.difference:+.1f} ({_points(one.interval)}) | {one.verdict} |"
         )
     return "\n".join(lines)
 
@@ -211,6 +214,66 @@ def programs(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def halves(results: Mapping[str, Any], price: Mapping[str, float]) -> str:
+    """Programs with a smaller planner or a smaller solver as a Markdown table: accuracy, and dollars by role.
+
+    Nobody lists a price for a model as small as the student. A token of it takes fewer operations in proportion to its
+    parameters, so its price is the larger model's in the same proportion.
+
+    Args:
+        results: An experiment's results. Its teacher and its solver are the same model.
+        price: US dollars for a million tokens that the larger model reads (`input`) and writes (`output`).
+    """
+    large, small = PARAMETERS[results["solver"]], PARAMETERS[results["student_base"]]
+    lines = [
+        "| data | program | planner | solver | right | minus the teacher's (95 % interval) "
+        "| planner, $ per 1,000 | solver, $ per 1,000 | saved | $ per 1,000 right |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    differences = {(one["task"], one["a"], one["b"]): one for one in results["comparisons"]}
+    whole: dict[str, float] = {}
+    for row in sorted(results["rows"], key=lambda row: row["name"] != TEACHER.name):
+        kind, task = read_arm(row["name"])[0], row["task"]
+        if not kind.splits:
+            continue
+        parts = {"decomposer": kind.planner != "teacher", "solver": kind.student_solves}
+        used = row["bill"]["by_role"]
+        spent = [
+            (small / large if is_small else 1) * sum(used[role][f"{way}_tokens"] * price[way] for way in price) / 1000
+            for role, is_small in parts.items()
+        ]
+        whole.setdefault(task, sum(spent))
+        less = differences.get((task, row["name"], TEACHER.name))
+        cells = [
+            DATA.get(task, task),
+            row["label"],
+            *(f"{(small if is_small else large) / 1e6:.0f}M" for is_small in parts.values()),
+            f"{100 * row['accuracy']:.1f} %",
+            "–" if less is None else f"{100 * less['difference']:+.1f} ({_points(less['ci95'])})",
+            *(f"{one:.3f}" for one in spent),
+            "–" if row["name"] == TEACHER.name else f"{100 * (1 - sum(spent) / whole[task]):.0f} %",
+            f"{sum(spent) / row['accuracy']:.2f}" if row["accuracy"] else "–",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def tables(results: Mapping[str, Any], price: Mapping[str, float]) -> list[str]:
+    """The tables of a recorded experiment: its programs, and either half where it distils both; see `halves`."""
+    both = any(read_arm(row["name"])[0].student_solves for row in results["rows"])
+    return [programs(results), *([halves(results, price)] if both else [])]
+
+
+def listed_price(results: Path) -> dict[str, float]:
+    """The price of the smallest class of models that `published.py` found listed; see `halves`."""
+    prices = json.loads((results / "real" / "published.json").read_text(encoding="utf-8"))["halves"]["prices"]
+    return {way: prices["student"][way] for way in ("input", "output")}
+
+
+def _points(ends: Sequence[float]) -> str:
+    return " to ".join(f"{100 * end:+.1f}" for end in ends)
+
+
 def _percents(ends: Sequence[float | None]) -> str:
     low, high = ends
     return f"at least {100 * (low or 0):.0f}" if high is None else f"{100 * (low or 0):.0f} to {100 * high:.0f}"
@@ -231,7 +294,7 @@ def main() -> None:
     given = parser.parse_args()
     print(table(recorded(given.results, given.margin)))
     for name, one in experiments(given.results).items():
-        print(f"\n{name}\n\n{programs(one)}")
+        print("\n\n".join([f"\n{name}", *tables(one, listed_price(given.results))]))
 
 
 if __name__ == "__main__":
