@@ -121,6 +121,45 @@ def test_the_sentences_on_students_of_135m_are_those_of_the_record(page: str, ro
         assert said in words, said
 
 
+def test_the_sentences_on_multiarith_are_those_of_the_record(page: str, root: Path) -> None:
+    import claims
+
+    found = json.loads((root / "benchmarks/results/real/multiarith.json").read_text(encoding="utf-8"))
+    price = claims.listed_price(claims.RESULTS)
+    words, rows = " ".join(page.split()), {row["name"]: row for row in found["rows"]}
+    compared = {(row["a"], row["b"]): row for row in found["comparisons"]}
+    right = {name: f"{100 * row['accuracy']:.1f} %" for name, row in rows.items()}
+    apart = compared["sd-r", "se-a"]
+    low, high = (f"{100 * end:+.1f}" for end in apart["ci95"])
+    taught = [one["collected"] for one in found["screening"] if one["student"] == "sd-t"]
+    solved = [one["rows"] for one in found["screening"] if one["student"] == "sd-r"]
+    own, students = right["teacher"], right["sd-r"]
+    untuned, trained = rows["untuned"], rows["sd-t"]
+    covered = [100 * row["agreement_with_teacher"]["covered"] for row in (untuned, trained)]
+    usable = [100 * row["usable_rate"] for row in (untuned, trained)]
+    cot = rows["cot"]["bill"]["by_role"]["solver"]
+    dollars = sum(cot[f"{way}_tokens"] * price[way] for way in price) / 1000
+    reads = [rows[name]["bill"]["by_role"]["decomposer"]["input_tokens"] for name in ("sd-t", "teacher")]
+    for said in (
+        f"{right['cot']} of 64 questions by chain of thought, {own} with its own plans, and {students} with",
+        f"SD-R minus SE-A is {100 * apart['difference']:+.1f} points ({low} to {high})",
+        f"so {min(taught)} to {max(taught)} are left",
+        f"from the {min(solved)} to {max(solved)} with which the solver was right",
+        "lists from {:.0f} % to {:.0f} %".format(*usable),
+        "the teacher's from {:.0f} % to {:.0f} %".format(*covered),
+        "reads {:.0f} tokens for a question, and the teacher {:.0f}".format(*reads),
+        f"${dollars:.3f} for 1,000 questions, and ${dollars / rows['cot']['accuracy']:.2f} for 1,000 right answers",
+    ):
+        assert said in words, said
+    assert all(0.03 <= rows[name]["accuracy"] < 0.045 for name in ("se-untuned", "se-t", "se-a"))  # "3 to 4 %"
+    planners = {"teacher", "cot", "untuned", "sd-t", "sd-r"}
+    for (a, b), row in compared.items():
+        assert not {a, b} <= planners or row["ci95"][0] < 0 < row["ci95"][1]  # "none is shown to be better"
+    table = claims.halves(found, price).splitlines()
+    for program, saved in (("SD-T", 45), ("SD-R", 47), ("SE-T solves", 33), ("SE-A solves", 32)):
+        assert any(f"| Two-stage, {program} |" in line and f"| {saved} % |" in line for line in table)
+
+
 def test_no_figure_of_the_page_is_of_a_scripted_teacher(root: Path) -> None:
     for file in (root / "benchmarks" / "results" / "real").glob("*.json"):
         assert "scripted/references" not in file.read_text(encoding="utf-8"), file
