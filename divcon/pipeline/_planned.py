@@ -16,7 +16,7 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from divcon._models import Models, usual_limit
 from divcon.config import Endpoint, Price
 from divcon.distill import Base, StoredEngine, role_lm
-from divcon.distill.serving.embedded import Precision, precision, speed
+from divcon.distill.serving.embedded import BUCKET, Precision, precision, speed
 from divcon.distill.serving.server import ServedModel
 from divcon.programs import Meter
 from divcon.programs._baselines import DIRECT_TOKENS
@@ -98,8 +98,12 @@ class Call:
 
     @property
     def batch(self) -> Hashable:
-        """What calls have in common that may share a batch: plans are written before the first of them is solved."""
-        return self.model.base, self.model.server, self.model.role == "solver"
+        """What calls have in common that may share a batch: plans are written before the first of them is solved.
+
+        In this process, prompts of a batch also have the same length, padded.
+        """
+        here = self.model.base is not None and self.model.server is None
+        return self.model.base, self.model.server, self.model.role == "solver", here and self.read // BUCKET
 
     def seconds(self, concurrency: float, rounds: int, calls: float) -> float:
         """The time that it adds to a station, as long as nothing was measured.

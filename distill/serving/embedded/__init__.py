@@ -14,6 +14,7 @@ from divcon.distill.serving.embedded._base import (
     solver_adapter,
     solver_wording,
 )
+from divcon.distill.serving.embedded._decoding import BUCKET
 from divcon.distill.serving.embedded._precision import (
     Precision,
     WantedPrecision,
@@ -31,6 +32,7 @@ from divcon.distill.serving.embedded._weights import LOADING, GGUFError, convert
 _waiting.wait_briefly()
 
 __all__ = [
+    "BUCKET",
     "EMBEDDED_BASE_ID",
     "LOADING",
     "Base",

@@ -7,7 +7,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-BUCKET = 64  # prompt lengths are padded to multiples of this many tokens
+# Prompt lengths are padded to multiples of this many tokens. A batch has prompts of one length, so a smaller number
+# makes more batches of fewer rows, and a step of 16 rows takes 0.6 times as long as one of 64.
+BUCKET = 128
 
 
 @dataclass
