@@ -3,10 +3,9 @@
 Usage: python benchmarks/real/claims.py [--results FOLDER] [--margin 0.02]
 
 Prints Markdown tables: the claims, the programs of each recorded experiment, and what either half saves where an
-experiment distils both. A claim that one arm is better holds
-where the interval of the paired difference is above zero, and doesn't where it is below. A claim that one arm is as
-good as another holds where the interval is above minus the margin, and doesn't where it is below zero. Everything else
-is not settled.
+experiment distils both. A claim that one arm is better holds where the interval of the paired difference is above zero,
+and doesn't where it is below. A claim that one arm is as good as another holds where the interval is above minus the
+margin, and doesn't where it is below zero. Everything else is not settled.
 """
 
 from __future__ import annotations
@@ -293,8 +292,9 @@ def main() -> None:
     parser.add_argument("--margin", type=float, default=MARGIN)
     given = parser.parse_args()
     print(table(recorded(given.results, given.margin)))
+    price = listed_price(given.results)
     for name, one in experiments(given.results).items():
-        print("\n\n".join([f"\n{name}", *tables(one, listed_price(given.results))]))
+        print("\n\n".join([f"\n{name}", *tables(one, price)]))
 
 
 if __name__ == "__main__":

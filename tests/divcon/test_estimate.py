@@ -16,7 +16,7 @@ from divcon.distill.serving.embedded import Speed
 from divcon.distill.serving.server import Installation
 from divcon.distill.serving.vllm import VLLM
 from divcon.pipeline import Measured, Unfit
-from divcon.pipeline._estimate import estimate, total_of
+from divcon.pipeline._estimate import StationEstimate, estimate, total_of
 
 PRICES = "price: {input: 1, output: 2}"
 
@@ -198,28 +198,29 @@ def test_an_estimate_has_no_money_where_a_price_is_unknown(tmp_path: Path) -> No
         assert total_of(estimate(run.context)).usd is None
 
 
+def by_measure(folder: Path, station: str, role: str, spent: dict[str, float]) -> StationEstimate:
+    """A station's estimate where four of its questions were measured, five at a time."""
+    with OpenAIServer(answer) as server:
+        run = Run(load_pipeline(file_of(folder, server)), folder / "run")
+        found = run.estimate(Measured({station: {role: spent}}, 4, concurrency=5))
+        run.close()
+    return next(one for one in found if one.station == station)
+
+
 def test_an_estimate_takes_lengths_and_speeds_that_were_measured(tmp_path: Path) -> None:
     spent = {"calls": 4, "unknown_calls": 0, "input_tokens": 400, "output_tokens": 80, "seconds": 8.0}
-    with OpenAIServer(answer) as server:
-        run = Run(load_pipeline(file_of(tmp_path, server)), tmp_path / "run")
-        found = run.estimate(Measured({"collect": {"teacher": spent}}, 4, concurrency=5))
-        [collect] = [one for one in found if one.station == "collect"]
-        assert collect.tokens == 20 * (100 + 20)
-        assert collect.usd == pytest.approx(20 * (100 * 1 + 20 * 2) / 1e6)
-        assert collect.seconds == pytest.approx(20 * 2.0 / 5)
-        run.close()
+    collect = by_measure(tmp_path, "collect", "teacher", spent)
+    assert collect.tokens == 20 * (100 + 20)
+    assert collect.usd == pytest.approx(20 * (100 * 1 + 20 * 2) / 1e6)
+    assert collect.seconds == pytest.approx(20 * 2.0 / 5)
 
 
 def test_a_measured_question_may_take_more_calls_than_planned(tmp_path: Path) -> None:
     spent = {"calls": 6, "unknown_calls": 0, "input_tokens": 600, "output_tokens": 120, "seconds": 12.0}
-    with OpenAIServer(answer) as server:
-        run = Run(load_pipeline(file_of(tmp_path, server)), tmp_path / "run")
-        found = run.estimate(Measured({"evaluate direct": {"solver": spent}}, 4, concurrency=5))
-        [direct] = [one for one in found if one.station == "evaluate direct"]
-        assert direct.calls == 6 * 6 / 4
-        assert direct.tokens == 6 * 720 / 4
-        assert direct.seconds == pytest.approx(6 * 12.0 / 4 / 5)
-        run.close()
+    direct = by_measure(tmp_path, "evaluate direct", "solver", spent)
+    assert direct.calls == 6 * 6 / 4
+    assert direct.tokens == 6 * 720 / 4
+    assert direct.seconds == pytest.approx(6 * 12.0 / 4 / 5)
 
 
 @pytest.mark.model

@@ -29,8 +29,9 @@ def test_the_tables_are_those_of_the_records(page: str, root: Path) -> None:
     assert published.table(recorded(root)) in page
     assert published.halves_table(recorded(root)) in page
     assert claims.table(claims.recorded(claims.RESULTS, claims.MARGIN)) in page
+    price = claims.listed_price(claims.RESULTS)
     for one in claims.experiments(claims.RESULTS).values():
-        assert all(table in page for table in claims.tables(one, claims.listed_price(claims.RESULTS)))
+        assert all(table in page for table in claims.tables(one, price))
 
 
 def test_the_sentences_against_the_thesis_are_those_of_the_records(page: str, root: Path) -> None:
