@@ -22,7 +22,16 @@ from divcon.benchmarks._costs import (
     upfront,
 )
 from divcon.benchmarks._evaluate import Arm, answered_by, evaluate_arm, evaluate_arms
-from divcon.benchmarks._figures import dollars, dollars_per_1000, failures, percent, retained_share, score
+from divcon.benchmarks._figures import (
+    dollars,
+    dollars_per_1000,
+    failures,
+    percent,
+    points,
+    points_between,
+    retained_share,
+    score,
+)
 from divcon.benchmarks._graders import (
     GRADERS,
     Verdict,
@@ -113,6 +122,8 @@ __all__ = [
     "per_1000",
     "percent",
     "plans_of",
+    "points",
+    "points_between",
     "questions_to_settle",
     "ratio_interval",
     "read_recording",

@@ -39,6 +39,12 @@ def points(share: float) -> str:
     return f"{100 * share:+.1f}"
 
 
+def points_between(limits: Sequence[float]) -> str:
+    """An interval of a difference of two shares in percentage points."""
+    low, high = limits
+    return f"{points(low)} to {points(high)}"
+
+
 def dollars_per_1000(cost: float) -> str:
     """What 1,000 questions cost, where one costs `cost` US dollars."""
     amount = 1000 * cost

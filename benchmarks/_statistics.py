@@ -16,6 +16,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import bootstrap, norm, permutation_test, t
 
+from divcon.benchmarks._figures import points, points_between
 from divcon.signatures import html_table
 
 Interval = tuple[float, float]
@@ -140,8 +141,8 @@ class Paired(NamedTuple):
         """The difference with its interval, and what the test says, for notebooks."""
         p = "< 0.001" if self.p < 0.001 else f"= {self.p:.3f}"
         rows = [
-            ("difference of accuracy, in points", f"{100 * self.difference:+.1f}"),
-            ("95 % interval", f"{100 * self.ci95[0]:+.1f} to {100 * self.ci95[1]:+.1f}"),
+            ("difference of accuracy, in points", points(self.difference)),
+            ("95 % interval", points_between(self.ci95)),
             ("accepted loss, in points", f"{100 * self.margin:g}"),
             ("shown to lose no more", f"{'yes' if self.shown else 'no'} (one-sided p {p})"),
             ("questions", f"{self.n:,}"),

@@ -109,6 +109,20 @@ def whole_number(value: Any) -> int | None:
     return int(value) if 0 <= value < 1e15 and value == int(value) else None
 
 
+def priced(price: Mapping[str, float], read: float, written: float, cached: float = 0) -> float:
+    """US dollars for tokens.
+
+    Args:
+        price: US dollars per million tokens; see `Meter`.
+        read: Tokens of input, or their mean over calls.
+        written: Tokens of output, or their mean.
+        cached: Those of the input that came from the server's own cache.
+    """
+    return (
+        (read - cached) * price["input"] + cached * price.get("cached", price["input"]) + written * price["output"]
+    ) / 1e6
+
+
 @dataclass(frozen=True, slots=True)
 class Meter:
     """Reads what calls have used, and prices it.
@@ -124,12 +138,7 @@ class Meter:
         """US dollars for a call; None where the price or the counts are unknown."""
         if self.price is None or counters.input_tokens is None or counters.output_tokens is None:
             return None
-        cached = counters.cached_tokens or 0
-        return (
-            (counters.input_tokens - cached) * self.price["input"]
-            + cached * self.price.get("cached", self.price["input"])
-            + counters.output_tokens * self.price["output"]
-        ) / 1e6
+        return priced(self.price, counters.input_tokens, counters.output_tokens, counters.cached_tokens or 0)
 
     def measured(self, counters: Counters, *, free: bool = False, known_cost: float | None = None) -> Usage:
         """The usage of one call.

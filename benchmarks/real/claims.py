@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from divcon.benchmarks import points, points_between
 from divcon.benchmarks.arms import TEACHER, read_arm
+from divcon.programs import priced
 
 RESULTS = Path(__file__).parents[1] / "results"
 MARGIN = 0.02
@@ -166,7 +168,7 @@ def table(found: list[Finding]) -> str:
     for one in found:
         lines.append(
             f"| {one.claim} | {one.data} | {one.teacher} | {one.student} | {one.solver} "
-            f"| {100 * one.difference:+.1f} ({_points(one.interval)}) | {one.verdict} |"
+            f"| {points(one.difference)} ({points_between(one.interval)}) | {one.verdict} |"
         )
     return "\n".join(lines)
 
@@ -224,6 +226,7 @@ def halves(results: Mapping[str, Any], price: Mapping[str, float]) -> str:
         price: US dollars for a million tokens that the larger model reads (`input`) and writes (`output`).
     """
     large, small = PARAMETERS[results["solver"]], PARAMETERS[results["student_base"]]
+    prices = {False: price, True: {way: small / large * one for way, one in price.items()}}
     lines = [
         "| data | program | planner | solver | right | minus the teacher's (95 % interval) "
         "| planner, $ per 1,000 | solver, $ per 1,000 | saved | $ per 1,000 right |",
@@ -238,7 +241,7 @@ def halves(results: Mapping[str, Any], price: Mapping[str, float]) -> str:
         parts = {"decomposer": kind.planner != "teacher", "solver": kind.student_solves}
         used = row["bill"]["by_role"]
         spent = [
-            (small / large if is_small else 1) * sum(used[role][f"{way}_tokens"] * price[way] for way in price) / 1000
+            1000 * priced(prices[is_small], used[role]["input_tokens"], used[role]["output_tokens"])
             for role, is_small in parts.items()
         ]
         whole.setdefault(task, sum(spent))
@@ -248,7 +251,7 @@ def halves(results: Mapping[str, Any], price: Mapping[str, float]) -> str:
             row["label"],
             *(f"{(small if is_small else large) / 1e6:.0f}M" for is_small in parts.values()),
             f"{100 * row['accuracy']:.1f} %",
-            "–" if less is None else f"{100 * less['difference']:+.1f} ({_points(less['ci95'])})",
+            "–" if less is None else f"{points(less['difference'])} ({points_between(less['ci95'])})",
             *(f"{one:.3f}" for one in spent),
             "–" if row["name"] == TEACHER.name else f"{100 * (1 - sum(spent) / whole[task]):.0f} %",
             f"{sum(spent) / row['accuracy']:.2f}" if row["accuracy"] else "–",
@@ -267,10 +270,6 @@ def listed_price(results: Path) -> dict[str, float]:
     """The price of the smallest class of models that `published.py` found listed; see `halves`."""
     prices = json.loads((results / "real" / "published.json").read_text(encoding="utf-8"))["halves"]["prices"]
     return {way: prices["student"][way] for way in ("input", "output")}
-
-
-def _points(ends: Sequence[float]) -> str:
-    return " to ".join(f"{100 * end:+.1f}" for end in ends)
 
 
 def _percents(ends: Sequence[float | None]) -> str:

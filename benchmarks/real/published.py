@@ -18,10 +18,20 @@ from typing import Any
 
 import numpy as np
 
-from divcon.benchmarks import Recording, Records, answers_of, compare_paired, mean_agreement, retained, summarize_arm
+from divcon.benchmarks import (
+    Recording,
+    Records,
+    answers_of,
+    compare_paired,
+    mean_agreement,
+    points,
+    points_between,
+    retained,
+    summarize_arm,
+)
 from divcon.config import load_pipeline
 from divcon.pipeline import Run
-from divcon.programs import Item
+from divcon.programs import Item, priced
 
 RESULTS = Path(__file__).parents[1] / "results" / "real" / "published.json"
 SOLVERS = {"chatgpt": "ChatGPT", "llama13b": "LLaMA 13B"}
@@ -110,11 +120,10 @@ def halves(records: dict[str, Records], tokens: dict[str, dict[str, float]], ord
     """
     import litellm
 
-    prices = {name: litellm.model_cost[listed] for name, listed in PRICED.items()}
-
-    def dollars(model: str, read: float, written: float) -> float:
-        price = prices[model]
-        return 1000 * (read * price["input_cost_per_token"] + written * price["output_cost_per_token"])
+    prices = {
+        name: {way: 1e6 * litellm.model_cost[listed][f"{way}_cost_per_token"] for way in ("input", "output")}
+        for name, listed in PRICED.items()
+    }
 
     planners = {
         "ChatGPT": "chatgpt",
@@ -132,8 +141,8 @@ def halves(records: dict[str, Records], tokens: dict[str, dict[str, float]], ord
                 "planner": planner,
                 "solver": solver,
                 "accuracy": float(right.mean()),
-                "planner_usd": dollars(by, used["question"], used["plan"]),
-                "solver_usd": dollars(solver, used["question"] + used["plan"], used["reply"]),
+                "planner_usd": 1000 * priced(prices[by], used["question"], used["plan"]),
+                "solver_usd": 1000 * priced(prices[solver], used["question"] + used["plan"], used["reply"]),
                 "tokens": used,
             }
             if name != "chatgpt-chatgpt":
@@ -141,14 +150,10 @@ def halves(records: dict[str, Records], tokens: dict[str, dict[str, float]], ord
             if by == "student" and solver == "ChatGPT":
                 row["minus_weaker_solver"] = compared(right, weaker)
             rows.append(row)
-    per_million = {
-        name: {
-            "listed_as": listed,
-            **{way: 1e6 * prices[name][f"{way}_cost_per_token"] for way in ("input", "output")},
-        }
-        for name, listed in PRICED.items()
+    return {
+        "prices": {name: {"listed_as": listed, **prices[name]} for name, listed in PRICED.items()},
+        "programs": rows,
     }
-    return {"prices": per_million, "programs": rows}
 
 
 def halves_table(results: dict[str, Any]) -> str:
@@ -163,8 +168,7 @@ def halves_table(results: dict[str, Any]) -> str:
     for row in rows:
         less, saved, cost = "–", "–", row["planner_usd"] + row["solver_usd"]
         if "minus_strong" in row:
-            low, high = (f"{100 * end:+.1f}" for end in row["minus_strong"]["ci95"])
-            less = f"{100 * row['minus_strong']['difference']:+.1f} ({low} to {high})"
+            less = f"{points(row['minus_strong']['difference'])} ({points_between(row['minus_strong']['ci95'])})"
             saved = f"{100 * (1 - cost / whole):.0f} %"
         figures = (f"{one:.2f}" for one in (row["planner_usd"], row["solver_usd"]))
         cells = row["planner"], row["solver"], f"{100 * row['accuracy']:.1f} %", less, *figures, saved

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
-from divcon.benchmarks import Arm, agreement, compare_paired, mean_agreement
+from divcon.benchmarks import Arm, agreement, compare_paired, mean_agreement, points, points_between
 from divcon.config import load_pipeline
 from divcon.distill import StoredEngine, role_lm
 from divcon.pipeline import Run
@@ -117,10 +117,10 @@ HEAD = (
 def row_of(one: Mapping[str, Any]) -> str:
     """A way of training as a row of a Markdown table."""
     mine = one["student"]
-    difference, (low, high) = mine["covered_minus_published"]["difference"], mine["covered_minus_published"]["ci95"]
+    less = mine["covered_minus_published"]
     return (
         f"| {one['way']} | {one['rows']} | {100 * mine['usable']:.0f} % | {100 * mine['teacher']['covered']:.1f} % | "
-        f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) | {mine['teacher']['count_error']:.2f} |"
+        f"{points(less['difference'])} ({points_between(less['ci95'])}) | {mine['teacher']['count_error']:.2f} |"
     )
 
 

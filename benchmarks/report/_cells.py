@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from divcon.benchmarks._agreement import agreement_rows
-from divcon.benchmarks._figures import dollars, p_value, percent, points, retained_share, score
+from divcon.benchmarks._figures import dollars, p_value, percent, points, points_between, retained_share, score
 from divcon.benchmarks._tables import FACTORS
 from divcon.benchmarks.arms import letters_of
 from divcon.benchmarks.report._names import program_of
@@ -149,7 +149,7 @@ def comparisons_table(rows: Sequence[Mapping[str, Any]], links: Links) -> Table:
                 Cell(f"{one} − {other}"),
                 *(Cell(str(row.get(name, ""))) for name in factors),
                 Cell(points(row["difference"]), strong=shown),
-                Cell(f"{points(row['ci95'][0])} to {points(row['ci95'][1])}"),
+                Cell(points_between(row["ci95"])),
                 Cell(p_value(row["p_holm"]), strong=shown),
                 Cell(f"{row['n']}{left}"),
                 Cell(links=alone) if alone else Cell(NONE),

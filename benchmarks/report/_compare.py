@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from divcon.benchmarks._figures import p_value, points, score
+from divcon.benchmarks._figures import p_value, points, points_between, score
 from divcon.benchmarks._outcomes import Records
 from divcon.benchmarks._tables import compare_over
 from divcon.benchmarks.report import _plots
@@ -143,10 +143,9 @@ def _card(found: Mapping[str, Any]) -> dict[str, Any]:
     said += [f"A is more accurate with {', '.join(worse)}"] if worse else []
     sentences = []
     for row in rows:
-        low, high = row["ci95"]
         sentences.append(
-            f"{program_of(row).full}: B minus A is {points(row['difference'])} points (95 % interval {points(low)} to "
-            f"{points(high)}, p = {row['p_holm']:.2g}) on {row['n']:,} questions."
+            f"{program_of(row).full}: B minus A is {points(row['difference'])} points (95 % interval "
+            f"{points_between(row['ci95'])}, p = {row['p_holm']:.2g}) on {row['n']:,} questions."
         )
     return {
         "task": "A beside B",
@@ -170,7 +169,7 @@ def _sections(found: Mapping[str, Any], arms: Sequence[tuple[Any, Records]], lin
                 Cell(score(row["a"])),
                 Cell(score(row["b"])),
                 Cell(points(row["difference"]) if known else NONE, strong=significant),
-                Cell(f"{points(row['ci95'][0])} to {points(row['ci95'][1])}" if known else NONE),
+                Cell(points_between(row["ci95"]) if known else NONE),
                 Cell(p_value(row["p_holm"]) if known else NONE, strong=significant),
                 Cell(f"{row['n']:,}" if known else NONE),
                 Cell(links=alone) if alone else Cell(NONE),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from divcon.benchmarks import percent
+from divcon.benchmarks import percent, points, points_between
 
 Name = Literal["worth it", "not worth it", "not settled"]
 STATUSES: dict[Name, int] = {"worth it": 0, "not worth it": 3, "not settled": 4}  # exit statuses of the command
@@ -34,8 +34,8 @@ class Difference:
     to_settle: int | None = None
 
     def __str__(self) -> str:
-        ends = f"{100 * self.low:+.1f} to {100 * self.high:+.1f}"
-        return f"{100 * self.value:+.1f} points (95 % interval {ends}, {self.questions} questions)"
+        ends = points_between((self.low, self.high))
+        return f"{points(self.value)} points (95 % interval {ends}, {self.questions} questions)"
 
 
 @dataclass(frozen=True)

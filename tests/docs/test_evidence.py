@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from divcon import load_pipeline
+from divcon.benchmarks import points as shown
+from divcon.benchmarks import points_between
 from divcon.config import load_experiment
+from divcon.programs import priced
 
 
 @pytest.fixture
@@ -78,8 +81,8 @@ def test_the_sentences_on_the_two_halves_are_those_of_the_record(page: str, root
     assert cheapest == ("355M student", "LLaMA 13B") and rows[cheapest]["accuracy"] < 0.25
     assert f"at ${right[cheapest]:.2f} for 1,000" in words
     prices = {name: f"{price['input']:.2f} and {price['output']:.2f}" for name, price in found["prices"].items()}
-    for name, shown in (("ChatGPT", "gpt-3.5-turbo"), ("LLaMA 13B", "LLaMA 2 13B on Replicate")):
-        assert f"{shown} {prices[name]}" in words
+    for name, listed in (("ChatGPT", "gpt-3.5-turbo"), ("LLaMA 13B", "LLaMA 2 13B on Replicate")):
+        assert f"{listed} {prices[name]}" in words
     assert f"for the students {prices['student']}" in words
 
 
@@ -100,8 +103,7 @@ def test_the_sentences_on_students_of_135m_are_those_of_the_record(page: str, ro
     def points(a: str, b: str) -> str:
         row = compared[a, b]
         assert row["ci95"][0] <= 0 <= row["ci95"][1], "not settled"
-        low, high = (f"{100 * end:+.1f}" for end in row["ci95"])
-        return f"{100 * row['difference']:+.1f} ({low} to {high})"
+        return f"{shown(row['difference'])} ({points_between(row['ci95'])})"
 
     covered = {name: rows[name]["agreement_with_teacher"]["covered"] for name in ("sd-t", "sd-rec", "sd-r")}
     screened = [one["rows"] for one in found["screening"] if one["student"] == "sd-r"]
@@ -131,7 +133,6 @@ def test_the_sentences_on_multiarith_are_those_of_the_record(page: str, root: Pa
     compared = {(row["a"], row["b"]): row for row in found["comparisons"]}
     right = {name: f"{100 * row['accuracy']:.1f} %" for name, row in rows.items()}
     apart = compared["sd-r", "se-a"]
-    low, high = (f"{100 * end:+.1f}" for end in apart["ci95"])
     taught = [one["collected"] for one in found["screening"] if one["student"] == "sd-t"]
     solved = [one["rows"] for one in found["screening"] if one["student"] == "sd-r"]
     own, students = right["teacher"], right["sd-r"]
@@ -139,11 +140,11 @@ def test_the_sentences_on_multiarith_are_those_of_the_record(page: str, root: Pa
     covered = [100 * row["agreement_with_teacher"]["covered"] for row in (untuned, trained)]
     usable = [100 * row["usable_rate"] for row in (untuned, trained)]
     cot = rows["cot"]["bill"]["by_role"]["solver"]
-    dollars = sum(cot[f"{way}_tokens"] * price[way] for way in price) / 1000
+    dollars = 1000 * priced(price, cot["input_tokens"], cot["output_tokens"])
     reads = [rows[name]["bill"]["by_role"]["decomposer"]["input_tokens"] for name in ("sd-t", "teacher")]
     for said in (
         f"{right['cot']} of 64 questions by chain of thought, {own} with its own plans, and {students} with",
-        f"SD-R minus SE-A is {100 * apart['difference']:+.1f} points ({low} to {high})",
+        f"SD-R minus SE-A is {shown(apart['difference'])} points ({points_between(apart['ci95'])})",
         f"so {min(taught)} to {max(taught)} are left",
         f"from the {min(solved)} to {max(solved)} with which the solver was right",
         "lists from {:.0f} % to {:.0f} %".format(*usable),
