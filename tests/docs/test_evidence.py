@@ -162,6 +162,50 @@ def test_the_sentences_on_multiarith_are_those_of_the_record(page: str, root: Pa
         assert any(f"| Two-stage, {program} |" in line and f"| {saved} % |" in line for line in table)
 
 
+def test_the_sentences_on_svamp_are_those_of_the_record(page: str, root: Path) -> None:
+    import claims
+
+    found = json.loads((root / "benchmarks/results/real/svamp.json").read_text(encoding="utf-8"))
+    price = claims.listed_price(claims.RESULTS)
+    words, rows = " ".join(page.split()), {row["name"]: row for row in found["rows"]}
+    compared = {(row["a"], row["b"]): row for row in found["comparisons"]}
+    right = {name: f"{100 * row['accuracy']:.1f} %" for name, row in rows.items()}
+    counts = {one: [row for row in found["screening"] if row["student"] == one] for one in ("sd-t", "sd-r")}
+    taught = [row["collected"] for row in counts["sd-t"]]
+    read, solved = ([row["rows"] for row in counts[one]] for one in ("sd-t", "sd-r"))
+    cot = rows["cot"]["bill"]["by_role"]["solver"]
+    dollars = 1000 * priced(price, cot["input_tokens"], cot["output_tokens"])
+
+    usable = {name: f"{100 * rows[name]['usable_rate']:.0f} %" for name in ("sd-t", "sd-r")}
+
+    def points(a: str, b: str, unit: str = "") -> str:
+        row = compared[a, b]
+        return f"{shown(row['difference'])}{unit} ({points_between(row['ci95'])})"
+
+    for said in (
+        f"{right['cot']} of 64 questions by chain of thought, {right['teacher']} with its own plans",
+        f"and {right['sd-t']} with those of a student that learnt from all of them",
+        f"teach no better: {right['sd-r']}",
+        f"{min(taught)} to {max(taught)} are left",
+        f"the {min(read)} to {max(read)} plans that can be read",
+        f"from the {min(solved)} to {max(solved)} with which the solver was right",
+        f"SD-R minus SE-A is {points('sd-r', 'se-a', ' points')}",
+        f"is right in {right['se-untuned']}",
+        f"comes within {points('sd-t', 'teacher', ' points')} of its teacher",
+        f"SD-R minus SD-T is {points('sd-r', 'sd-t', ' points')}, and {usable['sd-r']} of its lists are usable",
+        f"usable, against {usable['sd-t']}",
+        f"${dollars:.3f} for 1,000 questions, and ${dollars / rows['cot']['accuracy']:.2f} for 1,000 right answers",
+    ):
+        assert said in words, said
+    assert all(0.03 <= rows[name]["accuracy"] < 0.045 for name in ("se-t", "se-a"))  # "3 to 4 %"
+    not_shown = {"teacher", "cot", "untuned", "sd-t", "sd-r"}, {"se-untuned", "se-t", "se-a"}
+    for (a, b), row in compared.items():
+        assert not any({a, b} <= names for names in not_shown) or row["ci95"][0] < 0 < row["ci95"][1]
+    table = claims.halves(found, price).splitlines()
+    for program, saved in (("SD-T", 47), ("SD-R", 45), ("SE-T solves", 34), ("SE-A solves", 34)):
+        assert any(f"| Two-stage, {program} |" in line and f"| {saved} % |" in line for line in table)
+
+
 def test_no_figure_of_the_page_is_of_a_scripted_teacher(root: Path) -> None:
     for file in (root / "benchmarks" / "results" / "real").glob("*.json"):
         assert "scripted/references" not in file.read_text(encoding="utf-8"), file
