@@ -25,6 +25,16 @@ def recorded(root: Path) -> dict[str, Any]:
     return found
 
 
+def experiment(root: Path, name: str) -> tuple[dict[str, Any], dict[str, Any], dict[tuple[str, str], Any]]:
+    """A recorded experiment, its programs by name, and its comparisons by pair."""
+    found = json.loads((root / "benchmarks/results/real" / f"{name}.json").read_text(encoding="utf-8"))
+    return (
+        found,
+        {row["name"]: row for row in found["rows"]},
+        {(row["a"], row["b"]): row for row in found["comparisons"]},
+    )
+
+
 def test_the_tables_are_those_of_the_records(page: str, root: Path) -> None:
     import claims
     import published
@@ -96,9 +106,8 @@ def test_the_published_figures_are_met(root: Path) -> None:
 
 
 def test_the_sentences_on_students_of_135m_are_those_of_the_record(page: str, root: Path) -> None:
-    found = json.loads((root / "benchmarks/results/real/gsm8k-135m.json").read_text(encoding="utf-8"))
-    words, rows = " ".join(page.split()), {row["name"]: row for row in found["rows"]}
-    compared = {(row["a"], row["b"]): row for row in found["comparisons"]}
+    words = " ".join(page.split())
+    found, rows, compared = experiment(root, "gsm8k-135m")
 
     def points(a: str, b: str) -> str:
         row = compared[a, b]
@@ -127,10 +136,8 @@ def test_the_sentences_on_students_of_135m_are_those_of_the_record(page: str, ro
 def test_the_sentences_on_multiarith_are_those_of_the_record(page: str, root: Path) -> None:
     import claims
 
-    found = json.loads((root / "benchmarks/results/real/multiarith.json").read_text(encoding="utf-8"))
-    price = claims.listed_price(claims.RESULTS)
-    words, rows = " ".join(page.split()), {row["name"]: row for row in found["rows"]}
-    compared = {(row["a"], row["b"]): row for row in found["comparisons"]}
+    words, price = " ".join(page.split()), claims.listed_price(claims.RESULTS)
+    found, rows, compared = experiment(root, "multiarith")
     right = {name: f"{100 * row['accuracy']:.1f} %" for name, row in rows.items()}
     apart = compared["sd-r", "se-a"]
     taught = [one["collected"] for one in found["screening"] if one["student"] == "sd-t"]
@@ -165,22 +172,19 @@ def test_the_sentences_on_multiarith_are_those_of_the_record(page: str, root: Pa
 def test_the_sentences_on_svamp_are_those_of_the_record(page: str, root: Path) -> None:
     import claims
 
-    found = json.loads((root / "benchmarks/results/real/svamp.json").read_text(encoding="utf-8"))
-    price = claims.listed_price(claims.RESULTS)
-    words, rows = " ".join(page.split()), {row["name"]: row for row in found["rows"]}
-    compared = {(row["a"], row["b"]): row for row in found["comparisons"]}
+    words, price = " ".join(page.split()), claims.listed_price(claims.RESULTS)
+    found, rows, compared = experiment(root, "svamp")
     right = {name: f"{100 * row['accuracy']:.1f} %" for name, row in rows.items()}
     counts = {one: [row for row in found["screening"] if row["student"] == one] for one in ("sd-t", "sd-r")}
     taught = [row["collected"] for row in counts["sd-t"]]
     read, solved = ([row["rows"] for row in counts[one]] for one in ("sd-t", "sd-r"))
     cot = rows["cot"]["bill"]["by_role"]["solver"]
     dollars = 1000 * priced(price, cot["input_tokens"], cot["output_tokens"])
-
     usable = {name: f"{100 * rows[name]['usable_rate']:.0f} %" for name in ("sd-t", "sd-r")}
 
-    def points(a: str, b: str, unit: str = "") -> str:
+    def points(a: str, b: str) -> str:
         row = compared[a, b]
-        return f"{shown(row['difference'])}{unit} ({points_between(row['ci95'])})"
+        return f"{shown(row['difference'])} points ({points_between(row['ci95'])})"
 
     for said in (
         f"{right['cot']} of 64 questions by chain of thought, {right['teacher']} with its own plans",
@@ -189,10 +193,10 @@ def test_the_sentences_on_svamp_are_those_of_the_record(page: str, root: Path) -
         f"{min(taught)} to {max(taught)} are left",
         f"the {min(read)} to {max(read)} plans that can be read",
         f"from the {min(solved)} to {max(solved)} with which the solver was right",
-        f"SD-R minus SE-A is {points('sd-r', 'se-a', ' points')}",
+        f"SD-R minus SE-A is {points('sd-r', 'se-a')}",
         f"is right in {right['se-untuned']}",
-        f"comes within {points('sd-t', 'teacher', ' points')} of its teacher",
-        f"SD-R minus SD-T is {points('sd-r', 'sd-t', ' points')}, and {usable['sd-r']} of its lists are usable",
+        f"comes within {points('sd-t', 'teacher')} of its teacher",
+        f"SD-R minus SD-T is {points('sd-r', 'sd-t')}, and {usable['sd-r']} of its lists are usable",
         f"usable, against {usable['sd-t']}",
         f"${dollars:.3f} for 1,000 questions, and ${dollars / rows['cot']['accuracy']:.2f} for 1,000 right answers",
     ):
