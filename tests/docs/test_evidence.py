@@ -180,6 +180,7 @@ def test_the_sentences_on_svamp_are_those_of_the_record(page: str, root: Path) -
     read, solved = ([row["rows"] for row in counts[one]] for one in ("sd-t", "sd-r"))
     cot = rows["cot"]["bill"]["by_role"]["solver"]
     dollars = 1000 * priced(price, cot["input_tokens"], cot["output_tokens"])
+    shares = [100 * kept / of for kept, of in zip(solved, read, strict=True)]
     usable = {name: f"{100 * rows[name]['usable_rate']:.0f} %" for name in ("sd-t", "sd-r")}
 
     def points(a: str, b: str) -> str:
@@ -194,6 +195,7 @@ def test_the_sentences_on_svamp_are_those_of_the_record(page: str, root: Path) -
         f"the {min(read)} to {max(read)} plans that can be read",
         f"from the {min(solved)} to {max(solved)} with which the solver was right",
         f"SD-R minus SE-A is {points('sd-r', 'se-a')}",
+        f"right with {min(shares):.0f} to {max(shares):.0f} % of the plans",
         f"is right in {right['se-untuned']}",
         f"comes within {points('sd-t', 'teacher')} of its teacher",
         f"SD-R minus SD-T is {points('sd-r', 'sd-t')}, and {usable['sd-r']} of its lists are usable",
