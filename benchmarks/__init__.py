@@ -29,6 +29,7 @@ from divcon.benchmarks._figures import (
     percent,
     points,
     points_between,
+    points_with_interval,
     retained_share,
     score,
 )
@@ -124,6 +125,7 @@ __all__ = [
     "plans_of",
     "points",
     "points_between",
+    "points_with_interval",
     "questions_to_settle",
     "ratio_interval",
     "read_recording",

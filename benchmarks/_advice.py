@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from divcon.benchmarks._experiment_advice import EXPERIMENT_ADVICE
-from divcon.benchmarks._figures import dollars_per_1000, percent, points, points_between, retained_share, score
+from divcon.benchmarks._figures import (
+    dollars_per_1000,
+    p_in_words,
+    percent,
+    points,
+    points_between,
+    retained_share,
+    score,
+)
 from divcon.benchmarks._outcomes import Records
 from divcon.benchmarks._statistics import compare_paired
 from divcon.benchmarks._tables import answers_of
@@ -198,8 +206,8 @@ def _tested(
 
 
 def _interval(test: Mapping[str, Any]) -> str:
-    p = f"p = {test['p']:.2g}" if test["p"] >= 0.0001 else "p < 0.0001"
-    return f"{points(test['difference'])} points, 95 % interval {points_between(test['ci95'])}, {p}"
+    ends = points_between(test["ci95"])
+    return f"{points(test['difference'])} points, 95 % interval {ends}, {p_in_words(test['p'])}"
 
 
 def _rounded(number: int) -> str:

@@ -178,8 +178,8 @@ def agreements(
     Args:
         seeds: For each seed, the outcomes by item id.
         items: The questions.
-        teacher: The outcomes of the arm `teacher`, for one or all of the seeds; None where it isn't measured, or is the
-            arm itself.
+        teacher: The outcomes of the arm `teacher`, for one or all of the seeds; None where it isn't measured, or
+            where the arm's subquestions are the teacher's.
         max_failed: See `arm_agreement`.
     """
     people = {item.id: item.subquestions for item in items}

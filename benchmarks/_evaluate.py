@@ -38,6 +38,7 @@ class Arm:
         lora: The adapter of a student of another run, or None.
         built_as: The arm's name for `read_arm`, where it differs from `name`.
         splits: Whether it decomposes the question.
+        teachers_plans: Whether its subquestions are the teacher's.
         choosable: Whether it can answer a new question.
         student: The trained student that is used, or None.
         turns: What answers its planner and its solver, where models have turns; empty for others.
@@ -57,6 +58,7 @@ class Arm:
     lora: Path | None = None
     built_as: str = ""
     splits: bool = True
+    teachers_plans: bool = False
     choosable: bool = True
     student: str | None = None
     turns: tuple[str, str] = ("", "")

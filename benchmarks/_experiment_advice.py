@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from divcon.benchmarks._figures import points, points_between
+from divcon.benchmarks._figures import p_in_words, points, points_between
 from divcon.benchmarks.arms import letters_of
 
 _LEVEL = 0.05  # of the corrected two-sided p-value
@@ -157,6 +157,4 @@ def _shown(row: _Row) -> bool:
 def _interval(row: _Row, sign: int = 1) -> str:
     """A difference with its interval; with the sign -1, that of the second minus the first."""
     ends = points_between(sorted(sign * limit + 0.0 for limit in row["ci95"]))  # without a negative zero
-    p = row["p_holm"]
-    said = f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
-    return f"{points(sign * row['difference'] + 0.0)} points (95 % interval {ends}, {said})"
+    return f"{points(sign * row['difference'] + 0.0)} points (95 % interval {ends}, {p_in_words(row['p_holm'])})"

@@ -28,6 +28,11 @@ def p_value(p: float) -> str:
     return f"{p:.3g}" if p < 0.05 else f"{p:.2f}"
 
 
+def p_in_words(p: float) -> str:
+    """A p-value as a sentence has it, such as `p = 0.012`."""
+    return f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
+
+
 def failures(count: int, first: str) -> str:
     """How many answers failed, with the first error."""
     counted = "1 answer failed and is" if count == 1 else f"{count:,} answers failed and are"
@@ -43,6 +48,11 @@ def points_between(limits: Sequence[float]) -> str:
     """An interval of a difference of two shares in percentage points."""
     low, high = limits
     return f"{points(low)} to {points(high)}"
+
+
+def points_with_interval(difference: float, limits: Sequence[float]) -> str:
+    """A difference of two shares in percentage points, and its interval in brackets."""
+    return f"{points(difference)} ({points_between(limits)})"
 
 
 def dollars_per_1000(cost: float) -> str:

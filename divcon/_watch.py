@@ -82,7 +82,8 @@ class Watch:
         remaining = self.total - self.done
         parts = [self._unit + (f" ({self._remark})" if self._remark else "")]
         if (left := self._seconds_left()) is not None:
-            parts += [self._rate(), f"~{in_words(left)} left"]
+            # The last replies of a batch are its longest, so they may end long after the average says.
+            parts += [self._rate(), f"~{in_words(left)} left" if left > 0 else "later than estimated"]
         parts += self._money()
         if remaining and self._traffic is not None:
             parts += self._traffic.said(remaining)
@@ -113,7 +114,10 @@ class Watch:
             yield f"~${so_far + each * (self.total - self.done):.4f} in the end"
 
     def _seconds_left(self) -> float | None:
-        """The estimated seconds left, from the average speed so far; None until something has ended."""
+        """The estimated seconds left, from the average speed so far; None until something has ended.
+
+        They are 0 or less where nothing has ended for as long as the rest was estimated to take.
+        """
         if self._began is None or self.total <= self.done:
             return None
         since, there, _ = self._began
@@ -121,7 +125,7 @@ class Watch:
             return None
         # Replies often end in batches, so the time since the last one is counted as work on the next ones.
         worked = self._last - since
-        return max(0.0, worked / (self.done - there) * (self.total - self.done) - (self._clock() - self._last))
+        return worked / (self.done - there) * (self.total - self.done) - (self._clock() - self._last)
 
 
 @contextmanager

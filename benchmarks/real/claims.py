@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from divcon.benchmarks import points, points_between
+from divcon.benchmarks import points_with_interval
 from divcon.benchmarks.arms import TEACHER, read_arm
 from divcon.programs import priced
 
@@ -168,7 +168,7 @@ def table(found: list[Finding]) -> str:
     for one in found:
         lines.append(
             f"| {one.claim} | {one.data} | {one.teacher} | {one.student} | {one.solver} "
-            f"| {points(one.difference)} ({points_between(one.interval)}) | {one.verdict} |"
+            f"| {points_with_interval(one.difference, one.interval)} | {one.verdict} |"
         )
     return "\n".join(lines)
 
@@ -251,10 +251,10 @@ def halves(results: Mapping[str, Any], price: Mapping[str, float]) -> str:
             row["label"],
             *(f"{(small if is_small else large) / 1e6:.0f}M" for is_small in parts.values()),
             f"{100 * row['accuracy']:.1f} %",
-            "–" if less is None else f"{points(less['difference'])} ({points_between(less['ci95'])})",
+            "–" if less is None else points_with_interval(less["difference"], less["ci95"]),
             *(f"{one:.3f}" for one in spent),
             "–" if row["name"] == TEACHER.name else f"{100 * (1 - sum(spent) / whole[task]):.0f} %",
-            f"{sum(spent) / row['accuracy']:.2f}" if row["accuracy"] else "–",
+            f"{sum(spent) / row['accuracy']:.3f}" if row["accuracy"] else "–",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

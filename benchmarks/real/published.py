@@ -24,8 +24,7 @@ from divcon.benchmarks import (
     answers_of,
     compare_paired,
     mean_agreement,
-    points,
-    points_between,
+    points_with_interval,
     retained,
     summarize_arm,
 )
@@ -168,7 +167,7 @@ def halves_table(results: dict[str, Any]) -> str:
     for row in rows:
         less, saved, cost = "–", "–", row["planner_usd"] + row["solver_usd"]
         if "minus_strong" in row:
-            less = f"{points(row['minus_strong']['difference'])} ({points_between(row['minus_strong']['ci95'])})"
+            less = points_with_interval(row["minus_strong"]["difference"], row["minus_strong"]["ci95"])
             saved = f"{100 * (1 - cost / whole):.0f} %"
         figures = (f"{one:.2f}" for one in (row["planner_usd"], row["solver_usd"]))
         cells = row["planner"], row["solver"], f"{100 * row['accuracy']:.1f} %", less, *figures, saved

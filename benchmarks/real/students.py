@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
-from divcon.benchmarks import Arm, agreement, compare_paired, mean_agreement, points, points_between
+from divcon.benchmarks import Arm, agreement, compare_paired, mean_agreement, points_with_interval
 from divcon.config import load_pipeline
 from divcon.distill import StoredEngine, role_lm
 from divcon.pipeline import Run
@@ -120,7 +120,7 @@ def row_of(one: Mapping[str, Any]) -> str:
     less = mine["covered_minus_published"]
     return (
         f"| {one['way']} | {one['rows']} | {100 * mine['usable']:.0f} % | {100 * mine['teacher']['covered']:.1f} % | "
-        f"{points(less['difference'])} ({points_between(less['ci95'])}) | {mine['teacher']['count_error']:.2f} |"
+        f"{points_with_interval(less['difference'], less['ci95'])} | {mine['teacher']['count_error']:.2f} |"
     )
 
 

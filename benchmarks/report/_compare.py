@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from divcon.benchmarks._figures import p_value, points, points_between, score
+from divcon.benchmarks._figures import p_in_words, p_value, points, points_between, score
 from divcon.benchmarks._outcomes import Records
 from divcon.benchmarks._tables import compare_over
 from divcon.benchmarks.report import _plots
@@ -145,7 +145,7 @@ def _card(found: Mapping[str, Any]) -> dict[str, Any]:
     for row in rows:
         sentences.append(
             f"{program_of(row).full}: B minus A is {points(row['difference'])} points (95 % interval "
-            f"{points_between(row['ci95'])}, p = {row['p_holm']:.2g}) on {row['n']:,} questions."
+            f"{points_between(row['ci95'])}, {p_in_words(row['p_holm'])}) on {row['n']:,} questions."
         )
     return {
         "task": "A beside B",

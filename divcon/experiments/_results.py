@@ -66,7 +66,7 @@ def experiment_results(all_runs: Runs, measured: Sequence[tuple[Cell, Records]])
         teacher = _teachers_answers(groups, key)
         line = summarize_arm(arm, seeds, settings.resamples, settings.max_failed, teacher or ())
         if arm.splits:
-            planned = None if arm.name == TEACHER.name else teacher
+            planned = None if arm.teachers_plans else teacher
             found = agreements(seeds, items.values(), planned, settings.max_failed)
             line |= dict.fromkeys(found) if line["withheld"] else found
         rows.append(_row(key, line, seeds))

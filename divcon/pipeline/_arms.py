@@ -74,6 +74,7 @@ def bound_arm(
         lora=lora,
         built_as=name,
         splits=kind.splits,
+        teachers_plans=planned,
         choosable=kind.choosable and not (planned and context.unknown_usage),
         student=kind.student.name if kind.student else None,
         grade=GRADERS[context.pipeline.evaluate.grader],

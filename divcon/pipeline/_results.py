@@ -49,7 +49,7 @@ def run_results(
     for arm in arms:
         line = summarize_arm(arm, seeds[arm.name], resamples, max_failed, seeds.get(TEACHER.name, ()))
         if arm.splits:
-            planned = records.get(TEACHER.name) if arm.name != TEACHER.name else None
+            planned = None if arm.teachers_plans else records.get(TEACHER.name)
             agreed = agreements([records[arm.name]], context.task.test, [planned] if planned else None, max_failed)
             line |= dict.fromkeys(agreed) if line["withheld"] else agreed
         lines.append(line)

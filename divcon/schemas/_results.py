@@ -92,7 +92,7 @@ class ArmLine(Part):
         errors: The three most common errors, each with its count.
         agreement: The agreement with the references, for arms that decompose; null where the task has no references, or
             too many questions have no list.
-        agreement_with_teacher: The same with the lists of the arm `teacher`, for the other arms that decompose.
+        agreement_with_teacher: The same with the lists of the arm `teacher`, for the arms that another planner plans.
     """
 
     name: str

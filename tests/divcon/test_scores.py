@@ -104,6 +104,18 @@ def test_a_run_shows_no_figure_of_an_arm_whose_calls_failed(tmp_path: Path) -> N
     assert sum("references 12 " in cell for cell in cells) == 1
 
 
+def test_the_teachers_plans_arent_compared_with_themselves(tmp_path: Path) -> None:
+    with OpenAIServer(Failing(0)) as server:
+        (tmp_path / "line.yaml").write_text(RUN.format(url=server.url))
+        arms = "evaluate.arms=[references, teacher, teacher/dag]"
+        done = divcon(tmp_path, "evaluate", "line.yaml", "--run", "run", "--set", arms)
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads((tmp_path / "run" / "results.json").read_text())["arms"]}
+    assert rows["references"]["agreement_with_teacher"]["n"] == 12
+    assert all(rows[name].get("agreement_with_teacher") is None for name in ("teacher", "teacher/dag"))
+    assert all(rows[name]["agreement"]["n"] == 12 for name in ("teacher", "teacher/dag"))
+
+
 def test_below_the_limit_every_figure_carries_the_number_of_failed_answers(tmp_path: Path) -> None:
     with OpenAIServer(Failing(1)) as server:
         (tmp_path / "line.yaml").write_text(RUN.format(url=server.url))

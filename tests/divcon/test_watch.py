@@ -63,6 +63,8 @@ def test_the_estimate_runs_on_while_nothing_ends_and_there_is_none_before_anythi
     assert watch.note() == "steps (loss 0.500), 6/min, ~5 min left"
     clock.now += 240
     assert watch.note() == "steps (loss 0.500), 6/min, ~60 s left"
+    clock.now += 60
+    assert watch.note() == "steps (loss 0.500), 6/min, later than estimated"
     watch.update(60, 60)
     assert watch.note() == "steps"
 
