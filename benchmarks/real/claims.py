@@ -59,6 +59,10 @@ CLAIMS = (
     Claim("A solver that learns the gold answers is better than one that learns the teacher's", "se-a", "se-t"),
     Claim("Distilling the planner beats distilling the solver", "sd-r", "se-a"),
     Claim("A small planner with the strong solver beats the strong planner with a weaker solver", "small", "weaker"),
+    Claim(
+        "A planner distilled on other questions is as good as one distilled on these", "sd-t moved", "sd-t", "as good"
+    ),
+    Claim("A solver distilled on other questions is worse than one distilled on these", "se-a", "se-a moved"),
 )
 
 
@@ -118,6 +122,26 @@ def of_experiment(results: dict[str, Any], margin: float) -> Iterator[Finding]:
                 teacher = results.get("teachers", {}).get(task, results["teacher"])["model"]
                 where = DATA.get(task, task), results["student_base"], results["solver"], teacher
                 yield finding(claim, where, row, margin)
+
+
+def of_transfer(results: dict[str, Any], margin: float) -> Iterator[Finding]:
+    """What the results of a transfer say: of a student trained on the task against one of another task, in all pairs.
+
+    A comparison is of `sd-t (svamp)` with `sd-t (gsm8k)` on SVAMP. The comparisons within a task are those of the
+    experiment on it alone.
+    """
+    for claim in CLAIMS:
+        for row in results["comparisons"]:
+            (arm, task), (other, origin) = (row[side].removesuffix(")").partition(" (")[::2] for side in "ab")
+            if {arm, f"{other} moved"} == {claim.a, claim.b} and task and origin and row["ci95"] is not None:
+                teachers = [results["teachers"].get(name, results["teacher"])["model"] for name in (task, origin)]
+                where = (
+                    f"{DATA[task]}, moved from {DATA[origin]}",
+                    results["student_base"],
+                    results["solver"],
+                    " and ".join(dict.fromkeys(teachers)),
+                )
+                yield finding(claim, where, {**row, "a": arm, "b": f"{arm} moved"}, margin)
 
 
 def of_published(results: dict[str, Any], margin: float) -> Iterator[Finding]:
@@ -186,7 +210,7 @@ def recorded(results: Path, margin: float) -> list[Finding]:
         *of_people(read(results / "gsm8k.json"), margin),
     ]
     for one in experiments(results).values():
-        found += of_experiment(one, margin)
+        found += (of_transfer if one["experiment"] == "transfer" else of_experiment)(one, margin)
     order = [claim.text for claim in CLAIMS]
     return sorted(found, key=lambda one: order.index(one.claim))
 
@@ -261,8 +285,13 @@ def halves(results: Mapping[str, Any], price: Mapping[str, float]) -> str:
 
 
 def tables(results: Mapping[str, Any], price: Mapping[str, float]) -> list[str]:
-    """The tables of a recorded experiment: its programs, and either half where it distils both; see `halves`."""
-    both = any(read_arm(row["name"])[0].student_solves for row in results["rows"])
+    """The tables of a recorded experiment: its programs, and either half where it distils both; see `halves`.
+
+    A transfer has no table of halves. That of the experiment on each task alone holds the students of the task, and the
+    moved ones cost as much.
+    """
+    solved = any(read_arm(row["name"])[0].student_solves for row in results["rows"])
+    both = solved and results["experiment"] != "transfer"
     return [programs(results), *([halves(results, price)] if both else [])]
 
 
