@@ -1,6 +1,7 @@
 """Stopping at the end of a step: after a first Ctrl-C nothing new is begun, and what is under way is finished and kept.
 
-Where nobody asks for it, Ctrl-C raises KeyboardInterrupt at once, as Python does.
+SIGTERM, with which schedulers and containers end a process, does the same as Ctrl-C. Where nobody asks for it, both do
+at once what they do in Python.
 """
 
 from __future__ import annotations
@@ -11,21 +12,30 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class _Stopping:
-    """What Ctrl-C does.
+    """What Ctrl-C and SIGTERM do.
 
     Args:
-        tell: Called at the first Ctrl-C during a step.
+        tell: Called at the first signal during a step.
+
+    Attributes:
+        asked: Whether the step under way should end.
+        signal: The first signal; SIGINT where there was none.
     """
 
     def __init__(self, tell: Callable[[], None]) -> None:
         self.asked = False
+        self.signal = signal.SIGINT
         self._tell = tell
         self._steps: list[Callable[[], None]] = []
 
     def interrupt(self, signum: int, frame: FrameType | None) -> None:
-        """Handle Ctrl-C: the first one during a step waits for its end, any other one interrupts."""
+        """Handle a signal: the first one during a step waits for its end, any other one interrupts."""
+        if not self.asked:
+            self.signal = signal.Signals(signum)
         if self.asked or not self._steps:
             raise KeyboardInterrupt
         self.asked = True
@@ -46,26 +56,31 @@ _current: _Stopping | None = None
 
 
 @contextlib.contextmanager
-def stopping_after_steps(tell: Callable[[], None]) -> Iterator[None]:
+def stopping_after_steps(tell: Callable[[], None]) -> Iterator[_Stopping]:
     """Inside, the first Ctrl-C lets the step under way end, and then raises KeyboardInterrupt; the second doesn't wait.
 
-    Outside of a step, and outside of the main thread, Ctrl-C does what it did.
+    SIGTERM counts as Ctrl-C. Outside of a step both interrupt at once, and outside of the main thread they do what they
+    did.
 
     Args:
-        tell: Called at the first Ctrl-C during a step, at once.
+        tell: Called at the first signal during a step, at once.
+
+    Yields:
+        An object whose `signal` is the one that stopped the work, for the exit status.
     """
     global _current
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     stopping = _Stopping(tell)
-    before, before_handler = _current, signal.signal(signal.SIGINT, stopping.interrupt)
+    if threading.current_thread() is not threading.main_thread():
+        yield stopping
+        return
+    before, handlers = _current, {one: signal.signal(one, stopping.interrupt) for one in _SIGNALS}
     _current = stopping
     try:
-        yield
+        yield stopping
     finally:
         _current = before
-        signal.signal(signal.SIGINT, before_handler)
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
 
 
 @contextlib.contextmanager

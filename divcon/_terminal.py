@@ -222,7 +222,7 @@ def guarded(pipeline: Callable[[], Any], work: Callable[[], Any]) -> Any:
     from divcon.distill import stopping_after_steps
 
     try:
-        with stopping_after_steps(_tell_stopping):
+        with stopping_after_steps(_tell_stopping) as stopping:
             return work()
     except LMError as error:
         from divcon.pipeline import explain_lm_error
@@ -239,7 +239,7 @@ def guarded(pipeline: Callable[[], Any], work: Callable[[], Any]) -> Any:
     except KeyboardInterrupt:
         err.print("\nStopped. All results are kept; run the same command to go on.")
         sys.stdout.flush()
-        os._exit(130)  # without waiting for threads, which may still wait for a server
+        os._exit(128 + stopping.signal)  # without waiting for threads, which may still wait for a server
 
 
 def _tell_stopping() -> None:

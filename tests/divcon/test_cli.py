@@ -191,14 +191,15 @@ def collecting(file: Path, folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_ctrl_c_is_answered_at_once_and_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_ctrl_c_and_sigterm_are_answered_at_once_and_lose_nothing(tmp_path: Path, number: signal.Signals) -> None:
     with OpenAIServer(decomposition, delay=1.5) as server:
         file = pipeline(tmp_path, f"{{model: openai/t, api_base: '{server.url}'}}")
         file.write_text(file.read_text().replace("concurrency: 1", "concurrency: 3"))
         process = collecting(file, tmp_path)
         while len(server.requests) < 4:
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         pressed = time.monotonic()
         assert process.stderr is not None
         while not (said := process.stderr.readline()).strip():
@@ -206,7 +207,7 @@ def test_ctrl_c_is_answered_at_once_and_loses_nothing(tmp_path: Path) -> None:
         assert said.startswith("Stopping after this step")
         assert time.monotonic() - pressed < 1
         _, said = process.communicate(timeout=30)
-        assert process.returncode == 130
+        assert process.returncode == 128 + number
         assert "run the same command to go on" in said
         asked = len(server.requests)
         assert asked < 20
