@@ -72,7 +72,8 @@ demo: setup $(if $(filter vllm,$(SERVE)),vllm)
 test: setup $(VENV)/.extras
 	@echo "test: all tests but those on vLLM, two files at a time, 20 to 50 minutes on two cores"
 	@# Where a library ends the process that tests it, that test fails once, and isn't begun again in a new process.
-	@# xdist begins with the files of most tests. Files of one long test came last, and one process waited for the other.
+	@# xdist begins with the files of most tests. Files of one long test came last, and one process waited for the other;
+	@# tests/conftest.py has a better order.
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 # The default run of `make test` holds all of this too, with 20 kills and a few examples for each fuzzer.

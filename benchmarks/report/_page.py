@@ -7,6 +7,7 @@ policy lets a browser run and draw nothing but the page's own script and styles.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -96,18 +97,12 @@ class Page:
         Raises:
             ReportError: Jinja is missing.
         """
-        try:
-            import jinja2
-        except ImportError as error:
-            raise ReportError(f"The report needs {error.name}.", "pip install 'divcon[report]'") from error
-        loader = jinja2.FileSystemLoader(self._folder)
-        environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
         style, script = ((self._folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
         plots = [svg for section in self.sections for plot in section.plots for svg in (plot.wide, plot.narrow)]
         settings = None
         if self.configuration is not None:
             settings = json.dumps(self.configuration, indent=2, ensure_ascii=False)
-        return environment.get_template("page.html.j2").render(
+        return _template(self._folder / "page.html.j2").render(
             page=self,
             policy=_policy(style, script, plots),
             style=style,
@@ -116,6 +111,18 @@ class Page:
             index=index_of(self.shown),
             parts=packed(self.shown),
         )
+
+
+@functools.cache
+def _template(file: Path) -> Any:
+    """The compiled template; a page that is watched is rendered again and again."""
+    try:
+        import jinja2
+    except ImportError as error:
+        raise ReportError(f"The report needs {error.name}.", "pip install 'divcon[report]'") from error
+    loader = jinja2.FileSystemLoader(file.parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template(file.name)
 
 
 def require_matplotlib() -> None:

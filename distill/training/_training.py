@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from divcon.distill._teacher import Author
 from divcon.distill.serving.embedded import LOADING, Base
 from divcon.distill.training._rows import read_export, rows_hash
 from divcon.distill.training._settings import TrainSettings
+
+_TEMPLATE_FILES = ("tokenizer_config.json", "chat_template.jinja", "chat_template.json")
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,14 @@ def already_trained(training: Training) -> Manifest | None:
 
 
 def _template_hash(base: Base) -> str:
+    found = (base.path / name for name in _TEMPLATE_FILES)
+    return _hash_of_template(base.path, tuple((file.name, file.stat().st_mtime_ns) for file in found if file.is_file()))
+
+
+# Loading a tokenizer of 49,000 tokens takes a second on a slow core, and a run asks for each student at each station.
+@functools.lru_cache(maxsize=16)
+def _hash_of_template(folder: Path, written: tuple[tuple[str, int], ...]) -> str:
     with LOADING:
         from transformers import AutoTokenizer
 
-    return text_hash(AutoTokenizer.from_pretrained(base.path).chat_template or "")
+    return text_hash(AutoTokenizer.from_pretrained(folder).chat_template or "")

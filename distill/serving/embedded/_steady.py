@@ -16,6 +16,9 @@ from typing import Any
 # Lengths of a cache at which attention is tried: whole buckets, and what comes between them as replies grow.
 _LENGTHS = (65, 97, 128, 147, 191, 200, 251, 320)
 
+# What was found in this process, by all that it depends on: a base may be loaded again and again.
+_FOUND: dict[tuple[Any, ...], int] = {}
+
 
 def steady_threads(model: Any, sizes: Sequence[int], most: int, attention: Any) -> int:
     """The most threads, up to `most`, with which a row comes out alike in a batch of any of these sizes.
@@ -33,12 +36,44 @@ def steady_threads(model: Any, sizes: Sequence[int], most: int, attention: Any) 
     """
     import torch
 
-    with torch.inference_mode():
-        works = list(_works(model, attention))
-        for threads in range(most, 0, -1):
-            torch.set_num_threads(threads)
-            if all(_is_steady(work, sizes) for work in works):
-                return threads
+    tried = (_shapes(model), model.dtype, tuple(sizes), most, attention)
+    if tried not in _FOUND:
+        with torch.inference_mode():
+            _FOUND[tried] = _most_steady(list(_works(model, attention)), sizes, most)
+    torch.set_num_threads(max(1, _FOUND[tried]))
+    return _FOUND[tried]
+
+
+def _shapes(model: Any) -> tuple[Any, ...]:
+    """What a step computes, but for the weights, which its order doesn't depend on."""
+    return (tuple(_products(model)), tuple(_activations(model)), _heads(model))
+
+
+def _products(model: Any) -> dict[tuple[int, int], Any]:
+    """A module of each shape (outputs, inputs)."""
+    import torch
+
+    return {tuple(m.weight.shape): m for m in model.modules() if isinstance(m, torch.nn.Linear)}
+
+
+def _activations(model: Any) -> dict[type, Any]:
+    return {type(m): m for m in model.modules() if not [*m.children(), *m.parameters(), *m.buffers()]}
+
+
+def _heads(model: Any) -> tuple[int, int, int]:
+    """The heads of queries, those of keys and values, and the width of each."""
+    config = model.config
+    heads, groups = config.num_attention_heads, config.num_key_value_heads
+    return heads, groups, getattr(config, "head_dim", None) or config.hidden_size // heads
+
+
+def _most_steady(works: Sequence[_Work], sizes: Sequence[int], most: int) -> int:
+    import torch
+
+    for threads in range(most, 0, -1):
+        torch.set_num_threads(threads)
+        if all(_is_steady(work, sizes) for work in works):
+            return threads
     return 0
 
 
@@ -58,7 +93,7 @@ def _works(model: Any, attention: Any) -> Iterator[_Work]:
 
     random = torch.Generator().manual_seed(0)
     head = model.get_output_embeddings()
-    products = {tuple(m.weight.shape): m for m in model.modules() if isinstance(m, torch.nn.Linear)}
+    products = _products(model)
     for outputs, inputs in products:
         order = torch.randperm(inputs // 2, generator=random)
         weights = torch.randn(outputs, inputs // 2, generator=random)
@@ -67,8 +102,7 @@ def _works(model: Any, attention: Any) -> Iterator[_Work]:
         row = torch.cat([row, -row[:, order]], 1).to(model.dtype)
         yield functools.partial(_product, row, weight)
     # Where a thread's share isn't a whole number of vectors, an activation computes the rest by another function.
-    activations = {type(m): m for m in model.modules() if not [*m.children(), *m.parameters(), *m.buffers()]}
-    for activation in activations.values():
+    for activation in _activations(model).values():
         for width in {outputs for (outputs, _), module in products.items() if module is not head}:
             row = 4 * torch.randn(1, width, generator=random).to(model.dtype)
             yield functools.partial(_activated, row, activation)
@@ -80,9 +114,7 @@ def _noise(model: Any, length: int, random: Any) -> list[Any]:
     """Query, keys and values of one row whose scores, and what they mix, cancel to rounding noise."""
     import torch
 
-    config = model.config
-    heads, groups = config.num_attention_heads, config.num_key_value_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    heads, groups, width = _heads(model)
     query = torch.randn(1, heads, 1, width // 2, generator=random)
     keys = torch.randn(1, groups, length, width // 2, generator=random)
     values = torch.randn(1, groups, length // 2, width, generator=random)

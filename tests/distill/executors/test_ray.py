@@ -257,7 +257,7 @@ def test_a_worker_killed_in_the_middle_of_a_cell_costs_what_was_in_flight(
         in_threads, once = rows(one.folder), asked(server)
         one.close()
         server.requests.clear()
-        overrides = ["run.executor=ray", f"run.address={cluster.address}", "run.cell_cpus=1"]
+        overrides = ["run.executor=ray", f"run.address={cluster.address}", "run.cell_cpus=1", "run.workers=1"]
         other = ExperimentRun(load_experiment(file, overrides), tmp_path / "ray")
 
         def kill() -> None:
