@@ -46,7 +46,8 @@ def steady_threads(model: Any, sizes: Sequence[int], most: int, attention: Any) 
 
 def _shapes(model: Any) -> tuple[Any, ...]:
     """What a step computes, but for the weights, which its order doesn't depend on."""
-    return (tuple(_products(model)), tuple(_activations(model)), _heads(model))
+    head = tuple(model.get_output_embeddings().weight.shape)
+    return (tuple(_products(model)), head, tuple(_activations(model)), _heads(model))
 
 
 def _products(model: Any) -> dict[tuple[int, int], Any]:
