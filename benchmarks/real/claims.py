@@ -113,14 +113,19 @@ def finding(claim: Claim, where: tuple[str, str, str, str], row: Mapping[str, An
     return Finding(claim.text, *where, sign * row["difference"], (low, high), verdict(claim.kind, (low, high), margin))
 
 
+def planner_of(results: Mapping[str, Any], task: str) -> str:
+    """Who wrote the plans of a task that its students learn from."""
+    model: str = results.get("teachers", {}).get(task, results["teacher"])["model"]
+    return model
+
+
 def of_experiment(results: dict[str, Any], margin: float) -> Iterator[Finding]:
     """What the results of an experiment say of the claims."""
     for claim in CLAIMS:
         for row in results["comparisons"]:
             if {row["a"], row["b"]} == {claim.a, claim.b} and row["ci95"] is not None:
                 task = row["task"]
-                teacher = results.get("teachers", {}).get(task, results["teacher"])["model"]
-                where = DATA.get(task, task), results["student_base"], results["solver"], teacher
+                where = DATA.get(task, task), results["student_base"], results["solver"], planner_of(results, task)
                 yield finding(claim, where, row, margin)
 
 
@@ -134,7 +139,7 @@ def of_transfer(results: dict[str, Any], margin: float) -> Iterator[Finding]:
         for row in results["comparisons"]:
             (arm, task), (other, origin) = (row[side].removesuffix(")").partition(" (")[::2] for side in "ab")
             if {arm, f"{other} moved"} == {claim.a, claim.b} and task and origin and row["ci95"] is not None:
-                teachers = [results["teachers"].get(name, results["teacher"])["model"] for name in (task, origin)]
+                teachers = [planner_of(results, name) for name in (task, origin)]
                 where = (
                     f"{DATA[task]}, moved from {DATA[origin]}",
                     results["student_base"],
