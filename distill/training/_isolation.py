@@ -1,4 +1,4 @@
-"""Isolation: a training leaves the threads, random numbers and logs of its process as they were."""
+"""Isolation: a training leaves the threads, random numbers, kernels and logs of its process as they were."""
 
 from __future__ import annotations
 
@@ -81,3 +81,17 @@ def quiet() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         transformers.utils.logging.set_verbosity(before)
+
+
+@contextlib.contextmanager
+def sound_attention() -> Iterator[None]:
+    """Compute attention by torch's own kernels, not by cuDNN's.
+
+    In torch 2.11 to 2.13, the backward pass of cuDNN's kernel can make the gradient of the queries NaN where a mask is
+    given and a batch is 64, 192, 320, ... tokens long (pytorch issue 196678). It was seen here with Qwen2.5 of 0.5B
+    parameters on an H100. The choice is the process's, so a model that answers meanwhile uses torch's kernels too.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        yield

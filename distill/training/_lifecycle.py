@@ -29,7 +29,7 @@ from divcon.distill._probe import PROBE_CANDIDATES, ProbeRow, choose_probe
 from divcon.distill.serving.embedded import LOADING, Base, Precision, free_memory, precision
 from divcon.distill.training._checkpoints import Checkpoints
 from divcon.distill.training._errors import TrainingError, TrainingStopped, in_file
-from divcon.distill.training._isolation import in_own_thread, quiet, random_numbers_left_alone
+from divcon.distill.training._isolation import in_own_thread, quiet, random_numbers_left_alone, sound_attention
 from divcon.distill.training._methods import METHODS, TrainerParts
 from divcon.distill.training._preflight import Preflight, tokenized
 from divcon.distill.training._rows import read_export, read_rows, rows_hash
@@ -66,7 +66,7 @@ def train_adapter(
         The manifest, as written.
 
     Raises:
-        TrainingError: See `preflight`; also a loss that isn't finite.
+        TrainingError: See `preflight`; also a loss or a gradient that isn't finite.
         TrainingStopped: `stop` was set.
         ManifestError: The adapter to go on from is of another base.
     """
@@ -162,8 +162,15 @@ def _run(training: Training, prepared: _Prepared, watch: _Watch) -> _Trained:
             trainer = METHODS[settings.only_method].trainer(parts)
             trainer.remove_callback(PrinterCallback)
         resumed_from = checkpoints.last()
-        trainer.train(resume_from_checkpoint=resumed_from)
+        with sound_attention():
+            trainer.train(resume_from_checkpoint=resumed_from)
     done = trainer.state.global_step
+    if not _is_finite(trainer.state.log_history):
+        checkpoints.remove()
+        raise TrainingError(
+            f"Training broke down at step {done} of {steps}: its loss or its gradient isn't finite.",
+            f"Lower {in_file('learning_rate')}, or compute with more digits: {in_file('precision')} float32.",
+        )
     if watch.stop.is_set() and done < steps:
         raise TrainingStopped(f"Training was stopped after step {done} of {steps}.", "Start it again to go on.")
     seconds = checkpoints.seconds()
@@ -238,6 +245,8 @@ def _arguments(settings: TrainSettings, steps: int, prepared: _Prepared, folder:
         "gradient_checkpointing": cuda,
         "logging_steps": 1,
         "logging_first_step": True,
+        # By default a loss of NaN is logged as the mean of those before it, or as 0.
+        "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": settings.save_every,
         "save_total_limit": 1,
@@ -259,17 +268,22 @@ def _callback(watch: _Watch, steps: int, checkpoints: Checkpoints) -> Any:
             checkpoints.saved()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            if logs and "loss" in logs and watch.progress:
+            if not _is_finite([logs or {}]):
+                control.should_save, control.should_training_stop = False, True
+            elif logs and "loss" in logs and watch.progress:
                 watch.progress(state.global_step, steps, logs["loss"])
 
     return Watching()
 
 
+def _is_finite(logs: list[dict[str, Any]]) -> bool:
+    """Whether every loss, and every norm of a gradient, in a trainer's logs is finite."""
+    return all(math.isfinite(log.get(name, 0.0)) for log in logs for name in ("loss", "grad_norm"))
+
+
 def _require_learnt(model: Any, losses: list[float]) -> None:
     if not losses:
         raise TrainingError("Training took no step.", f"Check {in_file('epochs')} and the number of rows.")
-    if not all(math.isfinite(loss) for loss in losses):
-        raise TrainingError("The training loss is not finite.", f"Lower {in_file('learning_rate')}.")
     if not any(bool(p.any()) for name, p in model.named_parameters() if "lora_B" in name):
         raise TrainingError(
             "Training has changed nothing.", f"Raise {in_file('epochs')} or {in_file('learning_rate')}."

@@ -10,6 +10,7 @@ from divcon.distill import (
     Base,
     Provenance,
     Training,
+    TrainingError,
     TrainSettings,
     is_trained,
     model_card,
@@ -115,6 +116,32 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(tiny_base: Base, rows_fi
     manifest = train_adapter(training, progress=lambda done, *_: seen.append(done))
     assert manifest.result["resumed_from"] == "checkpoint-10"
     assert seen == list(range(11, 25))
+
+
+def test_a_training_that_breaks_down_ends_there_and_leaves_nothing(
+    tiny_base: Base, rows_file: Path, tmp_path: Path
+) -> None:
+    broken = TrainSettings(epochs=8, batch_size=4, save_every=1, learning_rate=1e30, precision="float32")
+    seen: list[int] = []
+    with pytest.raises(TrainingError, match=r"broke down at step [23] of 24: its loss or its gradient isn't finite"):
+        train_adapter(
+            Training(rows_file, tiny_base, tmp_path / "a", broken), progress=lambda done, *_: seen.append(done)
+        )
+    assert len(seen) < 3
+    assert [file.name for file in tmp_path.iterdir()] == [rows_file.name]
+
+
+def test_attention_is_not_computed_by_cudnn_while_a_model_is_trained(
+    tiny_base: Base, rows_file: Path, tmp_path: Path
+) -> None:
+    from torch.backends.cuda import cudnn_sdp_enabled
+
+    before, seen = cudnn_sdp_enabled(), []
+    train_adapter(
+        Training(rows_file, tiny_base, tmp_path / "a", TrainSettings(epochs=1, batch_size=6)),
+        progress=lambda *_: seen.append(cudnn_sdp_enabled()),
+    )
+    assert (seen, cudnn_sdp_enabled()) == ([False, False], before)
 
 
 def test_checkpoints_of_other_rows_are_not_gone_on_from(tiny_base: Base, rows_file: Path, tmp_path: Path) -> None:
