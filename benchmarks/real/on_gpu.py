@@ -1,6 +1,7 @@
 """Run divcon with the embedded engine's decoding steps replayed as a CUDA graph, on a GPU.
 
 Usage: python benchmarks/real/on_gpu.py experiment FILE ...   (the arguments of `divcon`)
+       python benchmarks/real/on_gpu.py SCRIPT.py ...         (a script and its arguments)
 
 A step of a small model is hundreds of short kernels, and a slow processor needs ten times as long to start them as the
 GPU to run them. Here a step of Llama's and Qwen2's architecture is written out once, captured as a graph, and replayed.
@@ -10,6 +11,7 @@ reply is drawn from the same distribution with the request's own random numbers,
 
 from __future__ import annotations
 
+import runpy
 import sys
 from typing import Any
 
@@ -200,6 +202,10 @@ def _decode(model: Any, tokenizer: Any, batch: list[Job], at_once: int) -> None:
 def main() -> None:
     _model.decode = decode
     _model._BATCH_ON_GPU = 4 * ROWS
+    if len(sys.argv) > 1 and sys.argv[1].endswith(".py"):
+        del sys.argv[0]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        return
     from divcon.cli import main as divcon
 
     sys.exit(divcon())

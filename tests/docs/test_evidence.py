@@ -146,6 +146,32 @@ def test_the_sentences_on_students_of_135m_are_those_of_the_record(page: str, ro
         assert said in words, said
 
 
+def test_the_sentences_on_ways_to_train_are_those_of_the_record(page: str, root: Path) -> None:
+    import students
+
+    words, found = " ".join(page.split()), json.loads(students.RESULTS.read_text(encoding="utf-8"))
+    assert students.table(found) in page
+    ways = {one["way"]: one for one in found["ways"]}
+    first = ways["3 passes, rank 16"]
+    covered = {name: f"{100 * one['student']['teacher']['covered']:.1f}" for name, one in ways.items()}
+    seeds = sorted(covered[name] for name in ("3 passes, rank 16", "seed 1", "seed 2"))
+    for said in (
+        f"covers {100 * first['published']['teacher']['covered']:.1f} % of ChatGPT's steps in these 319 questions",
+        f"base covers {100 * first['untrained']['teacher']['covered']:.1f} %",
+        f"3 passes over {first['rows']} lists",
+        f"between {seeds[0]} and {seeds[-1]} %",
+        f"A rank of 64 covers {covered['rank 64']} % and a learning rate of 0.003 covers "
+        f"{covered['learning rate 0.003']} %. One pass is too few, with {covered['1 pass']} %",
+        f"teach no better than all plans**: {covered['only plans that led to a right answer']} %",
+    ):
+        assert said in words, said
+    intervals = {name: one["student"]["covered_minus_published"]["ci95"] for name, one in ways.items()}
+    assert intervals.pop("1 pass")[1] < 0
+    assert all(low < -0.06 and high > 0 for low, high in intervals.values())
+    assert "Five more ways stand in students.py and haven't been run: 6 passes, " in words
+    assert len(students.WAYS) - len(ways) == 5
+
+
 def test_the_sentences_on_multiarith_are_those_of_the_record(page: str, root: Path) -> None:
     import claims
 
