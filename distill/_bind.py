@@ -8,7 +8,7 @@ from typing import Any
 
 import dspy
 
-from divcon.distill._manifest import Manifest, ManifestError, prompt_hash, prompt_parts, read_manifest, text_hash
+from divcon.distill._manifest import Manifest, ManifestError, prompt_hash, prompt_parts, read_manifest, template_hash
 from divcon.distill._paths import expanded_path
 from divcon.programs import RolePredict
 from divcon.programs._arguments import require_instance
@@ -72,7 +72,7 @@ def _require_same_prompt(
     if not manifest.prompt:  # its rows came from elsewhere, so only the hash of their system messages is known
         inputs = {name: f"<{name}>" for name in predictor.signature.input_fields}
         changed = ["instruction"] if prompt_hash([predictor.prompt(**inputs)]) != manifest.prompt_hash else []
-    if tokenizer is not None and text_hash(tokenizer.chat_template or "") != manifest.chat_template_hash:
+    if tokenizer is not None and template_hash(tokenizer) != manifest.chat_template_hash:
         changed.append("chat template")
     refused = [name for name in changed if name not in allow]
     if refused:

@@ -240,6 +240,11 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def template_hash(tokenizer: Any) -> str:
+    """The hash of a tokenizer's chat template; of the empty text where it has none."""
+    return text_hash(tokenizer.chat_template or "")
+
+
 def package_versions() -> dict[str, str]:
     """Versions of the packages that influence what an adapter learns."""
     names = ("divcon", "dspy", "torch", "transformers", "peft", "trl")

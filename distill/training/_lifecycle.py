@@ -23,7 +23,7 @@ from divcon.distill._manifest import (
     manifest_for,
     package_versions,
     prompt_hash,
-    text_hash,
+    template_hash,
 )
 from divcon.distill._probe import PROBE_CANDIDATES, ProbeRow, choose_probe
 from divcon.distill.serving.embedded import LOADING, Base, Precision, free_memory, precision
@@ -109,7 +109,7 @@ class _Prepared:
 
     @property
     def template_hash(self) -> str:
-        return text_hash(self.tokenizer.chat_template)
+        return template_hash(self.tokenizer)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from divcon.distill._contamination import AllowedOverlap
-from divcon.distill._manifest import MANIFEST, Manifest, read_manifest, text_hash
+from divcon.distill._manifest import MANIFEST, Manifest, read_manifest, template_hash
 from divcon.distill._paths import expanded_path
 from divcon.distill._teacher import Author
 from divcon.distill.serving.embedded import LOADING, Base
@@ -115,4 +115,4 @@ def _hash_of_template(folder: Path, written: tuple[tuple[str, int], ...]) -> str
     with LOADING:
         from transformers import AutoTokenizer
 
-    return text_hash(AutoTokenizer.from_pretrained(folder).chat_template or "")
+    return template_hash(AutoTokenizer.from_pretrained(folder))
