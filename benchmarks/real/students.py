@@ -32,15 +32,15 @@ RESULTS = HERE.parents[1] / "results" / "real" / "students.json"
 PUBLISHED = "published-124m"
 AT_ONCE = 64
 
-# Each way of training differs from the first in what its name says.
+# Each way of training differs from the first in what its name says. `train_seed` keeps the test questions the same.
 WAYS: dict[str, list[str]] = {
     "3 passes, rank 16": [],
     "1 pass": ["train.epochs=1"],
     "6 passes": ["train.epochs=6"],
     "rank 64": ["train.rank=64"],
     "learning rate 0.003": ["train.learning_rate=0.003"],
-    "250 lists": ["task.train=250"],
-    "500 lists": ["task.train=500"],
+    "250 lists": ["task.train=250", "task.train_seed=0"],
+    "500 lists": ["task.train=500", "task.train_seed=0"],
     "only plans that led to a right answer": ["screen.rule=recorded", "evaluate.arms=[teacher, untuned, sd-rec]"],
     "seed 1": ["train.seed=1"],
     "seed 2": ["train.seed=2"],

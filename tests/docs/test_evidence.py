@@ -160,16 +160,18 @@ def test_the_sentences_on_ways_to_train_are_those_of_the_record(page: str, root:
         f"base covers {100 * first['untrained']['teacher']['covered']:.1f} %",
         f"3 passes over {first['rows']} lists",
         f"between {seeds[0]} and {seeds[-1]} %",
-        f"A rank of 64 covers {covered['rank 64']} % and a learning rate of 0.003 covers "
-        f"{covered['learning rate 0.003']} %. One pass is too few, with {covered['1 pass']} %",
+        f"A rank of 64 covers {covered['rank 64']} %, a learning rate of 0.003 covers "
+        f"{covered['learning rate 0.003']} %, six passes cover {covered['6 passes']} %, and all three together "
+        f"{covered['6 passes, rank 64, learning rate 0.003']} %. One pass is too few, with {covered['1 pass']} %",
         f"teach no better than all plans**: {covered['only plans that led to a right answer']} %",
     ):
         assert said in words, said
     intervals = {name: one["student"]["covered_minus_published"]["ci95"] for name, one in ways.items()}
     assert intervals.pop("1 pass")[1] < 0
     assert all(low < -0.06 and high > 0 for low, high in intervals.values())
-    assert "Five more ways stand in students.py and haven't been run: 6 passes, " in words
-    assert len(students.WAYS) - len(ways) == 5
+    missing = set(students.WAYS) - set(ways)
+    assert missing == {"250 lists", "500 lists", "a base of 0.5B parameters"}
+    assert "haven't been run: 250 lists, 500 lists, and a base of 0.5B parameters." in words
 
 
 def test_the_sentences_on_multiarith_are_those_of_the_record(page: str, root: Path) -> None:
