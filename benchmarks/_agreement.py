@@ -21,13 +21,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from statistics import mean
 from typing import Any, NamedTuple
 
 import numpy as np
-from rouge_score import rouge_scorer, tokenizers
-from scipy.optimize import linear_sum_assignment
+import scipy  # loads `scipy.optimize` when it is first used
 
 from divcon.benchmarks._outcomes import MAX_FAILED, Records, too_many_failed
 from divcon.programs import Item
@@ -74,7 +73,7 @@ def agreement(plan: Sequence[str], reference: Sequence[str]) -> Agreement:
 def _agreement(plan: tuple[str, ...], reference: tuple[str, ...]) -> Agreement:
     return Agreement(
         steps=len(plan) - len(reference),
-        rouge_l=float(_SCORER.score("\n".join(reference), "\n".join(plan))["rougeL"].fmeasure),
+        rouge_l=float(_scorer().score("\n".join(reference), "\n".join(plan))["rougeL"].fmeasure),
         covered=sum(score >= STEP_F1 for score in step_scores(plan, reference)) / len(reference),
         exact=plan == reference,
     )
@@ -96,14 +95,14 @@ def step_scores(plan: Sequence[str], reference: Sequence[str]) -> list[float]:
         scores = np.array(
             [[2 * weight(one & other) / max(weight(one) + weight(other), 1e-9) for other in wanted] for one in asked]
         )
-        for row, column in zip(*linear_sum_assignment(scores, maximize=True), strict=True):
+        for row, column in zip(*scipy.optimize.linear_sum_assignment(scores, maximize=True), strict=True):
             found[column] = float(scores[row, column])
     return found
 
 
 @lru_cache(maxsize=2**16)
 def _words(step: str) -> tuple[str, ...]:
-    return tuple(_TOKENIZER.tokenize(step))
+    return tuple(_tokenizer().tokenize(step))
 
 
 class _ByStep:
@@ -113,8 +112,19 @@ class _ByStep:
         return [word for step in text.split("\n") for word in _words(step)]
 
 
-_TOKENIZER = tokenizers.DefaultTokenizer(use_stemmer=True)
-_SCORER = rouge_scorer.RougeScorer(["rougeL"], tokenizer=_ByStep())
+# `rouge_score` loads nltk and scipy, in a second or more, and most commands compare no plans.
+@cache
+def _tokenizer() -> Any:
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    return DefaultTokenizer(use_stemmer=True)
+
+
+@cache
+def _scorer() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], tokenizer=_ByStep())
 
 
 def mean_agreement(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> dict[str, Any]:

@@ -10,18 +10,18 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import bootstrap, norm, permutation_test, t
+import scipy  # loads `scipy.stats` when it is first used, in a second or more
 
 from divcon.benchmarks._figures import points, points_between
 from divcon.signatures import html_table
 
 Interval = tuple[float, float]
 ONE_SIDED = 0.025  # the level of a one-sided test, which is that of a 95 % interval's side
-_Z = float(norm.ppf(1 - ONE_SIDED))
+_Z = NormalDist().inv_cdf(1 - ONE_SIDED)
 
 
 def accuracy_interval(right: Sequence[bool], resamples: int = 10_000, seed: int = 0) -> Interval:
@@ -88,7 +88,7 @@ def paired_p_value(a: np.ndarray, b: np.ndarray, resamples: int = 9_999, seed: i
     differences = differences[differences != 0]  # an exchange doesn't change a difference of 0
     if len(differences) < 2:
         return 1.0
-    found = permutation_test(
+    found = scipy.stats.permutation_test(
         (differences, np.zeros_like(differences)),
         lambda x, y, axis: np.mean(x - y, axis=axis),
         permutation_type="samples",
@@ -222,7 +222,7 @@ def compare_paired(a: np.ndarray, b: np.ndarray, margin: float = 0.0) -> Paired 
     independent = min((discordant - difference**2) / variance, answers) if variance > 0 else n
     error = math.sqrt(_null_variance(better, worse, -margin) / independent)
     away = difference + margin
-    p = float(norm.sf(away / error)) if error else float(away <= 0)
+    p = float(scipy.stats.norm.sf(away / error)) if error else float(away <= 0)
     needed = None if p < ONE_SIDED else questions_to_settle(difference, discordant, int(independent), margin)
     return Paired(
         difference,
@@ -261,7 +261,7 @@ def questions_to_settle(
         return None
     null = _null_variance((discordant + difference) / 2, (discordant - difference) / 2, -margin)
     found = max(0.0, discordant - difference**2)
-    needed = ((_Z * math.sqrt(null) + norm.ppf(power) * math.sqrt(found)) / away) ** 2
+    needed = ((_Z * math.sqrt(null) + NormalDist().inv_cdf(power) * math.sqrt(found)) / away) ** 2
     return max(math.ceil(round(needed, 6)), n + 1)
 
 
@@ -286,7 +286,9 @@ def retained(student: np.ndarray, teacher: np.ndarray) -> Retained | None:
         return None
     mine, theirs = float(np.nanmean(one)), float(np.nanmean(two))
     variances = _covariances(one, two, added=0.5)
-    return Retained(mine / theirs, ratio_interval(mine, theirs, variances, float(t.ppf(1 - ONE_SIDED, n - 1))), n)
+    return Retained(
+        mine / theirs, ratio_interval(mine, theirs, variances, float(scipy.stats.t.ppf(1 - ONE_SIDED, n - 1))), n
+    )
 
 
 def ratio_interval(one: float, two: float, covariances: np.ndarray, quantile: float) -> tuple[float, float | None]:
@@ -355,8 +357,8 @@ def _score_interval(better: float, worse: float, n: float) -> Interval:
         return n * (found - difference) ** 2 - _Z**2 * _null_variance(better, worse, difference)
 
     inside = 1e-9  # the function may be zero at the observed difference, too
-    low = brentq(beyond, -1.0, found - inside) if found - inside > -1 else -1.0
-    high = brentq(beyond, found + inside, 1.0) if found + inside < 1 else 1.0
+    low = scipy.optimize.brentq(beyond, -1.0, found - inside) if found - inside > -1 else -1.0
+    high = scipy.optimize.brentq(beyond, found + inside, 1.0) if found + inside < 1 else 1.0
     return float(low), float(high)
 
 
@@ -365,7 +367,7 @@ def _interval(values: np.ndarray, resamples: int, seed: int) -> Interval:
         return float(values[0]), float(values[0])  # scipy warns about values that don't vary
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = bootstrap(
+        found = scipy.stats.bootstrap(
             (values,),
             np.mean,
             n_resamples=resamples,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import dspy
-from rouge_score import rouge_scorer
 
 from divcon.programs._arguments import require_callable
 from divcon.signatures import Subquestions
@@ -140,6 +139,8 @@ def _by_number(text: str) -> dict[int, str]:
 
 def _most_alike(question: str, references: Sequence[str]) -> int | None:
     """The index of the reference that asks the same as `question`, or None."""
+    from rouge_score import rouge_scorer  # it loads nltk and scipy, in a second or more
+
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
     scores = [scorer.score(reference, question)["rougeL"].fmeasure for reference in references]
     best = max(range(len(scores)), key=scores.__getitem__, default=None)

@@ -14,13 +14,17 @@ import pytest
 import divcon
 from divcon.signatures import UnusableArgument
 
-HEAVY = ("torch", "transformers", "vllm", "peft", "trl", "datasets", "matplotlib")
+HEAVY = (
+    "torch", "transformers", "vllm", "peft", "trl", "datasets", "matplotlib", "litellm",
+    "openai", "nltk", "scipy.stats", "scipy.optimize",  # a second of every command
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "module",
     [
         "divcon", "divcon.signatures", "divcon.programs", "divcon.distill", "divcon.distill.serving.vllm", "divcon.cli",
+        "divcon.pipeline", "divcon.experiments",
     ],
 )  # fmt: skip
 def test_importing_loads_nothing_heavy(module: str) -> None:

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import httpx
-import openai
 
 from divcon.distill._proxies import is_loopback
 from divcon.distill.serving.server._errors import KeyRefused, ServerError, ServerUnreachable, WrongAddress
 from divcon.signatures import learn_addresses, learn_secret
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 
 class ServerClient:
@@ -39,8 +41,10 @@ class ServerClient:
         return self.api_base.removesuffix("/v1")
 
     @cached_property
-    def openai(self) -> openai.OpenAI:
+    def openai(self) -> OpenAI:
         """OpenAI's own client of it."""
+        import openai  # takes most of a second, and most commands ask no server themselves
+
         # A proxy of the environment has no business with loopback.
         http = openai.DefaultHttpxClient(timeout=self._timeout, trust_env=not is_loopback(self.api_base))
         return openai.OpenAI(base_url=self.api_base, api_key=self.key, max_retries=1, http_client=http)
@@ -73,12 +77,14 @@ class ServerClient:
 
         It raises nothing, since it only serves a hint.
         """
+        from openai import OpenAIError
+
         if self.api_base.endswith("/v1"):
             return None
         longer = ServerClient(f"{self.api_base}/v1", self.key, min(self._timeout, 10.0))
         try:
             longer.openai.models.list()
-        except (openai.OpenAIError, httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError):
+        except (OpenAIError, httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError):
             return None
         return longer.api_base
 
@@ -92,6 +98,8 @@ class ServerClient:
         Raises:
             ServerError: In the place of whatever `openai` or `httpx` raises inside the block.
         """
+        import openai
+
         try:
             yield
         except (openai.APIConnectionError, httpx.TransportError) as error:
