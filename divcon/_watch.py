@@ -78,7 +78,7 @@ class Watch:
         self.done, self.total, self._remark = done, total, remark
 
     def note(self) -> str:
-        """The note: the unit, the rate, the time left, the cost so far and in the end, and the state of the calls."""
+        """The note: the unit, the rate, the time left, the cost so far and with all, and the state of the calls."""
         remaining = self.total - self.done
         parts = [self._unit + (f" ({self._remark})" if self._remark else "")]
         if (left := self._seconds_left()) is not None:
@@ -100,7 +100,7 @@ class Watch:
         return f"{each_second * 3600:.2g}/h"
 
     def _money(self) -> Iterator[str]:
-        """The cost so far, and what it comes to if the rest costs as much as what has ended."""
+        """The cost so far, and with all that is counted, if the rest costs as much as what has ended."""
         traffic = self._traffic
         if traffic is None or (self._spent is None and not traffic.priced):
             return
@@ -111,7 +111,7 @@ class Watch:
         _, there, before = self._began
         if there < self.done < self.total:
             each = (traffic.cost - before) / (self.done - there)
-            yield f"~${so_far + each * (self.total - self.done):.4f} in the end"
+            yield f"~${so_far + each * (self.total - self.done):.4f} with all {self.total:,}"
 
     def _seconds_left(self) -> float | None:
         """The estimated seconds left, from the average speed so far; None until something has ended.

@@ -39,7 +39,7 @@ def test_a_line_says_answers_speed_what_waits_the_end_and_money() -> None:
         one.writes(1440)
         other.waits()
         traffic.cost, traffic.priced = 0.0023, 1
-        said = "answers, 12/min, ~4 min left, $0.0123 so far, ~$0.0215 in the end, 48 tok/s, 1 being answered, "
+        said = "answers, 12/min, ~4 min left, $0.0123 so far, ~$0.0215 with all 60, 48 tok/s, 1 being answered, "
         assert watch.note() == said + "1 waiting for the server, 46 queued"
 
 
@@ -79,12 +79,12 @@ def test_another_part_of_a_stations_work_has_a_speed_and_a_price_of_its_own() ->
     clock.now += 60
     traffic.cost, traffic.priced = 0.6, 1
     watch.update(12, 192)
-    assert watch.note() == "answers, 12/min, ~15 min left, $0.6000 so far, ~$9.6000 in the end, 180 queued"
+    assert watch.note() == "answers, 12/min, ~15 min left, $0.6000 so far, ~$9.6000 with all 192, 180 queued"
     watch.update(470, 576)
     clock.now += 60
     traffic.cost = 0.7
     watch.update(476, 576)
-    assert watch.note() == "answers, 6/min, ~17 min left, $0.7000 so far, ~$2.3667 in the end, 100 queued"
+    assert watch.note() == "answers, 6/min, ~17 min left, $0.7000 so far, ~$2.3667 with all 576, 100 queued"
 
 
 def test_nothing_is_said_of_money_where_no_price_is_known(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_without_a_terminal_it_is_a_line_now_and_then(monkeypatch: pytest.Monkey
 def test_on_a_terminal_it_is_a_bar_with_its_note_below() -> None:
     written = io.StringIO()
     terminal = Terminal(Console(file=written, width=100, force_terminal=True))
-    note = "answers, 12/min, ~4 min left, $0.0123 so far, ~$0.0215 in the end, [48] tok/s, 1 being answered, 46 queued"
+    note = "answers, 12/min, ~4 min left, $0.0123 so far, ~$0.0215 with all 60, [48] tok/s, 1 being answered, 46 queued"
     terminal.progress("collect", 2, 60, note)
     terminal.finished("collect", "60 traces")
     said = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip() for line in re.split(r"[\r\n]+", written.getvalue())]
