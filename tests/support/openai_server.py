@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
+from divcon.distill._pace import forget_pace
+
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 
 
@@ -255,6 +257,8 @@ class OpenAIServer:
         served = type("Served", (_Server,), {"address_family": socket.AF_INET6 if ":" in self.host else socket.AF_INET})
         self._server = served((self.host, self.port), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        if not self.port:
+            forget_pace(self.url)  # of an earlier test's server, which had this port too
         return self
 
     def __exit__(self, *exc: object) -> None:
