@@ -65,7 +65,7 @@ $(VLLM)/.installed: constraints-vllm.txt
 	@touch $@
 
 demo: setup $(if $(filter vllm,$(SERVE)),vllm)
-	@echo "demo: the whole line on examples/demo.yaml, 10 to 30 minutes the first time on two cores; Ctrl-C and run again at will"
+	@echo "demo: the whole line on examples/demo.yaml, 10 to 35 minutes the first time on two cores; Ctrl-C and run again at will"
 	@$(if $(filter vllm,$(SERVE)),DIVCON_VLLM_PYTHON=$(VLLM_PYTHON)) \
 		$(BIN)/divcon run examples/demo.yaml $(if $(filter vllm,$(SERVE)),--set roles.decomposer.serve=vllm)
 
