@@ -11,6 +11,9 @@ import string
 from collections.abc import Sequence
 from functools import lru_cache
 
+import numpy as np
+import scipy  # loads `scipy.optimize` when it is first used
+
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _SPLIT = re.compile(r"[ \-]")
 # The ways in which a reply may separate spans, the clearest first. A span may contain a comma or an "and" itself.
@@ -68,11 +71,8 @@ def _aligned(gold: Sequence[frozenset[str]], said: Sequence[frozenset[str]]) -> 
     """The largest sum of F1 over one-to-one alignments."""
     if len(gold) == 1 or len(said) == 1:
         return max((_bag_f1(a, b) for a in gold for b in said), default=0.0)
-    import numpy as np
-    from scipy.optimize import linear_sum_assignment
-
     scores = np.array([[_bag_f1(a, b) for b in said] for a in gold])
-    return float(scores[linear_sum_assignment(-scores)].sum()) if scores.size else 0.0
+    return float(scores[scipy.optimize.linear_sum_assignment(-scores)].sum()) if scores.size else 0.0
 
 
 def _bag_f1(gold: frozenset[str], said: frozenset[str]) -> float:

@@ -365,9 +365,10 @@ def _score_interval(better: float, worse: float, n: float) -> Interval:
 def _interval(values: np.ndarray, resamples: int, seed: int) -> Interval:
     if np.all(values == values[0]):
         return float(values[0]), float(values[0])  # scipy warns about values that don't vary
+    bootstrap = scipy.stats.bootstrap  # loaded here, so that no warning of its loading is an error
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = scipy.stats.bootstrap(
+        found = bootstrap(
             (values,),
             np.mean,
             n_resamples=resamples,
