@@ -13,7 +13,7 @@ import argparse
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -126,9 +126,9 @@ def row_of(one: Mapping[str, Any]) -> str:
     )
 
 
-def table(found: Mapping[str, Any]) -> str:
-    """The recorded ways of training as a Markdown table."""
-    return "\n".join([HEAD, *map(row_of, found["ways"])])
+def table(ways: Iterable[Mapping[str, Any]]) -> str:
+    """The ways of training as a Markdown table."""
+    return "\n".join([HEAD, *map(row_of, ways)])
 
 
 def main() -> None:
@@ -139,8 +139,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(WAYS))
     given = parser.parse_args()
     folder, output = given.run.resolve(), given.output.resolve()
-    before = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {"ways": []}
-    found = {one["way"]: one for one in before["ways"]}
+    known = json.loads(output.read_text(encoding="utf-8"))["ways"] if output.exists() else []
+    found = {one["way"]: one for one in known}
     for number, (name, sets) in enumerate(WAYS.items()):
         if name not in given.only or name in found:
             continue
@@ -151,7 +151,7 @@ def main() -> None:
         facts = {"data": "GSM8K-AI-SubQ (arXiv 2402.01812), GSM8K's test questions", "base": "SmolLM2-135M-Instruct"}
         ways = [found[way] for way in WAYS if way in found]
         output.write_text(json.dumps({**facts, "ways": ways}, indent=1) + "\n", encoding="utf-8")
-    print(table({"ways": list(found.values())}))
+    print(table(found.values()))
 
 
 if __name__ == "__main__":

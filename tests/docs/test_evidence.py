@@ -150,7 +150,7 @@ def test_the_sentences_on_ways_to_train_are_those_of_the_record(page: str, root:
     import students
 
     words, found = " ".join(page.split()), json.loads(students.RESULTS.read_text(encoding="utf-8"))
-    assert students.table(found) in page
+    assert students.table(found["ways"]) in page
     ways = {one["way"]: one for one in found["ways"]}
     first = ways["3 passes, rank 16"]
     covered = {name: f"{100 * one['student']['teacher']['covered']:.1f}" for name, one in ways.items()}
@@ -169,6 +169,8 @@ def test_the_sentences_on_ways_to_train_are_those_of_the_record(page: str, root:
     intervals = {name: one["student"]["covered_minus_published"]["ci95"] for name, one in ways.items()}
     assert intervals.pop("1 pass")[1] < 0
     assert all(low < -0.06 and high > 0 for low, high in intervals.values())
+    kept = recorded(root)["solvers"]["chatgpt"]["programs"]["124M plain"]["retained"]["share"]
+    assert f"The published student, as solved by ChatGPT, keeps {100 * kept:.0f} %." in words
     missing = set(students.WAYS) - set(ways)
     assert missing == {"250 lists", "500 lists", "a base of 0.5B parameters"}
     assert "haven't been run: 250 lists, 500 lists, and a base of 0.5B parameters." in words
