@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -99,7 +100,7 @@ def evaluate_arms(
         store: The store that keeps the outcomes.
         concurrency: Questions at a time.
         progress: Gets the number of answers of all arms that are done, the total, and the arm of the last answer; while
-            plans are asked for first, the number of plans.
+            plans are asked for first, the number of plans, with `plans` as the unit.
         place: Where the jobs are done.
 
     Returns:
@@ -145,22 +146,23 @@ def evaluate_arms(
     def failed(job: Job, error: Exception) -> None:
         keep(job, _failed(error))
 
-    def plans(job: Job) -> str:
-        return f"plans of {by_work[job.work, job.lora].name}"
+    def name_of(job: Job) -> str:
+        return by_work[job.work, job.lora].name
 
     answer = place(lambda job: answered_by(by_work[job.work, job.lora], job))
     with at_station("evaluate"):
         for planning in _by_turn([one for one in zip(arms, missing, strict=True) if _plans_first(one[0])], 0):
             for alone, jobs in _in_turns([(arm.planner_loads, jobs) for arm, jobs in planning]):
-                if progress and jobs:
-                    progress(0, len(jobs), plans(jobs[0]))
+                counted = functools.partial(progress, unit="plans") if progress else None
+                if counted and jobs:
+                    counted(0, len(jobs), name_of(jobs[0]))
                 run_jobs(
                     plan,
                     jobs,
                     1 if alone else concurrency,
                     lambda job, _: None,
-                    progress=progress,
-                    remark=plans,
+                    progress=counted,
+                    remark=name_of,
                 )
         if progress and arms:
             progress(tally.done, total, arms[0].name)
@@ -174,7 +176,7 @@ def evaluate_arms(
                     tally=tally,
                     failed=failed,
                     progress=progress,
-                    remark=lambda job: by_work[job.work, job.lora].name,
+                    remark=name_of,
                 )
     found = (store.outcomes(arm.name, arm.key.digest) for arm in arms)
     return [{item.id: cast(Record, records[item.id]) for item in items} for records in found]

@@ -36,9 +36,12 @@ _REFUSED_LIMIT = 3
 
 
 class Progress(Protocol):
-    """Gets the number of a station's jobs that are done, the total, and a remark on the job that ended last."""
+    """Gets the number of a station's jobs that are done, the total, and a remark on the job that ended last.
 
-    def __call__(self, done: int, total: int, remark: str = "") -> None: ...
+    `unit` names what is counted where it isn't what the station counts.
+    """
+
+    def __call__(self, done: int, total: int, remark: str = "", unit: str = "") -> None: ...
 
 
 @dataclass(frozen=True)

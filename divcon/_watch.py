@@ -63,6 +63,7 @@ class Watch:
         self.done = 0
         self.total = 0
         self._remark = ""
+        self._counted = unit
         self._traffic = traffic
         self._unit = unit
         self._spent = spent
@@ -70,17 +71,21 @@ class Watch:
         self._began: tuple[float, int, float] | None = None  # the time, the count and the cost that speed is taken from
         self._last = clock()
 
-    def update(self, done: int, total: int, remark: str = "") -> None:
-        """Take new counts. With another total, or a lower count, another part of the station's work begins."""
+    def update(self, done: int, total: int, remark: str = "", unit: str = "") -> None:
+        """Take new counts; see `Progress`.
+
+        With another total, a lower count or another unit, another part of the station's work begins.
+        """
         self._last = self._clock()
-        if self._began is None or total != self.total or done < self.done:
+        counted = unit or self._unit
+        if self._began is None or total != self.total or done < self.done or counted != self._counted:
             self._began = (self._last, done, self._traffic.cost if self._traffic is not None else 0.0)
-        self.done, self.total, self._remark = done, total, remark
+        self.done, self.total, self._remark, self._counted = done, total, remark, counted
 
     def note(self) -> str:
         """The note: the unit, the rate, the time left, the cost so far and with all, and the state of the calls."""
         remaining = self.total - self.done
-        parts = [self._unit + (f" ({self._remark})" if self._remark else "")]
+        parts = [self._counted + (f" ({self._remark})" if self._remark else "")]
         if (left := self._seconds_left()) is not None:
             # The last replies of a batch are its longest, so they may end long after the average says.
             parts += [self._rate(), f"~{in_words(left)} left" if left > 0 else "later than estimated"]
@@ -159,8 +164,8 @@ def watched(
                 if watch.total and not over.is_set():
                     reporter.progress(name, watch.done, watch.total, watch.note())
 
-        def update(done: int, total: int, remark: str = "") -> None:
-            watch.update(done, total, remark)
+        def update(done: int, total: int, remark: str = "", unit: str = "") -> None:
+            watch.update(done, total, remark, unit)
             report()
 
         def tick() -> None:

@@ -3,9 +3,10 @@
 Usage: python benchmarks/real/claims.py [--results FOLDER] [--margin 0.02]
 
 Prints Markdown tables: the claims, the programs of each recorded experiment, and what either half saves where an
-experiment distils both. A claim that one arm is better holds where the interval of the paired difference is above zero,
-and doesn't where it is below. A claim that one arm is as good as another holds where the interval is above minus the
-margin, and doesn't where it is below zero. Everything else is not settled.
+experiment distils both. A claim that one arm is better holds where the paired difference is shown to be above zero, and
+doesn't where it is shown to be below. A claim that one arm is as good as another holds where the interval of the
+difference is above minus the margin, and doesn't where the difference is shown to be below zero. Everything else is not
+settled. A difference is shown where its p-value is below 0.05, corrected for all rows of the claim by Holm's method.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
-from divcon.benchmarks import points_with_interval
+from divcon.benchmarks import holm, points_with_interval
 from divcon.benchmarks.arms import TEACHER, read_arm
 from divcon.programs import priced
 
 RESULTS = Path(__file__).parents[1] / "results"
 MARGIN = 0.02
+LEVEL = 0.05
 DATA = {"gsm8k": "GSM8K", "multiarith": "MultiArith", "svamp": "SVAMP"}
 PARAMETERS = {"Qwen2.5-Coder-0.5B-Instruct": 494_032_768, "HuggingFaceTB/SmolLM2-135M-Instruct": 134_515_008}
 
@@ -45,7 +48,7 @@ class Claim:
 
 
 CLAIMS = (
-    Claim("Splitting by the teacher beats the solver alone", "teacher", "direct"),
+    Claim("Splitting by the teacher beats a direct answer", "teacher", "direct"),
     Claim("Splitting by the teacher beats chain of thought", "teacher", "cot"),
     Claim("A distilled planner (all plans) is as good as its teacher", "sd-t", "teacher", "as good"),
     Claim("A distilled planner (plans screened by the solver) is as good as its teacher", "sd-r", "teacher", "as good"),
@@ -68,49 +71,66 @@ CLAIMS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What a recorded comparison says of a claim.
+    """A recorded comparison of a claim's two arms, and what it says of the claim.
 
     Attributes:
-        claim: The claim's text.
+        claim: The claim.
         data: The data set.
         student: The student's base.
         solver: The solver.
         teacher: Who wrote the plans.
         difference: The praised arm's accuracy minus the other's, from -1 to 1.
         interval: Its 95 % interval.
-        verdict: `holds`, `doesn't hold` or `not settled`.
+        p: Its two-sided p-value, not corrected.
+        verdict: `holds`, `doesn't hold` or `not settled`; empty until the p-values of the claim's rows are corrected.
     """
 
-    claim: str
+    claim: Claim
     data: str
     student: str
     solver: str
     teacher: str
     difference: float
     interval: tuple[float, float]
-    verdict: str
+    p: float
+    verdict: str = ""
 
 
-def verdict(kind: str, interval: tuple[float, float], margin: float) -> str:
-    """What an interval of a difference says of a claim."""
-    low, high = interval
-    if low > (-margin if kind == "as good" else 0):
+def verdict(found: Finding, corrected: float, margin: float) -> str:
+    """What a comparison says of its claim.
+
+    Args:
+        found: The comparison.
+        corrected: Its p-value, corrected for all rows of the claim.
+        margin: The loss of accuracy that counts as none, from 0 to 1.
+    """
+    shown = corrected < LEVEL
+    if found.interval[0] > -margin if found.claim.kind == "as good" else shown and found.difference > 0:
         return "holds"
-    return "doesn't hold" if high < 0 else "not settled"
+    return "doesn't hold" if shown and found.difference < 0 else "not settled"
 
 
-def finding(claim: Claim, where: tuple[str, str, str, str], row: Mapping[str, Any], margin: float) -> Finding:
-    """What a comparison says of a claim.
+def judged(found: Sequence[Finding], margin: float) -> list[Finding]:
+    """The comparisons claim by claim, each with its verdict; see `verdict`."""
+    judged = []
+    for _, rows in groupby(sorted(found, key=lambda one: CLAIMS.index(one.claim)), lambda one: one.claim):
+        of_claim = list(rows)
+        for one, corrected in zip(of_claim, holm([one.p for one in of_claim]), strict=True):
+            judged.append(replace(one, verdict=verdict(one, corrected, margin)))
+    return judged
+
+
+def finding(claim: Claim, where: tuple[str, str, str, str], row: Mapping[str, Any]) -> Finding:
+    """A comparison of a claim's two arms.
 
     Args:
         claim: The claim.
         where: The data set, the student, the solver, and who wrote the plans.
         row: A comparison of the arms `a` and `b`, which stand in any order.
-        margin: The loss of accuracy that counts as none, from 0 to 1.
     """
     sign = 1 if row["a"] == claim.a else -1
     low, high = sorted(sign * end for end in row["ci95"])
-    return Finding(claim.text, *where, sign * row["difference"], (low, high), verdict(claim.kind, (low, high), margin))
+    return Finding(claim, *where, sign * row["difference"], (low, high), row["p"])
 
 
 def planner_of(results: Mapping[str, Any], task: str) -> str:
@@ -119,17 +139,17 @@ def planner_of(results: Mapping[str, Any], task: str) -> str:
     return model
 
 
-def of_experiment(results: dict[str, Any], margin: float) -> Iterator[Finding]:
+def of_experiment(results: dict[str, Any]) -> Iterator[Finding]:
     """What the results of an experiment say of the claims."""
     for claim in CLAIMS:
         for row in results["comparisons"]:
             if {row["a"], row["b"]} == {claim.a, claim.b} and row["ci95"] is not None:
                 task = row["task"]
                 where = DATA.get(task, task), results["student_base"], results["solver"], planner_of(results, task)
-                yield finding(claim, where, row, margin)
+                yield finding(claim, where, row)
 
 
-def of_transfer(results: dict[str, Any], margin: float) -> Iterator[Finding]:
+def of_transfer(results: dict[str, Any]) -> Iterator[Finding]:
     """What the results of a transfer say: of a student trained on the task against one of another task, in all pairs.
 
     A comparison is of `sd-t (svamp)` with `sd-t (gsm8k)` on SVAMP. The comparisons within a task are those of the
@@ -146,29 +166,29 @@ def of_transfer(results: dict[str, Any], margin: float) -> Iterator[Finding]:
                     results["solver"],
                     " and ".join(dict.fromkeys(teachers)),
                 )
-                yield finding(claim, where, {**row, "a": arm, "b": f"{arm} moved"}, margin)
+                yield finding(claim, where, {**row, "a": arm, "b": f"{arm} moved"})
 
 
-def of_published(results: dict[str, Any], margin: float) -> Iterator[Finding]:
+def of_published(results: dict[str, Any]) -> Iterator[Finding]:
     """What the published plans and replies say: `filtered` is screened by ChatGPT's recorded outcome."""
     by_name = {(claim.a, claim.b): claim for claim in CLAIMS}
     for one in results["solvers"].values():
         for size, row in one["filtered_minus_plain"].items():
             where = "GSM8K", size, one["solver"], "ChatGPT"
-            yield finding(by_name["sd-rec", "sd-t"], where, {"a": "sd-rec", "b": "sd-t", **row}, margin)
+            yield finding(by_name["sd-rec", "sd-t"], where, {"a": "sd-rec", "b": "sd-t", **row})
         for name, line in one["programs"].items():
             if name != "teacher":
                 size, way = name.split()
                 arm = {"plain": "sd-t", "filtered": "sd-rec"}[way]
                 row = {"a": arm, "b": "teacher", **line["minus_teacher"]}
-                yield finding(by_name[arm, "teacher"], ("GSM8K", size, one["solver"], "ChatGPT"), row, margin)
+                yield finding(by_name[arm, "teacher"], ("GSM8K", size, one["solver"], "ChatGPT"), row)
     for one in results["halves"]["programs"]:
         if (row := one.get("minus_weaker_solver")) is not None:
             where = "GSM8K", one["planner"].removesuffix(" student"), "ChatGPT against LLaMA 13B", "ChatGPT"
-            yield finding(by_name["small", "weaker"], where, {"a": "small", "b": "weaker", **row}, margin)
+            yield finding(by_name["small", "weaker"], where, {"a": "small", "b": "weaker", **row})
 
 
-def of_untrained(results: dict[str, Any], margin: float) -> Iterator[Finding]:
+def of_untrained(results: dict[str, Any]) -> Iterator[Finding]:
     """What the measurement of an untrained model says: it solves, by its own plans, ChatGPT's and people's."""
     by_name = {(claim.a, claim.b): claim for claim in CLAIMS}
     plans = {"recorded": "ChatGPT", "people": "people", "own": "the solver itself"}
@@ -176,16 +196,16 @@ def of_untrained(results: dict[str, Any], margin: float) -> Iterator[Finding]:
         for row in results[task]["differences"]:
             if row["a"] in plans:
                 where = task.upper(), "none", results["model"], plans[row["a"]]
-                yield finding(by_name["teacher", "cot"], where, {**row, "a": "teacher"}, margin)
+                yield finding(by_name["teacher", "cot"], where, {**row, "a": "teacher"})
 
 
-def of_people(results: dict[str, Any], margin: float) -> Iterator[Finding]:
+def of_people(results: dict[str, Any]) -> Iterator[Finding]:
     """What the run on people's own subquestions of GSM8K says."""
     where = "GSM8K", "SmolLM2-135M", "SmolLM2-135M with the shipped adapter", "people"
     for claim in CLAIMS:
         for row in results["differences"]:
             if {row["a"], row["b"]} == {claim.a, claim.b}:
-                yield finding(claim, where, row, margin)
+                yield finding(claim, where, row)
 
 
 def table(found: list[Finding]) -> str:
@@ -196,28 +216,32 @@ def table(found: list[Finding]) -> str:
     ]
     for one in found:
         lines.append(
-            f"| {one.claim} | {one.data} | {one.teacher} | {one.student} | {one.solver} "
+            f"| {one.claim.text} | {one.data} | {one.teacher} | {one.student} | {one.solver} "
             f"| {points_with_interval(one.difference, one.interval)} | {one.verdict} |"
         )
     return "\n".join(lines)
 
 
 def recorded(results: Path, margin: float) -> list[Finding]:
-    """The findings of all recorded results on real questions, claim by claim."""
+    """The findings of all recorded results on real questions, claim by claim.
+
+    Args:
+        results: The folder of the recorded results.
+        margin: The loss of accuracy that counts as none, from 0 to 1.
+    """
 
     def read(file: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
 
     found = [
-        *of_published(read(results / "real" / "published.json"), margin),
-        *of_untrained(read(results / "perf-real.json"), margin),
-        *of_people(read(results / "gsm8k.json"), margin),
+        *of_published(read(results / "real" / "published.json")),
+        *of_untrained(read(results / "perf-real.json")),
+        *of_people(read(results / "gsm8k.json")),
     ]
     for one in experiments(results).values():
-        found += (of_transfer if one["experiment"] == "transfer" else of_experiment)(one, margin)
-    order = [claim.text for claim in CLAIMS]
-    return sorted(found, key=lambda one: order.index(one.claim))
+        found += (of_transfer if one["experiment"] == "transfer" else of_experiment)(one)
+    return judged(found, margin)
 
 
 def programs(results: Mapping[str, Any]) -> str:

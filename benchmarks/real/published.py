@@ -24,6 +24,7 @@ from divcon.benchmarks import (
     answers_of,
     compare_paired,
     mean_agreement,
+    paired_p_value,
     points_with_interval,
     retained,
     summarize_arm,
@@ -197,10 +198,11 @@ def table(results: dict[str, Any]) -> str:
 
 
 def compared(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
-    """A paired difference with its interval."""
+    """A paired difference with its interval, and a two-sided p-value that isn't corrected for other comparisons."""
     found = compare_paired(a, b)
     assert found is not None
-    return {"difference": found.difference, "ci95": list(found.ci95), "n": found.n}
+    p = paired_p_value(np.nanmean(a, axis=0), np.nanmean(b, axis=0))
+    return {"difference": found.difference, "ci95": list(found.ci95), "n": found.n, "p": p}
 
 
 def pooled_difference(right: dict[str, np.ndarray]) -> dict[str, Any]:

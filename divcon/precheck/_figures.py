@@ -50,7 +50,7 @@ def compared(records: Mapping[str, Records], a: str, b: str, pipeline: Pipeline)
 
 def in_money(usd: float, most: float | None) -> str:
     """An expected cost in US dollars, as a phrase."""
-    return f"about ${usd:.4g}, at most ${most:.4g}," if most else "no money"
+    return f"about ${usd:.4g} (at most ${most:.4g})" if most else "no money"
 
 
 def planner_cost(line: Mapping[str, Any], pipeline: Pipeline) -> tuple[float | None, str]:

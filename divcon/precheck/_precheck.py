@@ -89,7 +89,7 @@ class Precheck:
             calls = total_of([*missing, *self._expected_students()])
             expected = calls.seconds + self._expected_training(asking)
             asked = f"{len(self.questions)} of {len(self._shuffled)} training questions, no test question"
-            money = "an unknown price" if calls.usd is None else in_money(calls.usd, calls.most_usd).rstrip(",")
+            money = "an unknown price" if calls.usd is None else in_money(calls.usd, calls.most_usd)
             self._station(f"{asked}; {len(asking.arms())} programs, ~{in_words(expected)}, {money}")
             records, after_first = self._records(asking, started, bool(missing))
             arms = asking.arms()

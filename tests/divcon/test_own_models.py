@@ -13,6 +13,7 @@ from support.openai_server import OpenAIServer
 from divcon import Run, load_pipeline
 from divcon._doctor import diagnose
 from divcon._models import Models
+from divcon._watch import Silent
 from divcon.config import ConfigError, Pipeline
 from divcon.distill import Base, EmbeddedModel, RunStore
 from divcon.distill.serving.server import Installation, ServedModel
@@ -41,6 +42,16 @@ evaluate: {{arms: [direct, teacher, untuned], resamples: 100}}
 """
     )
     return file
+
+
+class Counting(Silent):
+    """Keeps what each line of progress counts."""
+
+    def __init__(self) -> None:
+        self.units: list[str] = []
+
+    def progress(self, name: str, done: int, total: int, note: str = "") -> None:
+        self.units.append(note.split()[0].rstrip(","))
 
 
 @pytest.fixture
@@ -138,9 +149,11 @@ def test_bases_that_share_the_processor_compute_one_after_the_other_and_both_sta
         return answer(model, batch)
 
     monkeypatch.setattr(EmbeddedModel, "_answer", noted)
-    run = Run(load_pipeline(file_of(tmp_path, one, one, other)), tmp_path / "run")
+    reporter = Counting()
+    run = Run(load_pipeline(file_of(tmp_path, one, one, other)), tmp_path / "run", reporter)
     records = run.answers(run.arms())
     run.close()
+    assert [unit for unit, _ in itertools.groupby(reporter.units)] == ["plans", "answers"]
     assert [name for name, _ in itertools.groupby(asked)] == ["one", "other-base"], "all plans, then all answers"
     assert loads == ["one", "other-base"]
     assert {name: ["planned" in record for record in found.values()] for name, found in records.items()} == {

@@ -289,7 +289,7 @@ def test_it_says_time_and_price_before_it_asks(tmp_path: Path, tiny_base: Base) 
             Precheck(run, 3).do()
             run.close()
     priced, unpriced = (line for line in said if line.startswith("precheck: "))
-    assert re.search(r"; 6 programs, ~.+, about \$[\d.e-]+, at most \$[\d.e-]+$", priced)
+    assert re.search(r"; 6 programs, ~.+, about \$[\d.e-]+ \(at most \$[\d.e-]+\)$", priced)
     assert unpriced.endswith(", an unknown price")
 
 

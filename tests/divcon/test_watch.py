@@ -75,11 +75,11 @@ def test_another_part_of_a_stations_work_has_a_speed_and_a_price_of_its_own() ->
     traffic = Traffic(clock)
     watch = Watch(traffic, "answers", None, clock)
     watch.update(470, 576)
-    watch.update(0, 192)
+    watch.update(0, 192, unit="plans")
     clock.now += 60
     traffic.cost, traffic.priced = 0.6, 1
-    watch.update(12, 192)
-    assert watch.note() == "answers, 12/min, ~15 min left, $0.6000 so far, ~$9.6000 with all 192, 180 queued"
+    watch.update(12, 192, unit="plans")
+    assert watch.note() == "plans, 12/min, ~15 min left, $0.6000 so far, ~$9.6000 with all 192, 180 queued"
     watch.update(470, 576)
     clock.now += 60
     traffic.cost = 0.7
