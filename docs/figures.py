@@ -39,7 +39,6 @@ class Program:
 PROGRAMS = (
     Program("cot", "Chain of thought", "", (14, -6, "start")),
     Program("teacher", "Scripted teacher plans", "", (0, 62, "middle")),
-    Program("untuned", "Untrained small planner", "decomposer", (36, -76, "middle")),
     Program("sd-r", "Trained small planner (SD-R)", "decomposer", (-76, 54, "middle")),
     Program("se-a", "Trained small solver (SE-A)", "solver", (-36, 54, "middle")),
 )

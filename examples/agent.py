@@ -12,7 +12,7 @@ import dspy
 from divcon import LEARNT, DivideAndConquer, Ledger, as_tool, embedded_lm
 
 large = dspy.LM(os.environ.get("LARGE", "openai/gpt-5-mini"), api_base=os.environ.get("LARGE_BASE"))
-trained = os.environ.get("DECOMPOSER")  # asked what it learnt, where there is one
+trained = os.environ.get("DECOMPOSER")  # its planner gets the prompt that it was trained on
 wording = LEARNT if trained else None
 program = DivideAndConquer(embedded_lm(adapter=trained), large, decomposer_wording=wording)
 

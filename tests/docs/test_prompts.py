@@ -69,7 +69,7 @@ def test_the_summary_of_the_untrained_model_was_recorded(root: Path) -> None:
     used, direct, minus = [], [], []
     for name in ("gsm8k", "svamp"):
         arms = {arm["name"]: arm for arm in recorded[name]["arms"]}
-        used.append(f"{100 * arms['own']['plans_used']:.0f}")
+        used.append(f"{100 * arms['own']['plans_used']:.1f}")
         direct.append(f"{arms['direct']['tokens_a_question']['solver']['output_tokens']:.0f}")
         [found] = [row for row in recorded[name]["differences"] if (row["a"], row["b"]) == ("own", "cot")]
         low, high = found["ci95"]
