@@ -123,11 +123,12 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
         sentences.append(f"It keeps {retained_share(chosen)} of the teacher's accuracy.")
     if chosen["name"] in costs["against_teacher"]:
         sentences.append(_pays(costs, chosen["name"], chosen["student"]))
-    if not chosen["splits"]:
+    splitting = [test["shown"] for test in proof["tests"] if by_name[test["other"]]["splits"]]
+    if splitting and not chosen["splits"]:
         sentences.append(
-            "Whether decomposing gains anything here isn't settled."
-            if settled is False
-            else "Don't decompose here: the solver alone does as well."
+            "Don't decompose here: the solver alone does as well."
+            if all(splitting)
+            else "Whether decomposing gains anything here isn't settled."
         )
     warnings = []
     if costs["solver_dominates"]:

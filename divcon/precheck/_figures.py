@@ -61,10 +61,8 @@ def planner_cost(line: Mapping[str, Any], pipeline: Pipeline) -> tuple[float | N
         pipeline: The pipeline.
     """
     bill = line["bill"]
-    if bill["cost_per_1000"]:
+    if bill["cost_per_1000"] is not None:
         return bill["by_role"]["decomposer"]["cost_per_1000"], ""
-    if bill["cost_per_1000"] == 0:
-        return None, "the whole program costs nothing at these prices."
     roles, used = {"decomposer": "teacher", "solver": "solver"}, line["usage"]
     uncounted = [name for role, name in roles.items() if role not in used or used[role]["unknown_calls"]]
     if uncounted:

@@ -66,8 +66,10 @@ class Findings:
 
     @property
     def share(self) -> float | None:
-        """The planner's share of the bill; None where unknown."""
-        return self.planner_cost / self.cost if self.planner_cost is not None and self.cost else None
+        """The planner's share of the bill: none of a bill of nothing; None where unknown."""
+        if self.planner_cost is None or self.cost is None:
+            return None
+        return self.planner_cost / self.cost if self.cost else 0.0
 
     @property
     def dearer(self) -> bool | None:
@@ -137,6 +139,9 @@ def _on_split(found: Findings) -> str:
 def _on_bill(found: Findings) -> Iterator[str]:
     if found.share is None or found.planner_cost is None:
         yield f"What moving the planner saves is unknown: {found.unknown}"
+        return
+    if not found.cost:
+        yield "The whole program costs nothing at these prices, so moving the planner saves nothing."
         return
     bill = f"{percent(found.share, 1)} of the bill of ${found.cost:.4g} per 1,000 questions"
     yield f"The planner makes {bill}, so moving it saves at most ${found.planner_cost:.4g} of it."

@@ -76,8 +76,23 @@ def test_few_questions_without_a_difference_settle_nothing() -> None:
     assert "Whether decomposing gains anything here isn't settled." in card["sentences"]
 
 
+def test_splitting_is_advised_against_where_it_was_tested() -> None:
+    """Whether another program that doesn't split is as good has nothing to do with it."""
+    right = "1" * 300 + "0" * 100
+    none = "0" * 400
+    _, card = judged(teacher=(right, 900), cot=(right, 100), direct=(none, 50))
+    assert "Don't decompose here: the solver alone does as well." in card["sentences"]
+    nearly = "0" * 60 + "1" * 290 + "0" * 50
+    _, card = judged(teacher=(none, 900), cot=(right, 100), direct=(nearly, 50))
+    assert card["status"] == "not settled"
+    assert "Don't decompose here: the solver alone does as well." in card["sentences"]
+    _, card = judged(cot=(right, 100), direct=(none, 50))
+    assert not [one for one in card["sentences"] if "ecompos" in one]
+
+
 def test_where_there_is_one_program_nothing_was_tested() -> None:
     costs, card = judged(cot=("10" * 5, 100))
+    assert not [one for one in card["sentences"] if "ecompos" in one]
     assert costs["evidence"] == {"settled": None, "questions": None, "alternatives": [], "tests": []}
     assert (card["status"], card["headline"], card["tested"]) == (None, "Choose COT", [])
 

@@ -43,6 +43,7 @@ def findings(split: Difference, **more: Any) -> Findings:
 
 
 UNKNOWN = {"cost": None, "best_cost": None, "planner_cost": None, "unknown": "there is no price of the teacher."}
+FREE = {"cost": 0.0, "best_cost": 0.0, "planner_cost": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,8 @@ UNKNOWN = {"cost": None, "best_cost": None, "planner_cost": None, "unknown": "th
         (findings(SLIGHT), "not worth it", "Splitting is worse than Chain of thought and costs more"),
         (findings(SLIGHT, best_cost=20.0), "worth it", "Splitting costs no more than Chain of thought and is no worse"),
         (findings(BETTER, **UNKNOWN), "worth it", "Splitting is better than Chain of thought: +20.0 points"),
+        (findings(BETTER, **FREE), "not worth it", "The whole program costs nothing at these prices"),
+        (findings(WORSE, **FREE), "not worth it", "The whole program costs nothing at these prices"),
     ],
 )
 def test_the_rules_of_the_verdict(found: Findings, verdict: str, first: str) -> None:

@@ -78,10 +78,7 @@ def test_what_it_says_of_the_demo_was_recorded(root: Path, readme: str) -> None:
     arms = {arm["name"]: arm for arm in found["arms"]}
     student, teacher, untuned = (arms[name]["accuracy"] for name in ("sd-r", "teacher", "untuned"))
     said = " ".join(readme.split())
-    assert (
-        f"On the demo's own {found['questions']} questions the trained planner gets {100 * student:.1f} %"
-        in said
-    )
+    assert f"On the demo's own {found['questions']} questions the trained planner gets {100 * student:.1f} %" in said
     assert f"the script {100 * teacher:.1f} %, and the untrained planner {100 * untuned:.1f} %" in said
     assert f"a table of {('five', 'six', 'seven')[len(arms) - 5]} programs" in said
     assert f"of which training {found['seconds']['train'] / 60:.1f}" in said
