@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from divcon.programs import Counters, Meter, Usage
+from divcon.programs import Counters, Meter, PriceOf, Usage
 from divcon.signatures import FatalError
 
 _ANY_REPLY = 16_384  # tokens that a reply without a limit may have
@@ -53,8 +53,10 @@ class Bill(Protocol):
         self,
         station: str | None = None,
         cell: str | None = None,
-        prices: Mapping[str, Mapping[str, float] | None] | None = None,
+        price_of: PriceOf | None = None,
     ) -> dict[str, dict[str, float]]: ...
+
+    def uncounted(self, station: str | None = None) -> Sequence[tuple[str, str, int, int | None]]: ...
 
 
 @dataclass
@@ -112,7 +114,7 @@ class Budget:
         whole: The limits of the whole run.
         stations: The limits of single stations, by name.
         bill: Knows what was paid before.
-        prices: Current US dollars per million tokens, by role.
+        price_of: Tells current prices.
         clock: Returns the time in seconds; tests replace it.
         unpaid: Roles whose calls ask nobody, and so aren't paid for; see `RecordedTeacher`.
     """
@@ -122,13 +124,13 @@ class Budget:
         whole: Limits,
         stations: Mapping[str, Limits],
         bill: Bill,
-        prices: Mapping[str, Mapping[str, float]] | None = None,
+        price_of: PriceOf | None = None,
         clock: Callable[[], float] = time.monotonic,
         unpaid: Collection[str] = (),
     ) -> None:
         self._unpaid = frozenset(unpaid)
         self._bill = bill
-        self._prices = dict(prices or {})
+        self._price_of = price_of
         self._clock = clock
         self._began = self._read_at = clock()
         self._changed = threading.Condition()
@@ -140,11 +142,16 @@ class Budget:
 
     def _read(self, station: str | None) -> Usage:
         total = Usage()
-        for role, paid in self._bill.paid(station, prices=self._prices).items():
+        for role, paid in self._bill.paid(station, price_of=self._price_of).items():
             if role in self._unpaid:
                 continue
             values = {name: paid[name] or 0 for name in ("calls", "input_tokens", "output_tokens", "cost")}
             total.add(Usage(**values))  # type: ignore[arg-type]
+        # What a server didn't count is taken for the worst case, as it was when the reply came; see `settle`.
+        for role, model, size, max_tokens in self._bill.uncounted(station):
+            if role not in self._unpaid:
+                price = self._price_of(role, model) if self._price_of is not None else None
+                total.add(replace(worst_case(Meter(price), size, max_tokens), calls=0))
         return total
 
     def _accounts(self, station: str) -> list[_Account]:

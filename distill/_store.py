@@ -34,7 +34,7 @@ from divcon.distill._database import (
 )
 from divcon.distill._files import storable
 from divcon.distill._paths import expanded_path
-from divcon.programs import Meter, Usage
+from divcon.programs import Meter, PriceOf, Usage
 from divcon.signatures import masked, masked_json
 
 # What happens to a new row whose key is in the table: a reply that is paid for stays, anything else is replaced.
@@ -300,36 +300,46 @@ class RunStore:
         self,
         station: str | None = None,
         cell: str | None = None,
-        prices: Mapping[str, Mapping[str, float] | None] | None = None,
+        price_of: PriceOf | None = None,
     ) -> dict[str, dict[str, Any]]:
         """The calls that were really made, by role: calls, tokens, seconds, cost (None where no call has a price).
 
         Args:
             station: Only calls of this station.
             cell: Only calls for this cell of an experiment.
-            prices: Current US dollars per million tokens, by role. For a role that isn't in it, the cost is what was
-                stored with the calls.
+            price_of: Tells current prices. By default the cost is what was stored with the calls.
         """
-        where, values = [], []
-        if station is not None:
-            where.append("(station = ? OR station LIKE ? || '@%')")
-            values += [station, station]
-        if cell is not None:
-            where.append("substr(station, instr(station, '@') + 1) = ? AND instr(station, '@') > 0")
-            values.append(cell)
+        where, values = _calls_of(station, cell)
         rows = self._all(
-            "SELECT role, COUNT(*), SUM(input_tokens), SUM(output_tokens), SUM(cached_tokens), SUM(seconds), "
+            "SELECT role, model, COUNT(*), SUM(input_tokens), SUM(output_tokens), SUM(cached_tokens), SUM(seconds), "
             "SUM(cost), SUM(cost IS NULL), SUM(input_tokens IS NULL OR output_tokens IS NULL) "
-            f"FROM calls {'WHERE ' + ' AND '.join(where) if where else ''} GROUP BY role",
+            f"FROM calls {where} GROUP BY role, model",
             *values,
         )
-        found = {}
-        for role, calls, read, written, cached, seconds, cost, unpriced, unknown in rows:
+        totals: dict[str, Usage] = {}
+        for role, model, calls, read, written, cached, seconds, cost, unpriced, unknown in rows:
             used = Usage(calls, 0, read or 0, cached or 0, written or 0, seconds, cost or 0.0, unpriced, unknown)
-            spent = Meter((prices or {}).get(role)).repriced(used).as_dict()
+            price = price_of(role, model) if price_of is not None else None
+            totals.setdefault(role, Usage()).add(Meter(price).repriced(used))
+        found = {}
+        for role, total in totals.items():
+            spent = total.as_dict()
             del spent["cached_calls"], spent["cached_tokens"], spent["cut_off_calls"]
             found[role] = spent
         return found
+
+    def uncounted(self, station: str | None = None) -> list[tuple[str, str, int, int | None]]:
+        """Calls whose tokens the server didn't count: role, model, the request's size in bytes, and its `max_tokens`.
+
+        Args:
+            station: Only calls of this station.
+        """
+        where, values = _calls_of(station, None, "(input_tokens IS NULL OR output_tokens IS NULL)")
+        return self._all(
+            "SELECT role, model, LENGTH(CAST(request AS BLOB)), json_extract(request, '$.config.max_tokens') "
+            f"FROM calls {where}",
+            *values,
+        )
 
     # -- traces and verdicts ---------------------------------------------------------------------------------------
 
@@ -398,3 +408,15 @@ def masked_row(table: str, row: Sequence[Any]) -> list[Any]:
 
 def _inserting(table: str, row: Sequence[Any]) -> str:
     return f"INSERT OR {_INSERT[table]} INTO {table} VALUES ({','.join('?' * (len(row) + 1))})"
+
+
+def _calls_of(station: str | None, cell: str | None, *more: str) -> tuple[str, list[str]]:
+    """The condition of a query for the calls of a station and of an experiment's cell, and its values."""
+    where, values = [*more], []
+    if station is not None:
+        where.append("(station = ? OR station LIKE ? || '@%')")
+        values += [station, station]
+    if cell is not None:
+        where.append("substr(station, instr(station, '@') + 1) = ? AND instr(station, '@') > 0")
+        values.append(cell)
+    return ("WHERE " + " AND ".join(where) if where else ""), values

@@ -226,7 +226,7 @@ class DistillDecomposer(Teleprompter):
                 self.concurrency,
                 lambda job, found: results.update({id(job): found}),
                 failed=lambda job, error: failed.append(job),
-                progress=(lambda done, total, remark="": report("collect", done, total)) if report else None,
+                progress=(lambda done, total, remark="", unit="": report("collect", done, total)) if report else None,
             )
         if tally.first_error is not None:
             first = repr(failed[0].example.inputs().toDict())[:120]

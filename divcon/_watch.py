@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from divcon.distill import Progress, RunStore, Traffic, watching
+from divcon.programs import PriceOf
 
 _TICK = 1.0  # seconds
 
@@ -138,7 +139,7 @@ def watched(
     reporter: Reporter,
     name: str,
     store: RunStore | None = None,
-    prices: Mapping[str, Mapping[str, float]] | None = None,
+    price_of: PriceOf | None = None,
     unit: str = "answers",
 ) -> Iterator[Progress]:
     """Report the progress of a station every second while the block runs.
@@ -147,13 +148,13 @@ def watched(
         reporter: Gets the progress.
         name: The station.
         store: The run's store, which knows the cost of earlier calls; None where the station makes no calls.
-        prices: Current US dollars per million tokens, by role.
+        price_of: Tells current prices.
         unit: The unit of the station's counts.
 
     Yields:
         A function that the station calls with its counts.
     """
-    paid = store.paid(prices=prices).values() if store is not None else []
+    paid = store.paid(price_of=price_of).values() if store is not None else []
     spent = [role["cost"] for role in paid if role["cost"] is not None]
     over, reporting = threading.Event(), threading.Lock()
     with watching() as traffic:

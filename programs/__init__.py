@@ -7,7 +7,7 @@ from divcon.programs._divide import DivideAndConquer, Solving, why_refused
 from divcon.programs._endpoints import ForeignEndpoint, NotAnEndpoint, RoleWithoutEndpoint
 from divcon.programs._item import Item
 from divcon.programs._ledger import Ledger
-from divcon.programs._meter import Counters, Meter, Usage, UsageWarning, priced, warn_of_counts, whole_number
+from divcon.programs._meter import Counters, Meter, PriceOf, Usage, UsageWarning, priced, warn_of_counts, whole_number
 from divcon.programs._one_role import OneRole
 from divcon.programs._prediction import ProgramPrediction
 from divcon.programs._roles import (
@@ -37,6 +37,7 @@ __all__ = [
     "NotAnEndpoint",
     "NotPickled",
     "OneRole",
+    "PriceOf",
     "ProgramPrediction",
     "ReplyCutOff",
     "RolePredict",

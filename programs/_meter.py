@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -121,6 +121,11 @@ def priced(price: Mapping[str, float], read: float, written: float, cached: floa
     return (
         (read - cached) * price["input"] + cached * price.get("cached", price["input"]) + written * price["output"]
     ) / 1e6
+
+
+# Tells the current price of a role's calls of a model by its stored name: US dollars per million tokens. None says that
+# what was stored with the calls counts.
+PriceOf = Callable[[str, str], Mapping[str, float] | None]
 
 
 @dataclass(frozen=True, slots=True)

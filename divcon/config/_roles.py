@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -22,6 +23,8 @@ from divcon.distill._paths import PathOrName, WrittenPath
 from divcon.distill._table import Choices
 from divcon.distill.serving import ENGINES, AdapterMode, AnyServerSettings
 from divcon.distill.serving.embedded import WantedPrecision
+
+_ADAPTER = re.compile(r"-[0-9a-f]{12}$")  # the end of an adapter's served name
 
 
 class Section(BaseModel):
@@ -224,6 +227,19 @@ class Endpoint(Section):
     def own(self) -> tuple[str, str, AnyServerSettings | None] | None:
         """What is loaded for it: a base, its engine, and the server's settings; None where somebody else serves it."""
         return (self.base or "embedded", self.serve, self.server) if self.ours else None
+
+    def stored_as(self, model: str) -> bool:
+        """Whether it is the model of a stored call.
+
+        Args:
+            model: The model's stored name. Adapters have the start of their hash at its end.
+        """
+        if self.recorded:
+            return model == f"recorded/{self.name}"
+        served = model.partition("/")[2]
+        if self.base is not None:
+            return served in (self.title, "base") or (self.base == "embedded" and not _ADAPTER.search(model))
+        return model == self.model or (self.embedded and _ADAPTER.sub("", model) == self.model)
 
     @property
     def title(self) -> str:

@@ -267,6 +267,23 @@ class Sections(Section):
         given = {"teacher": roles.teacher.price, "decomposer": roles.decomposer.price, "solver": roles.solver.price}
         return {role: price.model_dump(exclude_none=True) for role, price in given.items() if price}
 
+    def price_of(self, role: str, model: str) -> dict[str, float] | None:
+        """The price in the file of a role's calls; see `PriceOf`.
+
+        A role's calls may be of other models than the one that the file names: of students that stand in for it, of an
+        experiment's other teachers and solvers, or of a model that an earlier file named. These cost what was stored.
+
+        Args:
+            role: The role.
+            model: The model that was asked, by its stored name.
+        """
+        named = {"teacher": self.roles.teacher, "solver": self.roles.solver}.get(role)
+        if named is not None and not named.stored_as(model):
+            return None
+        if named is None and model.startswith(("scripted/", "recorded/")):
+            return None
+        return self.prices.get(role)
+
 
 class Pipeline(Sections):
     """A whole pipeline file.

@@ -126,9 +126,6 @@ def _measured(all_runs: Runs, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What results hold besides comparisons."""
     design = all_runs.design
     first = all_runs.of(next(iter(design.tasks)), all_runs.draws[0])
-    prices = dict(first.context.pipeline.prices)
-    if design.teachers:
-        prices.pop("teacher", None)  # they have several prices, so what was stored with each call counts
     return {
         "schema_version": SCHEMA_VERSION,
         "experiment": design.kind,
@@ -144,7 +141,7 @@ def _measured(all_runs: Runs, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "program": all_runs.experiment.program.model_dump(),
         "train": all_runs.experiment.train.model_dump(),
         "rows": list(rows),
-        "paid": all_runs.store.paid(prices=prices),
+        "paid": all_runs.store.paid(price_of=first.context.pipeline.price_of),
         "versions": package_versions(),
     }
 

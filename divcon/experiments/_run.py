@@ -151,7 +151,7 @@ class ExperimentRun:
         context = batch[0].run.context
         test = context.task.test
         self.reporter.station("evaluate", f"{len(batch)} arms on {len(test)} questions")
-        with watched(self.reporter, "evaluate", self.store, context.pipeline.prices) as progress:
+        with watched(self.reporter, "evaluate", self.store, context.pipeline.price_of) as progress:
             return evaluate_arms(
                 [cell.arm for cell in batch],
                 test,

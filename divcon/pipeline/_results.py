@@ -105,7 +105,7 @@ def _measured(context: Context, lines: Sequence[dict[str, Any]]) -> dict[str, An
         "arms": list(lines),
         "screening": {**{key: main.get(key) for key in ("collected", "kept", "lost")}, "by_student": screening},
         "training": {name: {"rows": m.rows, **m.result} for name, m in manifests.items()},
-        "paid": context.store.paid(prices=pipeline.prices),
+        "paid": context.store.paid(price_of=pipeline.price_of),
         "versions": next(iter(manifests.values())).versions if manifests else {},
     }
 
@@ -127,7 +127,7 @@ def student_upfront(context: Context, name: str, cell: str | None = None) -> dic
     student = find_student(name)
     asked_solver = student is None or student.role == "solver" or student.screened_by_solver
     stations = ["compile", "collect", *(["screen"] if asked_solver else [])]
-    paid = [context.store.paid(station, cell, context.pipeline.prices) for station in stations]
+    paid = [context.store.paid(station, cell, context.pipeline.price_of) for station in stations]
     seconds = read_manifest(adapter_folder(context.folder, name)).result["seconds"]
     return upfront(paid, seconds, context.pipeline.costs.training_hour)
 

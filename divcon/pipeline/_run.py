@@ -307,7 +307,7 @@ class Run:
 
     def _paid(self) -> tuple[float, float, float]:
         """Calls, tokens and US dollars so far."""
-        paid = self.store.paid(prices=self.pipeline.prices).values()
+        paid = self.store.paid(price_of=self.pipeline.price_of).values()
         tokens = sum(role["input_tokens"] + role["output_tokens"] for role in paid)
         return sum(role["calls"] for role in paid), tokens, sum(role["cost"] or 0.0 for role in paid)
 

@@ -33,8 +33,11 @@ class Known:
     def __init__(self, paid: Mapping[str, dict[str, float]] = NOTHING) -> None:
         self.roles = dict(paid)
 
-    def paid(self, station: object = None, cell: object = None, prices: object = None) -> dict[str, dict[str, float]]:
+    def paid(self, station: object = None, cell: object = None, price_of: object = None) -> dict[str, dict[str, float]]:
         return self.roles
+
+    def uncounted(self, station: object = None) -> list[tuple[str, str, int, int | None]]:
+        return []
 
 
 def lm_of(server: OpenAIServer, store: RunStore, max_tokens: int = 20) -> dspy.LM:
@@ -139,6 +142,20 @@ def test_the_worst_case_of_a_call_is_a_token_a_byte_and_a_whole_reply() -> None:
     assert (worst.calls, worst.input_tokens, worst.output_tokens) == (1, 300, 20)
     assert worst.cost == Meter(PRICE).cost(Counters(300, 20))
     assert worst_case(Meter(), 300, None).output_tokens > 8000
+
+
+def test_uncounted_replies_of_earlier_runs_are_taken_for_their_worst_case_too(tmp_path: Path) -> None:
+    with OpenAIServer(lambda body: Whole({}, without=("usage",))) as server:
+        sent = []
+        for _ in range(2):
+            store = RunStore(tmp_path)
+            store.budget = Budget(Limits(tokens=700), {}, store)
+            with pytest.raises(dspy.LMError):
+                for number in range(9):
+                    ask(lm_of(server, store), f"Q{number}?")
+            store.close()
+            sent.append(len(server.requests))
+    assert 0 < sent[0] == sent[1] < 9
 
 
 def test_calls_through_the_store_are_held_to_it_and_what_is_stored_costs_nothing(tmp_path: Path) -> None:

@@ -130,8 +130,29 @@ def test_what_was_paid_is_told_by_cell_and_in_prices_as_they_are_now(tmp_path: P
     assert store.paid("collect", "a/seed-0")["solver"]["calls"] == 1
     assert store.paid("collect", "a/seed-1") == store.paid("screen") == {}
     assert store.paid()["solver"]["cost"] is None
-    priced = store.paid(prices={"solver": {"input": 1.0, "output": 2.0}})["solver"]
+    priced = store.paid(price_of=lambda role, model: {"input": 1.0, "output": 2.0})["solver"]
     assert (priced["cost"], priced["unpriced_calls"]) == (pytest.approx((10 * 1 + 5 * 2) / 1e6), 0)
+
+
+def test_models_of_one_role_have_prices_of_their_own(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    for model, cost in (("openai/m", None), ("embedded/se-a-0123456789ab", 0.5)):
+        store.keep_reply(
+            model,
+            role="solver",
+            station="evaluate",
+            model=model,
+            request={},
+            rollout=0,
+            response={"usage": {"input_tokens": 1_000_000, "output_tokens": 0}},
+            seconds=1.0,
+            cost=cost,
+        )
+
+    def price_of(role: str, model: str) -> dict[str, float] | None:
+        return {"input": 3.0, "output": 0.0} if (role, model) == ("solver", "openai/m") else None
+
+    assert store.paid(price_of=price_of)["solver"]["cost"] == 3.5
 
 
 @pytest.mark.parametrize(

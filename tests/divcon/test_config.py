@@ -164,6 +164,47 @@ def test_an_empty_section_is_its_defaults(tmp_path: Path) -> None:
     assert load(tmp_path, GOOD + "train:\n").train.rank == 8
 
 
+@pytest.mark.parametrize(
+    ("roles", "priced"),
+    [
+        (
+            "{teacher: {model: openai/a, price: {input: 1, output: 2}}, solver: {model: openai/b}}",
+            [("teacher", "openai/a")],
+        ),
+        (
+            "{teacher: {model: openai/a}, solver: {model: openai/b, price: {input: 1, output: 2}}}",
+            [("solver", "openai/b")],
+        ),
+        (
+            "{teacher: {model: openai/a}, solver: {model: embedded/solver, price: {input: 1, output: 2}}}",
+            [("solver", "embedded/solver-0123456789ab")],
+        ),
+        (
+            "{teacher: {base: ./a, price: {input: 1, output: 2}}, solver: {model: openai/b}}",
+            [("teacher", "hosted_vllm/a"), ("teacher", "embedded/base")],
+        ),
+        (
+            "{teacher: {model: openai/a}, solver: {base: Org/b, price: {input: 1, output: 2}}}",
+            [("solver", "hosted_vllm/Org/b")],
+        ),
+        (
+            "{teacher: {model: openai/a}, decomposer: {price: {input: 1, output: 2}}, solver: {model: openai/b}}",
+            [("decomposer", "embedded/base"), ("decomposer", "hosted_vllm/sd-r-0123456789ab")],
+        ),
+    ],
+)
+def test_a_price_is_of_the_model_that_the_file_names(tmp_path: Path, roles: str, priced: list) -> None:
+    """A role's calls may be of students that stand in for it, or of a model that an earlier file named."""
+    pipeline = load(tmp_path, f"task: {{name: offline, train: 10, test: 5}}\nroles: {roles}\n")
+    [role] = {role for role, _ in priced}
+    for _, model in priced:
+        assert pipeline.price_of(role, model) == {"input": 1.0, "output": 2.0}, model
+    others = ("openai/earlier", "embedded/se-a-0123456789ab", "hosted_vllm/se-a-0123456789ab")
+    for model in ("scripted/references", *(others if role != "decomposer" else ())):
+        assert pipeline.price_of(role, model) is None, model
+    assert pipeline.price_of({"teacher": "solver"}.get(role, "teacher"), "openai/a") is None
+
+
 def test_missing_binary_and_empty_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't be read"):
         load_pipeline(tmp_path / "nowhere.yaml")
