@@ -110,14 +110,31 @@ def upfront(paid: Sequence[Mapping[str, Mapping[str, Any]]], seconds: float, hou
     }
 
 
-def mean_upfront(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean cost of the students of several seeds, without those whose calls were all in the store already."""
-    counted = [one for one in several if one["calls"]] or list(several)
-    keys = ("asked", "training", "cost", "calls", "tokens", "seconds")
-    return {
-        key: None if any(one[key] is None for one in counted) else sum(one[key] for one in counted) / len(counted)
-        for key in keys
-    }
+def mean_upfront(groups: Sequence[tuple[Sequence[Mapping[str, Any]], float]]) -> dict[str, Any]:
+    """The mean cost of a student before its first answer, over the students of all seeds and folds.
+
+    Students that ask the same teacher share training questions, and a reply is paid for once: by the first student,
+    whose cost of asking is then whole, or by parts where several are trained side by side. Then it is the share of what
+    all of them have paid. A training isn't shared.
+
+    Args:
+        groups: For each teacher, the costs of its students as `upfront` returns them, and the training questions of one
+            of them as a share of all that were asked for.
+    """
+    found: dict[str, Any] = {}
+    for key in ("asked", "calls", "tokens", "training", "seconds"):
+        each: list[float | None] = []
+        for several, share in groups:
+            paid = [one[key] for one in several]
+            if None in paid:
+                each.append(None)
+            elif key in ("training", "seconds"):
+                each.append(sum(paid) / len(paid))
+            else:
+                each.append(max(*paid, share * sum(paid)))
+        found[key] = None if None in each else sum(one or 0.0 for one in each) / len(each)
+    whole = None if found["asked"] is None or found["training"] is None else found["asked"] + found["training"]
+    return {**found, "cost": whole}
 
 
 def break_even(before: float | None, teacher: float | None, student: float | None) -> int | None:

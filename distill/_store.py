@@ -301,6 +301,7 @@ class RunStore:
         station: str | None = None,
         cell: str | None = None,
         price_of: PriceOf | None = None,
+        first: bool = False,
     ) -> dict[str, dict[str, Any]]:
         """The calls that were really made, by role: calls, tokens, seconds, cost (None where no call has a price).
 
@@ -308,8 +309,9 @@ class RunStore:
             station: Only calls of this station.
             cell: Only calls for this cell of an experiment.
             price_of: Tells current prices. By default the cost is what was stored with the calls.
+            first: Only the first reply to a request, where several were asked for.
         """
-        where, values = _calls_of(station, cell)
+        where, values = _calls_of(station, cell, *(["rollout = 0"] if first else []))
         rows = self._all(
             "SELECT role, model, COUNT(*), SUM(input_tokens), SUM(output_tokens), SUM(cached_tokens), SUM(seconds), "
             "SUM(cost), SUM(cost IS NULL), SUM(input_tokens IS NULL OR output_tokens IS NULL) "

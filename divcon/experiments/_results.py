@@ -272,38 +272,25 @@ def _costs(
         lines = [row for row in whole if all(row.get(key) == value for key, value in where.items())]
         ran = [run for run in all_runs.trained if all_runs.cell_of(run).partition("/")[0] == task]
         names = [student.name for student in ran[0].pipeline.students] if ran else []
-        by_seed: dict[int, list[Run]] = defaultdict(list)
-        for run in ran:
-            by_seed[run.pipeline.task.training_seed].append(run)
-        before = {
-            name: mean_upfront([_upfront_of(all_runs, folds, name) for folds in by_seed.values()]) for name in names
-        }
+        before = {name: _upfront_of(all_runs, ran, name) for name in names}
         costs = compare_costs(lines, before)
         given = {row["name"]: answers[(*map(row.get, FACTORS), row["name"])] for row in lines}
         found[", ".join(where.values())] = {"where": where, **costs, "evidence": evidence(costs, given)}
     return found
 
 
-def _upfront_of(all_runs: Runs, folds: Sequence[Run], student: str) -> dict[str, Any]:
-    """The cost of one student before its first answer, from that of the students of all folds of a seed.
-
-    Folds share their training questions, and a reply is paid for once: by the first fold, whose cost is then whole, or
-    by parts where cells are trained side by side. Then a student's cost is its questions' share of the sum.
-    """
-    costs = [student_upfront(run.context, student, all_runs.cell_of(run)) for run in folds]
-    asked = {(run.keys.collection().digest, item.id) for run in folds for item in run.task.train}
-    own = sum(len(run.task.train) for run in folds) / len(folds)
-    each: dict[str, Any] = {}
-    for key in ("asked", "calls", "tokens", "training", "seconds"):
-        paid = [cost[key] for cost in costs]
-        if None in paid:
-            each[key] = None
-        elif key in ("training", "seconds"):
-            each[key] = sum(paid) / len(paid)
-        else:
-            each[key] = max(*paid, sum(paid) * own / len(asked))
-    total = None if each["asked"] is None or each["training"] is None else each["asked"] + each["training"]
-    return {**each, "cost": total}
+def _upfront_of(all_runs: Runs, ran: Sequence[Run], student: str) -> dict[str, Any]:
+    """The cost of a student before its first answer, from those of all seeds and folds; see `mean_upfront`."""
+    # The scripted teacher is another one for each seed.
+    by_teacher: dict[str, list[Run]] = defaultdict(list)
+    for run in ran:
+        by_teacher[run.keys.collection().digest].append(run)
+    groups = []
+    for runs in by_teacher.values():
+        costs = [student_upfront(run.context, student, all_runs.cell_of(run)) for run in runs]
+        asked = {item.id for run in runs for item in run.task.train}
+        groups.append((costs, sum(len(run.task.train) for run in runs) / len(runs) / len(asked)))
+    return mean_upfront(groups)
 
 
 def _screening(all_runs: Runs) -> list[dict[str, Any]]:

@@ -125,9 +125,13 @@ def student_upfront(context: Context, name: str, cell: str | None = None) -> dic
         cell: The cell of an experiment, where the store holds several runs.
     """
     student = find_student(name)
-    asked_solver = student is None or student.role == "solver" or student.screened_by_solver
-    stations = ["compile", "collect", *(["screen"] if asked_solver else [])]
-    paid = [context.store.paid(station, cell, context.pipeline.price_of) for station in stations]
+    solves = student is not None and student.role == "solver"
+    asked_solver = student is None or solves or student.screened_by_solver
+    prices = context.pipeline.price_of
+    paid = [context.store.paid(station, cell, prices) for station in ("compile", "collect")]
+    if asked_solver:
+        # A student of the solver learns one reply to each plan; the others are asked for to judge the plan.
+        paid.append(context.store.paid("screen", cell, prices, first=solves))
     seconds = read_manifest(adapter_folder(context.folder, name)).result["seconds"]
     return upfront(paid, seconds, context.pipeline.costs.training_hour)
 

@@ -78,13 +78,23 @@ def test_a_student_pays_for_itself_after_what_it_cost_over_what_it_saves() -> No
     assert upfront([{"teacher": used(1, 1, None)}], 7200, 1.0)["cost"] is None
 
 
-def test_a_seed_that_found_everything_paid_already_is_no_cheaper_student() -> None:
-    paid = upfront([{"teacher": used(100, 100, 3.0)}], 100.0, 0.0)
-    nothing = upfront([], 100.0, 0.0)
-    assert mean_upfront([paid, nothing])["cost"] == pytest.approx(3.0)
-    assert mean_upfront([nothing])["cost"] == 0
+def test_seeds_that_found_their_questions_paid_already_are_no_cheaper_students() -> None:
+    """Three seeds draw 100 of 120 questions each, and 118 in all: the first pays for 100, the others for 18."""
+    hour = 3600.0
+    seeds = [upfront([{"teacher": used(n, n, n / 10)}], 2 * hour, 1.0) for n in (100, 14, 4)]
+    found = mean_upfront([(seeds, 100 / 118)])
+    assert (found["asked"], found["training"], found["cost"]) == (pytest.approx(10.0), 2.0, pytest.approx(12.0))
+    assert (found["tokens"], found["seconds"]) == (pytest.approx(200), 2 * hour)
+    side_by_side = [upfront([{"teacher": used(n, n, n / 10)}], hour, 0.0) for n in (40, 40, 38)]
+    assert mean_upfront([(side_by_side, 100 / 118)])["asked"] == pytest.approx(10.0)
+    assert mean_upfront([([upfront([], 100.0, 0.0)], 1.0)])["cost"] == 0
     unknown = upfront([{"teacher": used(1, 1, None)}], 1.0, 0.0)
-    assert mean_upfront([paid, unknown])["cost"] is None
+    assert mean_upfront([([seeds[0], unknown], 0.5)])["cost"] is None
+
+
+def test_teachers_that_share_nothing_are_averaged() -> None:
+    one, other = (upfront([{"teacher": used(n, n, n / 10)}], 100.0, 0.0) for n in (100, 50))
+    assert mean_upfront([([one], 1.0), ([other], 1.0)])["asked"] == pytest.approx(7.5)
 
 
 def test_the_front_holds_what_nothing_beats_in_both() -> None:

@@ -6,14 +6,14 @@ import pytest
 from divcon.distill import RunStore, StoreError, Trace, fingerprint, render_lines, write_whole
 
 
-def keep(store: RunStore, key: str, role: str = "teacher", cost: float | None = None) -> None:
+def keep(store: RunStore, key: str, role: str = "teacher", cost: float | None = None, rollout: int = 0) -> None:
     store.keep_reply(
         key,
         role=role,
         station="collect",
         model="m",
         request={"q": key},
-        rollout=0,
+        rollout=rollout,
         response={"text": "é\u2028", "usage": {"input_tokens": 3, "output_tokens": 2}},
         seconds=0.5,
         cost=cost,
@@ -40,6 +40,13 @@ def test_what_was_paid_is_summed_by_role_and_unknown_prices_stay_unknown(tmp_pat
     paid = store.paid()
     assert (paid["teacher"]["calls"], paid["teacher"]["cost"], paid["teacher"]["unpriced_calls"]) == (2, 0.5, 1)
     assert (paid["solver"]["calls"], paid["solver"]["cost"]) == (1, None)
+
+
+def test_further_replies_to_a_request_can_be_left_out_of_what_was_paid(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    for sample in range(3):
+        keep(store, f"sample {sample}", cost=0.5, rollout=sample * 1_000_000)
+    assert [store.paid(first=first)["teacher"]["cost"] for first in (False, True)] == [1.5, 0.5]
 
 
 def test_traces_come_back_in_the_order_of_the_items(tmp_path: Path) -> None:
