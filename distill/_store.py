@@ -38,7 +38,7 @@ from divcon.programs import Meter, PriceOf, Usage
 from divcon.signatures import masked, masked_json
 
 # What happens to a new row whose key is in the table: a reply that is paid for stays, anything else is replaced.
-_INSERT = {"items": "IGNORE", "calls": "IGNORE", "traces": "REPLACE", "verdicts": "REPLACE", "outcomes": "REPLACE"}
+_INSERT = {"items": "REPLACE", "calls": "IGNORE", "traces": "REPLACE", "verdicts": "REPLACE", "outcomes": "REPLACE"}
 _RESULTS = ("exports", "adapters", "results.json", "cells/*/*/exports")
 # The columns with texts from outside, by index: JSON, and plain text. They are masked of secrets.
 _JSON = {"calls": (4, 6), "traces": (4,), "outcomes": (4,)}
@@ -238,11 +238,17 @@ class RunStore:
             StoreError: An id stood for another question before, so results stored under it belong to that question.
         """
         known = dict(whole(self.folder, "items", row) for row in self._all("SELECT * FROM items"))
-        changed = [identity for identity, content in contents.items() if known.get(identity, content) != content]
+        # Earlier versions wrote contents without what follows the colon.
+        changed = [
+            identity
+            for identity, content in contents.items()
+            if known.get(identity, content) not in (content, content.partition(":")[0])
+        ]
         if changed:
+            more = f", as did {len(changed) - 1} more" if len(changed) > 1 else ""
             raise StoreError(
-                f"The id '{changed[0]}' stood for another question when {self.folder} was made"
-                f"{f', as did {len(changed) - 1} more' if len(changed) > 1 else ''}.",
+                f"The id '{changed[0]}' stood for another question, or was graded otherwise, when {self.folder} was "
+                f"made{more}.",
                 "Give changed questions new ids, or choose another folder with --run.",
             )
 

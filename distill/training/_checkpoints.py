@@ -57,6 +57,23 @@ class Checkpoints:
         """Note the time beside a checkpoint that was just written."""
         write_whole(self._clock, json.dumps(self.seconds()))
 
+    def begin_pass(self, number: int) -> None:
+        """Note torch's random state as a pass over the rows begins, or restore it where the pass has begun before.
+
+        The order of the rows is drawn from it. A new process would draw that of its first pass, and train the second
+        half of another order than the one whose first half was trained.
+
+        Args:
+            number: The pass, from 0.
+        """
+        import torch
+
+        noted = self.folder / f"pass-{number}.json"
+        if noted.is_file():
+            torch.set_rng_state(torch.tensor(list(bytes.fromhex(json.loads(noted.read_text(encoding="utf-8"))))).byte())
+        else:
+            write_whole(noted, json.dumps(bytes(torch.get_rng_state().tolist()).hex()))
+
     def remove(self) -> None:
         """For when the adapter is whole. Under the other name, the next process removes what a kill leaves of them."""
         shutil.rmtree(self.folder.rename(unfinished(self.folder)))

@@ -148,14 +148,15 @@ def _run(training: Training, prepared: _Prepared, watch: _Watch) -> _Trained:
     settings = training.settings
     model, lora = _model(training, prepared)
     checkpoints = Checkpoints(training.output, _made_from(training, prepared))
-    steps = settings.steps(len(prepared.ready.rows))
+    rows = len(prepared.ready.rows)
+    steps = settings.steps(rows)
     parts = TrainerParts(
         model=model,
         lora=lora,
         tokenizer=prepared.tokenizer,
         rows=prepared.ready.rows,
         arguments=_arguments(settings, steps, prepared, checkpoints.folder),
-        callbacks=[_callback(watch, steps, checkpoints)],
+        callbacks=[_callback(watch, steps, settings.steps_a_pass(rows), checkpoints)],
     )
     with quiet():
         with LOADING:
@@ -256,16 +257,21 @@ def _arguments(settings: TrainSettings, steps: int, prepared: _Prepared, folder:
     }
 
 
-def _callback(watch: _Watch, steps: int, checkpoints: Checkpoints) -> Any:
+def _callback(watch: _Watch, steps: int, each_pass: int, checkpoints: Checkpoints) -> Any:
     from transformers import TrainerCallback
 
     class Watching(TrainerCallback):
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            checkpoints.begin_pass(state.global_step // each_pass)
+
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if watch.stop.is_set() and state.global_step < steps:
                 control.should_save = control.should_training_stop = True
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             checkpoints.saved()
+            if state.global_step % each_pass == 0:
+                checkpoints.begin_pass(state.global_step // each_pass)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if not _is_finite([logs or {}]):

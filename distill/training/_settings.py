@@ -61,9 +61,13 @@ class TrainSettings(BaseModel):
         known = [METHODS.known(name) for name in names]
         return known if len(known) > 1 else known[0]
 
+    def steps_a_pass(self, rows: int) -> int:
+        """The number of steps that one pass over so many rows takes. The last one may have fewer rows."""
+        return math.ceil(rows / self.batch_size)
+
     def steps(self, rows: int) -> int:
         """The number of steps that a training on so many rows takes."""
-        return max(1, math.ceil(rows / self.batch_size * self.epochs))
+        return max(1, math.ceil(round(self.epochs * self.steps_a_pass(rows), 6)))
 
     @property
     def methods(self) -> list[str]:

@@ -66,6 +66,7 @@ class Keys:
                 "reader": READER,
                 "solver": identity_of(self._context.models.solver),
                 "solver_prompt": solve.prompt(question="?", subquestions=Subquestions(["a b?"])),
+                **self._reask(),
             }
         elif rule == RECORDED:
             parts |= {"reader": READER, **self._context.graders}
@@ -90,8 +91,14 @@ class Keys:
                 "samples": samples,
                 "keep_whole": self._pipeline.screen.keep_whole,
                 "max_subquestions": self._pipeline.program.max_subquestions,
+                **self._reask(),
             }
         )
+
+    def _reask(self) -> dict[str, Any]:
+        """How often the solver is asked again; the default is no part, so that keys made before hold."""
+        times = self._pipeline.program.reask
+        return {"reask": times} if times != type(self._pipeline.program).model_fields["reask"].default else {}
 
     def answers(self, name: str, built: Built) -> Key:
         """The key of an arm's outcomes."""

@@ -18,11 +18,12 @@ from divcon.signatures import Subquestions
 
 
 def contents_of(items: Sequence[Item]) -> dict[str, str]:
-    """Fingerprints of what the questions hold, by id."""
+    """Fingerprints of what the questions hold, each with how its answers are graded, by id."""
     return {
         item.id: fingerprint(
             item.question, item.context, item.answer, item.aliases, item.subquestions, *item.references
         )
+        + f":{item.grader}"
         for item in items
     }
 

@@ -174,21 +174,30 @@ class Precheck:
         with booked_to(CELL):
             asking.collect()
         arms = asking.arms()
+        fresh, known = self._unanswered(arms)
+        first, after_first, rest = fresh[:_FIRST], None, fresh[_FIRST:]
         began = time.perf_counter()
-        first = self._answers(asking, arms, self.questions[:_FIRST])
-        after_first, rest = None, self.questions[_FIRST:]
+        answered = self._answers(asking, arms, first)
         if missing and rest:
             now = time.perf_counter()
-            lines = [summarize(arm, first, asking.pipeline) for arm in arms]
+            lines = [summarize(arm, answered, asking.pipeline) for arm in arms]
             students = sum(
                 one.seconds for one in self._expected_students(measured_of(lines, self.run.store, asking.pipeline))
             )
-            left = (now - began) / _FIRST * len(rest) + students + self._expected_training(asking)
+            left = (now - began) / len(first) * len(rest) + students + self._expected_training(asking)
             after_first = round(now - started + left, 1)
-            took = f"the first {_FIRST} questions took {in_words(now - began)}"
+            took = f"the first {len(first)} questions took {in_words(now - began)}"
             self.run.reporter.finished("precheck", f"{took}, so all of it takes {in_words(after_first)} at most")
-        later = self._answers(asking, arms, rest)
-        return {name: {**records, **later[name]} for name, records in first.items()}, after_first
+        later = self._answers(asking, arms, [*rest, *known])
+        return {name: {**records, **later[name]} for name, records in answered.items()}, after_first
+
+    def _unanswered(self, arms: Sequence[Arm]) -> tuple[list[Item], list[Item]]:
+        """The questions that a program hasn't answered, the least answered ones first, and those that all have."""
+        there = [self.run.store.outcomes(arm.name, arm.key.digest) for arm in arms]
+        count = {item.id: sum(item.id in records for records in there) for item in self.questions}
+        in_order = sorted(self.questions, key=lambda item: count[item.id])
+        fresh = [item for item in in_order if count[item.id] < len(arms)]
+        return fresh, in_order[len(fresh) :]
 
     def _answers(self, asking: Run, arms: Sequence[Arm], items: Sequence[Item]) -> dict[str, Records]:
         """The outcomes by arm. The base that solves is recorded apart, since its speed isn't the solver's."""

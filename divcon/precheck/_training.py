@@ -54,7 +54,8 @@ def seconds_a_row(run: Run, items: Sequence[Item], folder: Path) -> tuple[float,
     except NothingToLearn:
         return by_size, "estimated"
     batch = min(ROWS, settings.batch_size, rows.rows)
-    steps = method.model_copy(update={"batch_size": batch, "epochs": STEPS * batch / rows.rows})
+    steps = method.model_copy(update={"batch_size": batch})
+    steps = steps.model_copy(update={"epochs": STEPS / steps.steps_a_pass(rows.rows)})
     at: list[float] = []
     train_adapter(
         Training(rows.file, run.models.base, folder / "adapter", steps),
@@ -62,12 +63,14 @@ def seconds_a_row(run: Run, items: Sequence[Item], folder: Path) -> tuple[float,
         progress=lambda done, total, loss: at.append(time.perf_counter()),
     )
     shutil.rmtree(folder, ignore_errors=True)
+    if len(at) < 2:  # rows that are too long are dropped when they are trained
+        return by_size, "estimated"
     return (at[-1] - at[0]) / (batch * (len(at) - 1)), "measured"
 
 
 def seconds_of(trained: Sequence[Manifest]) -> float:
     """Seconds that trainings took for each row and pass."""
-    rows = sum(one.result["steps"] * one.settings["batch_size"] for one in trained)
+    rows = sum(one.rows * one.settings["epochs"] for one in trained)
     return float(sum(one.result["seconds"] for one in trained) / rows)
 
 

@@ -101,6 +101,15 @@ def test_an_id_that_stands_for_another_question_is_refused(tmp_path: Path) -> No
     store.know_items({"d": "5"})  # nothing of the refused set was kept
 
 
+def test_an_id_that_is_graded_otherwise_is_refused(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    store.know_items({"a": "1"})  # as earlier versions wrote it, without the grader
+    store.know_items({"a": "1:number", "b": "2:"})
+    for changed in ({"a": "1:text"}, {"b": "2:text"}):
+        with pytest.raises(StoreError, match="or was graded otherwise"):
+            store.know_items(changed)
+
+
 def test_lines_keep_every_character_and_one_row_a_line(tmp_path: Path) -> None:
     rows = [{"a": "one\u2028two\nthree 数"}, {"a": 1}]
     text = render_lines(rows)

@@ -5,7 +5,7 @@ import pytest
 from divcon import Run, load_pipeline
 from divcon._models import Models
 from divcon.config import Pipeline
-from divcon.distill import Base, RunStore, fingerprint
+from divcon.distill import Base, RunStore, find_student, fingerprint
 from divcon.signatures import READER
 
 pytestmark = pytest.mark.model
@@ -53,6 +53,13 @@ def test_the_demos_replies_are_found_under_the_keys_they_had(root: Path, tmp_pat
     # Verdicts are keyed by the version of the reader of answers too.
     assert READER == 4
     assert run.keys.screening("oracle").digest == "a41d9517a5feec7b"
+    changes = ["roles.precision=bfloat16", "program.reask=0"]
+    other = Run(load_pipeline(root / "examples" / "demo.yaml", changes), tmp_path / "other")
+    assert other.keys.screening("none").digest == run.keys.screening("none").digest
+    assert other.keys.screening("oracle").digest != run.keys.screening("oracle").digest
+    solves = find_student("se-a")
+    assert solves is not None
+    assert other.keys.rows(solves).digest != run.keys.rows(solves).digest
     arms = {name: run.arm(name).key.digest for name in ("direct", "untuned", "teacher")}
     assert arms == {"direct": "55cd7db2d95a1a45", "untuned": "07acfd825eda3f46", "teacher": "eb0de7d1991dae77"}
 

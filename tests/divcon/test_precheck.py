@@ -1,10 +1,12 @@
 """Whether moving the planner is worth it, said before a training is paid for."""
 
+import contextlib
 import hashlib
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from divcon.cli import app
 from divcon.distill import Base, BudgetSpent
 from divcon.pipeline import Incomplete
 from divcon.precheck import STATUSES, Difference, Findings, Precheck, judge, which_half
+from divcon.precheck._training import seconds_a_row, seconds_of
 
 BETTER, WORSE, UNTOLD, EQUAL, SLIGHT = (
     Difference(0.2, 0.1, 0.3, 200),
@@ -215,12 +218,25 @@ def test_it_asks_no_test_question_keeps_all_replies_and_says_what_it_took(
         monkeypatch.setattr("divcon.precheck._precheck.seconds_a_row", lambda run, items, folder: (0.5, "estimated"))
         assert Precheck(run, 20).do()["split"] == found["split"]
         assert len(server.requests) == before
-        Precheck(run, 24).do()
+        larger = Precheck(run, 24)
+        with contextlib.closing(larger._asking()) as asking:
+            fresh, known = larger._unanswered(asking.arms())
+        assert (len(fresh), len(known)) == (4, 20), "the time is taken from questions that are asked"
+        larger.do()
         assert sum(body["model"] == "teacher" for body in server.requests) == 24
         run.collect()
         assert sum(body["model"] == "teacher" for body in server.requests) == TRAIN
         assert run.store.paid("collect")["teacher"]["calls"] == TRAIN
+        # rows that are too long may leave a single step, whose time says nothing
+        one_step = lambda training, provenance, progress: progress(1, 1, 0.5)  # noqa: E731
+        monkeypatch.setattr("divcon.precheck._training.train_adapter", one_step)
+        assert seconds_a_row(run, larger.questions, tmp_path / "timed")[1] == "estimated"
         run.close()
+
+
+def test_the_time_of_a_row_counts_the_rows_of_the_last_step() -> None:
+    trained = SimpleNamespace(rows=5, settings={"epochs": 2.0, "batch_size": 16}, result={"seconds": 20.0, "steps": 2})
+    assert seconds_of([trained]) == 2.0
 
 
 @pytest.mark.model

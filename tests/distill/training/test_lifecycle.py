@@ -118,6 +118,35 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(tiny_base: Base, rows_fi
     assert seen == list(range(11, 25))
 
 
+@pytest.mark.parametrize("stopped", [5, 6])
+def test_a_training_that_goes_on_takes_the_rows_in_the_order_of_one_that_wasnt_stopped(
+    tiny_base: Base, rows_file: Path, tmp_path: Path, stopped: int
+) -> None:
+    """Three steps a pass: it is stopped in the second pass, and at its end."""
+    from safetensors.torch import load_file
+
+    settings = TrainSettings(epochs=3, batch_size=4, save_every=1, learning_rate=0.02, precision="float32")
+    train_adapter(Training(rows_file, tiny_base, tmp_path / "whole", settings))
+
+    def stop(done: int, total: int, loss: float) -> None:
+        if done == stopped + 1:
+            raise InterruptedError
+
+    in_two = Training(rows_file, tiny_base, tmp_path / "in-two", settings)
+    with pytest.raises(InterruptedError):
+        train_adapter(in_two, progress=stop)
+    assert train_adapter(in_two).result["resumed_from"] == f"checkpoint-{stopped}"
+    whole, other = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "in-two"))
+    assert all((other[name] == weight).all() for name, weight in whole.items())
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "epochs", "steps"), [(17, 16, 10, 20), (20, 16, 3, 6), (30, 10, 0.1, 1), (3, 16, 2, 2)]
+)
+def test_a_pass_goes_over_all_rows(rows: int, batch_size: int, epochs: float, steps: int) -> None:
+    assert TrainSettings(batch_size=batch_size, epochs=epochs).steps(rows) == steps
+
+
 def test_a_training_that_breaks_down_ends_there_and_leaves_nothing(
     tiny_base: Base, rows_file: Path, tmp_path: Path
 ) -> None:
