@@ -121,7 +121,8 @@ class Paired(NamedTuple):
         p: The one-sided p-value of the hypothesis that the difference is `-margin` or less.
         discordant: The share of answers that one arm has right and the other wrong.
         n: The questions that both arms answered.
-        questions: About how many questions would show it, where it isn't shown; see `questions_to_settle`.
+        questions: About how many questions would show it, where it isn't shown; see `questions_to_settle`. None where
+            no number is expected to: the trainings may differ too much.
     """
 
     difference: float
@@ -182,7 +183,7 @@ def in_pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Args:
         a: Shape (seeds, questions), or (questions,).
         b: The other arm's, for the same questions in the same order. An arm with one seed is paired with every seed of
-            the other; of two arms with different numbers of seeds, the means are paired.
+            the other; of two arms with different numbers of seeds, the means are paired (and see `_of_seeds`).
 
     Returns:
         Two arrays of the same shape (seeds, questions).
@@ -217,22 +218,20 @@ def compare_paired(a: np.ndarray, b: np.ndarray, margin: float = 0.0) -> Paired 
         return None
     better, worse = float(np.nanmean(np.maximum(both, 0))), float(np.nanmean(np.maximum(-both, 0)))
     difference, discordant = better - worse, better + worse
-    variance = _covariances(both, both)[0, 0]
-    answers = int(np.count_nonzero(~np.isnan(both)))
-    independent = min((discordant - difference**2) / variance, answers) if variance > 0 else n
+    alone, lasting = _of_seeds(a, b)
+    variance = _covariances(both, both)[0, 0] + alone.sum()
+    answers, spread = int(np.count_nonzero(~np.isnan(both))), discordant - difference**2
+    independent = min(spread / variance, answers) if variance > 0 else n
     error = math.sqrt(_null_variance(better, worse, -margin) / independent)
     away = difference + margin
     p = float(scipy.stats.norm.sf(away / error)) if error else float(away <= 0)
     needed = None if p < ONE_SIDED else questions_to_settle(difference, discordant, int(independent), margin)
-    return Paired(
-        difference,
-        _score_interval(better, worse, independent),
-        margin,
-        p,
-        discordant,
-        n,
-        None if needed is None else math.ceil(round(needed * n / independent, 6)),
-    )
+    if needed is not None:
+        times = needed / independent
+        if lasting:  # more questions don't make the trainings more alike
+            times = (spread / independent - lasting) / spare if (spare := spread / needed - lasting) > 0 else math.inf
+        needed = math.ceil(round(times * n, 6)) if math.isfinite(times) else None
+    return Paired(difference, _score_interval(better, worse, independent), margin, p, discordant, n, needed)
 
 
 def questions_to_settle(
@@ -285,7 +284,7 @@ def retained(student: np.ndarray, teacher: np.ndarray) -> Retained | None:
     if n < 2 or not np.nansum(two):
         return None
     mine, theirs = float(np.nanmean(one)), float(np.nanmean(two))
-    variances = _covariances(one, two, added=0.5)
+    variances = _covariances(one, two, added=0.5) + np.diag(_of_seeds(student, teacher)[0])
     return Retained(
         mine / theirs, ratio_interval(mine, theirs, variances, float(scipy.stats.t.ppf(1 - ONE_SIDED, n - 1))), n
     )
@@ -333,6 +332,35 @@ def _covariances(one: np.ndarray, two: np.ndarray, added: float = 0.0) -> np.nda
     if len(one) > 1:
         found += np.cov(np.stack([np.nanmean(answers, axis=1) for answers in (one, two)])) / len(one)
     return np.asarray(found)
+
+
+def _of_seeds(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, float]:
+    """The variances of two arms' means between seeds, where these can't be paired, and what lasts of the difference's.
+
+    Args:
+        a: Shape (seeds, questions), or (questions,).
+        b: The other arm's.
+
+    Returns:
+        The variances of the two means, zero where each seed of one has a seed of the other, so that `_covariances` has
+        them; and the variance of the difference that would be left with any number of questions.
+    """
+    one, two = in_pairs(a, b)
+    apart = [np.atleast_2d(a), np.atleast_2d(b)]
+    if len(apart[0]) == len(apart[1]) or 1 in (len(apart[0]), len(apart[1])):
+        return np.zeros(2), _lasting(one - two)
+    alone = np.array([np.var(np.nanmean(answers, axis=1), ddof=1) / len(answers) for answers in apart])
+    return alone, sum(map(_lasting, apart))
+
+
+def _lasting(answers: np.ndarray) -> float:
+    """The variance of a mean over seeds that more questions wouldn't make smaller, shape (seeds, questions)."""
+    seeds, questions = len(answers), int((~np.isnan(answers)).any(axis=0).sum())
+    if seeds < 2 or not questions:
+        return 0.0
+    whole = answers[:, (~np.isnan(answers)).sum(axis=0) > 1]
+    single = float(np.nanvar(whole, axis=0, ddof=1).mean()) / questions if whole.size else 0.0
+    return max(0.0, float(np.var(np.nanmean(answers, axis=1), ddof=1)) - single) / seeds
 
 
 def _null_variance(better: float, worse: float, difference: float) -> float:

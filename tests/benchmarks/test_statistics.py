@@ -211,6 +211,34 @@ def test_paired_intervals_cover_and_the_test_errs_as_rarely_as_they_say(n: int, 
     assert np.mean(shown) <= 0.045
 
 
+def test_an_arm_that_lacks_a_seed_gives_no_narrower_interval() -> None:
+    """The seeds of both rise alike. Where one is missing they can't be paired, and each arm's variation counts."""
+    drawn = np.random.default_rng(1).random(400)
+    one, other = (
+        np.stack([(drawn < share).astype(float) for share in shares])
+        for shares in ((0.45, 0.6, 0.75), (0.4, 0.5, 0.6))
+    )
+    paired, apart = compare_paired(one, other), compare_paired(one, other[:2])
+    assert paired is not None and apart is not None
+    assert paired.ci95[0] > 0 > apart.ci95[0]
+    assert apart.ci95[1] > paired.ci95[1]
+    kept, less = retained(one, other), retained(one, other[:2])
+    assert kept is not None and less is not None
+    assert less.ci95[0] < kept.ci95[0]
+
+
+def test_no_number_of_questions_settles_what_differs_between_trainings() -> None:
+    draw = np.random.default_rng(1)
+    teacher = (draw.random(400) < 0.5).astype(float)
+    apart, alike = (
+        compare_paired(np.stack([(draw.random(400) < share).astype(float) for share in shares]), teacher)
+        for shares in ((0.50, 0.58, 0.62), (0.55, 0.55, 0.55))
+    )
+    assert apart is not None and alike is not None
+    assert not apart.shown and apart.questions is None
+    assert not alike.shown and alike.questions is not None and alike.questions > 400
+
+
 def test_more_seeds_with_the_same_answers_are_no_more_questions() -> None:
     one, two = pairs(20, 9, 4, 17)
     once, thrice = compare_paired(one, two, 0.02), compare_paired(np.tile(one, (3, 1)), two, 0.02)
