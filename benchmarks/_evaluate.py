@@ -127,7 +127,7 @@ def evaluate_arms(
     total = len(arms) * len(items)
     tally = Tally(total, done=total - sum(map(len, missing)))
 
-    planned: dict[tuple[str, str], tuple[float, float]] = {}
+    planned: dict[tuple[str, str | None, str], tuple[float, float]] = {}
 
     def plan(job: Job) -> None:
         # What fails is met again, and counted, when the question is answered.
@@ -135,11 +135,11 @@ def evaluate_arms(
         with contextlib.suppress(AdapterParseError, SubquestionsError):
             arm.program.decompose(question=job.item.question, context=require_context(job.item.context))
         if not job.warm_up:
-            planned[arm.name, job.item.id] = round(stamp, 3), round(time.perf_counter() - started, 3)
+            planned[job.work, job.lora, job.item.id] = round(stamp, 3), round(time.perf_counter() - started, 3)
 
     def keep(job: Job, record: Record) -> None:
         arm = by_work[job.work, job.lora]
-        if (span := planned.get((arm.name, job.item.id))) is not None:
+        if (span := planned.get((job.work, job.lora, job.item.id))) is not None:
             record["planned"] = span
         store.keep_outcome(arm.name, arm.key.digest, job.position, job.item.id, record)
 

@@ -58,8 +58,7 @@ def comparison(a: RunAnswers, b: RunAnswers, resamples: int = 10_000) -> dict[st
     Raises:
         ReportError: They have no question or no program in common.
     """
-    mine = {item.id: _content(item) for item in a.items}
-    same = [item.id for item in b.items if mine.get(item.id) == _content(item)]
+    same = [item.id for item in _in_both(a, b)]
     lines = {line["name"]: line for line in b.results["arms"]}
     both = [(line, lines[line["name"]]) for line in a.results["arms"] if line["name"] in lines]
     if not same or not both:
@@ -85,8 +84,10 @@ def comparison(a: RunAnswers, b: RunAnswers, resamples: int = 10_000) -> dict[st
     }
 
 
-def _content(item: Item) -> tuple[Any, ...]:
-    return item.question, item.context, item.answer
+def _in_both(a: RunAnswers, b: RunAnswers) -> list[Item]:
+    """The questions that both runs were asked; one with the same id and another text is another question."""
+    theirs = {item.id: (item.question, item.context, item.answer) for item in b.items}
+    return [item for item in a.items if theirs.get(item.id) == (item.question, item.context, item.answer)]
 
 
 def _changed(name: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -113,14 +114,15 @@ def comparison_page(a: RunAnswers, b: RunAnswers, found: Mapping[str, Any]) -> P
     """
     require_matplotlib()
     found = shown_values(found)
-    asked = {item.id for item in b.items}
-    items = [item for item in a.items if item.id in asked]
+    items = _in_both(a, b)
+    asked = {item.id for item in items}
     arms = []
     for row in found["programs"]:
         for side, run in (("a", a), ("b", b)):
             program, name = program_of(row), f"{program_of(row).letters} in {side.upper()}"
             line = {**row[side], "name": name, "label": f"{program.words} ({name})"}
-            arms.append((line, run.records[row["name"]]))
+            records = run.records[row["name"]]
+            arms.append((line, {key: record for key, record in records.items() if key in asked}))
     shown = [Shown("both", items, arms, {**a.calls, **b.calls})]
     links = Links(shown)
     title = f"{found['a']} beside {found['b']}"

@@ -215,8 +215,7 @@ def test_an_arm_that_lacks_a_seed_gives_no_narrower_interval() -> None:
     """The seeds of both rise alike. Where one is missing they can't be paired, and each arm's variation counts."""
     drawn = np.random.default_rng(1).random(400)
     one, other = (
-        np.stack([(drawn < share).astype(float) for share in shares])
-        for shares in ((0.45, 0.6, 0.75), (0.4, 0.5, 0.6))
+        np.stack([(drawn < share).astype(float) for share in shares]) for shares in ((0.45, 0.6, 0.75), (0.4, 0.5, 0.6))
     )
     paired, apart = compare_paired(one, other), compare_paired(one, other[:2])
     assert paired is not None and apart is not None

@@ -23,6 +23,7 @@ from divcon import Run, load_pipeline
 from divcon._live import LivePage, live_server
 from divcon.benchmarks import ReportError
 from divcon.benchmarks.report import Page, RunAnswers, comparison
+from divcon.benchmarks.report._compare import _in_both
 from divcon.cli import app
 from divcon.config import load_saved_pipeline
 from divcon.programs import Item
@@ -210,6 +211,14 @@ def test_runs_with_nothing_in_common_are_not_compared() -> None:
     sides = [RunAnswers(name, results, records, [Item(id="q", question=name, answer="1")]) for name in "ab"]  # type: ignore[arg-type]
     with pytest.raises(ReportError, match="a and b have no question in common"):
         comparison(*sides)
+
+
+def test_a_question_whose_text_was_changed_is_another_question() -> None:
+    first, second = (
+        RunAnswers(name, {}, {}, [Item(id="p", question="Same?", answer="1"), Item(id="q", question=text, answer="1")])
+        for name, text in (("a", "Before?"), ("b", "After?"))
+    )
+    assert [item.id for item in _in_both(first, second)] == ["p"]
 
 
 @pytest.mark.parametrize(
