@@ -46,7 +46,8 @@ from divcon.benchmarks._graders import (
 from divcon.benchmarks._mlflow import TrackingError, log_to_mlflow
 from divcon.benchmarks._notebook import RunResults
 from divcon.benchmarks._outcomes import MAX_FAILED, Outcome, Record, Records, calls_of, counted, too_many_failed
-from divcon.benchmarks._recorded import Matching, RecordedProgram, Recording, RowFields, plans_of, read_recording
+from divcon.benchmarks._recorded import Matching, Recording, RowFields, plans_of, read_recording
+from divcon.benchmarks._replayed import RecordedProgram
 from divcon.benchmarks._statistics import (
     Paired,
     Retained,

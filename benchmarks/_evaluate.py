@@ -248,7 +248,9 @@ def answered_by(arm: Arm, job: Job) -> Record:
     fields: Record
     try:
         with Ledger() as ledger:
-            prediction = arm.program(question=item.question, context=item.context)
+            # A recording has rows by id, since questions may have the same text.
+            by_id = {"id": item.id} if arm.recording is not None else {}
+            prediction = arm.program(question=item.question, context=item.context, **by_id)
     except AdapterParseError as error:
         verdict, fields = Verdict(False, None, "unreadable"), {"answer": error.lm_response, "status": "unreadable"}
     else:

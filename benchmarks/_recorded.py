@@ -1,6 +1,6 @@
 """Recordings: plans and replies that were written elsewhere, one row a question, read from a file.
 
-A recorded teacher serves the plans. A recorded arm replays plan and reply, and is graded like any other arm.
+A recorded teacher serves the plans; a recorded arm replays plan and reply (`RecordedProgram`).
 """
 
 from __future__ import annotations
@@ -9,12 +9,9 @@ import gzip
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import dspy
-from dspy.utils.exceptions import AdapterParseError, LMInvalidRequestError
 from pydantic import BaseModel, ConfigDict
 
 from divcon.benchmarks._graders import Verdict
@@ -23,7 +20,7 @@ from divcon.benchmarks.tasks._json import readable, strict_json
 from divcon.benchmarks.tasks._problems import Problems, TaskError, shown
 from divcon.distill import Plan
 from divcon.programs import Item
-from divcon.signatures import Solve, Subquestions, SubquestionsError, read_answer
+from divcon.signatures import Subquestions, read_answer, unnumbered
 
 
 class RowFields(BaseModel):
@@ -95,12 +92,14 @@ class Matching:
         strangers: The number of rows that belong to no question.
         twins: The number of questions with more than one row. The first one counts.
         misnamed: The number of rows that have the id of a question and another text.
+        ambiguous: The number of rows without an id whose text is that of several questions, each with its own passage.
     """
 
     rows: Mapping[str, Row]
     strangers: int
     twins: int
     misnamed: int
+    ambiguous: int
 
     def coverage(self, name: str, what: str, parts: Mapping[str, Sequence[Item]]) -> str:
         """How many questions have a row, in a sentence, with what doesn't match.
@@ -119,6 +118,8 @@ class Matching:
             said.append(f"{_counted(self.strangers, 'row')} of no question")
         if self.misnamed:
             said.append(f"{_counted(self.misnamed, 'row')} with the id of a question and another text")
+        if self.ambiguous:
+            said.append(f"{_counted(self.ambiguous, 'row')} of a question with several passages, without its id")
         if self.twins:
             said.append(f"{_counted(self.twins, 'question')} with more than one row (the first is taken)")
         return "; ".join(said)
@@ -145,30 +146,59 @@ class Recording:
         """What decides the rows, as part of a key."""
         return [self.sha256, self.fields.model_dump()]
 
-    def match(self, items: Sequence[Item]) -> Matching:
+    def match(self, items: Sequence[Item], beside: Sequence[Item] = ()) -> Matching:
         """Match the rows to questions: by `id` where both have one, else by the question.
 
         A row with a question's id and another text doesn't belong to that question. In an experiment, the name of the
-        task stands before an id, with a colon; a row may leave it out.
+        task stands before an id, with a colon, and `test-` before that of a question from a file of test questions; a
+        row may leave them out where that names no other question.
+
+        Args:
+            items: The questions.
+            beside: Other questions of the task. Their rows belong to none of `items`, and aren't strangers.
         """
-        by_id: dict[str, list[Item]] = {}
-        by_question: dict[str, list[Item]] = {}
-        for item in items:
-            by_question.setdefault(_bare(item.question), []).append(item)
-            for name in {item.id, item.id.partition(":")[2]}:
-                by_id.setdefault(name, []).append(item)
+        index, others = _Index(items), _Index(beside)
         rows: dict[str, Row] = {}
         twins: set[str] = set()
-        strangers = misnamed = 0
+        strangers = misnamed = ambiguous = 0
         for row in self.rows:
-            named = by_id.get(row.id, []) if row.id else []
-            found = [item for item in named if row.question in (None, _bare(item.question))]
-            misnamed += bool(named and not found)
-            found = found or by_question.get(row.question or "", [])
-            strangers += not found
+            named, found = index.of_id(row)
+            if not found:
+                found = index.of_text(row)
+                if len({item.context for item in found}) > 1:
+                    ambiguous, found = ambiguous + 1, []
+                elif named:
+                    misnamed += 1
+                elif not found:
+                    strangers += not (others.of_id(row)[1] or others.of_text(row))
             twins |= {item.id for item in found if item.id in rows}
             rows |= {item.id: row for item in found if item.id not in rows}
-        return Matching(rows, strangers, len(twins), misnamed)
+        return Matching(rows, strangers, len(twins), misnamed, ambiguous)
+
+
+class _Index:
+    """Questions by their ids and by their texts."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._by_id: list[dict[str, list[Item]]] = [{}, {}, {}]  # as it is, without the task, and without `test-`
+        self._by_text: dict[str, list[Item]] = {}
+        for item in items:
+            self._by_text.setdefault(_bare(item.question), []).append(item)
+            bare = item.id.partition(":")[2] or item.id
+            for names, name in zip(self._by_id, (item.id, bare, bare.removeprefix("test-")), strict=True):
+                names.setdefault(name, []).append(item)
+
+    def of_id(self, row: Row) -> tuple[bool, list[Item]]:
+        """Whether any question has the row's id, and those whose text is the row's, too."""
+        named = [names.get(row.id, []) for names in self._by_id] if row.id else []
+        for items in named:
+            if found := [item for item in items if row.question in (None, _bare(item.question))]:
+                return True, found
+        return any(named), []
+
+    def of_text(self, row: Row) -> list[Item]:
+        """The questions with the row's text."""
+        return self._by_text.get(row.question or "", [])
 
 
 def read_recording(file: Path, fields: RowFields, needs: str, key: str) -> Recording:
@@ -258,7 +288,7 @@ def _row(row: dict[str, Any], fields: RowFields, needs: str) -> tuple[str, Row |
     if any(count is not None and (type(count) is not int or count < 0) for count in tokens):
         return ": its tokens are no whole numbers", None
     if isinstance(plan, list):
-        plan = Subquestions.model_construct(items=tuple(map(_plain, plan))).render()
+        plan = Subquestions.model_construct(items=tuple(map(_plain, unnumbered(plan)))).render()
     return "", Row(
         id=identity,
         question=_bare(asked) if isinstance(asked, str) else None,
@@ -290,65 +320,6 @@ def plans_of(matching: Matching) -> dict[str, Plan]:
         for item, row in matching.rows.items()
         if row.plan is not None
     }
-
-
-class RecordedProgram(dspy.Module):
-    """A program that ran elsewhere: it replays the plan and the reply that were recorded for a question.
-
-    It calls no model and has no usage. A reply without a readable answer, and so one that is null or empty, is an
-    `AdapterParseError`, as it is from a solver.
-
-    Args:
-        recording: The file.
-        items: The questions that it may be asked.
-    """
-
-    def __init__(self, recording: Recording, items: Sequence[Item]) -> None:
-        super().__init__()
-        self._name = recording.file.name
-        matching = recording.match(items)
-        self._rows = {
-            (_plain(item.question), _plain(item.context or "")): matching.rows[item.id]
-            for item in items
-            if item.id in matching.rows
-        }
-
-    @cached_property
-    def splits(self) -> bool:
-        """Whether any row has a plan."""
-        return any(row.plan for row in self._rows.values())
-
-    def forward(self, question: str, context: str | None = None) -> dspy.Prediction:
-        """Replay a question's row.
-
-        Raises:
-            dspy.LMInvalidRequestError: The question has no row.
-            AdapterParseError: Its reply has no readable answer.
-        """
-        row = self._rows.get((_plain(question), _plain(context or "")))
-        if row is None:
-            asked = _plain(question)[:80]
-            raise LMInvalidRequestError(f"{self._name} has no row for the question '{asked}'.", model="recorded")
-        reply = row.reply or ""
-        found = read_answer(reply, steps=True)
-        if found is None:
-            raise AdapterParseError(adapter_name="RecordedProgram", signature=Solve, lm_response=reply)
-        return dspy.Prediction(
-            subquestions=_steps(row.plan or ""),
-            sub_answers=found.before,
-            status="decomposed" if row.plan else "whole",
-            reason=None,
-            read_by=found.rule,
-            answer=found.text,
-        )
-
-
-def _steps(plan: str) -> Sequence[str]:
-    """The subquestions of a plan; its lines where the reader refuses it, since the program ran with it all the same."""
-    try:
-        return Subquestions.read(plan).items
-    except SubquestionsError:
-        return [line.strip() for line in plan.splitlines() if line.strip()]
 
 
 def _counted(count: int, what: str) -> str:

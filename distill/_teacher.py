@@ -80,7 +80,7 @@ class ScriptedTeacher:
                 f"The scripted teacher needs reference subquestions, and {len(bare)} items have none, first {bare[0]}.",
                 "Use a task with references, or a model as the teacher (roles.teacher in a pipeline file).",
             )
-        self._items = {item.question: item for item in items}
+        self._questions = _Questions(items)
         self._faults = {name: share for name, share in (faults or {}).items() if share > 0}
         self._max_subquestions = max_subquestions
         self._seed = seed
@@ -90,7 +90,13 @@ class ScriptedTeacher:
 
     def complete(self, request: Request, rollout: int) -> Response:
         asked, steps_done = _without_steps(request.messages[-1].text or "")
-        item = self._asked(asked, request.model)
+        item = self._questions.asked(asked)
+        if item is None:
+            raise LMInvalidRequestError(
+                "The scripted teacher knows only the task's own questions. Take a model as the teacher (roles.teacher "
+                "in a pipeline file).",
+                model=request.model,
+            )
         text, finish_reason = self.reply(item, rollout)
         if NOTHING_MORE in _system(request):
             text, finish_reason = self.follow_up(item, rollout, steps_done), "stop"
@@ -134,19 +140,6 @@ class ScriptedTeacher:
         lines = [line.partition(". ")[2] for line in text.splitlines() if line[:1].isdigit()]
         return lines[done] if done < len(lines) else NOTHING_MORE
 
-    def _asked(self, text: str, model: str) -> Item:
-        _, _, question = text.rpartition("Question:")
-        if item := self._items.get(question.strip()):
-            return item
-        for question, item in self._items.items():  # the prompt of another adapter, which labels the question otherwise
-            if question in text:
-                return item
-        raise LMInvalidRequestError(
-            "The scripted teacher knows only the task's own questions. Take a model as the teacher (roles.teacher in a "
-            "pipeline file).",
-            model=model,
-        )
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -175,9 +168,7 @@ class RecordedTeacher:
     """
 
     def __init__(self, items: Sequence[Item], plans: Mapping[str, Plan], name: str) -> None:
-        self._items: dict[str, list[Item]] = {}
-        for item in items:
-            self._items.setdefault(_plain(item.question), []).append(item)
+        self._questions = _Questions(items)
         self._plans = plans
         self._name = name
 
@@ -192,7 +183,7 @@ class RecordedTeacher:
                 "Leave self-ask out of the arms.",
                 model=request.model,
             )
-        item = self._asked(text)
+        item = self._questions.asked(text)
         plan = self._plans.get(item.id) if item is not None else None
         if plan is None:
             asked = " ".join(text.rpartition("Question:")[2].split())[:80]
@@ -211,14 +202,24 @@ class RecordedTeacher:
     async def acomplete(self, request: Request, rollout: int) -> Response:
         return self.complete(request, rollout)
 
-    def _asked(self, text: str) -> Item | None:
+
+class _Questions:
+    """Items by their questions, as prompts name them."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items: dict[str, list[Item]] = {}
+        for item in items:
+            self._items.setdefault(_plain(item.question), []).append(item)
+
+    def asked(self, text: str) -> Item | None:
         """The item that a prompt asks about. Items with one question are told apart by their passages."""
         whole = _plain(text)
         found = self._items.get(_plain(text.rpartition("Question:")[2]), [])
-        if not found:  # a passage stands below the question
+        if not found:  # a passage stands below the question, or another adapter labels the question otherwise
             found = [item for question, items in self._items.items() if question in whole for item in items]
-            found.sort(key=lambda item: len(item.question), reverse=True)
-        return next((item for item in found if not item.context or _plain(item.context) in whole), None)
+        fitting = [item for item in found if not item.context or _plain(item.context) in whole]
+        # A question or a passage may be a part of another one.
+        return max(fitting, key=lambda item: (len(item.question), len(item.context or "")), default=None)
 
 
 def _plain(text: str) -> str:

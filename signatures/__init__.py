@@ -19,6 +19,7 @@ from divcon.signatures._asks import (
 from divcon.signatures._demonstrations import demonstrations
 from divcon.signatures._errors import DivconError, FatalError, SubquestionsError, UnusableArgument, refusal
 from divcon.signatures._html import escaped, html_table
+from divcon.signatures._markers import unnumbered
 from divcon.signatures._markup import plain
 from divcon.signatures._printable import printable, printable_json, printable_values
 from divcon.signatures._secrets import (
@@ -82,5 +83,6 @@ __all__ = [
     "read_answer",
     "refusal",
     "thinks_still",
+    "unnumbered",
     "without_thinking",
 ]

@@ -80,6 +80,22 @@ def _text_behind(found: re.Match[str], kind: Kind) -> str:
     return text
 
 
+def unnumbered(items: Sequence[str]) -> tuple[str, ...]:
+    """The items of a list; where each has its own number before it, without the numbers.
+
+    Examples:
+        >>> unnumbered(["1. How many bags?", "2. How many in all?"])
+        ('How many bags?', 'How many in all?')
+        >>> unnumbered(["2. How many?"])
+        ('2. How many?',)
+    """
+    markers = [marker_of(item) for item in items]
+    numbers = [marker.token if marker and marker.kind == "number" else None for marker in markers]
+    if numbers != [str(number) for number in range(1, len(items) + 1)]:
+        return tuple(items)
+    return tuple(marker.text for marker in markers if marker)
+
+
 def undecorated(line: str) -> str:
     """`line` without its indent, and without the signs of a quotation or a heading before its text."""
     return _DECORATION.sub("", line)

@@ -25,7 +25,7 @@ from divcon.benchmarks.tasks._problems import Problems, TaskError, shown
 from divcon.benchmarks.tasks._rows import rows_of
 from divcon.benchmarks.tasks._task import Fields
 from divcon.programs import Item
-from divcon.signatures import Subquestions, SubquestionsError
+from divcon.signatures import Subquestions, SubquestionsError, unnumbered
 
 
 def file_items(
@@ -170,7 +170,7 @@ def _written_list(text: str) -> Any:
 def _subquestions(value: Any) -> tuple[str, ...] | None:
     """Reference subquestions: a list of text, or text that is read as a reply is; None where they can't be read."""
     if (listed := _texts(value)) is not None or not isinstance(value, str):
-        return listed
+        return listed and unnumbered(listed)
     try:
         return tuple(Subquestions.read(value)) if value.strip() else ()
     except SubquestionsError:

@@ -10,7 +10,7 @@ import csv
 import gzip
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -86,10 +86,27 @@ def _parquet(file: Path, form: Form, problems: Problems) -> Iterator[Row]:
     except ImportError as error:
         raise TaskError("Reading Parquet needs the package pyarrow.", "pip install 'divcon[train]'") from error
     with readable(file), _arrow(file), pyarrow.parquet.ParquetFile(file) as table:
-        batches = table.iter_batches(batch_size=_ONCE)
-        rows = (row for batch in batches for row in batch.to_pylist())
-        for number, row in enumerate(rows, 1):
+        yield from _arrow_rows(table.iter_batches(batch_size=_ONCE))
+
+
+def _arrow_rows(batches: Iterable[Any]) -> Iterator[Row]:
+    """The rows of Arrow tables or batches."""
+    number = 0
+    for batch in batches:
+        short = {field.name: kind for field in batch.schema if (kind := _short_float(field.type))}
+        for row in batch.to_pylist():
+            number += 1
+            # A short float as a long one has digits that nobody wrote: 4.1 becomes 4.099999904632568.
+            row |= {name: float(str(kind(row[name]))) for name, kind in short.items() if row[name] is not None}
             yield Row(f"row {number}", f"row-{number}", row)
+
+
+def _short_float(kind: Any) -> Any:
+    """NumPy's type of an Arrow column with floats of 32 or 16 bits; None for others."""
+    import numpy
+    import pyarrow
+
+    return {pyarrow.float32(): numpy.float32, pyarrow.float16(): numpy.float16}.get(kind)
 
 
 @contextmanager
@@ -214,9 +231,7 @@ def _saved(path: Path) -> list[_Part]:
     def part(name: str, data: Any) -> _Part:
         def read(form: Form, problems: Problems) -> Iterator[Row]:
             with readable(path), _arrow(path):
-                batches = data.with_format("arrow").iter(_ONCE)
-                for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), 1):
-                    yield Row(f"row {number}", f"row-{number}", row)
+                yield from _arrow_rows(data.with_format("arrow").iter(_ONCE))
 
         return _Part(name, name, read)
 

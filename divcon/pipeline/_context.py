@@ -11,7 +11,7 @@ from pathlib import Path
 
 from divcon._models import Models
 from divcon._watch import Reporter, Silent, watched
-from divcon.benchmarks import GRADERS, Recording, read_recording
+from divcon.benchmarks import GRADERS, Matching, Recording, read_recording
 from divcon.benchmarks.arms import read_arm
 from divcon.benchmarks.tasks import LoadedTask, load_task
 from divcon.config import Pipeline, Sections
@@ -138,12 +138,14 @@ class Context:
             left = len(self._given.train) - len(self.task.train)
             one = "question without one is" if left == 1 else "questions without one are"
             more = f"; {left:,} training {one} left out" if left else ""
-            yield self._covered(plans, "a plan", parts, "roles.teacher") + more
+            yield self._covered(plans, plans.match(self._items), "a plan", parts, "roles.teacher") + more
         for name, recording in self.recordings.items():
-            yield self._covered(recording, "a reply", tested, f"evaluate.recorded.{name}")
+            matching = recording.match(self._given.test, self._given.train)
+            yield self._covered(recording, matching, "a reply", tested, f"evaluate.recorded.{name}")
 
-    def _covered(self, recording: Recording, what: str, parts: dict[str, list[Item]], key: str) -> str:
-        matching = recording.match(self._items)
+    def _covered(
+        self, recording: Recording, matching: Matching, what: str, parts: dict[str, list[Item]], key: str
+    ) -> str:
         if not any(item.id in matching.rows for items in parts.values() for item in items):
             raise Unfit(
                 f"No row of {recording.file} matches a question of the task.",

@@ -80,6 +80,28 @@ def test_one_set_of_questions_in_every_form(tmp_path: Path, name: str) -> None:
     assert len({item.id for item in (*task.train, *task.test)}) == 4
 
 
+@pytest.mark.parametrize("width", ["float16", "float32", "float64"])
+def test_a_short_float_keeps_the_digits_that_were_written(tmp_path: Path, width: str) -> None:
+    pa = pytest.importorskip("pyarrow", reason="pyarrow comes with the extra train")
+    import pyarrow.parquet
+
+    numpy = pytest.importorskip("numpy")
+    answers = pa.array(numpy.array([4.1, 0.25], dtype=width))
+    whole = pa.table({"question": ["What is it?", "And now?"], "answer": answers})
+    pyarrow.parquet.write_table(whole, tmp_path / "q.parquet")
+    assert [item.answer for item in file_items(tmp_path / "q.parquet")] == ["4.1", "0.25"]
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset(whole).save_to_disk(str(tmp_path / "saved"))
+    assert [item.answer for item in file_items(tmp_path / "saved")] == ["4.1", "0.25"]
+
+
+def test_numbered_steps_of_a_list_are_read_without_their_numbers(tmp_path: Path) -> None:
+    row = {"question": "Q?", "answer": "1", "subquestions": ["1. C?", "2. D?"]}
+    (tmp_path / "q.jsonl").write_text(json.dumps(row))
+    [item] = file_items(tmp_path / "q.jsonl")
+    assert list(item.subquestions) == ["C?", "D?"]
+
+
 def test_cells_are_text_and_values_become_their_plain_text(tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_bytes(b"\xef\xbb\xbfquestion, answer ,grader\nIs it?,  007 ,text\n\n,,\nOr?,18.0,\n")
     first, second = file_items(tmp_path / "q.csv")

@@ -55,6 +55,53 @@ def test_each_form_of_file_is_read(tmp_path: Path, items: list[Item], name: str)
     assert len(found.sha256) == 64
 
 
+def test_an_exact_id_goes_before_one_without_its_task_or_its_part(tmp_path: Path) -> None:
+    """In experiments a task's name stands before ids, and `test-` before those of a file of test questions."""
+    asked = [
+        Item(id=name, question=f"Which one is {name}?", answer="1")
+        for name in ("1", "x:1", "test-1", "y:test-2", "y:3")
+    ]
+    rows = [{"id": name, "subquestions": f"1. Of {name}?"} for name in ("1", "x:1", "2", "3")]
+    matching = read(written(tmp_path, rows)).match(asked)
+    assert {key: row.plan for key, row in matching.rows.items()} == {
+        "1": "1. Of 1?",
+        "x:1": "1. Of x:1?",
+        "y:test-2": "1. Of 2?",
+        "y:3": "1. Of 3?",
+    }
+    confirmed = [{"id": 1, "question": "Which one is test-1?", "subquestions": "1. Of the test question?"}]
+    matching = read(written(tmp_path, confirmed)).match(asked)
+    assert (list(matching.rows), matching.misnamed) == (["test-1"], 0)
+
+
+def test_rows_of_other_questions_of_the_task_are_no_strangers(tmp_path: Path, items: list[Item]) -> None:
+    rows = [*({"id": item.id, "reply": "7"} for item in items), {"id": "nobody", "reply": "7"}]
+    matching = read(written(tmp_path, rows), needs="reply").match(items[:5], items[5:])
+    assert (len(matching.rows), matching.strangers) == (5, 1)
+
+
+def test_a_text_that_several_passages_share_names_no_question(tmp_path: Path) -> None:
+    asked = [Item(id=name, question="Who won it?", answer=name, context=f"{name} won.") for name in ("Ann", "Bert")]
+    matching = read(written(tmp_path, [{"question": "Who won it?", "subquestions": "1. Who?"}])).match(asked)
+    assert (dict(matching.rows), matching.ambiguous, matching.strangers) == ({}, 1, 0)
+    said = matching.coverage("plans.jsonl", "a plan", {"training": asked})
+    assert said.endswith("1 row of a question with several passages, without its id")
+
+
+def test_questions_with_the_same_text_are_replayed_by_their_ids(tmp_path: Path) -> None:
+    asked = [Item(id=name.lower(), question="Who won it?", answer=name) for name in ("Ann", "Bert")]
+    recording = read(written(tmp_path, [{"id": item.id, "reply": item.answer} for item in asked]), needs="reply")
+    arm = Arm("theirs", RecordedProgram(recording, asked), Key({"a": 1}), "Theirs", recording={"file": "x"})
+    [records] = evaluate_arms([arm], asked, RunStore(tmp_path / "run"))
+    assert {key: record["outcome"] for key, record in records.items()} == {"ann": "right", "bert": "right"}
+
+
+def test_numbers_of_a_lists_items_are_no_part_of_them(tmp_path: Path) -> None:
+    rows = [{"id": "a", "subquestions": ["1. How many?", "2) When?"]}, {"id": "b", "subquestions": ["3. How many?"]}]
+    plans = [row.plan for row in read(written(tmp_path, rows)).rows]
+    assert plans == ["1. How many?\n2. When?", "1. 3. How many?"]
+
+
 def test_rows_match_by_id_where_both_have_one_and_else_by_question(tmp_path: Path, items: list[Item]) -> None:
     rows = [
         {"id": "i0", "subquestions": "1. By id?"},

@@ -312,3 +312,15 @@ def test_what_a_rule_of_others_does_wrong_ends_the_run_and_names_the_rule(
     work = judging(OfOthers(given), None)
     with pytest.raises(PluginError, match=says):
         work(Job("screen mine", items[1], traces=(Trace("i1", 0, ("a b?",)),)))
+
+
+def test_the_script_tells_equal_questions_apart_by_their_passages(tmp_path: Path) -> None:
+    passages = {"a": "Ann won.", "b": "Ann won. Then Bert won.", "c": None}
+    items = [
+        Item(id=name, question="Who won it?", answer=name, context=passage, subquestions=(f"Is it {name}?",))
+        for name, passage in passages.items()
+    ]
+    engine = StoredEngine(ScriptedTeacher(items), "teacher", "scripted/references", RunStore(tmp_path))
+    ask = RolePredict(Decompose, "decomposer", lm=role_lm(engine, temperature=None, max_tokens=None))
+    for item in items:
+        assert list(ask(question=item.question, context=item.context).subquestions) == list(item.subquestions)
