@@ -106,7 +106,12 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
         return {**card, "headline": "No program is advised", "sentences": why, "warnings": why}
     chosen = by_name.get(costs["choice"] or "")
     if chosen is None:
-        headline = "No program is advised: none here can answer a new question" if lines else "Nothing was measured."
+        if any(line["choosable"] and line["bill"]["large_tokens"] is None for line in lines):
+            headline = "No program is advised: what they take is unknown, since tokens weren't counted"
+        elif lines:
+            headline = "No program is advised: none here can answer a new question"
+        else:
+            headline = "Nothing was measured."
         return {**card, "headline": headline}
     proof = costs.get("evidence") or {"settled": None, "tests": []}
     settled = proof["settled"]

@@ -29,10 +29,11 @@ def bill(usage: Mapping[str, Mapping[str, Any]], questions: int, local: Sequence
         `by_role`; `cost` in US dollars, or None where a price is unknown, and `cost_per_1000`, that of 1,000 questions;
         `at_least`, the part of the cost that is known, or None where no price is; `unpriced_calls`, the calls over all
         questions whose cost is unknown and isn't counted as zero; `large_tokens`, the input and output tokens of models
-        other than students; `student_free`, whether a student's unknown price was counted as zero.
+        other than students, None where a server didn't count some; `student_free`, whether a student's unknown price
+        was counted as zero.
     """
     by_role, cost, large, free = {}, 0.0, 0.0, False
-    unpriced, priced = 0, False
+    unpriced, priced, uncounted = 0, False, 0
     for role, spent in usage.items():
         mine = None if spent["unpriced_calls"] else (spent["cost"] or 0.0) / questions
         by_role[role] = {
@@ -41,12 +42,14 @@ def bill(usage: Mapping[str, Mapping[str, Any]], questions: int, local: Sequence
             "output_tokens": spent["output_tokens"] / questions,
             "cost": mine,
             "cost_per_1000": per_1000(mine),
+            "unknown_calls": spent["unknown_calls"],
         }
         if role in local:
             free = free or mine is None
         else:
             large += (spent["input_tokens"] + spent["output_tokens"]) / questions
             unpriced += spent["unpriced_calls"]
+            uncounted += spent["unknown_calls"]
         priced = priced or spent["cost"] is not None
         cost += (spent["cost"] or 0.0) / questions
     return {
@@ -55,7 +58,7 @@ def bill(usage: Mapping[str, Mapping[str, Any]], questions: int, local: Sequence
         "cost_per_1000": None if unpriced else per_1000(cost),
         "at_least": cost if priced or not unpriced else None,
         "unpriced_calls": unpriced,
-        "large_tokens": large,
+        "large_tokens": None if uncounted else large,
         "student_free": free,
     }
 
@@ -188,9 +191,9 @@ def choose(points: Mapping[str, tuple[float, float]], margin: float = MARGIN) ->
 def compare_costs(lines: Sequence[Mapping[str, Any]], before: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Compare the costs of programs: which one to choose, and what it saves.
 
-    Money is compared where the cost of every program is known; otherwise the tokens of models other than students. A
-    program that needs reference subquestions can't be chosen, since a new question has none. No program is chosen
-    where one that could be has no score, since too many of its answers failed.
+    Money is compared where the cost of every program is known; otherwise the tokens of models other than students,
+    where these are. A program that needs reference subquestions can't be chosen, since a new question has none. No
+    program is chosen where one that could be has no score, since too many of its answers failed.
 
     Args:
         lines: The results of the arms, as `summarize_arm` returns them.
@@ -200,6 +203,7 @@ def compare_costs(lines: Sequence[Mapping[str, Any]], before: Mapping[str, Mappi
     unscored = [line["name"] for line in lines if line["accuracy"] is None and line["choosable"]]
     in_money = bool(usable) and all(line["bill"]["cost"] is not None for line in usable)
     unit = "cost" if in_money else "large_tokens"
+    usable = [line for line in usable if line["bill"][unit] is not None]
     points = {line["name"]: (line["accuracy"], line["bill"][unit]) for line in usable}
     teacher = next((line for line in usable if line["name"] == TEACHER.name), None)
     against = {}

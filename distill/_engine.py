@@ -201,8 +201,12 @@ class StoredEngine:
 
     @property
     def _budget(self) -> Budget | None:
-        unpaid = isinstance(self.backend, RecordedTeacher)
-        return self.store.budget if self.store is not None and not unpaid else None
+        return self.store.budget if self.store is not None and not self._unpaid else None
+
+    @property
+    def _unpaid(self) -> bool:
+        """Whether nobody is asked, so that a price is what the plans have cost elsewhere."""
+        return isinstance(self.backend, RecordedTeacher)
 
     def _worst_case(self, request: Request, asked: dict[str, Any]) -> Usage:
         return worst_case(self.meter, len(json.dumps(asked, ensure_ascii=False).encode()), request.config.max_tokens)
@@ -229,7 +233,7 @@ class StoredEngine:
         cost = None if flight.used.unpriced_calls else flight.used.cost
         why = self._unusable(sent)
         self._keep(key if why is None else _aside(key), asked, rollout, response, seconds, cost)
-        current_traffic().ended(flight.call, response.usage.output_tokens, cost)
+        current_traffic().ended(flight.call, response.usage.output_tokens, None if self._unpaid else cost)
         if why is not None:
             raise UnusableReplyError(f"{why}.", model=self.model)
         return response

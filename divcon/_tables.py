@@ -71,10 +71,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     table = new_table("plans and replies", ("program", *columns))
     for arm in results["arms"]:
         usage = {} if arm["withheld"] else arm["usage"]  # those of few questions aren't the arm's
-        tokens = [
-            f"{usage[role]['input_tokens']:,}/{usage[role]['output_tokens']:,}" if role in usage else "–"
-            for role in ("decomposer", "solver")
-        ]
+        tokens = [_tokens(usage.get(role)) for role in ("decomposer", "solver")]
         shares = [_share(arm, rate) for rate in ("whole_rate", "salvaged_rate", "fell_back_rate")]
         table.add_row(arm["label"], str(arm["unreadable"]), str(arm["cut_off"]), *shares, *tokens)
     page().print(table)
@@ -89,6 +86,13 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
         f"divcon inspect {shlex.quote(str(folder))} QUESTION_ID   (one question: plans, prompts, replies)",
         soft_wrap=True,
     )
+
+
+def _tokens(used: dict[str, Any] | None) -> str:
+    """The tokens that a role has read and written."""
+    if used is None:
+        return "–"
+    return "unknown" if used["unknown_calls"] else f"{used['input_tokens']:,}/{used['output_tokens']:,}"
 
 
 def _kept(line: dict[str, Any]) -> str:

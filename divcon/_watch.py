@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -141,6 +141,7 @@ def watched(
     store: RunStore | None = None,
     price_of: PriceOf | None = None,
     unit: str = "answers",
+    unpaid: Collection[str] = (),
 ) -> Iterator[Progress]:
     """Report the progress of a station every second while the block runs.
 
@@ -150,12 +151,13 @@ def watched(
         store: The run's store, which knows the cost of earlier calls; None where the station makes no calls.
         price_of: Tells current prices.
         unit: The unit of the station's counts.
+        unpaid: Roles whose calls ask nobody.
 
     Yields:
         A function that the station calls with its counts.
     """
-    paid = store.paid(price_of=price_of).values() if store is not None else []
-    spent = [role["cost"] for role in paid if role["cost"] is not None]
+    paid = store.paid(price_of=price_of) if store is not None else {}
+    spent = [of["cost"] for role, of in paid.items() if role not in unpaid and of["cost"] is not None]
     over, reporting = threading.Event(), threading.Lock()
     with watching() as traffic:
         watch = Watch(traffic if store is not None else None, unit, sum(spent) if spent else None)

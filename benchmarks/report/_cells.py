@@ -109,6 +109,8 @@ _RATES = ("whole", "salvaged", "fell_back")
 def _tokens(used: Mapping[str, float] | None) -> str:
     if not used:
         return NONE
+    if used.get("unknown_calls"):
+        return "unknown"
     return f"{used['input_tokens']:.0f} / {used['cached_tokens']:.0f} / {used['output_tokens']:.0f}"
 
 

@@ -267,6 +267,11 @@ class Sections(Section):
         given = {"teacher": roles.teacher.price, "decomposer": roles.decomposer.price, "solver": roles.solver.price}
         return {role: price.model_dump(exclude_none=True) for role, price in given.items() if price}
 
+    @property
+    def unpaid(self) -> frozenset[str]:
+        """Roles whose calls ask nobody: those of a recorded teacher, whose price is what its plans have cost."""
+        return frozenset({"teacher"} if self.roles.teacher.recorded else ())
+
     def price_of(self, role: str, model: str) -> dict[str, float] | None:
         """The price in the file of a role's calls; see `PriceOf`.
 

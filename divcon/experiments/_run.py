@@ -149,9 +149,9 @@ class ExperimentRun:
     def _answers(self, batch: Sequence[Cell]) -> list[Records]:
         """The outcomes of a batch of cells, which share a run."""
         context = batch[0].run.context
-        test = context.task.test
+        pipeline, test = context.pipeline, context.task.test
         self.reporter.station("evaluate", f"{len(batch)} arms on {len(test)} questions")
-        with watched(self.reporter, "evaluate", self.store, context.pipeline.price_of) as progress:
+        with watched(self.reporter, "evaluate", self.store, pipeline.price_of, unpaid=pipeline.unpaid) as progress:
             return evaluate_arms(
                 [cell.arm for cell in batch],
                 test,

@@ -27,8 +27,7 @@ def open_store(file: Sections, folder: Path) -> RunStore:
     store, budget = RunStore(folder), file.budget
     limited: dict[str, Limits] = {name: limits for name, limits in budget.stations.items() if limits.any}
     if budget.any or limited:
-        unpaid = ["teacher"] if file.roles.teacher.recorded else []
-        store.budget = Budget(budget, limited, store, file.price_of, unpaid=unpaid)
+        store.budget = Budget(budget, limited, store, file.price_of, unpaid=file.unpaid)
     return store
 
 
@@ -176,7 +175,7 @@ class Context:
 
     def watched(self, name: str) -> AbstractContextManager[Progress]:
         """Report the progress of a station that calls models, while the block runs."""
-        return watched(self.reporter, name, self.store, self.pipeline.price_of)
+        return watched(self.reporter, name, self.store, self.pipeline.price_of, unpaid=self.pipeline.unpaid)
 
     def close(self) -> None:
         """Stop the servers that were started, release workers, and leave the folder."""

@@ -306,8 +306,9 @@ class Run:
         return estimate(self.context, measured, rounds)
 
     def _paid(self) -> tuple[float, float, float]:
-        """Calls, tokens and US dollars so far."""
-        paid = self.store.paid(price_of=self.pipeline.price_of).values()
+        """Calls, tokens and US dollars so far, of the models that are asked."""
+        roles = self.store.paid(price_of=self.pipeline.price_of)
+        paid = [spent for role, spent in roles.items() if role not in self.pipeline.unpaid]
         tokens = sum(role["input_tokens"] + role["output_tokens"] for role in paid)
         return sum(role["calls"] for role in paid), tokens, sum(role["cost"] or 0.0 for role in paid)
 

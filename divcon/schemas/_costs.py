@@ -50,6 +50,7 @@ class QuestionOfRole(Part):
         output_tokens: Output tokens.
         cost: US dollars; null where a price is unknown.
         cost_per_1000: US dollars for 1,000 questions; null where a price is unknown.
+        unknown_calls: Calls over all questions whose tokens the server didn't count. The tokens leave them out.
     """
 
     input_tokens: float
@@ -57,6 +58,7 @@ class QuestionOfRole(Part):
     output_tokens: float
     cost: float | None
     cost_per_1000: float | None = None
+    unknown_calls: Count = 0
 
 
 class Bill(Part):
@@ -68,7 +70,7 @@ class Bill(Part):
         cost_per_1000: US dollars for 1,000 questions; null where a price is unknown.
         at_least: US dollars of the calls with a known price; null where there are none.
         unpriced_calls: Calls over all questions whose cost is unknown; a student's that are counted as zero aren't.
-        large_tokens: Input and output tokens of models other than students.
+        large_tokens: Input and output tokens of models other than students; null where a server didn't count some.
         student_free: Whether a student's unknown price was counted as zero.
         cost_ci95: The 95 % interval of `cost`; null where that is null.
         large_tokens_ci95: The 95 % interval of `large_tokens`.
@@ -79,7 +81,7 @@ class Bill(Part):
     cost_per_1000: float | None = None
     at_least: float | None = None
     unpriced_calls: Count = 0
-    large_tokens: float
+    large_tokens: float | None
     student_free: bool
     cost_ci95: tuple[float, float] | None = None
     large_tokens_ci95: tuple[float, float] | None = None

@@ -14,6 +14,7 @@ from divcon.benchmarks import (
     solver_share,
     upfront,
 )
+from divcon.benchmarks._advice import advice
 from divcon.programs import Counters, Meter
 
 
@@ -25,6 +26,7 @@ def used(read: int, written: int, cost: float | None, cached: int = 0) -> dict[s
         "output_tokens": written,
         "cost": cost,
         "unpriced_calls": 0 if cost is not None else 10,
+        "unknown_calls": 0,
     }
 
 
@@ -44,6 +46,7 @@ def test_both_stages_count_with_input_output_and_cached_apart() -> None:
         "output_tokens": 20,
         "cost": pytest.approx(0.05),
         "cost_per_1000": pytest.approx(50),
+        "unknown_calls": 0,
     }
     assert found["cost_per_1000"] == pytest.approx(200)
     assert found["large_tokens"] == pytest.approx(430)
@@ -135,6 +138,20 @@ def test_without_prices_tokens_of_models_other_than_students_are_compared() -> N
     assert (found["in_money"], found["choice"]) == (False, "sd-r")
     assert found["points"] == {"teacher": [0.65, 500.0], "sd-r": [0.65, 400.0]}
     assert solver_share(lines[0]["bill"]) == pytest.approx(0.8)
+
+
+def test_tokens_that_werent_counted_are_unknown_and_compared_with_nothing() -> None:
+    uncounted = {**used(0, 0, None), "unknown_calls": 3}
+    found = bill({"decomposer": uncounted, "solver": used(100, 10, None)}, 10)
+    assert (found["large_tokens"], found["by_role"]["decomposer"]["unknown_calls"]) == (None, 3)
+    lines = [line("teacher", 0.9, uncounted, used(100, 10, None)), line("cot", 0.5, None, used(50, 10, None))]
+    costs = compare_costs(lines, {})
+    assert (costs["points"], costs["choice"]) == ({"cot": [0.5, 6.0]}, "cot")
+    alone = compare_costs(lines[:1], {})
+    assert (alone["choice"], advice("t", lines[:1], alone)["headline"]) == (
+        None,
+        "No program is advised: what they take is unknown, since tokens weren't counted",
+    )
 
 
 def test_a_cost_that_is_known_in_part_is_a_least_one() -> None:

@@ -108,6 +108,7 @@ def test_a_whole_run_with_recorded_plans_and_a_recorded_arm(data: Path, tiny_bas
     assert (arms["teacher"]["accuracy"], arms["direct"]["accuracy"]) == (1.0, 0.0)
     assert arms["teacher"]["label"] == "Two-stage, teacher, gpt-3.5-turbo (recorded)"
     assert arms["teacher"]["usage"]["decomposer"]["unknown_calls"] == 12, "unknown, not zero"
+    assert arms["teacher"]["bill"]["large_tokens"] is None
     spent = arms["teacher"]["bill"]
     assert (arms["teacher"]["choosable"], spent["cost"], spent["cost_ci95"]) == (False, None, None)
     assert (arms["good"]["label"], arms["good"]["bill"]) == ("Good (recorded)", None)

@@ -94,6 +94,17 @@ def test_nothing_is_said_of_money_where_no_price_is_known(tmp_path: Path) -> Non
     assert reporter.said == [("collect", 1, 2, "answers, 1 queued")]
 
 
+def test_what_nobody_was_asked_for_is_not_said_to_be_spent(tmp_path: Path) -> None:
+    reporter, store = Noting(), RunStore(tmp_path)
+    for role, cost in (("teacher", 5.0), ("solver", 0.5)):
+        store.keep_reply(
+            role, role=role, station="s", model="m", request={}, rollout=0, response={}, seconds=1.0, cost=cost
+        )
+    with watched(reporter, "collect", store, unpaid={"teacher"}) as progress:
+        progress(1, 2)
+    assert reporter.said == [("collect", 1, 2, "answers, $0.5000 so far, 1 queued")]
+
+
 def test_it_is_told_also_while_nothing_ends_and_not_after(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(_watch, "_TICK", 0.01)
     reporter = Noting()
