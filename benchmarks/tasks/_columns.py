@@ -28,6 +28,8 @@ _NAMES = {
     "context": ["context", "passage", "paragraph", "document", "background"],
     "id": ["id", "uid", "qid", "questionid", "key"],
 }  # fmt: skip
+# Who says it in a chat.
+_SAID_BY = {"question": {"user", "human"}, "answer": {"assistant", "model", "gpt"}}
 WITHOUT_ANSWERS = (
     "Without gold answers nothing can be measured: write them for some questions (200 tell much) and give these alone, "
     "or distil in Python with a metric of your own, which needs none (divcon.DistillDecomposer, docs/dspy.md)."
@@ -76,7 +78,7 @@ def about_missing(path: Path, head: Sequence[Row], names: Mapping[str, str], lac
     """Which columns no row has, with those that are there, and the settings that would work. They are guessed from the
     columns' names, and where no name tells, from their values."""
     columns = _columns(head)
-    guessed = _guessed(columns, names, lacking, len(head))
+    guessed = _guessed(columns, names, lacking, len(head), _roles(head))
     where = f"The first {_LOOKED_AT} rows of {path} have" if len(head) == _LOOKED_AT else f"{path} has"
     wanted = " and ".join(f"no field '{shown(names[ours])}'" for ours in lacking)
     problem = f"{where} {wanted}; its fields are {listed(list(columns)) or 'none'}."
@@ -117,10 +119,10 @@ def guess_fields(path: Path, form: Form | None = None, given: Fields | None = No
     head = first_rows(path, form or Form(), None)
     lacking = lacking_columns(head, names)
     columns = _columns(head)
-    guessed = _guessed(columns, names, [*lacking, *(["context"] if "context" not in columns else [])], len(head))
-    unknown = [ours for ours in lacking if ours not in guessed]
-    if unknown or _has_no_header(columns, lacking):
-        raise TaskError(*about_missing(path, head, names, unknown or lacking))
+    wanted = [*lacking, *(["context"] if "context" not in columns else [])]
+    guessed = _guessed(columns, names, wanted, len(head), _roles(head))
+    if any(ours not in guessed for ours in lacking) or _has_no_header(columns, lacking):
+        raise TaskError(*about_missing(path, head, names, lacking))
     return Fields.model_validate({**names, **guessed})
 
 
@@ -142,6 +144,23 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, An
             yield from ((f"{before}{name}.{number}.content", one["content"]) for number, one in enumerate(value))
         else:
             yield f"{before}{name}", value
+            if _lists_answers(f"{before}{name}") and isinstance(value, list) and value:
+                yield f"{before}{name}.0", value[0]
+
+
+def _lists_answers(name: str) -> bool:
+    """Whether a column holds a list of answers, as SQuAD's `answers.text` does."""
+    return "answers" in name.casefold().split(".")
+
+
+def _roles(head: Sequence[Row]) -> dict[str, str]:
+    """Who says what the columns of chats hold, by column."""
+    found: dict[str, str] = {}
+    for row in head:
+        for name, value in row.values.items():
+            if isinstance(value, list) and value and all(_is_message(one) for one in value):
+                found |= {f"{name}.{number}.content": str(one["role"]) for number, one in enumerate(value)}
+    return found
 
 
 def _is_message(value: Any) -> bool:
@@ -150,9 +169,21 @@ def _is_message(value: Any) -> bool:
 
 
 def _guessed(
-    columns: Mapping[str, Sequence[Any]], names: Mapping[str, str], lacking: Sequence[str], rows: int
+    columns: Mapping[str, Sequence[Any]],
+    names: Mapping[str, str],
+    lacking: Sequence[str],
+    rows: int,
+    roles: Mapping[str, str],
 ) -> dict[str, str]:
-    """The likely column of each that is lacking, by our names."""
+    """The likely column of each that is lacking, by our names.
+
+    Args:
+        columns: The values of the first rows.
+        names: The columns that are known, by our names.
+        lacking: Our names of those that aren't.
+        rows: The number of rows.
+        roles: Who says what the columns of chats hold.
+    """
     taken = {theirs for ours, theirs in names.items() if ours not in lacking}
     texts = {
         name: [text for one in values if (text := written_value(one)) is not None] for name, values in columns.items()
@@ -166,13 +197,18 @@ def _guessed(
         fits = [name for name in usable if plain[name] in known or plain[name].endswith(ours)]
         if free := [name for name in fits if name not in taken and name not in found.values()]:
             found[ours] = min(free, key=lambda name: (rank[name], name.count(".")))
+    first_of_list = [name for name in columns if name.endswith(".0") and _lists_answers(name) and texts[name]]
+    if "answer" in lacking and "answer" not in found and first_of_list:
+        found["answer"] = first_of_list[0]
     for ours in NEEDED:
         if ours not in lacking or ours in found:
             continue
         gone = {*taken, *found.values()}
         whole = {name: texts[name] for name in columns if len(texts[name]) == rows and name not in gone}
         whole = {name: said for name, said in whole.items() if not _COUNTS_ROWS.fullmatch(name)}
-        if whole:
+        if turns := [name for name in whole if roles.get(name) in _SAID_BY[ours]]:
+            found[ours] = turns[-1]
+        elif whole:
             found[ours] = (_likely_question if ours == "question" else _likely_answer)(whole)
     return found
 

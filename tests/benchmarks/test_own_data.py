@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from divcon.benchmarks import is_right
-from divcon.benchmarks.tasks import Fields, Form, Task, TaskError, file_items, load_task
+from divcon.benchmarks.tasks import Fields, Form, Task, TaskError, file_items, guess_fields, load_task
 from divcon.config import load_pipeline
 
 ROWS = [
@@ -93,6 +93,41 @@ def test_a_short_float_keeps_the_digits_that_were_written(tmp_path: Path, width:
     datasets = pytest.importorskip("datasets")
     datasets.Dataset(whole).save_to_disk(str(tmp_path / "saved"))
     assert [item.answer for item in file_items(tmp_path / "saved")] == ["4.1", "0.25"]
+
+
+CHAT = [
+    {"role": "user", "content": "Compute it: 3 pens at $2."},
+    {"role": "assistant", "content": "Each pen costs 2 dollars, so the three of them cost 6 dollars."},
+]
+LONGER = [
+    {"role": "system", "content": "You help."},
+    {"role": "human", "content": "Sum up."},
+    {"role": "gpt", "content": "It is said at length here."},
+]
+SQUAD = {"title": "A", "question": "Who won it?", "answers": {"text": ["Ann", "Ann B."], "answer_start": [3, 3]}}
+
+
+@pytest.mark.parametrize(
+    ("row", "question", "answer"),
+    [
+        ({"messages": CHAT}, "messages.0.content", "messages.1.content"),
+        ({"conversations": LONGER}, "conversations.1.content", "conversations.2.content"),
+        (SQUAD, "question", "answers.text.0"),
+    ],
+)
+def test_the_columns_of_chats_and_of_lists_of_answers_are_guessed(
+    tmp_path: Path, row: dict[str, Any], question: str, answer: str
+) -> None:
+    (tmp_path / "q.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row))
+    found = guess_fields(tmp_path / "q.jsonl")
+    assert (found.question, found.answer) == (question, answer)
+
+
+def test_a_column_that_is_guessed_for_one_is_not_offered_for_the_other(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("text\nWho won it?\nAnd when?\n")
+    with pytest.raises(TaskError) as caught:
+        guess_fields(tmp_path / "q.csv")
+    assert "--set task.fields.question=text --set task.fields.answer=COLUMN" in caught.value.remedy
 
 
 def test_numbered_steps_of_a_list_are_read_without_their_numbers(tmp_path: Path) -> None:
