@@ -15,10 +15,12 @@ from divcon._opening import leaving, opened
 from divcon._tables import new_table, page
 from divcon._terminal import console_of, echo_json, guarded, line, log_into
 
+_QUESTIONS = 200
+
 
 def precheck(
     file: PipelineFile,
-    questions: Annotated[int, typer.Option(min=2, help="Training questions that are asked, at most.")] = 200,
+    questions: Annotated[int, typer.Option(min=2, help="Training questions that are asked, at most.")] = _QUESTIONS,
     both: Annotated[bool, typer.Option("--both", help="Train two small students, a planner and a solver.")] = False,
     as_json: AsJSON = False,
     run: RunFolder = None,
@@ -34,13 +36,17 @@ def precheck(
     made: list[Any] = []
     given = shlex.join([str(file), *(["--run", str(run)] if run else []), *_flags("--set", overrides or [])])
 
+    limit = None if questions == _QUESTIONS else questions
+
     def shown(found: dict[str, Any]) -> None:
         from divcon.precheck import next_commands
 
         if as_json:
             echo_json(found)
         else:
-            print_precheck(found, made[0].folder / "precheck" / "precheck.json", next_commands(found, given))
+            print_precheck(
+                found, made[0].folder / "precheck" / "precheck.json", next_commands(found, given, limit, both)
+            )
 
     def work() -> Any:
         from divcon.pipeline import Incomplete

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,7 +17,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from divcon.benchmarks.tasks import Fields, Form, Task, file_items, guess_fields, load_task, seen_form
-from divcon.config import split_override
+from divcon.config import ConfigError, load_pipeline, split_override
 from divcon.distill import FORM_STEPS, OverlapError, TrainSettings
 from divcon.programs import Item
 from divcon.signatures import DivconError
@@ -95,9 +96,11 @@ def look_at(path: Path, overrides: Sequence[str] = ()) -> Questions:
         overrides: Keys of `task` that are known, as `--set` takes them; others are left alone.
 
     Raises:
+        ConfigError: An override can't stand in a pipeline file.
         TaskError: It can't be read, has no answers, or holds fewer than two questions.
         OverlapError: Every training question overlaps with a test question.
     """
+    _require_valid(path, overrides)
     given: dict[str, Any] = {}
     columns: dict[str, Any] = {}
     for key, value in map(split_override, overrides):
@@ -123,6 +126,20 @@ def look_at(path: Path, overrides: Sequence[str] = ()) -> Questions:
         found = Questions(path, fields, form, count, first, {**given, "overlap": "drop"}, drops=True)
         load_task(found.task())
     return found
+
+
+def _require_valid(path: Path, overrides: Sequence[str]) -> None:
+    """Raise where overrides can't stand in a pipeline file on these questions."""
+    if "task.name" in dict(map(split_override, overrides)):
+        raise ConfigError("--set task.name: divcon init reads a file or folder of yours.", "Leave it out.")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pipeline.yaml"
+        task = f"{{name: file, path: {_written(str(path))}, train: 1, test: 1}}"
+        file.write_text(f"task: {task}\nroles: {{teacher: {{model: {TEACHER}}}, solver: {{model: {TEACHER}}}}}\n")
+        try:
+            load_pipeline(file, overrides)
+        except ConfigError as error:
+            raise ConfigError(error.problem.replace(str(file), "What is given"), error.remedy) from error
 
 
 def starter(

@@ -183,23 +183,27 @@ def which_half(both: Difference | None, planner: str | None, solver: str | None,
     return f"Which half to distil isn't settled: {both}.{more}{kept}"
 
 
-def next_commands(found: Mapping[str, Any], given: str) -> list[str]:
+def next_commands(found: Mapping[str, Any], given: str, asked: int | None = None, both: bool = False) -> list[str]:
     """The commands that come next.
 
     Args:
         found: The content of `precheck.json`.
-        given: The file and the options that the precheck was asked for.
+        given: The file, and the options that every command takes.
+        asked: The number of questions that were asked for; None for the default.
+        both: Whether two small students were trained.
     """
+    few = "" if asked is None else f" --questions {asked}"
+    trained = " --both" if both else ""
     if found["verdict"] is None:
-        return [f"divcon precheck {given}"]
+        return [f"divcon precheck {given}{few}{trained}"]
     if found["verdict"] == "worth it":
         return [f"divcon run {given} --dry-run", f"divcon run {given}"]
     if found["verdict"] == "not worth it":
-        return [f"divcon precheck {given} --set roles.solver.model=ANOTHER"]
+        return [f"divcon precheck {given}{few}{trained} --set roles.solver.model=ANOTHER"]
     commands = []
     needed = found["split"]["to_settle"]
     if needed and found["questions"] < found["training_questions"]:
-        commands.append(f"divcon precheck {given} --questions {min(needed, found['training_questions'])}")
+        commands.append(f"divcon precheck {given} --questions {min(needed, found['training_questions'])}{trained}")
     if found["half"]["planner"] == "untuned":
-        commands.append(f"divcon precheck {given} --both")
+        commands.append(f"divcon precheck {given}{few} --both")
     return commands

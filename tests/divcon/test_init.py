@@ -103,6 +103,9 @@ def test_questions_that_repeat_each_other_are_left_out_of_the_training(tmp_path:
     assert load_pipeline(Path("pipeline.yaml")).task.overlap == "drop"
 
 
+PAIR = "question,answer\nWhat?,1\nWhy?,2\n"
+
+
 @pytest.mark.parametrize(
     ("text", "arguments", "words"),
     [
@@ -110,7 +113,9 @@ def test_questions_that_repeat_each_other_are_left_out_of_the_training(tmp_path:
         ("question,answer\nWhat?,\nWhy?,\n", [], ["The field 'answer'", "is empty", "Without gold answers"]),
         ("", [], ["is empty"]),
         ("question,answer\nWhat?,1\n", [], ["holds 1 question"]),
-        ("question,answer\nWhat?,1\nWhy?,2\n", ["--set", "train.epoch=2"], ["train.epoch", "Did you mean 'epochs'?"]),
+        (PAIR, ["--set", "train.epoch=2"], ["error: --set train.epoch", "Did you mean 'epochs'?"]),
+        (PAIR, ["--set", "task.format=xlsx", "--set", "task.trian=1"], ["given has 2 errors", "task.trian", "'csv'"]),
+        (PAIR, ["--set", "task.name=gsm8k"], ["error: --set task.name", "Leave it out"]),
     ],
 )
 def test_what_cannot_be_used_is_named_and_nothing_is_written(

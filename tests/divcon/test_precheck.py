@@ -19,7 +19,7 @@ from divcon.benchmarks.tasks import Task, load_task
 from divcon.cli import app
 from divcon.distill import Base, BudgetSpent
 from divcon.pipeline import Incomplete
-from divcon.precheck import STATUSES, Difference, Findings, Precheck, judge, which_half
+from divcon.precheck import STATUSES, Difference, Findings, Precheck, judge, next_commands, which_half
 from divcon.precheck._training import seconds_a_row, seconds_of
 
 BETTER, WORSE, UNTOLD, EQUAL, SLIGHT = (
@@ -232,6 +232,32 @@ def test_it_asks_no_test_question_keeps_all_replies_and_says_what_it_took(
         monkeypatch.setattr("divcon.precheck._training.train_adapter", one_step)
         assert seconds_a_row(run, larger.questions, tmp_path / "timed")[1] == "estimated"
         run.close()
+
+
+MORE = "divcon precheck p.yaml --questions 50"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "asked", "both", "commands"),
+    [
+        (None, 10, True, ["divcon precheck p.yaml --questions 10 --both"]),
+        ("not worth it", 10, False, ["divcon precheck p.yaml --questions 10 --set roles.solver.model=ANOTHER"]),
+        ("not settled", 10, False, [MORE, "divcon precheck p.yaml --questions 10 --both"]),
+        ("not settled", None, False, [MORE, "divcon precheck p.yaml --both"]),
+        ("worth it", 10, True, ["divcon run p.yaml --dry-run", "divcon run p.yaml"]),
+    ],
+)  # fmt: skip
+def test_the_next_commands_keep_what_was_given(
+    verdict: str | None, asked: int | None, both: bool, commands: list[str]
+) -> None:
+    found = {
+        "verdict": verdict,
+        "split": {"to_settle": 900},
+        "questions": 10,
+        "training_questions": 50,
+        "half": {"planner": "untuned"},
+    }
+    assert next_commands(found, "p.yaml", asked, both) == commands
 
 
 def test_the_time_of_a_row_counts_the_rows_of_the_last_step() -> None:
