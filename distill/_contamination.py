@@ -193,9 +193,13 @@ def refuse_overlap(
     found = overlapping(train, test, common, near, allowing)
     if found.pairs:
         shown = "; ".join(f"{a.id} ~ {b.id} ({how}): {a.question[:70]}" for a, b, how in found.pairs[:3])
-        raise OverlapError(
-            f"{len(found.pairs)} training questions overlap with the test set: {shown}.",
-            "Remove them from one of the sets (in a pipeline file: task.overlap: drop), name those that are no overlap "
-            "in task.allow, or pass common=0 (task.overlap: same) where the questions are made from one template.",
-        )
+        remedy = "Remove them from one of the sets (in a pipeline file: task.overlap: drop)"
+        if all(how == "same" for *_, how in found.pairs):
+            remedy += ", or name those that are no overlap in task.allow."
+        else:
+            remedy += (
+                ", name those that are no overlap in task.allow, or compare whole questions alone (task.overlap: same; "
+                "in Python common=0) where the questions are made from one template."
+            )
+        raise OverlapError(f"{len(found.pairs)} training questions overlap with the test set: {shown}.", remedy)
     return found

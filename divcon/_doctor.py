@@ -64,7 +64,8 @@ def diagnose(
     if pipeline.tracking is not None:
         uri = pipeline.tracking.mlflow
         yield from _whatever_happens("tracking", lambda: [_tracking(uri)])
-    yield from _whatever_happens("recorded", lambda: _recordings(pipeline))
+    for name in pipeline.evaluate.recorded:
+        yield from _whatever_happens("recorded", functools.partial(_recording, pipeline, name))
     if pipeline.only_recorded:
         return
     yield from _whatever_happens("base", lambda: _base(pipeline, folder))
@@ -108,10 +109,10 @@ def _data(pipeline: Pipeline) -> Iterator[Finding]:
         yield few
 
 
-def _recordings(pipeline: Pipeline) -> Iterator[Finding]:
-    for name, arm in pipeline.evaluate.recorded.items():
-        found = read_recording(arm.path, arm.fields, "reply", f"evaluate.recorded.{name}")
-        yield Finding("ok", "recorded", f"{name}: {len(found.rows):,} replies in {found.file.name}")
+def _recording(pipeline: Pipeline, name: str) -> Iterator[Finding]:
+    arm = pipeline.evaluate.recorded[name]
+    found = read_recording(arm.path, arm.fields, "reply", f"evaluate.recorded.{name}")
+    yield Finding("ok", "recorded", f"{name}: {len(found.rows):,} replies in {found.file.name}")
 
 
 def _tracking(uri: str) -> Finding:

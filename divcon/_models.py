@@ -165,7 +165,7 @@ class Models:
             cap, seed = self.pipeline.program.max_subquestions, self.pipeline.task.training_seed
             backend = ScriptedTeacher(self.items(), faults, cap, seed)
             identity = fingerprint(identity, cap, seed)
-        elif self.plans is not None and endpoint.recorded:
+        elif endpoint.recorded and self.plans is not None:
             items, model = self.items(), f"recorded/{endpoint.name}"
             backend = RecordedTeacher(items, plans_of(self.plans.match(items)), str(endpoint.name))
             identity = fingerprint(identity, *self.plans.deciding)

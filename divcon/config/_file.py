@@ -169,13 +169,21 @@ def split_override(text: str) -> tuple[str, Any]:
 
 def _override(tree: dict[str, Any], text: str) -> str:
     key, value = split_override(text)
-    *parents, last = key.split(".")
     node: Any = tree
-    for parent in parents:
-        if node.get(parent) is None:
-            node[parent] = {}
-        if not isinstance(node[parent], dict):
-            raise ConfigError(f"--set {text!r}: {parent} is a value, not a section.", "Set the whole section.")
-        node = node[parent]
-    node[last] = value
-    return key
+    before: list[str] = []
+    rest = key.split(".")
+    while True:
+        # A name that somebody gave, as to a recorded program, may have dots.
+        width = next((n for n in range(len(rest), 1, -1) if ".".join(rest[:n]) in node), 1)
+        name, rest = ".".join(rest[:width]), rest[width:]
+        if not rest:
+            node[name] = value
+            return key
+        if node.get(name) is None:
+            node[name] = {}
+        if before == ["evaluate", "recorded"] and isinstance(node[name], str):
+            node[name] = {"path": node[name]}  # the short form
+        if not isinstance(node[name], dict):
+            raise ConfigError(f"--set {text!r}: {name} is a value, not a section.", "Set the whole section.")
+        node = node[name]
+        before.append(name)

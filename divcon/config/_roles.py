@@ -317,10 +317,11 @@ class Roles(Section):
                 raise ValueError(f"precision is given, and {role}.server.arguments has dtype; write one of them")
         return self
 
-    @field_validator("solver")
+    @field_validator("solver", mode="before")
     @classmethod
-    def _solver_solves(cls, solver: Endpoint) -> Endpoint:
-        if not solver.asked:
-            kind = "scripted" if solver.scripted else "recorded"
+    def _solver_solves(cls, solver: Any) -> Any:
+        model = str(solver.get("model") if isinstance(solver, dict) else getattr(solver, "model", ""))
+        if model == RECORDED_TEACHER or model.startswith("scripted/"):
+            kind = "recorded" if model == RECORDED_TEACHER else "scripted"
             raise ValueError(f"a {kind} teacher only decomposes; the solver needs a model")
         return solver

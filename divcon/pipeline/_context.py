@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,7 +17,7 @@ from divcon.config import Pipeline, Sections
 from divcon.distill import Author, Budget, Hold, Limits, Progress, RunStore
 from divcon.distill.executors import EXECUTORS, Executor
 from divcon.distill.serving.embedded import EmbeddedBaseMissing, is_converted
-from divcon.pipeline._errors import Unfit
+from divcon.pipeline._errors import Failures, Unfit
 from divcon.programs import Item
 
 
@@ -104,10 +103,12 @@ class Context:
     @cached_property
     def recordings(self) -> dict[str, Recording]:
         """The files of the recorded arms, by the arms' names."""
-        return {
-            name: read_recording(arm.path, arm.fields, "reply", f"evaluate.recorded.{name}")
-            for name, arm in self.pipeline.evaluate.recorded.items()
-        }
+        failures, found = Failures(Silent()), {}
+        for name, arm in self.pipeline.evaluate.recorded.items():
+            with failures.gathering():
+                found[name] = read_recording(arm.path, arm.fields, "reply", f"evaluate.recorded.{name}")
+        failures.require_none()
+        return found
 
     @property
     def teacher(self) -> Author:
@@ -124,23 +125,28 @@ class Context:
         plans = self.models.plans
         return plans is not None and any(row.input_tokens is None or row.output_tokens is None for row in plans.rows)
 
-    def coverage(self) -> Iterator[str]:
+    def coverage(self) -> list[str]:
         """How many questions the recorded plans and replies are of, a sentence a file.
 
         Raises:
-            Unfit: No row of a file matches a question.
+            DivconError: Files are broken, or no row of one matches a question. All of it is said.
         """
-        tested = {"test": self._given.test}
-        if (plans := self.models.plans) is not None and not self.pipeline.only_recorded:
-            planning = any(read_arm(arm)[0].planner == "teacher" for arm in self.pipeline.arms)
-            parts = {"training": self._given.train, **(tested if planning else {})}
-            left = len(self._given.train) - len(self.task.train)
-            one = "question without one is" if left == 1 else "questions without one are"
-            more = f"; {left:,} training {one} left out" if left else ""
-            yield self._covered(plans, plans.match(self._items), "a plan", parts, "roles.teacher") + more
-        for name, recording in self.recordings.items():
-            matching = recording.match(self._given.test, self._given.train)
-            yield self._covered(recording, matching, "a reply", tested, f"evaluate.recorded.{name}")
+        failures, said, tested = Failures(Silent()), [], {"test": self._given.test}
+        with failures.gathering():
+            if (plans := self.models.plans) is not None and not self.pipeline.only_recorded:
+                planning = any(read_arm(arm)[0].planner == "teacher" for arm in self.pipeline.arms)
+                parts = {"training": self._given.train, **(tested if planning else {})}
+                left = len(self._given.train) - len(self.task.train)
+                one = "question without one is" if left == 1 else "questions without one are"
+                more = f"; {left:,} training {one} left out" if left else ""
+                said.append(self._covered(plans, plans.match(self._items), "a plan", parts, "roles.teacher") + more)
+        with failures.gathering():
+            for name, recording in self.recordings.items():
+                matching = recording.match(self._given.test, self._given.train)
+                with failures.gathering():
+                    said.append(self._covered(recording, matching, "a reply", tested, f"evaluate.recorded.{name}"))
+        failures.require_none()
+        return said
 
     def _covered(
         self, recording: Recording, matching: Matching, what: str, parts: dict[str, list[Item]], key: str

@@ -17,7 +17,16 @@ from divcon.benchmarks import Arm, Records
 from divcon.benchmarks.arms import CHAIN_OF_THOUGHT, DIRECT, REFERENCES, TEACHER, UNTUNED, UNTUNED_SOLVES, ArmKind
 from divcon.benchmarks.tasks import COMMON, TASKS, LoadedTask
 from divcon.distill import NothingToLearn, booked_to, overlapping, read_manifest, students_of, write_whole
-from divcon.pipeline import Failures, Incomplete, Measured, Run, StationEstimate, announce_conversion, total_of
+from divcon.pipeline import (
+    Failures,
+    Incomplete,
+    Measured,
+    Run,
+    StationEstimate,
+    Unfit,
+    announce_conversion,
+    total_of,
+)
 from divcon.precheck._asked import Asked
 from divcon.precheck._figures import BASE_CELL, CELL, in_money, measured_of, summarize
 from divcon.precheck._training import ROWS, STEPS, How, seconds_a_row, seconds_by_size, seconds_of
@@ -135,9 +144,17 @@ class Precheck:
         Raises:
             Unfit: Something would stop the precheck. Models are looked at only where they will be called.
         """
-        for covered in self.run.context.coverage():
-            self.run.reporter.finished("check", covered)
         failures = Failures(self.run.reporter)
+        with failures.gathering("data"):
+            if not self.run.task.train:
+                raise Unfit(
+                    "The precheck asks training questions, and task.train is 0.", "Give some: task.train=200, or 50%."
+                )
+            for covered in self.run.context.coverage():
+                self.run.reporter.finished("check", covered)
+        if failures:  # without questions there are no programs that could be looked at
+            failures.look_at(diagnose(self.run.pipeline, self.run.folder, data=False))
+        failures.require_none()
         with contextlib.closing(self._asking(Silent())) as asking:
             asking.check(failures)
             failures.require_none()

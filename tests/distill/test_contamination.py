@@ -17,8 +17,9 @@ def test_a_test_question_in_training_is_refused_and_shown(train: str, why: str) 
     test = [Item("t0", "What is the capital of Tor?", "Bel"), Item("t1", LONG, "5")]
     pairs = overlapping([Item("a", train, "1")], test).pairs
     assert [pair[2] for pair in pairs] == [why]
-    with pytest.raises(OverlapError, match=r"a ~ t"):
+    with pytest.raises(OverlapError, match=r"a ~ t") as caught:
         refuse_overlap([Item("a", train, "1")], test)
+    assert ("task.overlap: same" in caught.value.remedy) == (why != "same"), "equal questions overlap in any case"
 
 
 def test_numbers_changed_only_is_counted_not_refused() -> None:

@@ -14,7 +14,9 @@ from divcon.cli import app
 from divcon.config import ConfigError, load_experiment, load_saved_pipeline
 from divcon.distill import Base, NothingToLearn, read_manifest
 from divcon.pipeline import Failures, Incomplete, Unfit
+from divcon.precheck import Precheck
 from divcon.schemas import Results
+from divcon.signatures import DivconError
 
 QUESTIONS = 30
 # Nothing serves this address, so that every call would fail.
@@ -245,6 +247,7 @@ def test_the_dry_run_and_the_doctor_name_the_teacher(data: Path) -> None:
         (["roles.teacher={model: openai/m, path: x}"], "only a recorded teacher .* has path"),
         (["roles.teacher={model: openai/m}"], "the rule recorded needs a recorded teacher"),
         (["roles.solver={model: recorded, path: x, name: y}"], "a recorded teacher only decomposes"),
+        (["roles.solver={model: recorded}"], "a recorded teacher only decomposes"),
         (["evaluate.recorded={cot: x.jsonl}"], "called like an arm"),
         (["evaluate.recorded={a/b: x.jsonl}"], "pattern"),
         (["task.train=0"], "raise it"),
@@ -267,6 +270,44 @@ def test_what_cannot_work_stops_the_check(data: Path, teacher: str, kind: type[E
     run = Run(load_pipeline(pipeline(data, teacher=teacher)), data / "run")
     with pytest.raises(kind, match=said):
         run.check()
+    run.close()
+
+
+def test_the_fields_of_a_recorded_program_can_be_set_whatever_its_name(data: Path) -> None:
+    file = pipeline(data, more="evaluate: {arms: [teacher], recorded: {gpt-3.5: good.jsonl, two: bad.jsonl}}")
+    changes = ["evaluate.recorded.gpt-3.5.fields.reply=x", "evaluate.recorded.two.label=Two"]
+    recorded = load_pipeline(file, changes).evaluate.recorded
+    assert list(recorded) == ["gpt-3.5", "two"]
+    assert (recorded["gpt-3.5"].path.name, recorded["gpt-3.5"].fields.reply) == ("good.jsonl", "x")
+    assert (recorded["two"].path.name, recorded["two"].label) == ("bad.jsonl", "Two")
+
+
+def test_all_broken_recordings_are_named_at_once(data: Path) -> None:
+    for name in ("one", "two"):
+        lines(data, f"{name}.jsonl", [{"question": "What?"}])
+    file = pipeline(
+        data, more=f"evaluate: {{arms: [teacher], recorded: {{one: {data}/one.jsonl, two: {data}/two.jsonl}}}}"
+    )
+    (data / "plans.jsonl").write_text("{")
+    run = Run(load_pipeline(file), data / "run")
+    with pytest.raises(DivconError) as caught:
+        run.context.coverage()
+    assert all(f"{name}.jsonl" in caught.value.problem for name in ("plans", "one", "two"))
+    with pytest.raises(DivconError) as caught:
+        Precheck(run, 5).do()
+    assert all(f"{name}.jsonl" in caught.value.problem for name in ("plans", "one", "two"))
+    run.close()
+
+
+def test_a_precheck_without_training_questions_says_so(data: Path) -> None:
+    (data / "line.yaml").write_text(
+        f"task: {{name: file, path: '{data}/questions.jsonl', train: 0, test: all}}\n"
+        f"roles: {{teacher: {{model: scripted/references}}, solver: {NOWHERE}}}\n"
+        f"evaluate: {{arms: [], recorded: {{good: '{data}/good.jsonl'}}}}\n"
+    )
+    run = Run(load_pipeline(data / "line.yaml"), data / "run")
+    with pytest.raises(DivconError, match=r"The precheck asks training questions, and task\.train is 0\."):
+        Precheck(run, 5).do()
     run.close()
 
 
