@@ -19,7 +19,7 @@ from divcon.benchmarks.tasks._files import written_value
 from divcon.benchmarks.tasks._json import readable, strict_json
 from divcon.benchmarks.tasks._problems import Problems, TaskError, shown
 from divcon.distill import Plan
-from divcon.programs import Item
+from divcon.programs import Item, whole_number
 from divcon.signatures import Subquestions, read_answer, unnumbered
 
 
@@ -284,8 +284,9 @@ def _row(row: dict[str, Any], fields: RowFields, needs: str) -> tuple[str, Row |
         return f": '{shown(names['reply'])}' is no text", None
     if right is not None and not (isinstance(right, (bool, int, float)) and right in (0, 1)):
         return f": '{shown(names['right'])}' is neither true nor false, 1 nor 0", None
-    tokens = [given[name] for name in ("input_tokens", "output_tokens")]
-    if any(count is not None and (type(count) is not int or count < 0) for count in tokens):
+    counts = [given[name] for name in ("input_tokens", "output_tokens")]
+    tokens = [whole_number(count) for count in counts]  # pandas writes 10.0 for 10
+    if any(count is not None and known is None for count, known in zip(counts, tokens, strict=True)):
         return ": its tokens are no whole numbers", None
     if isinstance(plan, list):
         plan = Subquestions.model_construct(items=tuple(map(_plain, unnumbered(plan)))).render()

@@ -94,7 +94,7 @@ def init(
 
     lacking = guarded(lambda: None, write)
     if as_json:
-        counts = {"questions": questions.count, "train": questions.train, "test": questions.test}
+        counts = {"questions": questions.count, **questions.sizes}
         echo_json({"file": str(out), **counts, "fields": questions.columns, "keys_to_set": lacking})
         return
     echo(f"Wrote {out}. Look it over; then:")

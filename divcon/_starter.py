@@ -57,8 +57,18 @@ class Questions:
         return min(_MOST_TEST, max(1, math.floor(_TEST * self.count)))
 
     @property
+    def apart(self) -> bool:
+        """Whether the test questions are in a file or a split of their own, which isn't counted."""
+        return bool({"test_path", "test_split"} & self.given.keys())
+
+    @property
     def train(self) -> int:
-        return min(_MOST_TRAIN, self.count - self.test)
+        return min(_MOST_TRAIN, self.count - (0 if self.apart else self.test))
+
+    @property
+    def sizes(self) -> dict[str, int | str]:
+        """`train` and `test`, as the file has them."""
+        return {"train": self.train, "test": "all" if self.apart else self.test}
 
     @property
     def columns(self) -> dict[str, str]:
@@ -70,8 +80,7 @@ class Questions:
         """The section `task`."""
         form = {key: value for key, value in vars(self.form).items() if value is not None}
         fields = {"fields": self.columns} if self.columns else {}
-        counts = {"train": self.train, "test": self.test}
-        return Task(**{"name": "file", "path": self.path, **form, **fields, **counts, **self.given, **more})
+        return Task(**{"name": "file", "path": self.path, **form, **fields, **self.sizes, **self.given, **more})
 
     def said(self) -> list[str]:
         """What was found, in sentences."""
@@ -112,7 +121,8 @@ def look_at(path: Path, overrides: Sequence[str] = ()) -> Questions:
     form = seen_form(path, Form(**known))
     fields = guess_fields(path, form, Fields(**columns))
     count, first = 0, None
-    for item in file_items(path, fields, form):
+    held_out = given.get("test_split")
+    for item in file_items(path, fields, form, None if held_out is None else lambda split: split != held_out):
         first = first or item
         count += 1
     if first is None or count < 2:
@@ -181,8 +191,10 @@ def starter(
         columns = ", ".join(f"{ours}: {_written(theirs)}" for ours, theirs in questions.columns.items())
         lines.append(f"  fields: {{{columns}}}   # which of its columns are what")
     lines += [
-        _commented(f"  train: {questions.train}", "the teacher plans these, and the small model learns from its plans"),
-        _commented(f"  test: {questions.test}", "held out: they measure, and nobody learns from them"),
+        _commented(
+            f"  train: {questions.sizes['train']}", "the teacher plans these, and the small model learns from its plans"
+        ),
+        _commented(f"  test: {questions.sizes['test']}", "held out: they measure, and nobody learns from them"),
     ]
     if questions.drops:
         lines.append(_commented("  overlap: drop", "leave out training questions that repeat a test question"))

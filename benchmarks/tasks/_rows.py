@@ -49,6 +49,12 @@ def _table(file: Path, form: Form, problems: Problems, delimiter: str) -> Iterat
                 continue
             if not any(cell.strip() for cell in cells):
                 continue
+            if not names and (said := re.fullmatch(r"sep=(.?)", delimiter.join(cells).strip())):
+                # Excel names the separator in a line of its own above the header.
+                if said[1] not in ("", delimiter) and form.delimiter is None:
+                    yield from _table(file, replace(form, delimiter=said[1]), problems, said[1])
+                    return
+                continue
             if not names:
                 names = [cell.strip() for cell in cells]
                 if (other := _separator(names)) and form.delimiter is None:

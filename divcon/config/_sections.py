@@ -131,6 +131,12 @@ def _known_arm(name: str) -> str:
     return name
 
 
+def _once(names: list[str]) -> list[str]:
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{twice} is named twice")
+    return names
+
+
 ArmName = Annotated[str, AfterValidator(_known_arm), Choices(own_arms)]
 
 
@@ -175,7 +181,7 @@ class Evaluate(Section):
             has no score, and is neither compared nor advised.
     """
 
-    arms: list[ArmName] | None = None
+    arms: Annotated[list[ArmName], AfterValidator(_once)] | None = None
     recorded: dict[RecordedName, RecordedArm] = Field(default_factory=dict)
     grader: Literal["strict", "paper"] = "strict"
     concurrency: int = Field(64, ge=1)

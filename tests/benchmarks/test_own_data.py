@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from divcon.benchmarks import is_right
-from divcon.benchmarks.tasks import Fields, Form, Task, TaskError, file_items, guess_fields, load_task
+from divcon.benchmarks.tasks import Fields, Form, Task, TaskError, file_items, guess_fields, load_task, seen_form
 from divcon.config import load_pipeline
 
 ROWS = [
@@ -128,6 +128,16 @@ def test_a_column_that_is_guessed_for_one_is_not_offered_for_the_other(tmp_path:
     with pytest.raises(TaskError) as caught:
         guess_fields(tmp_path / "q.csv")
     assert "--set task.fields.question=text --set task.fields.answer=COLUMN" in caught.value.remedy
+
+
+def test_the_line_in_which_excel_names_the_separator_is_no_header(tmp_path: Path) -> None:
+    for name, mark in (("a.csv", ";"), ("b.csv", ",")):
+        (tmp_path / name).write_text(f"sep={mark}\nquestion{mark}answer\nWho?{mark}Ann\n")
+        [item] = file_items(tmp_path / name)
+        assert (item.question, item.answer) == ("Who?", "Ann")
+        assert guess_fields(tmp_path / name, seen_form(tmp_path / name, Form())).question == "question"
+        [item] = file_items(tmp_path / name, form=seen_form(tmp_path / name, Form()))
+        assert item.answer == "Ann"
 
 
 def test_numbered_steps_of_a_list_are_read_without_their_numbers(tmp_path: Path) -> None:

@@ -96,6 +96,14 @@ def test_questions_with_the_same_text_are_replayed_by_their_ids(tmp_path: Path) 
     assert {key: record["outcome"] for key, record in records.items()} == {"ann": "right", "bert": "right"}
 
 
+def test_tokens_may_be_written_as_pandas_writes_them(tmp_path: Path) -> None:
+    rows = [{"id": "a", "subquestions": "1. Who?", "input_tokens": 10.0, "output_tokens": 4}]
+    [row] = read(written(tmp_path, rows)).rows
+    assert (row.input_tokens, row.output_tokens) == (10, 4)
+    with pytest.raises(TaskError, match="its tokens are no whole numbers"):
+        read(written(tmp_path, [{**rows[0], "input_tokens": 10.5}]))
+
+
 def test_numbers_of_a_lists_items_are_no_part_of_them(tmp_path: Path) -> None:
     rows = [{"id": "a", "subquestions": ["1. How many?", "2) When?"]}, {"id": "b", "subquestions": ["3. How many?"]}]
     plans = [row.plan for row in read(written(tmp_path, rows)).rows]

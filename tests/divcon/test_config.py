@@ -159,6 +159,11 @@ def test_secrets_in_an_address_are_refused(tmp_path: Path) -> None:
             load(tmp_path, GOOD.replace("embedded/solver", f"openai/x\n    api_base: {address}"))
 
 
+def test_an_arm_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="direct is named twice"):
+        load(tmp_path, GOOD, "evaluate.arms=[direct, cot, direct]")
+
+
 def test_an_empty_section_is_its_defaults(tmp_path: Path) -> None:
     assert load(tmp_path, GOOD + "compile:\n", "compile.optimizer=none").compile.optimizer == "none"
     assert load(tmp_path, GOOD + "train:\n").train.rank == 8

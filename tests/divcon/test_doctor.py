@@ -58,7 +58,7 @@ def test_too_few_steps_to_learn_the_form_are_said_before_anything_is_collected(t
         file = pipeline(tmp_path, model, model)
         _, few = found(file, tmp_path / "run")["data"]
         assert few.level == "warning"
-        assert few.text.startswith("4 questions x 2 epochs / 16 rows a step is 1 step at most")
+        assert few.text.startswith("4 questions x 2 epochs / 16 rows a step is 2 steps at most")
         asked: list[int] = []
 
         class Told(Silent):

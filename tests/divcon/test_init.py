@@ -16,6 +16,8 @@ from support.openai_server import OpenAIServer, user_text
 from typer.testing import CliRunner
 
 from divcon import load_pipeline
+from divcon._starter import look_at, starter
+from divcon.benchmarks.tasks import load_task
 from divcon.cli import app
 from divcon.distill import Base
 from divcon.precheck import STATUSES
@@ -101,6 +103,17 @@ def test_questions_that_repeat_each_other_are_left_out_of_the_training(tmp_path:
     file.write_text(file.read_text() + "".join(file.read_text().splitlines(keepends=True)[1:]))
     assert "repeat each other" in init(file).output
     assert load_pipeline(Path("pipeline.yaml")).task.overlap == "drop"
+
+
+def test_test_questions_of_their_own_are_all_taken(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        rows = [f"Who won {name} number {n}?,{name} {n}" for n in range(3)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["question,answer", *rows]))
+    found = look_at(tmp_path / "train.csv", [f"task.test_path={tmp_path}/test.csv"])
+    assert (found.sizes, found.count) == ({"train": 3, "test": "all"}, 3)
+    loaded = load_task(found.task())
+    assert (len(loaded.train), len(loaded.test)) == (3, 3)
+    assert "  test: all " in starter(found, tmp_path / "p.yaml")
 
 
 PAIR = "question,answer\nWhat?,1\nWhy?,2\n"
