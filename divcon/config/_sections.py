@@ -5,6 +5,7 @@ The file holds no secrets, only the names of the environment variables that hold
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -306,62 +307,62 @@ class Pipeline(Sections):
     task: Task
 
     @model_validator(mode="after")
-    def _whole_is_offered(self) -> Pipeline:
-        if self.screen.keep_whole and not self.program.allow_whole:
-            raise ValueError("screen.keep_whole needs program.allow_whole: true")
+    def _sections_fit(self) -> Pipeline:
+        wrong = [*self._about_whole(), *self._about_turns(), *self._about_students(), *self._about_recorded()]
+        if len(wrong) == 1:
+            raise ValueError(wrong[0])
+        if wrong:
+            raise ValueError(f"{len(wrong)} things don't fit together:" + "".join(f"\n  - {one}" for one in wrong))
         return self
 
-    @model_validator(mode="after")
-    def _turns_can_be_taken(self) -> Pipeline:
+    def _about_whole(self) -> Iterator[str]:
+        if self.screen.keep_whole and not self.program.allow_whole:
+            yield "screen.keep_whole needs program.allow_whole: true"
+
+    def _about_turns(self) -> Iterator[str]:
         roles, optimizer = self.roles, self.compile.optimizer
         if roles.servers == "together":
-            return self
+            return
         if self.run.executor != "threads":
-            raise ValueError("roles.servers: turns is for run.executor: threads; other workers load what they are sent")
+            yield "roles.servers: turns is for run.executor: threads; other workers load what they are sent"
         one, other = roles.teacher.own, roles.solver.own
         if one is None or other is None or one == other:
-            return self
+            return
         both = [f"the optimizer {optimizer}"] if optimizer not in ("none", "LabeledFewShot") else []
         both += [f"the arm {arm}" for arm in self.arms if read_arm(arm)[0] == SELF_ASK]
         if both:
-            raise ValueError(
+            yield (
                 f"{both[0]} asks teacher and solver in turn for each question, and roles.servers: turns would load "
                 "them each time; write servers: together, or leave it out"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _arms_have_students(self) -> Pipeline:
+    def _about_students(self) -> Iterator[str]:
         names = [student.name for student in self.decomposer_students]
-        for name in names:
+        for name in dict.fromkeys(names):
             if names.count(name) > 1 or name in ARMS:
                 other = "an arm" if name in ARMS else "another rule's student"
-                raise ValueError(f"a rule's student is called {name}, as is {other}; take one rule of the two")
-        trained = set(names)
+                yield f"a rule's student is called {name}, as is {other}; take one rule of the two"
         for arm in self.evaluate.arms or []:
             student = read_arm(arm)[0].student
-            if student is not None and student.rule is not None and student.name not in trained:
-                raise ValueError(f"the arm {arm} needs a student of rule '{student.rule}'; add it to screen.rule")
-        return self
+            if student is not None and student.rule is not None and student.name not in names:
+                yield f"the arm {arm} needs a student of rule '{student.rule}'; add it to screen.rule"
 
-    @model_validator(mode="after")
-    def _recorded_fit(self) -> Pipeline:
+    def _about_recorded(self) -> Iterator[str]:
         for name in self.evaluate.recorded:
             if name in ARMS or find_student(name) is not None:
-                raise ValueError(f"the recorded arm {name} is called like an arm of divcon's; name it otherwise")
+                yield f"the recorded arm {name} is called like an arm of divcon's; name it otherwise"
         if not (self.task.train or self.only_recorded):
-            raise ValueError("task.train is 0, which is for recorded arms alone (evaluate.arms: []); raise it")
+            yield "task.train is 0, which is for recorded arms alone (evaluate.arms: []); raise it"
         if not self.roles.teacher.recorded:
             if RECORDED in self.screen.rules and self.arms:
-                raise ValueError("the rule recorded needs a recorded teacher; set roles.teacher.model to recorded")
-            return self
+                yield "the rule recorded needs a recorded teacher; set roles.teacher.model to recorded"
+            return
         if self.compile.optimizer != "none":
-            raise ValueError("compile.optimizer changes a prompt that a recorded teacher never gets; set it to none")
+            yield "compile.optimizer changes a prompt that a recorded teacher never gets; set it to none"
         if self.collect.samples > 1:
-            raise ValueError("a recorded teacher has one plan a question; set collect.samples to 1")
+            yield "a recorded teacher has one plan a question; set collect.samples to 1"
         if SELF_ASK.name in self.arms:
-            raise ValueError("self-ask asks for one subquestion after the other, and a recorded plan is a whole list")
-        return self
+            yield "self-ask asks for one subquestion after the other, and a recorded plan is a whole list"
 
     @property
     def only_recorded(self) -> bool:

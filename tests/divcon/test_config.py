@@ -159,6 +159,14 @@ def test_secrets_in_an_address_are_refused(tmp_path: Path) -> None:
             load(tmp_path, GOOD.replace("embedded/solver", f"openai/x\n    api_base: {address}"))
 
 
+def test_all_that_does_not_fit_together_is_said_at_once(tmp_path: Path) -> None:
+    changes = ["evaluate.recorded={direct: a, cot: b}", "screen.keep_whole=true", "screen.rule=recorded"]
+    with pytest.raises(ConfigError, match="5 things don't fit together") as caught:
+        load(tmp_path, GOOD, *changes, "evaluate.arms=[sd-r]")
+    for said in ("keep_whole needs", "arm direct is called", "arm cot is called", "arm sd-r needs", "recorded needs a"):
+        assert said in caught.value.problem, said
+
+
 def test_an_arm_is_named_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="direct is named twice"):
         load(tmp_path, GOOD, "evaluate.arms=[direct, cot, direct]")
