@@ -77,10 +77,11 @@ def evidence(costs: Mapping[str, Any], answers: Mapping[str, Sequence[Records]])
             row = {**found._asdict(), "ci95": list(found.ci95), "shown": found.shown}
             tests.append({"other": name, "cheaper": cheaper, **row})
     missing = [test["questions"] for test in tests if not test["shown"]]
-    settled = not missing and len(tests) == len(others)
+    left_out = costs.get("uncounted", [])
+    settled = not missing and len(tests) == len(others) and not left_out
     return {
-        "settled": settled if others else None,
-        "questions": max(missing) if missing and None not in missing else None,
+        "settled": settled if others or left_out else None,
+        "questions": max(missing) if missing and None not in missing and not left_out else None,
         "alternatives": [test["other"] for test in tests if test["cheaper"] and not test["shown"]],
         "tests": tests,
     }
@@ -106,7 +107,7 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
         return {**card, "headline": "No program is advised", "sentences": why, "warnings": why}
     chosen = by_name.get(costs["choice"] or "")
     if chosen is None:
-        if any(line["choosable"] and line["bill"]["large_tokens"] is None for line in lines):
+        if costs.get("uncounted"):
             headline = "No program is advised: what they take is unknown, since tokens weren't counted"
         elif lines:
             headline = "No program is advised: none here can answer a new question"
@@ -142,6 +143,12 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
             f"The solver makes {percent(share)} of the two-stage bill: moving the planner saves {percent(1 - share)} "
             "of it at most."
         )
+    for name in costs.get("uncounted", []):
+        left_out = by_name[name]
+        warnings.append(
+            f"{left_out['label']} ({score(left_out)} right) isn't compared: a server didn't count all of its tokens. "
+            "Write the prices, or take a server that counts."
+        )
     label = chosen["label"]
     cheaper = [by_name[name] for name in proof.get("alternatives", [])]
     instead = f", or the cheaper {max(cheaper, key=lambda line: line['accuracy'])['label']}" if cheaper else ""
@@ -167,7 +174,7 @@ def _right(chosen: Mapping[str, Any], by_name: Mapping[str, Mapping[str, Any]], 
     )
     low, high = chosen["ci95"]
     if best is chosen:
-        most = "nothing that can be chosen here was more accurate"
+        most = "nothing that is compared here was more accurate"
     else:
         most = f"the most accurate was {best['label']} with {score(best)}"
     return f"{score(chosen)} right (95 % interval {percent(low)} to {percent(high)}); {most}."
@@ -227,8 +234,9 @@ def _pays(costs: Mapping[str, Any], name: str, student: str) -> str:
     free = " (its own serving counted as free)" if against["student_free"] else ""
     if against["break_even"] is not None:
         return f"The student has paid for itself after {against['break_even']:,} questions{free}."
+    tokens = "uncounted tokens" if before["tokens"] is None else f"{before['tokens']:,.0f} tokens"
     took = (
-        f"Before its first answer the student took {before['calls']:,.0f} calls, {before['tokens']:,.0f} tokens and "
+        f"Before its first answer the student took {before['calls']:,.0f} calls, {tokens} and "
         f"{before['seconds']:,.0f} s of training; "
     )
     if not costs["in_money"] or before["asked"] is None:

@@ -98,7 +98,7 @@ def upfront(paid: Sequence[Mapping[str, Mapping[str, Any]]], seconds: float, hou
     Returns:
         `asked` (US dollars for the teacher and for the solver in screening; None where a price is unknown), `training`
         (US dollars; None where the price of an hour is unknown), `cost` (the sum; None where one is unknown), `calls`,
-        `tokens`, `seconds`.
+        `tokens` (None where a server didn't count some), `seconds`.
     """
     roles = [spent for station in paid for spent in station.values()]
     asked = None if any(spent["unpriced_calls"] for spent in roles) else sum(spent["cost"] or 0.0 for spent in roles)
@@ -108,7 +108,9 @@ def upfront(paid: Sequence[Mapping[str, Mapping[str, Any]]], seconds: float, hou
         "training": training,
         "cost": None if asked is None or training is None else asked + training,
         "calls": sum(spent["calls"] for spent in roles),
-        "tokens": sum(spent["input_tokens"] + spent["output_tokens"] for spent in roles),
+        "tokens": None
+        if any(spent["unknown_calls"] for spent in roles)
+        else sum(spent["input_tokens"] + spent["output_tokens"] for spent in roles),
         "seconds": seconds,
     }
 
@@ -131,7 +133,7 @@ def mean_upfront(groups: Sequence[tuple[Sequence[Mapping[str, Any]], float]]) ->
             paid = [one[key] for one in several]
             if None in paid:
                 each.append(None)
-            elif key in ("training", "seconds"):
+            elif key in ("training", "seconds") or share * len(paid) < 1 + 1e-9:
                 each.append(sum(paid) / len(paid))
             else:
                 each.append(max(*paid, share * sum(paid)))
@@ -203,7 +205,8 @@ def compare_costs(lines: Sequence[Mapping[str, Any]], before: Mapping[str, Mappi
     unscored = [line["name"] for line in lines if line["accuracy"] is None and line["choosable"]]
     in_money = bool(usable) and all(line["bill"]["cost"] is not None for line in usable)
     unit = "cost" if in_money else "large_tokens"
-    usable = [line for line in usable if line["bill"][unit] is not None]
+    uncounted = [line["name"] for line in usable if line["bill"][unit] is None]
+    usable = [line for line in usable if line["name"] not in uncounted]
     points = {line["name"]: (line["accuracy"], line["bill"][unit]) for line in usable}
     teacher = next((line for line in usable if line["name"] == TEACHER.name), None)
     against = {}
@@ -225,6 +228,7 @@ def compare_costs(lines: Sequence[Mapping[str, Any]], before: Mapping[str, Mappi
         "pareto_front": [] if unscored else pareto_front(points),
         "choice": None if unscored else choose(points),
         "unscored": unscored,
+        "uncounted": uncounted,
         "margin": MARGIN,
         "upfront": {name: dict(cost) for name, cost in before.items()},
         "against_teacher": against,

@@ -134,17 +134,19 @@ class Recording:
         sha256: The hash of its bytes.
         fields: The names of its fields.
         rows: Its rows.
+        numbered: Whether a list in it has numbers before its items.
     """
 
     file: Path
     sha256: str
     fields: RowFields
     rows: Sequence[Row]
+    numbered: bool = False
 
     @property
     def deciding(self) -> list[Any]:
-        """What decides the rows, as part of a key."""
-        return [self.sha256, self.fields.model_dump()]
+        """What decides the rows, as part of a key. Numbers before the items of lists were once read as their text."""
+        return [self.sha256, self.fields.model_dump(), *(["unnumbered"] if self.numbered else [])]
 
     def match(self, items: Sequence[Item], beside: Sequence[Item] = ()) -> Matching:
         """Match the rows to questions: by `id` where both have one, else by the question.
@@ -155,24 +157,28 @@ class Recording:
 
         Args:
             items: The questions.
-            beside: Other questions of the task. Their rows belong to none of `items`, and aren't strangers.
+            beside: Other questions of the task. Their rows belong to none of `items`.
         """
-        index, others = _Index(items), _Index(beside)
-        rows: dict[str, Row] = {}
-        twins: set[str] = set()
+        index, wanted = _Index([*items, *beside]), {item.id for item in items}
         strangers = misnamed = ambiguous = 0
+        matched: list[tuple[int, Row, list[Item]]] = []
         for row in self.rows:
-            named, found = index.of_id(row)
+            named, loose, found = index.of_id(row)
             if not found:
                 found = index.of_text(row)
                 if len({item.context for item in found}) > 1:
                     ambiguous, found = ambiguous + 1, []
                 elif named:
                     misnamed += 1
-                elif not found:
-                    strangers += not (others.of_id(row)[1] or others.of_text(row))
-            twins |= {item.id for item in found if item.id in rows}
-            rows |= {item.id: row for item in found if item.id not in rows}
+                else:
+                    strangers += not found
+            matched.append((loose, row, found))
+        rows: dict[str, Row] = {}
+        twins: set[str] = set()
+        for _, row, found in sorted(matched, key=lambda one: one[0]):  # exact ids first, then as in the file
+            ours = [item.id for item in found if item.id in wanted]
+            twins |= {name for name in ours if name in rows}
+            rows |= {name: row for name in ours if name not in rows}
         return Matching(rows, strangers, len(twins), misnamed, ambiguous)
 
 
@@ -188,13 +194,13 @@ class _Index:
             for names, name in zip(self._by_id, (item.id, bare, bare.removeprefix("test-")), strict=True):
                 names.setdefault(name, []).append(item)
 
-    def of_id(self, row: Row) -> tuple[bool, list[Item]]:
-        """Whether any question has the row's id, and those whose text is the row's, too."""
+    def of_id(self, row: Row) -> tuple[bool, int, list[Item]]:
+        """Whether a question has the row's id, how loosely (0 is exactly), and those whose text is the row's, too."""
         named = [names.get(row.id, []) for names in self._by_id] if row.id else []
-        for items in named:
+        for loose, items in enumerate(named):
             if found := [item for item in items if row.question in (None, _bare(item.question))]:
-                return True, found
-        return any(named), []
+                return True, loose, found
+        return any(named), len(self._by_id), []
 
     def of_text(self, row: Row) -> list[Item]:
         """The questions with the row's text."""
@@ -217,10 +223,12 @@ def read_recording(file: Path, fields: RowFields, needs: str, key: str) -> Recor
         data = file.read_bytes()
         text = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8-sig")
     problems = Problems(file, "row")
-    rows = []
+    rows, numbered = [], False
     for where, value in _values(text, problems):
         if isinstance(value, dict):
             problem, row = _row(value, fields, needs)
+            plan = _at(value, fields.subquestions)
+            numbered |= row is not None and isinstance(plan, list) and list(unnumbered(plan)) != plan
         else:
             problem, row = " is no JSON object", None
         if row is None:
@@ -230,7 +238,7 @@ def read_recording(file: Path, fields: RowFields, needs: str, key: str) -> Recor
     problems.require_none()
     if not rows:
         raise TaskError(f"The file {file} holds no row.", f"Give another file as {key}.path.")
-    return Recording(file, hashlib.sha256(data).hexdigest(), fields, rows)
+    return Recording(file, hashlib.sha256(data).hexdigest(), fields, rows, numbered)
 
 
 def _values(text: str, problems: Problems) -> Iterator[tuple[str, Any]]:

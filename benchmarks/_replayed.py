@@ -22,12 +22,13 @@ class RecordedProgram(dspy.Module):
     Args:
         recording: The file.
         items: The questions that it may be asked.
+        beside: Other questions of the task; see `Recording.match`.
     """
 
-    def __init__(self, recording: Recording, items: Sequence[Item]) -> None:
+    def __init__(self, recording: Recording, items: Sequence[Item], beside: Sequence[Item] = ()) -> None:
         super().__init__()
         self._name = recording.file.name
-        self._by_id = recording.match(items).rows
+        self._by_id = recording.match(items, beside).rows
         self._by_text = {
             (_plain(item.question), _plain(item.context or "")): self._by_id[item.id]
             for item in items

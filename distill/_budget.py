@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -56,7 +56,7 @@ class Bill(Protocol):
         price_of: PriceOf | None = None,
     ) -> dict[str, dict[str, float]]: ...
 
-    def uncounted(self, station: str | None = None) -> Sequence[tuple[str, str, int, int | None]]: ...
+    def uncounted(self, station: str | None = None) -> Sequence[tuple[str, str, int, int | None, int, int]]: ...
 
 
 @dataclass
@@ -148,10 +148,11 @@ class Budget:
             values = {name: paid[name] or 0 for name in ("calls", "input_tokens", "output_tokens", "cost")}
             total.add(Usage(**values))  # type: ignore[arg-type]
         # What a server didn't count is taken for the worst case, as it was when the reply came; see `settle`.
-        for role, model, size, max_tokens in self._bill.uncounted(station):
+        for role, model, size, max_tokens, read, written in self._bill.uncounted(station):
             if role not in self._unpaid:
-                price = self._price_of(role, model) if self._price_of is not None else None
-                total.add(replace(worst_case(Meter(price), size, max_tokens), calls=0))
+                meter = Meter(self._price_of(role, model) if self._price_of is not None else None)
+                total.add(worst_case(meter, size, max_tokens))
+                total.add(_negative(meter.measured(Counters(read, written))))  # these are in the sums above
         return total
 
     def _accounts(self, station: str) -> list[_Account]:

@@ -249,7 +249,8 @@ class RunStore:
             raise StoreError(
                 f"The id '{changed[0]}' stood for another question, or was graded otherwise, when {self.folder} was "
                 f"made{more}.",
-                "Give changed questions new ids, or choose another folder with --run.",
+                "Give changed questions new ids, or choose another folder with --run. Where the file wasn't changed, "
+                "this version reads it otherwise than the one that made the folder.",
             )
 
     # -- replies ---------------------------------------------------------------------------------------------------
@@ -336,16 +337,19 @@ class RunStore:
             found[role] = spent
         return found
 
-    def uncounted(self, station: str | None = None) -> list[tuple[str, str, int, int | None]]:
-        """Calls whose tokens the server didn't count: role, model, the request's size in bytes, and its `max_tokens`.
+    def uncounted(self, station: str | None = None) -> list[tuple[str, str, int, int | None, int, int]]:
+        """Calls whose tokens the server didn't count, or not all.
+
+        They are role, model, the request's size in bytes, its `max_tokens`, and the tokens of input and of output that
+        were counted.
 
         Args:
             station: Only calls of this station.
         """
         where, values = _calls_of(station, None, "(input_tokens IS NULL OR output_tokens IS NULL)")
         return self._all(
-            "SELECT role, model, LENGTH(CAST(request AS BLOB)), json_extract(request, '$.config.max_tokens') "
-            f"FROM calls {where}",
+            "SELECT role, model, LENGTH(CAST(request AS BLOB)), json_extract(request, '$.config.max_tokens'), "
+            f"COALESCE(input_tokens, 0), COALESCE(output_tokens, 0) FROM calls {where}",
             *values,
         )
 

@@ -218,6 +218,7 @@ class _Questions:
         if not found:  # a passage stands below the question, or another adapter labels the question otherwise
             found = [item for question, items in self._items.items() if question in whole for item in items]
         fitting = [item for item in found if not item.context or _plain(item.context) in whole]
+        fitting = fitting or found[: len(found) == 1]  # a prompt may show the passage in another form
         # A question or a passage may be a part of another one.
         return max(fitting, key=lambda item: (len(item.question), len(item.context or "")), default=None)
 

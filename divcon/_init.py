@@ -80,14 +80,18 @@ def init(
 
     def write() -> list[str]:
         from divcon._starter import lacking_keys, starter
-        from divcon.config import load_pipeline
+        from divcon.config import ConfigError, load_pipeline
         from divcon.distill import write_whole
 
         addresses = {"teacher": teacher_at, "solver": solver_at}
         text = starter(questions, out, teacher, solver, base, addresses, given)
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / out.name).write_text(text, encoding="utf-8")
-            load_pipeline(Path(folder) / out.name)
+            draft = Path(folder) / out.name
+            draft.write_text(text, encoding="utf-8")
+            try:
+                load_pipeline(draft)
+            except ConfigError as error:
+                raise ConfigError(error.problem.replace(str(draft), str(out)), error.remedy) from error
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, text)
         return lacking_keys([teacher, solver])

@@ -139,7 +139,8 @@ def look_at(path: Path, overrides: Sequence[str] = ()) -> Questions:
 
 
 def _require_valid(path: Path, overrides: Sequence[str]) -> None:
-    """Raise where overrides can't stand in a pipeline file on these questions."""
+    """Raise where the keys of `task` that are given can't stand in a pipeline file on these questions."""
+    overrides = [one for one in overrides if split_override(one)[0].partition(".")[0] == "task"]
     if "task.name" in dict(map(split_override, overrides)):
         raise ConfigError("--set task.name: divcon init reads a file or folder of yours.", "Leave it out.")
     with tempfile.TemporaryDirectory() as folder:

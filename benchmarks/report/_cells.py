@@ -171,7 +171,8 @@ def paid_table(paid: Mapping[str, Mapping[str, Any]]) -> Table:
         cost = "unknown" if used["cost"] is None else f"{used['cost']:.4f}"
         if used["cost"] is not None and used["unpriced_calls"]:
             cost = f"at least {cost} ({used['unpriced_calls']:,} calls unpriced)"
-        counts = [f"{used[key]:,}" for key in ("calls", "input_tokens", "output_tokens")]
+        least = "at least " if used.get("unknown_calls") else ""
+        counts = [f"{used['calls']:,}", *(f"{least}{used[key]:,}" for key in ("input_tokens", "output_tokens"))]
         rows.append([Cell(role), *map(Cell, counts), Cell(cost, strong=True)])
     return Table("", ["role", "calls", "tokens in", "tokens out", "US dollars"], rows, 1, "money")
 

@@ -78,7 +78,7 @@ def about_missing(path: Path, head: Sequence[Row], names: Mapping[str, str], lac
     """Which columns no row has, with those that are there, and the settings that would work. They are guessed from the
     columns' names, and where no name tells, from their values."""
     columns = _columns(head)
-    guessed = _guessed(columns, names, lacking, len(head), _roles(head))
+    guessed = _guessed(columns, names, lacking, len(head), _turns(head))
     where = f"The first {_LOOKED_AT} rows of {path} have" if len(head) == _LOOKED_AT else f"{path} has"
     wanted = " and ".join(f"no field '{shown(names[ours])}'" for ours in lacking)
     problem = f"{where} {wanted}; its fields are {listed(list(columns)) or 'none'}."
@@ -120,7 +120,7 @@ def guess_fields(path: Path, form: Form | None = None, given: Fields | None = No
     lacking = lacking_columns(head, names)
     columns = _columns(head)
     wanted = [*lacking, *(["context"] if "context" not in columns else [])]
-    guessed = _guessed(columns, names, wanted, len(head), _roles(head))
+    guessed = _guessed(columns, names, wanted, len(head), _turns(head))
     if any(ours not in guessed for ours in lacking) or _has_no_header(columns, lacking):
         raise TaskError(*about_missing(path, head, names, lacking))
     return Fields.model_validate({**names, **guessed})
@@ -153,13 +153,29 @@ def _lists_answers(name: str) -> bool:
     return "answers" in name.casefold().split(".")
 
 
-def _roles(head: Sequence[Row]) -> dict[str, str]:
-    """Who says what the columns of chats hold, by column."""
-    found: dict[str, str] = {}
+def _turns(head: Sequence[Row]) -> dict[str, str]:
+    """Our names of the columns with the turns of chats: of the last question that is answered in all rows.
+
+    Other turns have an empty name: they are neither question nor answer, as where a turn has several roles.
+    """
+    roles: dict[tuple[str, int], set[str]] = {}
     for row in head:
         for name, value in row.values.items():
             if isinstance(value, list) and value and all(_is_message(one) for one in value):
-                found |= {f"{name}.{number}.content": str(one["role"]) for number, one in enumerate(value)}
+                for number, one in enumerate(value):
+                    roles.setdefault((name, number), set()).add(str(one["role"]))
+    counts = {name: min(len(row.values.get(name) or ()) for row in head) for name, _ in roles}
+    found = {f"{name}.{number}.content": "" for name, number in roles}
+    answered = [
+        (name, number)
+        for (name, number), who in roles.items()
+        if who <= _SAID_BY["question"]
+        and roles.get((name, number + 1), {""}) <= _SAID_BY["answer"]
+        and number + 1 < counts[name]
+    ]
+    if answered:
+        name, number = answered[-1]
+        found |= {f"{name}.{number}.content": "question", f"{name}.{number + 1}.content": "answer"}
     return found
 
 
@@ -173,7 +189,7 @@ def _guessed(
     names: Mapping[str, str],
     lacking: Sequence[str],
     rows: int,
-    roles: Mapping[str, str],
+    turns: Mapping[str, str],
 ) -> dict[str, str]:
     """The likely column of each that is lacking, by our names.
 
@@ -182,7 +198,7 @@ def _guessed(
         names: The columns that are known, by our names.
         lacking: Our names of those that aren't.
         rows: The number of rows.
-        roles: Who says what the columns of chats hold.
+        turns: See `_turns`.
     """
     taken = {theirs for ours, theirs in names.items() if ours not in lacking}
     texts = {
@@ -206,8 +222,9 @@ def _guessed(
         gone = {*taken, *found.values()}
         whole = {name: texts[name] for name in columns if len(texts[name]) == rows and name not in gone}
         whole = {name: said for name, said in whole.items() if not _COUNTS_ROWS.fullmatch(name)}
-        if turns := [name for name in whole if roles.get(name) in _SAID_BY[ours]]:
-            found[ours] = turns[-1]
+        whole = {name: said for name, said in whole.items() if turns.get(name, ours) == ours}
+        if said := [name for name in whole if name in turns]:
+            found[ours] = said[0]
         elif whole:
             found[ours] = (_likely_question if ours == "question" else _likely_answer)(whole)
     return found

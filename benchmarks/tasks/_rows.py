@@ -49,7 +49,7 @@ def _table(file: Path, form: Form, problems: Problems, delimiter: str) -> Iterat
                 continue
             if not any(cell.strip() for cell in cells):
                 continue
-            if not names and (said := re.fullmatch(r"sep=(.?)", delimiter.join(cells).strip())):
+            if not names and (said := re.fullmatch(r"sep=(.?)", delimiter.join(cells).strip(" \r\n"))):
                 # Excel names the separator in a line of its own above the header.
                 if said[1] not in ("", delimiter) and form.delimiter is None:
                     yield from _table(file, replace(form, delimiter=said[1]), problems, said[1])
@@ -99,20 +99,35 @@ def _arrow_rows(batches: Iterable[Any]) -> Iterator[Row]:
     """The rows of Arrow tables or batches."""
     number = 0
     for batch in batches:
-        short = {field.name: kind for field in batch.schema if (kind := _short_float(field.type))}
+        short = [field for field in batch.schema if _has_short_floats(field.type)]
         for row in batch.to_pylist():
             number += 1
-            # A short float as a long one has digits that nobody wrote: 4.1 becomes 4.099999904632568.
-            row |= {name: float(str(kind(row[name]))) for name, kind in short.items() if row[name] is not None}
+            row |= {field.name: _as_written(row[field.name], field.type) for field in short}
             yield Row(f"row {number}", f"row-{number}", row)
 
 
-def _short_float(kind: Any) -> Any:
-    """NumPy's type of an Arrow column with floats of 32 or 16 bits; None for others."""
-    import numpy
-    import pyarrow
+def _has_short_floats(kind: Any) -> bool:
+    """Whether an Arrow type is, or holds, a float of 32 or 16 bits."""
+    from pyarrow import types
 
-    return {pyarrow.float32(): numpy.float32, pyarrow.float16(): numpy.float16}.get(kind)
+    inner = [kind.field(at).type for at in range(kind.num_fields)]
+    return types.is_float32(kind) or types.is_float16(kind) or any(map(_has_short_floats, inner))
+
+
+def _as_written(value: Any, kind: Any) -> Any:
+    """An Arrow value in Python. A short float as a long one has digits that nobody wrote: 4.1 is 4.099999904632568."""
+    import numpy
+    from pyarrow import types
+
+    if value is None:
+        return None
+    if types.is_float32(kind) or types.is_float16(kind):
+        return float(str((numpy.float32 if types.is_float32(kind) else numpy.float16)(value)))
+    if types.is_struct(kind):
+        return {field.name: _as_written(value[field.name], field.type) for field in kind}
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return [_as_written(one, kind.value_type) for one in value]
+    return value
 
 
 @contextmanager

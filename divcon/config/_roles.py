@@ -22,7 +22,7 @@ from divcon.benchmarks import RowFields
 from divcon.distill._paths import PathOrName, WrittenPath
 from divcon.distill._table import Choices
 from divcon.distill.serving import ENGINES, AdapterMode, AnyServerSettings
-from divcon.distill.serving.embedded import WantedPrecision
+from divcon.distill.serving.embedded import EMBEDDED_BASE_ID, WantedPrecision
 
 _ADAPTER = re.compile(r"-[0-9a-f]{12}$")  # the end of an adapter's served name
 
@@ -236,9 +236,10 @@ class Endpoint(Section):
         """
         if self.recorded:
             return model == f"recorded/{self.name}"
-        served = model.partition("/")[2]
+        provider, _, served = model.partition("/")
         if self.base is not None:
-            return served in (self.title, "base") or (self.base == "embedded" and not _ADAPTER.search(model))
+            ours = "base" if self.serve == "embedded" else EMBEDDED_BASE_ID if self.base == "embedded" else self.title
+            return served == ours and (provider == "embedded") == (self.serve == "embedded")
         return model == self.model or (self.embedded and _ADAPTER.sub("", model) == self.model)
 
     @property

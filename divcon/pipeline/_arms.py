@@ -110,7 +110,7 @@ def recorded_arms(context: Context) -> list[Arm]:
     """The arms that ran elsewhere. None of them can answer a new question."""
     arms = []
     for name, recording in context.recordings.items():
-        program = RecordedProgram(recording, context.task.test)
+        program = RecordedProgram(recording, context.task.test, context.task.train)
         arms.append(
             Arm(
                 name=name,

@@ -12,6 +12,7 @@ from divcon.pipeline._context import Context
 from divcon.pipeline._programs import Programs
 from divcon.signatures import READER, Subquestions
 
+_MATCHING = 2  # the version of `Recording.match`; replaying costs nothing
 # These change when an answer comes, and not the answer itself.
 _WAITING = {"retries", "retry_share", "timeout", "first_token", "longest", "give_up", "reply_bytes"}
 # These say how a base is served; what that decides is in the identity of its LM.
@@ -119,4 +120,5 @@ class Keys:
 def recording_key(context: Context, name: str) -> Key:
     """The key of a recorded arm's outcomes."""
     recording = context.recordings[name]
-    return Key({"arm": name, "recording": recording.deciding, "reader": READER, **context.graders})
+    parts = {"arm": name, "recording": recording.deciding, "reader": READER, "matching": _MATCHING}
+    return Key({**parts, **context.graders})

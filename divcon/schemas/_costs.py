@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from divcon.schemas._part import Count, Part, Share
 
 
@@ -95,7 +97,7 @@ class Upfront(Part):
         training: US dollars for the training; null where the price of an hour is unknown.
         cost: The sum of both; null where one of them is.
         calls: Calls of the teacher and the solver.
-        tokens: Input and output tokens of these calls.
+        tokens: Input and output tokens of these calls; null where a server didn't count some.
         seconds: Seconds of training.
     """
 
@@ -103,7 +105,7 @@ class Upfront(Part):
     training: float | None
     cost: float | None
     calls: float
-    tokens: float
+    tokens: float | None
     seconds: float
 
 
@@ -178,6 +180,7 @@ class Comparison(Part):
         pareto_front: The programs that no other program beats in both accuracy and cost, the cheapest first.
         choice: The cheapest program within `margin` of the most accurate one; null where a program has no score.
         unscored: The programs that could be chosen and have no score.
+        uncounted: The programs that could be chosen and whose tokens weren't all counted, where these are compared.
         margin: The accepted loss of accuracy.
         upfront: The cost of each student before its first answer.
         against_teacher: The cost of each student's program compared with the teacher's.
@@ -192,6 +195,7 @@ class Comparison(Part):
     pareto_front: list[str]
     choice: str | None
     unscored: list[str]
+    uncounted: list[str] = Field(default_factory=list)
     margin: float
     upfront: dict[str, Upfront]
     against_teacher: dict[str, AgainstTeacher]

@@ -90,6 +90,17 @@ def test_splitting_is_advised_against_where_it_was_tested() -> None:
     assert not [one for one in card["sentences"] if "ecompos" in one]
 
 
+def test_a_program_whose_tokens_were_not_counted_leaves_it_open() -> None:
+    records = {"teacher": [answered("1" * 90 + "0" * 10, 0)], "cot": [answered("1" * 50 + "0" * 50, 100)]}
+    records["teacher"][0]["0"]["usage"]["solver"] |= {"unknown_calls": 1, "unpriced_calls": 1}
+    lines = [summarize_arm(arm_named(name), found, 200) for name, found in records.items()]
+    costs = compare_costs(lines, {})
+    costs["evidence"] = evidence(costs, records)
+    card = advice("t", lines, costs)
+    assert (card["status"], card["headline"]) == ("not settled", "Not settled: COT for now")
+    assert any("TEACHER (90.0 % right) isn't compared" in one for one in card["warnings"]), card["warnings"]
+
+
 def test_where_there_is_one_program_nothing_was_tested() -> None:
     costs, card = judged(cot=("10" * 5, 100))
     assert not [one for one in card["sentences"] if "ecompos" in one]

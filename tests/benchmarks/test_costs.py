@@ -91,6 +91,8 @@ def test_seeds_that_found_their_questions_paid_already_are_no_cheaper_students()
     side_by_side = [upfront([{"teacher": used(n, n, n / 10)}], hour, 0.0) for n in (40, 40, 38)]
     assert mean_upfront([(side_by_side, 100 / 118)])["asked"] == pytest.approx(10.0)
     assert mean_upfront([([upfront([], 100.0, 0.0)], 1.0)])["cost"] == 0
+    disjoint = [upfront([{"teacher": used(n, n, n / 10)}], hour, 0.0) for n in (10, 14)]
+    assert mean_upfront([(disjoint, 0.5)])["asked"] == pytest.approx(1.2)
     unknown = upfront([{"teacher": used(1, 1, None)}], 1.0, 0.0)
     assert mean_upfront([([seeds[0], unknown], 0.5)])["cost"] is None
 
@@ -146,7 +148,8 @@ def test_tokens_that_werent_counted_are_unknown_and_compared_with_nothing() -> N
     assert (found["large_tokens"], found["by_role"]["decomposer"]["unknown_calls"]) == (None, 3)
     lines = [line("teacher", 0.9, uncounted, used(100, 10, None)), line("cot", 0.5, None, used(50, 10, None))]
     costs = compare_costs(lines, {})
-    assert (costs["points"], costs["choice"]) == ({"cot": [0.5, 6.0]}, "cot")
+    assert (costs["points"], costs["choice"], costs["uncounted"]) == ({"cot": [0.5, 6.0]}, "cot", ["teacher"])
+    assert upfront([{"teacher": uncounted}], 1.0, None)["tokens"] is None
     alone = compare_costs(lines[:1], {})
     assert (alone["choice"], advice("t", lines[:1], alone)["headline"]) == (
         None,

@@ -87,9 +87,12 @@ def test_a_short_float_keeps_the_digits_that_were_written(tmp_path: Path, width:
 
     numpy = pytest.importorskip("numpy")
     answers = pa.array(numpy.array([4.1, 0.25], dtype=width))
-    whole = pa.table({"question": ["What is it?", "And now?"], "answer": answers})
+    inner = pa.StructArray.from_arrays([answers], ["gold"])
+    whole = pa.table({"question": ["What is it?", "And now?"], "answer": answers, "nested": inner})
     pyarrow.parquet.write_table(whole, tmp_path / "q.parquet")
-    assert [item.answer for item in file_items(tmp_path / "q.parquet")] == ["4.1", "0.25"]
+    for answer in ("answer", "nested.gold"):
+        found = file_items(tmp_path / "q.parquet", Fields(answer=answer))
+        assert [item.answer for item in found] == ["4.1", "0.25"]
     datasets = pytest.importorskip("datasets")
     datasets.Dataset(whole).save_to_disk(str(tmp_path / "saved"))
     assert [item.answer for item in file_items(tmp_path / "saved")] == ["4.1", "0.25"]
@@ -123,6 +126,22 @@ def test_the_columns_of_chats_and_of_lists_of_answers_are_guessed(
     assert (found.question, found.answer) == (question, answer)
 
 
+def test_turns_that_differ_from_chat_to_chat_are_no_columns(tmp_path: Path) -> None:
+    system = {"role": "system", "content": "You help."}
+    rows = [{"messages": CHAT}, {"messages": [system, *CHAT]}]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(TaskError, match="no field 'question' and no field 'answer'"):
+        guess_fields(tmp_path / "q.jsonl")
+
+
+def test_the_last_question_that_all_chats_answer_is_taken(tmp_path: Path) -> None:
+    more = [{"role": "user", "content": "And 4 pens?"}]
+    rows = [{"messages": [*CHAT, *more, *CHAT[1:]]}, {"messages": [*CHAT, *more]}]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = guess_fields(tmp_path / "q.jsonl")
+    assert (found.question, found.answer) == ("messages.0.content", "messages.1.content")
+
+
 def test_a_column_that_is_guessed_for_one_is_not_offered_for_the_other(tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text("text\nWho won it?\nAnd when?\n")
     with pytest.raises(TaskError) as caught:
@@ -131,7 +150,7 @@ def test_a_column_that_is_guessed_for_one_is_not_offered_for_the_other(tmp_path:
 
 
 def test_the_line_in_which_excel_names_the_separator_is_no_header(tmp_path: Path) -> None:
-    for name, mark in (("a.csv", ";"), ("b.csv", ",")):
+    for name, mark in (("a.csv", ";"), ("b.csv", ","), ("c.csv", "\t")):
         (tmp_path / name).write_text(f"sep={mark}\nquestion{mark}answer\nWho?{mark}Ann\n")
         [item] = file_items(tmp_path / name)
         assert (item.question, item.answer) == ("Who?", "Ann")

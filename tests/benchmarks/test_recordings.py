@@ -78,6 +78,11 @@ def test_rows_of_other_questions_of_the_task_are_no_strangers(tmp_path: Path, it
     rows = [*({"id": item.id, "reply": "7"} for item in items), {"id": "nobody", "reply": "7"}]
     matching = read(written(tmp_path, rows), needs="reply").match(items[:5], items[5:])
     assert (len(matching.rows), matching.strangers) == (5, 1)
+    learn, test = (Item(id=name, question=f"Is it {name}?", answer="1") for name in ("1", "test-1"))
+    recording = read(written(tmp_path, [{"id": "1", "reply": "a"}, {"id": "test-1", "reply": "b"}]), needs="reply")
+    matching = recording.match([test], [learn])
+    assert ([row.reply for row in matching.rows.values()], matching.twins, matching.strangers) == (["b"], 0, 0)
+    assert recording.match([test]).rows["test-1"].reply == "b", "an exact id goes first, wherever its row stands"
 
 
 def test_a_text_that_several_passages_share_names_no_question(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_when_a_student_pays_is_said_as_it_is(
         return summarize_arm(arm_named(name, local=LOCAL.get(name, ()), prices=found), [answered], 200)
 
     lines = [line("teacher", prices["teacher"]), line("sd-r", prices["student"])]
-    paid = {"calls": 5, "input_tokens": 1, "output_tokens": 1, "cost": 24.0, "unpriced_calls": 0}
+    paid = {"calls": 5, "input_tokens": 1, "output_tokens": 1, "cost": 24.0, "unpriced_calls": 0, "unknown_calls": 0}
     costs = compare_costs(lines, {"sd-r": upfront([{"teacher": paid}], 60.0, hour)})
     found = advice("t", lines, costs)
     assert found["headline"] == "Choose SD-R"

@@ -36,7 +36,7 @@ class Known:
     def paid(self, station: object = None, cell: object = None, price_of: object = None) -> dict[str, dict[str, float]]:
         return self.roles
 
-    def uncounted(self, station: object = None) -> list[tuple[str, str, int, int | None]]:
+    def uncounted(self, station: object = None) -> list[tuple[str, str, int, int | None, int, int]]:
         return []
 
 

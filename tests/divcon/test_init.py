@@ -126,7 +126,7 @@ PAIR = "question,answer\nWhat?,1\nWhy?,2\n"
         ("question,answer\nWhat?,\nWhy?,\n", [], ["The field 'answer'", "is empty", "Without gold answers"]),
         ("", [], ["is empty"]),
         ("question,answer\nWhat?,1\n", [], ["holds 1 question"]),
-        (PAIR, ["--set", "train.epoch=2"], ["error: --set train.epoch", "Did you mean 'epochs'?"]),
+        (PAIR, ["--set", "train.epoch=2"], ["pipeline.yaml, line", "train.epoch", "Did you mean 'epochs'?"]),
         (PAIR, ["--set", "task.format=xlsx", "--set", "task.trian=1"], ["given has 2 errors", "task.trian", "'csv'"]),
         (PAIR, ["--set", "task.name=gsm8k"], ["error: --set task.name", "Leave it out"]),
     ],
