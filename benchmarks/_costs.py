@@ -133,10 +133,13 @@ def mean_upfront(groups: Sequence[tuple[Sequence[Mapping[str, Any]], float]]) ->
             paid = [one[key] for one in several]
             if None in paid:
                 each.append(None)
-            elif key in ("training", "seconds") or share * len(paid) < 1 + 1e-9:
+            elif key in ("training", "seconds"):
                 each.append(sum(paid) / len(paid))
-            else:
+            elif share * len(paid) > 1 + 1e-9:
                 each.append(max(*paid, share * sum(paid)))
+            else:  # they share no question; one that made no call found its replies paid for elsewhere
+                asked = [amount for amount, one in zip(paid, several, strict=True) if one["calls"]] or paid
+                each.append(sum(asked) / len(asked))
         found[key] = None if None in each else sum(one or 0.0 for one in each) / len(each)
     whole = None if found["asked"] is None or found["training"] is None else found["asked"] + found["training"]
     return {**found, "cost": whole}

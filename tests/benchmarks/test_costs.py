@@ -93,6 +93,7 @@ def test_seeds_that_found_their_questions_paid_already_are_no_cheaper_students()
     assert mean_upfront([([upfront([], 100.0, 0.0)], 1.0)])["cost"] == 0
     disjoint = [upfront([{"teacher": used(n, n, n / 10)}], hour, 0.0) for n in (10, 14)]
     assert mean_upfront([(disjoint, 0.5)])["asked"] == pytest.approx(1.2)
+    assert mean_upfront([([disjoint[0], upfront([], hour, 0.0)], 0.5)])["asked"] == pytest.approx(1.0)
     unknown = upfront([{"teacher": used(1, 1, None)}], 1.0, 0.0)
     assert mean_upfront([([seeds[0], unknown], 0.5)])["cost"] is None
 
