@@ -15,7 +15,8 @@ import numpy as np
 from divcon.benchmarks._costs import bill, per_1000
 from divcon.benchmarks._evaluate import Arm
 from divcon.benchmarks._outcomes import MAX_FAILED, Record, Records, failed_of, too_many_failed
-from divcon.benchmarks._statistics import amount_interval, holm, in_pairs, mean_interval, paired_p_value, retained
+from divcon.benchmarks._statistics import amount_interval, holm, mean_interval, paired_p_value, retained
+from divcon.benchmarks._variances import in_pairs
 from divcon.programs import Meter, Usage
 
 # What experiments vary, with the names in tables. A line has the factors of its experiment.

@@ -33,8 +33,9 @@ from divcon.distill._database import (
     whole,
 )
 from divcon.distill._files import storable
+from divcon.distill._paid import calls_of, paid_by_role, uncounted_calls
 from divcon.distill._paths import expanded_path
-from divcon.programs import Meter, PriceOf, Usage
+from divcon.programs import PriceOf
 from divcon.signatures import masked, masked_json
 
 # What happens to a new row whose key is in the table: a reply that is paid for stays, anything else is replaced.
@@ -318,40 +319,17 @@ class RunStore:
             price_of: Tells current prices. By default the cost is what was stored with the calls.
             first: Only the first reply to a request, where several were asked for.
         """
-        where, values = _calls_of(station, cell, *(["rollout = 0"] if first else []))
-        rows = self._all(
-            "SELECT role, model, COUNT(*), SUM(input_tokens), SUM(output_tokens), SUM(cached_tokens), SUM(seconds), "
-            "SUM(cost), SUM(cost IS NULL), SUM(input_tokens IS NULL OR output_tokens IS NULL) "
-            f"FROM calls {where} GROUP BY role, model",
-            *values,
-        )
-        totals: dict[str, Usage] = {}
-        for role, model, calls, read, written, cached, seconds, cost, unpriced, unknown in rows:
-            used = Usage(calls, 0, read or 0, cached or 0, written or 0, seconds, cost or 0.0, unpriced, unknown)
-            price = price_of(role, model) if price_of is not None else None
-            totals.setdefault(role, Usage()).add(Meter(price).repriced(used))
-        found = {}
-        for role, total in totals.items():
-            spent = total.as_dict()
-            del spent["cached_calls"], spent["cached_tokens"], spent["cut_off_calls"]
-            found[role] = spent
-        return found
+        return paid_by_role(self._all, calls_of(station, cell, *(["rollout = 0"] if first else [])), price_of)
 
     def uncounted(self, station: str | None = None) -> list[tuple[str, str, int, int | None, int, int]]:
-        """Calls whose tokens the server didn't count, or not all.
+        """Calls whose tokens the server didn't count, or not all of them.
 
-        They are role, model, the request's size in bytes, its `max_tokens`, and the tokens of input and of output that
-        were counted.
+        Each is role, model, the request's size in bytes, its `max_tokens`, and what was counted of input and output.
 
         Args:
             station: Only calls of this station.
         """
-        where, values = _calls_of(station, None, "(input_tokens IS NULL OR output_tokens IS NULL)")
-        return self._all(
-            "SELECT role, model, LENGTH(CAST(request AS BLOB)), json_extract(request, '$.config.max_tokens'), "
-            f"COALESCE(input_tokens, 0), COALESCE(output_tokens, 0) FROM calls {where}",
-            *values,
-        )
+        return uncounted_calls(self._all, station)
 
     # -- traces and verdicts ---------------------------------------------------------------------------------------
 
@@ -420,15 +398,3 @@ def masked_row(table: str, row: Sequence[Any]) -> list[Any]:
 
 def _inserting(table: str, row: Sequence[Any]) -> str:
     return f"INSERT OR {_INSERT[table]} INTO {table} VALUES ({','.join('?' * (len(row) + 1))})"
-
-
-def _calls_of(station: str | None, cell: str | None, *more: str) -> tuple[str, list[str]]:
-    """The condition of a query for the calls of a station and of an experiment's cell, and its values."""
-    where, values = [*more], []
-    if station is not None:
-        where.append("(station = ? OR station LIKE ? || '@%')")
-        values += [station, station]
-    if cell is not None:
-        where.append("substr(station, instr(station, '@') + 1) = ? AND instr(station, '@') > 0")
-        values.append(cell)
-    return ("WHERE " + " AND ".join(where) if where else ""), values
