@@ -297,7 +297,7 @@ def _row(row: dict[str, Any], fields: RowFields, needs: str) -> tuple[str, Row |
     if any(count is not None and known is None for count, known in zip(counts, tokens, strict=True)):
         return ": its tokens are no whole numbers", None
     if isinstance(plan, list):
-        plan = Subquestions.model_construct(items=tuple(map(_plain, unnumbered(plan)))).render()
+        plan = Subquestions.model_construct(items=tuple(map(one_line, unnumbered(plan)))).render()
     return "", Row(
         id=identity,
         question=_bare(asked) if isinstance(asked, str) else None,
@@ -339,5 +339,5 @@ def _bare(text: str) -> str:
     return "".join(text.split())
 
 
-def _plain(text: str) -> str:
+def one_line(text: str) -> str:
     return " ".join(text.split())

@@ -8,7 +8,7 @@ from functools import cached_property
 import dspy
 from dspy.utils.exceptions import AdapterParseError, LMInvalidRequestError
 
-from divcon.benchmarks._recorded import Recording
+from divcon.benchmarks._recorded import Recording, one_line
 from divcon.programs import Item
 from divcon.signatures import Solve, Subquestions, SubquestionsError, read_answer
 
@@ -30,7 +30,7 @@ class RecordedProgram(dspy.Module):
         self._name = recording.file.name
         self._by_id = recording.match(items, beside).rows
         self._by_text = {
-            (_plain(item.question), _plain(item.context or "")): self._by_id[item.id]
+            (one_line(item.question), one_line(item.context or "")): self._by_id[item.id]
             for item in items
             if item.id in self._by_id
         }
@@ -52,9 +52,9 @@ class RecordedProgram(dspy.Module):
             dspy.LMInvalidRequestError: The question has no row.
             AdapterParseError: Its reply has no readable answer.
         """
-        row = self._by_id.get(id) if id else self._by_text.get((_plain(question), _plain(context or "")))
+        row = self._by_id.get(id) if id else self._by_text.get((one_line(question), one_line(context or "")))
         if row is None:
-            asked = _plain(question)[:80]
+            asked = one_line(question)[:80]
             raise LMInvalidRequestError(f"{self._name} has no row for the question '{asked}'.", model="recorded")
         reply = row.reply or ""
         found = read_answer(reply, steps=True)
@@ -76,7 +76,3 @@ def _steps(plan: str) -> Sequence[str]:
         return Subquestions.read(plan).items
     except SubquestionsError:
         return [line.strip() for line in plan.splitlines() if line.strip()]
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split())
