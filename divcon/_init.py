@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,19 +78,12 @@ def init(
         fail(DivconError(f"{out} is there already.", "Choose another file with --out, or add --force."))
 
     def write() -> list[str]:
-        from divcon._starter import lacking_keys, starter
-        from divcon.config import ConfigError, load_pipeline
+        from divcon._starter import lacking_keys, require_loads, starter
         from divcon.distill import write_whole
 
         addresses = {"teacher": teacher_at, "solver": solver_at}
         text = starter(questions, out, teacher, solver, base, addresses, given)
-        with tempfile.TemporaryDirectory() as folder:
-            draft = Path(folder) / out.name
-            draft.write_text(text, encoding="utf-8")
-            try:
-                load_pipeline(draft)
-            except ConfigError as error:
-                raise ConfigError(error.problem.replace(str(draft), str(out)), error.remedy) from error
+        require_loads(text, str(out))
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, text)
         return lacking_keys([teacher, solver])

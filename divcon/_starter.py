@@ -143,14 +143,29 @@ def _require_valid(path: Path, overrides: Sequence[str]) -> None:
     overrides = [one for one in overrides if split_override(one)[0].partition(".")[0] == "task"]
     if "task.name" in dict(map(split_override, overrides)):
         raise ConfigError("--set task.name: divcon init reads a file or folder of yours.", "Leave it out.")
+    task = f"{{name: file, path: {_written(str(path))}, train: 1, test: 1}}"
+    roles = f"{{teacher: {{model: {TEACHER}}}, solver: {{model: {TEACHER}}}}}"
+    require_loads(f"task: {task}\nroles: {roles}\n", "What is given", overrides)
+
+
+def require_loads(text: str, name: str, overrides: Sequence[str] = ()) -> None:
+    """Raise where a text, which is in no file yet, is no pipeline file.
+
+    Args:
+        text: The text.
+        name: What errors call it.
+        overrides: Other keys, as `--set` takes them.
+
+    Raises:
+        ConfigError: It isn't valid; see `load_pipeline`.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "pipeline.yaml"
-        task = f"{{name: file, path: {_written(str(path))}, train: 1, test: 1}}"
-        file.write_text(f"task: {task}\nroles: {{teacher: {{model: {TEACHER}}}, solver: {{model: {TEACHER}}}}}\n")
+        draft = Path(folder) / "pipeline.yaml"
+        draft.write_text(text, encoding="utf-8")
         try:
-            load_pipeline(file, overrides)
+            load_pipeline(draft, overrides)
         except ConfigError as error:
-            raise ConfigError(error.problem.replace(str(file), "What is given"), error.remedy) from error
+            raise ConfigError(error.problem.replace(str(draft), name), error.remedy) from error
 
 
 def starter(
