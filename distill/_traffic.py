@@ -131,6 +131,12 @@ class Traffic:
             written = sum(tokens for _, tokens in self._tokens)
         return written / max(1.0, min(_WINDOW, now - self._since))
 
+    @property
+    def under_way(self) -> int:
+        """The number of calls that are at a server."""
+        with self._lock:
+            return sum(call.state in ("answered", "waiting") for call in self._calls)
+
     def said(self, remaining: int) -> list[str]:
         """The current state as phrases: tokens per second, calls being answered, calls that wait, why and until when.
 

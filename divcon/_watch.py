@@ -120,14 +120,15 @@ class Watch:
             yield f"~${so_far + each * (self.total - self.done):.4f} with all {self.total:,}"
 
     def _seconds_left(self) -> float | None:
-        """The estimated seconds left, from the average speed so far; None until something has ended.
+        """The estimated seconds left, from the average speed so far; None until enough has ended to tell it.
 
         They are 0 or less where nothing has ended for as long as the rest was estimated to take.
         """
         if self._began is None or self.total <= self.done:
             return None
         since, there, _ = self._began
-        if self.done == there:
+        # Calls that were sent together have worked side by side. The first of 100 to end says nothing of the speed.
+        if self.done - there < max(1, self._traffic.under_way if self._traffic is not None else 0):
             return None
         # Replies often end in batches, so the time since the last one is counted as work on the next ones.
         worked = self._last - since

@@ -1,6 +1,7 @@
 import io
 import re
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,23 @@ def test_a_line_says_answers_speed_what_waits_the_end_and_money() -> None:
         traffic.cost, traffic.priced = 0.0023, 1
         said = "answers, 12/min, ~4 min left, $0.0123 so far, ~$0.0215 with all 60, 48 tok/s, 1 being answered, "
         assert watch.note() == said + "1 waiting for the server, 46 queued"
+
+
+def test_there_is_no_estimate_before_as_many_have_ended_as_are_under_way() -> None:
+    """The first of many calls that were sent together ended after a minute; the 19 others were nearly done."""
+    clock = Clock()
+    traffic = Traffic(clock)
+    watch = Watch(traffic, "answers", None, clock)
+    watch.update(0, 100)
+    with ExitStack() as calls:
+        for call in [calls.enter_context(traffic.call()) for _ in range(20)][10:]:
+            call.waits()
+        clock.now += 60
+        watch.update(1, 100)
+        assert watch.note() == "answers, 10 being answered, 10 waiting for the server, 79 queued"
+        clock.now += 60
+        watch.update(20, 100)
+        assert watch.note() == "answers, 10/min, ~8 min left, 10 being answered, 10 waiting for the server, 60 queued"
 
 
 @pytest.mark.parametrize(("seconds", "rate"), [(1, "40/s"), (13, "3.1/s"), (80, "30/min"), (5000, "29/h")])
