@@ -83,9 +83,11 @@ class Traffic:
     Attributes:
         cost: US dollars of the calls that ended and have a price.
         priced: The number of these calls.
+        begun: The number of calls that were begun. Replies from the store aren't calls.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.begun = 0
         self.cost = 0.0
         self.priced = 0
         self._clock = clock
@@ -164,6 +166,7 @@ class Traffic:
         """Track a call that is made inside the block."""
         call = Call(self)
         with self._lock:
+            self.begun += 1
             self._calls.add(call)
         token = _call.set(call)
         try:

@@ -70,6 +70,7 @@ class Watch:
         self._spent = spent
         self._clock = clock
         self._began: tuple[float, int, float] | None = None  # the time, the count and the cost that speed is taken from
+        self._calls: int | None = None  # begun before that; None where there are none to count
         self._last = clock()
 
     def update(self, done: int, total: int, remark: str = "", unit: str = "") -> None:
@@ -79,8 +80,11 @@ class Watch:
         """
         self._last = self._clock()
         counted = unit or self._unit
+        calls, cost = (self._traffic.begun, self._traffic.cost) if self._traffic is not None else (None, 0.0)
         if self._began is None or total != self.total or done < self.done or counted != self._counted:
-            self._began = (self._last, done, self._traffic.cost if self._traffic is not None else 0.0)
+            self._began, self._calls = (self._last, done, cost), calls
+        elif calls is not None and calls == self._calls:
+            self._began = (self._last, done, cost)  # without a call, what has ended came from the store
         self.done, self.total, self._remark, self._counted = done, total, remark, counted
 
     def note(self) -> str:

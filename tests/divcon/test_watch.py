@@ -34,7 +34,8 @@ def test_a_line_says_answers_speed_what_waits_the_end_and_money() -> None:
     traffic = Traffic(clock)
     watch = Watch(traffic, "answers", 0.01, clock)
     watch.update(0, 60)
-    clock.now += 60
+    with traffic.call():
+        clock.now += 60
     watch.update(12, 60)
     with traffic.call() as one, traffic.call() as other:
         one.writes(1440)
@@ -59,6 +60,20 @@ def test_there_is_no_estimate_before_as_many_have_ended_as_are_under_way() -> No
         clock.now += 60
         watch.update(20, 100)
         assert watch.note() == "answers, 10/min, ~8 min left, 10 being answered, 10 waiting for the server, 60 queued"
+
+
+def test_replies_from_the_store_make_no_speed() -> None:
+    clock = Clock()
+    traffic = Traffic(clock)
+    watch = Watch(traffic, "answers", None, clock)
+    watch.update(0, 100)
+    clock.now += 1
+    watch.update(50, 100)
+    assert watch.note() == "answers, 50 queued"
+    with traffic.call():
+        clock.now += 60
+    watch.update(55, 100)
+    assert watch.note() == "answers, 5/min, ~9 min left, 45 queued"
 
 
 @pytest.mark.parametrize(("seconds", "rate"), [(1, "40/s"), (13, "3.1/s"), (80, "30/min"), (5000, "29/h")])
@@ -94,12 +109,14 @@ def test_another_part_of_a_stations_work_has_a_speed_and_a_price_of_its_own() ->
     watch = Watch(traffic, "answers", None, clock)
     watch.update(470, 576)
     watch.update(0, 192, unit="plans")
-    clock.now += 60
+    with traffic.call():
+        clock.now += 60
     traffic.cost, traffic.priced = 0.6, 1
     watch.update(12, 192, unit="plans")
     assert watch.note() == "plans, 12/min, ~15 min left, $0.6000 so far, ~$9.6000 with all 192, 180 queued"
     watch.update(470, 576)
-    clock.now += 60
+    with traffic.call():
+        clock.now += 60
     traffic.cost = 0.7
     watch.update(476, 576)
     assert watch.note() == "answers, 6/min, ~17 min left, $0.7000 so far, ~$2.3667 with all 576, 100 queued"
