@@ -65,7 +65,6 @@ CLAIMS = (
     Claim(
         "A planner distilled on other questions is as good as one distilled on these", "sd-t moved", "sd-t", "as good"
     ),
-    Claim("A solver distilled on other questions is worse than one distilled on these", "se-a", "se-a moved"),
 )
 
 

@@ -125,7 +125,9 @@ def _row(key: tuple[Any, ...], line: dict[str, Any], seeds: Sequence[Records]) -
 def _measured(all_runs: Runs, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What results hold besides comparisons."""
     design = all_runs.design
-    first = all_runs.of(next(iter(design.tasks)), all_runs.draws[0])
+    # `teacher` is that of the tasks without one of their own; where each has its own, that of the first task.
+    shared = next((task for task in design.tasks if task not in design.teachers), next(iter(design.tasks)))
+    first = all_runs.of(shared, all_runs.draws[0])
     return {
         "schema_version": SCHEMA_VERSION,
         "experiment": design.kind,

@@ -150,7 +150,8 @@ def test_transfer_measures_all_pairs(tmp_path: Path, tiny_base: Base) -> None:
 
 
 @pytest.mark.model
-def test_a_task_may_have_a_teacher_of_its_own(tmp_path: Path, tiny_base: Base) -> None:
+@pytest.mark.parametrize(("own", "other"), [("b", "a"), ("a", "b")])
+def test_a_task_may_have_a_teacher_of_its_own(tmp_path: Path, tiny_base: Base, own: str, other: str) -> None:
     plans = []
 
     def reply(body: dict) -> str:
@@ -160,16 +161,17 @@ def test_a_task_may_have_a_teacher_of_its_own(tmp_path: Path, tiny_base: Base) -
         return "1. What is asked first?\n2. What is asked then?"
 
     with OpenAIServer(reply) as server:
-        teachers = f"  teachers: {{b: {{model: openai/other, api_base: '{server.url}', retries: 0}}}}"
+        teachers = f"  teachers: {{{own}: {{model: openai/other, api_base: '{server.url}', retries: 0}}}}"
         file = write(tmp_path, server.url, tiny_base, "transfer", f"{teachers}\n  arms: [teacher, sd-t]")
         results = run(file, tmp_path / "x")
     assert len(plans) == len(set(plans)) == 18
     labels = {row["task"]: row["label"] for row in by(results, name="teacher")}
-    assert labels["a"].endswith("(scripted)") and "scripted" not in labels["b"]
-    assert {task: one["model"] for task, one in results["teachers"].items()} == {"b": "openai/other"}
+    assert labels[other].endswith("(scripted)") and "scripted" not in labels[own]
+    assert {task: one["model"] for task, one in results["teachers"].items()} == {own: "openai/other"}
+    assert results["teacher"]["model"] == "scripted/references", "that of all other tasks"
     assert server.url not in json.dumps(results["design"])
     report = (tmp_path / "x" / "transfer.html").read_text(encoding="utf-8")
-    assert "Teacher of b" in report
+    assert f"Teacher of {own}" in report
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,52 @@ def test_the_sentences_on_svamp_are_those_of_the_record(page: str, root: Path) -
     assert f"A right answer of a trained solver costs {dearer(table)} times as much" in words
 
 
+def test_the_sentences_on_transfer_are_those_of_the_record(page: str, root: Path) -> None:
+    words, (found, _, _) = " ".join(page.split()), experiment(root, "transfer")
+    rows = {(row["task"], row["name"], row.get("trained_on")): row for row in found["rows"]}
+    sets = list(found["tasks"])
+    right = {key: 100 * row["accuracy"] for key, row in rows.items()}
+    moved = [one for one in found["comparisons"] if "(" in one["a"]]
+    assert len(moved) == 6 and all("sd-t" in one["a"] for one in moved)
+    # The first of a pair is the set's own student.
+    changes = [-100 * one["difference"] for one in moved]
+    assert min(holm([one["p"] for one in moved])) > 0.05 and all(100 * one["ci95"][1] > 2 for one in moved)
+    widest = max(moved, key=lambda one: one["ci95"][1] - one["ci95"][0])
+    low, high = (shown(-end) for end in reversed(widest["ci95"]))
+    trained = [one for one in found["comparisons"] if {one["a"], one["b"]} == {"sd-t", "untuned"}]
+    assert len(trained) == 3 and all(one["ci95"][0] < 0 < one["ci95"][1] for one in trained)
+    untuned = [f"{right[task, 'untuned', None]:.1f} %" for task in sets]
+    own = [f"{right[task, 'sd-t', task]:.1f} %" for task in sets]
+    lists = [one["rows"] for one in found["screening"]]
+
+    def covers(task: str, origin: str) -> str:
+        return f"{100 * rows[task, 'sd-t', origin]['agreement_with_teacher']['covered']:.0f} %"
+
+    for said in (
+        f"a planner answers from {-min(changes):.1f} points fewer to {max(changes):.1f} points more on a set",
+        f"between {-min(changes):.1f} points fewer and {max(changes):.1f} points more than the planner",
+        f"The widest interval is {low} to {high}",
+        "The base answers {}, {} and {}".format(*untuned),
+        "the student of each set {}, {} and {}".format(*own),
+        f"{min(lists)} to {max(lists)} lists each",
+        f"It covers {covers('multiarith', 'gsm8k')} of the teacher's steps of MultiArith",
+        f"where the student of MultiArith covers {covers('multiarith', 'multiarith')}",
+        f"On SVAMP they are {covers('svamp', 'gsm8k')}, against {covers('svamp', 'svamp')} by its own student",
+        f"MultiArith covers {covers('gsm8k', 'multiarith')} of ChatGPT's steps, and its own student "
+        f"{covers('gsm8k', 'gsm8k')}",
+    ):
+        assert said in words, said
+    apart = [
+        abs(right[task, name, task if name == "sd-t" else None] - 100 * row["accuracy"])
+        for task in ("multiarith", "svamp")
+        for name, row in experiment(root, task)[1].items()
+        if name in ("cot", "teacher", "untuned", "sd-t")
+    ]
+    assert f"up to {max(apart):.1f} points more or fewer than there" in words
+    assert found["teacher"]["model"] == "Qwen2.5-Coder-0.5B-Instruct"
+    assert {task: one["model"] for task, one in found["teachers"].items()} == {"gsm8k": "gpt-3.5-turbo (recorded)"}
+
+
 def test_no_figure_of_the_page_is_of_a_scripted_teacher(root: Path) -> None:
     for file in (root / "benchmarks" / "results" / "real").glob("*.json"):
         assert "scripted/references" not in file.read_text(encoding="utf-8"), file
