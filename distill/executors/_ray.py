@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,8 +26,9 @@ from divcon.signatures import FatalError
 
 R = TypeVar("R")
 _AT_ONCE = 256  # the most jobs that a worker does at a time; most of them wait for servers
-_UNLUCKY = 30  # workers in a row that may be lost before they begin, with a second between them
+_UNLUCKY = 30  # workers in a row that may be lost before they begin
 _ROOM = 600.0  # seconds to wait for the cluster to have room for a first worker
+_PAUSE = 1.0  # seconds from a worker that was lost before it began to the next, and between looks at one that starts
 
 
 class RayError(FatalError):
@@ -96,6 +96,7 @@ class _Pool:
         self._actor = ray.remote(_WorkerActor).options(**options, max_concurrency=_AT_ONCE, max_restarts=0)
         self._there: list[_Hired] = []
         self._coming: set[Any] = set()
+        self._hiring: set[threading.Thread] = set()
         self._failure: Exception | None = None
         self._unlucky = 0  # workers in a row that were lost before they began
         self._closed = False
@@ -149,40 +150,62 @@ class _Pool:
                 return
             actor = self._actor.remote(self._recipe, self._lookup)
             self._coming.add(actor)
-        threading.Thread(target=self._join, args=(actor,), name="divcon-hire", daemon=True).start()
+            thread = threading.Thread(target=self._join, args=(actor,), name="divcon-hire", daemon=True)
+            self._hiring.add(thread)
+            thread.start()
 
     def _join(self, actor: Any) -> None:
+        ready = actor.ready.remote()
         try:
-            self._ray.get(actor.ready.remote())
+            while not self._closed and not self._ray.wait([ready], timeout=_PAUSE)[0]:
+                pass
+            if not self._closed:
+                self._ray.get(ready)
         except Exception as error:  # noqa: BLE001 - any error at a worker's start is raised by the jobs that wait for it
-            # A node that has just died is still given workers for a while; one that fails by itself fails again.
-            unlucky = not getattr(error, "actor_init_failed", True)
+            self._not_begun(actor, error)
+        else:
             with self._changed:
                 self._coming.discard(actor)
-                self._unlucky += unlucky
-                again = unlucky and self._unlucky <= _UNLUCKY
-                if not again:
-                    self._failure = error
+                if not self._closed:
+                    self._there.append(_Hired(actor))
+                    self._failure, self._unlucky = None, 0
                     self._changed.notify_all()
-            if again:
-                time.sleep(1.0)
-                self._hire()
-            return
+        with self._changed:
+            self._hiring.discard(threading.current_thread())
+
+    def _not_begun(self, actor: Any, error: Exception) -> None:
+        """Ask for another worker in place of one that was lost before it began, or let the jobs that wait fail."""
+        # A node that has just died is still given workers for a while; one that fails by itself fails again.
+        unlucky = not getattr(error, "actor_init_failed", True)
         with self._changed:
             self._coming.discard(actor)
-            if not self._closed:
-                self._there.append(_Hired(actor))
-                self._failure, self._unlucky = None, 0
+            self._unlucky += unlucky
+            again = unlucky and self._unlucky <= _UNLUCKY
+            if not again:
+                self._failure = error
                 self._changed.notify_all()
+            else:
+                self._changed.wait_for(lambda: self._closed, _PAUSE)
+        if again:
+            self._hire()
 
     def close(self) -> None:
+        """End the workers.
+
+        No thread of this pool uses Ray after this. Ray ends the process with a segmentation fault where a thread waits
+        for it while it is shut down.
+        """
         with self._changed:
             self._closed = True
             actors = [*(worker.actor for worker in self._there), *self._coming]
+            hiring = list(self._hiring)
             self._there.clear()
             self._coming.clear()
+            self._changed.notify_all()
         for actor in actors:
             self._ray.kill(actor)
+        for thread in hiring:
+            thread.join()
 
 
 def _stream(ray: Any, messages: Any) -> Iterator[tuple[str, str]]:
