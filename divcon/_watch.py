@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from divcon.distill import Progress, RunStore, Traffic, watching
 from divcon.programs import PriceOf
@@ -44,6 +44,15 @@ class Silent:
     def finished(self, name: str, text: str) -> None: ...
 
 
+class _Since(NamedTuple):
+    """From where speed and cost are taken."""
+
+    time: float
+    done: int
+    cost: float
+    calls: int  # that had begun; 0 for a station that makes none
+
+
 class Watch:
     """The progress of a station, and the note that is reported with it.
 
@@ -69,8 +78,7 @@ class Watch:
         self._unit = unit
         self._spent = spent
         self._clock = clock
-        self._began: tuple[float, int, float] | None = None  # the time, the count and the cost that speed is taken from
-        self._calls: int | None = None  # begun before that; None where there are none to count
+        self._since: _Since | None = None
         self._last = clock()
 
     def update(self, done: int, total: int, remark: str = "", unit: str = "") -> None:
@@ -80,11 +88,12 @@ class Watch:
         """
         self._last = self._clock()
         counted = unit or self._unit
-        calls, cost = (self._traffic.begun, self._traffic.cost) if self._traffic is not None else (None, 0.0)
-        if self._began is None or total != self.total or done < self.done or counted != self._counted:
-            self._began, self._calls = (self._last, done, cost), calls
-        elif calls is not None and calls == self._calls:
-            self._began = (self._last, done, cost)  # without a call, what has ended came from the store
+        traffic = self._traffic
+        now = _Since(self._last, done, traffic.cost if traffic else 0.0, traffic.begun if traffic else 0)
+        if self._since is None or total != self.total or done < self.done or counted != self._counted:
+            self._since = now
+        elif traffic and now.calls == self._since.calls:
+            self._since = now  # without a call, what has ended came from the store
         self.done, self.total, self._remark, self._counted = done, total, remark, counted
 
     def note(self) -> str:
@@ -101,9 +110,8 @@ class Watch:
 
     def _rate(self) -> str:
         """How many end in a second, a minute or an hour, on average so far."""
-        assert self._began is not None
-        since, there, _ = self._began
-        each_second = (self.done - there) / max(self._last - since, 1e-3)
+        assert self._since is not None
+        each_second = (self.done - self._since.done) / max(self._last - self._since.time, 1e-3)
         for seconds, unit in ((1, "s"), (60, "min")):
             if each_second * seconds >= 1:
                 return f"{each_second * seconds:.2g}/{unit}" if each_second * seconds < 100 else f"{each_second:.0f}/s"
@@ -116,11 +124,9 @@ class Watch:
             return
         so_far = (self._spent or 0.0) + traffic.cost
         yield f"${so_far:.4f} so far"
-        if self._began is None or not traffic.priced:
-            return
-        _, there, before = self._began
-        if there < self.done < self.total:
-            each = (traffic.cost - before) / (self.done - there)
+        since = self._since
+        if since is not None and traffic.priced and since.done < self.done < self.total:
+            each = (traffic.cost - since.cost) / (self.done - since.done)
             yield f"~${so_far + each * (self.total - self.done):.4f} with all {self.total:,}"
 
     def _seconds_left(self) -> float | None:
@@ -128,15 +134,15 @@ class Watch:
 
         They are 0 or less where nothing has ended for as long as the rest was estimated to take.
         """
-        if self._began is None or self.total <= self.done:
+        if self._since is None or self.total <= self.done:
             return None
-        since, there, _ = self._began
+        ended = self.done - self._since.done
         # Calls that were sent together have worked side by side. The first of 100 to end says nothing of the speed.
-        if self.done - there < max(1, self._traffic.under_way if self._traffic is not None else 0):
+        if ended < max(1, self._traffic.under_way if self._traffic is not None else 0):
             return None
         # Replies often end in batches, so the time since the last one is counted as work on the next ones.
-        worked = self._last - since
-        return worked / (self.done - there) * (self.total - self.done) - (self._clock() - self._last)
+        worked = self._last - self._since.time
+        return worked / ended * (self.total - self.done) - (self._clock() - self._last)
 
 
 @contextmanager
