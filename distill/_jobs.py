@@ -190,7 +190,7 @@ def overlapped(
     refusals = _Refusals(len(jobs))
     stopped: Exception | None = None
     pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="divcon")
-    with step() as stops, _closed(pool):
+    with step() as stops, nothing_begins_after(pool):
         waiting = iter(jobs)
         running: dict[Future[R], J] = {}
 
@@ -231,8 +231,8 @@ def overlapped(
 
 
 @contextmanager
-def _closed(pool: ThreadPoolExecutor) -> Iterator[None]:
-    """Begin nothing more in the pool after the block."""
+def nothing_begins_after(pool: ThreadPoolExecutor) -> Iterator[None]:
+    """Let the pool begin nothing more after the block, and don't wait for what it is at."""
     try:
         yield
     finally:

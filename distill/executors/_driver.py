@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import Any
 
 from divcon.distill._booking import booking
@@ -15,7 +16,8 @@ from divcon.signatures import FatalError, masked_json
 
 _LOSSES = 5  # workers that may end during one job; without a limit, a job that crashes its worker would repeat forever
 
-Sent = Iterable[tuple[str, str]]
+Sent = Generator[tuple[str, str], None, None]
+"""(kind, text) of what a worker sends back: rows, and then a result or an error."""
 
 
 class WorkerLost(Exception):
@@ -49,8 +51,9 @@ def done_elsewhere(job: Job | None, store: RunStore, send: Callable[[str | None,
     packed = None if job is None else pack_job(job)
     for _ in range(_LOSSES):
         try:
-            with current_traffic().call() as call:
-                return _received(job, store, send(packed, station, cell), call)
+            # An error that is kept keeps its frames, and the worker would count as busy.
+            with current_traffic().call() as call, closing(send(packed, station, cell)) as sent:
+                return _received(job, store, sent, call)
         except WorkerLost:
             continue
     what = "a cell" if job is None else f"'{job.work}' of {job.item.id}"

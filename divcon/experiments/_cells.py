@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from divcon._watch import Reporter, Silent
 from divcon.benchmarks import Arm
 from divcon.benchmarks.arms import read_arm
 from divcon.benchmarks.tasks import Fold, LoadedTask, Task, TaskError, load_task
-from divcon.config import Design, Experiment
+from divcon.config import Design, Experiment, Pipeline
 from divcon.distill import Hold, ManifestError, NothingToLearn, RunStore, booked_to
 from divcon.distill.executors import EXECUTORS, Executor
 from divcon.pipeline import MissingStation, Run, adapter_folder, open_store, recipe_of, worker_context
@@ -87,6 +88,7 @@ class Runs:
         looking: Whether the experiment is only looked at. Then nothing is asked, trained or written, and arms whose
             students aren't trained are left out.
         trained: The runs whose students are trained.
+        made: All runs.
         waiting: The answers that wait for a student to be trained, by cell; counted where `looking` is set.
     """
 
@@ -96,6 +98,7 @@ class Runs:
     opened: RunStore | None = None
     looking: bool = False
     trained: list[Run] = field(default_factory=list, init=False)
+    made: list[Run] = field(default_factory=list, init=False)
     waiting: dict[str, int] = field(default_factory=lambda: defaultdict(int), init=False)
     _tasks: dict[tuple[str, Draw, int | str], LoadedTask] = field(default_factory=dict, init=False)
     _hold: Hold | None = field(default=None, init=False)
@@ -143,7 +146,7 @@ class Runs:
         cell = ",".join([draw.cell, *(f"{key}-{value}" for key, value in shown.items())])
         loaded = self._loaded(task, draw, pipeline.task.train)
         folder = self.folder / "cells" / task / cell
-        return Run(pipeline, folder, self.reporter, self.store, loaded, self.executor)
+        return self._made(pipeline, folder, loaded)
 
     def together(self, runs: dict[str, Run], draw: Draw) -> Run:
         """The run that trains one student on the questions of all tasks."""
@@ -154,7 +157,11 @@ class Runs:
         )
         first = next(iter(runs.values()))
         folder = self.folder / "cells" / _ALL / draw.cell
-        return Run(first.pipeline, folder, self.reporter, self.store, union, self.executor)
+        return self._made(first.pipeline, folder, union)
+
+    def _made(self, pipeline: Pipeline, folder: Path, loaded: LoadedTask) -> Run:
+        self.made.append(Run(pipeline, folder, self.reporter, self.store, loaded, self.executor))
+        return self.made[-1]
 
     def _loaded(self, task: str, draw: Draw, train: int | str) -> LoadedTask:
         """A task's questions. Their ids begin with the task's name, since all tasks share the store."""
@@ -254,11 +261,13 @@ class Runs:
                 raise error
 
     def close(self) -> None:
-        for run in self.trained:
-            run.close()
-        if "executor" in self.__dict__:
-            self.__dict__.pop("executor").close()
-        self.leave()
+        """Close all runs, release workers, and leave the folder, also where one of these fails."""
+        with contextlib.ExitStack() as last_first:
+            last_first.callback(self.leave)
+            if "executor" in self.__dict__:
+                last_first.callback(self.__dict__.pop("executor").close)
+            for run in self.made:
+                last_first.callback(run.close)
 
     def leave(self) -> None:
         """Close the store, and let other processes work on the folder."""
@@ -288,7 +297,10 @@ def make_cell(arguments: dict[str, Any], store: RunStore) -> Callable[[None], No
     run = Run(context.pipeline, context.folder, None, store, context.loaded)
 
     def train(job: None) -> None:
-        train_students(run)
+        try:
+            train_students(run)
+        finally:
+            run.close()  # the next cell may get its processors
 
     return train
 

@@ -184,15 +184,16 @@ class Context:
         return watched(self.reporter, name, self.store, self.pipeline.price_of, unpaid=self.pipeline.unpaid)
 
     def close(self) -> None:
-        """Stop the servers that were started, release workers, and leave the folder."""
-        if "executor" in self.__dict__:
-            executor = self.__dict__.pop("executor")
-            executor.release(self.store)
-            if self.given_executor is None:
-                executor.close()
-        if "models" in self.__dict__:
-            self.models.close()
-        self.leave()
+        """Stop the servers that were started, release workers, and leave the folder, also where one of these fails."""
+        with contextlib.ExitStack() as last_first:
+            last_first.callback(self.leave)
+            if "models" in self.__dict__:
+                last_first.callback(self.models.close)
+            if "executor" in self.__dict__:
+                executor = self.__dict__.pop("executor")
+                if self.given_executor is None:
+                    last_first.callback(executor.close)
+                last_first.callback(executor.release, self.store)
 
     def leave(self) -> None:
         """Close the store, so that `run.sqlite` alone holds everything, and let other processes work on the folder.

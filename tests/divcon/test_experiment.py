@@ -90,6 +90,20 @@ def by(results: dict[str, Any], **wanted: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.model
+def test_closing_an_experiment_closes_the_runs_whose_students_arent_trained(
+    tmp_path: Path, tiny_base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ExperimentRun(
+        load_experiment(write(tmp_path, "http://127.0.0.1:9/v1", tiny_base, "main", "  seeds: [0]")), tmp_path / "run"
+    )
+    run = made.runs.of(next(iter(made.runs.design.tasks)), made.runs.draws[0])
+    ended: list[bool] = []
+    monkeypatch.setattr(run.context.models, "close", lambda: ended.append(True))
+    made.close()
+    assert ended == [True], "its servers would stay to the end of the process"
+
+
+@pytest.mark.model
 def test_main_over_seeds_is_paired_resumed_and_asks_nothing_twice(tmp_path: Path, tiny_base: Base) -> None:
     with OpenAIServer(answer) as server:
         file = write(tmp_path, server.url, tiny_base, "main", "  seeds: [0, 1]")

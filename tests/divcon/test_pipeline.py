@@ -18,7 +18,7 @@ import pytest
 from support.openai_server import OpenAIServer, user_text
 
 from divcon import Run, load_pipeline
-from divcon.distill import Base, ManifestError, read_manifest
+from divcon.distill import Base, ManifestError, RunStore, read_manifest
 from divcon.pipeline import MissingStation
 from divcon.programs import DivideAndConquer, ForeignEndpoint, bind
 from divcon.schemas import Results
@@ -208,6 +208,30 @@ evaluate: {{arms: [untuned], resamples: 100}}
     assert (allowed["train"], allowed["reason"]) == ("learn-0", "a classic <7>")
     assert allowed["test"].endswith("held-0")
     run.close()
+
+
+def test_a_run_leaves_its_folder_although_its_workers_cant_be_released(tmp_path: Path) -> None:
+    class Broken:
+        def release(self, store: RunStore) -> None:
+            raise OSError("the cluster is gone")
+
+        def close(self) -> None:
+            closed.append(True)
+
+    closed: list[bool] = []
+    (tmp_path / "p.yaml").write_text(
+        "task: {name: word-problems, train: 4, test: 4}\n"
+        "roles: {teacher: {model: scripted/references}, decomposer: {base: embedded}, solver: {model: embedded/solver}}"
+    )
+    run = Run(load_pipeline(tmp_path / "p.yaml"), tmp_path / "run")
+    run.hold()
+    run.context.__dict__["executor"] = Broken()
+    with pytest.raises(OSError, match="the cluster is gone"):
+        run.close()
+    assert closed == [True]
+    other = Run(load_pipeline(tmp_path / "p.yaml"), tmp_path / "run")
+    other.hold()  # raises where another process or run has the folder
+    other.close()
 
 
 @pytest.mark.parametrize("optimizer", ["bootstrap", "LabeledFewShot"])

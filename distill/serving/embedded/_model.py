@@ -209,7 +209,8 @@ class EmbeddedModel:
         job.done.set_running_or_notify_cancel()  # a caller who gives up leaves the batch to the others
         with self._loading:
             self._jobs.put(job)
-            if self._worker is None:
+            # A forked process has a copy of this, but not the thread.
+            if self._worker is None or not self._worker.is_alive():
                 self._worker = threading.Thread(target=self._work, name="divcon-embedded", daemon=True)
                 self._worker.start()
         return job.done

@@ -162,6 +162,7 @@ class ServerProcess:
         if self._watchdog.stdin is not None and not self._watchdog.stdin.closed:
             with contextlib.suppress(OSError):
                 self._watchdog.stdin.close()
+        self._watchdog.terminate()  # a process that was forked meanwhile holds the pipe open
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._watchdog.wait(30)
 

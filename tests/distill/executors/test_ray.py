@@ -18,12 +18,16 @@ from support.openai_server import OpenAIServer, user_text
 
 from divcon import DivconError, Run, load_pipeline
 from divcon.config import load_experiment
-from divcon.distill import Base
+from divcon.distill import Base, stopping_after_steps
+from divcon.distill.executors import Execution, Recipe, WorkerLost
 from divcon.experiments import ExperimentRun
 
 pytest.importorskip("ray", reason="Ray isn't installed; it is an extra")
 import ray
 from ray.cluster_utils import Cluster
+
+from divcon.distill.executors import _pool
+from divcon.distill.executors._cluster import RayError, connected, left, messages_of
 
 DIVCON = Path(sys.executable).with_name("divcon")
 HERE = {"node_ip_address": "127.0.0.2"}  # loopback too, and not the name that Ray takes for "whatever this machine is"
@@ -185,6 +189,90 @@ def test_a_node_that_is_lost_takes_nothing_with_it(cluster: Cluster, file: Path,
     assert "divcon-hire" not in {thread.name for thread in threading.enumerate()}
 
 
+def test_the_connection_lasts_until_all_have_left_it_and_keeps_what_sigterm_does(cluster: Cluster) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    users = object(), object()
+    for user in users:
+        connected(user, cluster.address)
+    assert signal.getsignal(signal.SIGTERM) is before, "Ray's handler ends the process and loses what is in flight"
+    left(users[0])
+    assert ray.is_initialized()
+    left(users[1])
+    assert not ray.is_initialized()
+
+
+def test_a_run_that_is_closed_ends_its_jobs_and_leaves_another_its_workers(
+    cluster: Cluster, file: Path, tmp_path: Path
+) -> None:
+    with OpenAIServer(answer, delay=0.15) as server:
+        in_threads, _ = reference(file, tmp_path / "threads", server)
+        one, two = (on_cluster(file, tmp_path / name, cluster, "run.workers=1") for name in ("one", "two"))
+        two.check()
+        two.collect()
+        ended: list[Exception] = []
+
+        def collect() -> None:
+            try:
+                one.collect()
+            except DivconError as error:
+                ended.append(error)
+
+        one.check()
+        asked_before = len(server.requests)
+        collecting = threading.Thread(target=collect)
+        collecting.start()
+        closing = after(server, asked_before + 6, one.context.executor.close)
+        closing.join()
+        collecting.join(30)
+        assert not collecting.is_alive()
+        [error] = ended
+        assert isinstance(error, RayError) and "closed before its jobs ended" in error.problem
+        one.close()
+        stations(two)
+        assert rows(two.folder) == in_threads
+        two.close()
+
+
+@pytest.mark.parametrize("good", [1, 0])
+def test_a_worker_whose_start_fails_ends_the_run_only_where_no_other_comes(cluster: Cluster, good: int) -> None:
+    class Failing:
+        def __init__(self, recipe: dict, started: int) -> None:
+            if recipe["arguments"]["good"] == 0:
+                raise MemoryError("this node has no memory")
+            time.sleep(2)
+
+        def ready(self) -> bool:
+            return True
+
+    user = object()
+    pool = None
+    try:
+        connected(user, cluster.address)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_pool, "_WorkerActor", Failing)
+            pool = _pool.Pool(ray, Recipe("", {"good": 0}), None, Execution(executor="ray", worker_cpus=1), 1)
+        if good:
+            pool._recipe["arguments"]["good"] = 1
+            pool._hire()
+            assert pool._chosen("item").actor is not None
+        else:
+            with pytest.raises(RayError, match=r"Workers fail when they start: [\s\S]*no memory"):
+                pool._chosen("item")
+    finally:
+        if pool is not None:
+            pool.close()
+        left(user)
+
+
+def test_a_worker_that_ray_ends_for_its_memory_is_lost_like_another() -> None:
+    def ended() -> Iterator[None]:
+        raise ray.exceptions.OutOfMemoryError("a worker was killed")
+        yield
+
+    with pytest.raises(WorkerLost):
+        list(messages_of(ended()))
+
+
 def test_a_driver_that_was_killed_goes_on_where_it_was(cluster: Cluster, file: Path, tmp_path: Path) -> None:
     with OpenAIServer(answer, delay=0.15) as server:
         in_threads, once = reference(file, tmp_path / "threads", server)
@@ -276,3 +364,22 @@ def test_a_worker_killed_in_the_middle_of_a_cell_costs_what_was_in_flight(
     assert [row["rows"] for row in found["screening"]] == [row["rows"] for row in wanted["screening"]]
     cells = {station for _, _, station, *_ in rows(other.folder)["calls"]}
     assert {"collect@words/seed-0", "collect@words/seed-1"} <= cells, "booked to their cells"
+
+
+@pytest.mark.model
+def test_ctrl_c_begins_no_other_cell(cluster: Cluster, tiny_base: Base, tmp_path: Path) -> None:
+    file = tmp_path / "main.yaml"
+    told: list[str] = []
+    with OpenAIServer(answer, delay=0.15) as server:
+        file.write_text(EXPERIMENT.format(url=server.url, base=tiny_base.path))
+        one_at_a_time = ["run.executor=ray", f"run.address={cluster.address}", "run.cell_cpus=2", "run.workers=1"]
+        run = ExperimentRun(load_experiment(file, one_at_a_time), tmp_path / "ray")
+        stopping = after(server, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with stopping_after_steps(lambda: told.append("stopping")), pytest.raises(KeyboardInterrupt):
+            run.run()
+        stopping.join()
+        cells = {station.partition("@")[2] for _, _, station, *_ in rows(run.folder)["calls"]}
+        assert len(cells) == 1, "the cell that had begun was finished"
+        assert told == ["stopping"]
+        assert len(list(run.folder.glob("cells/*/*/adapters/*/adapter_model.safetensors"))) == 1
+        run.close()

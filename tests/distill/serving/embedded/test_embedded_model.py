@@ -2,6 +2,7 @@ import asyncio
 import hashlib
 import random
 import shutil
+import threading
 import time
 import weakref
 from collections import defaultdict
@@ -241,6 +242,12 @@ def test_requests_that_arrive_as_the_thread_ends_are_answered(tiny_base: Base, m
 
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(ask, range(200), timeout=120))) == 1
+
+
+def test_a_forked_process_answers_with_a_thread_of_its_own(tiny_base: Base) -> None:
+    engine = EmbeddedModel(tiny_base)
+    engine._worker = threading.Thread()  # what is left of the thread in a forked process
+    assert engine.backend().complete(request("What?", max_tokens=2), 0).message.text
 
 
 def test_a_batch_too_large_for_the_memory_is_halved_and_its_replies_are_the_same(

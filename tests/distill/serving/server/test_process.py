@@ -144,6 +144,21 @@ def test_a_parent_that_is_killed_at_any_moment_of_the_start_leaves_no_server(tmp
     assert gone(mark)
 
 
+def test_stop_ends_a_server_whose_pipe_a_forked_process_holds(start: Callable, mark: str) -> None:
+    process, health = start()
+    process.wait_until_ready(health, 30)
+    if (child := os.fork()) == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        process.stop()
+        assert not process.running
+        assert gone(mark, 1.0)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
 def test_a_killed_watchdog_takes_the_server_with_it(start: Callable, mark: str) -> None:
     process, health = start()
