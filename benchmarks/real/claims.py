@@ -56,6 +56,7 @@ CLAIMS = (
         "A distilled planner (plans screened by the outcome) is as good as its teacher", "sd-rec", "teacher", "as good"
     ),
     Claim("Training makes the small planner better", "sd-t", "untuned"),
+    Claim("Training on plans screened by the outcome makes the small planner better", "sd-rec", "untuned"),
     Claim("Screening by the solver's success makes the planner better", "sd-r", "sd-t"),
     Claim("Screening by the recorded outcome makes the planner better", "sd-rec", "sd-t"),
     Claim("A distilled solver is worse than its teacher", "teacher", "se-a"),

@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/real/students.py DATA [--run FOLDER] [--output FILE] [--only NAME ...]
 
-DATA holds gsm8k/test_socratic.jsonl and gsm8k_ai_subq/ (GSM8K-AI-SubQ, arXiv 2402.01812), and for the last way the base
-of 0.5B parameters. The plans of a published student of 124M parameters to the same questions stand beside them. A way
+DATA holds gsm8k/test_socratic.jsonl and gsm8k_ai_subq/ (GSM8K-AI-SubQ, arXiv 2402.01812), and for two ways the base of
+0.5B parameters. The plans of a published student of 124M parameters to the same questions stand beside them. A way
 that has been measured isn't trained again. The output holds figures alone. On a GPU, on_gpu.py runs this file.
 """
 
@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
 from divcon.benchmarks import Arm, agreement, mean_agreement, mean_interval, points, points_with_interval
 from divcon.config import load_pipeline
-from divcon.distill import StoredEngine, role_lm
+from divcon.distill import StoredEngine, embedded_base, role_lm
 from divcon.pipeline import Run
 from divcon.programs import Item
 
@@ -32,6 +34,10 @@ RESULTS = HERE.parents[1] / "results" / "real" / "students.json"
 PUBLISHED = "published-124m"
 AT_ONCE = 64
 
+FIRST_STAGE = "after-first-stage"  # the folder, beside those of the ways, of the base that first-stage.yaml has trained
+LARGER_BASE = "roles.decomposer.base=./Qwen2.5-Coder-0.5B-Instruct"
+LISTS_250 = ["task.train=250", "task.train_seed=0"]
+
 # Each way of training differs from the first in what its name says. `train_seed` keeps the test questions the same.
 WAYS: dict[str, list[str]] = {
     "3 passes, rank 16": [],
@@ -39,13 +45,18 @@ WAYS: dict[str, list[str]] = {
     "6 passes": ["train.epochs=6"],
     "rank 64": ["train.rank=64"],
     "learning rate 0.003": ["train.learning_rate=0.003"],
-    "250 lists": ["task.train=250", "task.train_seed=0"],
+    "250 lists": LISTS_250,
     "500 lists": ["task.train=500", "task.train_seed=0"],
     "only plans that led to a right answer": ["screen.rule=recorded", "evaluate.arms=[teacher, untuned, sd-rec]"],
     "seed 1": ["train.seed=1"],
     "seed 2": ["train.seed=2"],
     "6 passes, rank 64, learning rate 0.003": ["train.epochs=6", "train.rank=64", "train.learning_rate=0.003"],
-    "a base of 0.5B parameters": ["roles.decomposer.base=./Qwen2.5-Coder-0.5B-Instruct"],
+    "250 lists, a base of 0.5B parameters": [*LISTS_250, LARGER_BASE],
+    "250 lists, after 1,000 generated word problems of a scripted teacher": [
+        *LISTS_250,
+        f"roles.decomposer.base={FIRST_STAGE}",
+    ],
+    "a base of 0.5B parameters": [LARGER_BASE],
 }
 
 
@@ -57,33 +68,43 @@ class Silent:
         return Response(id=None, model=request.model, message=message, finish_reason="stop", usage=Usage())
 
 
-def plans_of(run: Run, arm: Arm) -> dict[str, list[str]]:
-    """The plans that an arm's program uses, by item; none where it asks the question whole."""
+@dataclass(frozen=True)
+class Plans:
+    """The plans that a program uses, by item, and how many of them are the whole part of a reply that isn't.
+
+    A plan is empty where the program asks the question whole.
+    """
+
+    lists: Mapping[str, list[str]]
+    salvaged: int
+
+
+def plans_of(run: Run, arm: Arm) -> Plans:
+    """Ask an arm's program for a plan of every test question."""
     engine = StoredEngine(Silent(), "solver", "openai/silent", None)
     if hasattr(arm.program, "solve"):
         arm.program.solve.lm = role_lm(engine, temperature=None, max_tokens=None)
     items = run.task.test
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = pool.map(lambda item: arm.program(question=item.question).subquestions, items)
-        return {item.id: list(plan) for item, plan in zip(items, found, strict=True)}
+        found = list(pool.map(lambda item: arm.program(question=item.question), items))
+    lists = {item.id: list(one.subquestions) for item, one in zip(items, found, strict=True)}
+    return Plans(lists, sum(one.status == "salvaged" for one in found))
 
 
-def agreements(
-    plans: Mapping[str, list[str]],
-    teacher: Mapping[str, list[str]],
-    published: Mapping[str, list[str]],
-    items: Sequence[Item],
-) -> dict[str, Any]:
+def agreements(own: Plans, teacher: Plans, published: Plans, items: Sequence[Item]) -> dict[str, Any]:
     """The agreement of plans with the teacher's and with people's, and the difference to the published student's."""
-    asked = [item for item in items if teacher.get(item.id)]
+    asked = [item for item in items if teacher.lists.get(item.id)]
+    plans = own.lists
     covered, theirs = (
-        np.array([agreement(by[item.id], teacher[item.id]).covered for item in asked]) for by in (plans, published)
+        np.array([agreement(by[item.id], teacher.lists[item.id]).covered for item in asked])
+        for by in (plans, published.lists)
     )
     difference = covered - theirs  # of shares, for which Tango's interval is too wide: it is made for right and wrong
     return {
         "listed": sum(map(bool, plans.values())) / len(plans),
+        "salvaged": own.salvaged / len(plans),
         "questions": len(asked),
-        "teacher": mean_agreement((plans[item.id], teacher[item.id]) for item in asked),
+        "teacher": mean_agreement((plans[item.id], teacher.lists[item.id]) for item in asked),
         "people": mean_agreement((plans[item.id], item.subquestions) for item in asked if item.subquestions),
         "covered_minus_published": {
             "difference": float(difference.mean()),
@@ -92,9 +113,34 @@ def agreements(
     }
 
 
+def first_stage(folder: Path) -> None:
+    """Write the base that first-stage.yaml has trained, with its adapter merged."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run = Run(load_pipeline(HERE.with_name("first-stage.yaml")), folder.with_suffix(".run"))
+    run.check()
+    run.collect()
+    run.export(run.screen())
+    [adapter] = run.train().values()
+    run.close()
+    base = embedded_base().path
+    merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype="auto"), str(adapter))
+    building = folder.with_suffix(".unfinished")
+    merged.merge_and_unload().save_pretrained(building)
+    AutoTokenizer.from_pretrained(base).save_pretrained(building)
+    building.rename(folder)
+
+
 def measure(name: str, sets: Sequence[str], folder: Path) -> dict[str, Any]:
     """Train a student in one way, and measure its plans, the untrained base's, and the published student's."""
-    run = Run(load_pipeline(HERE.with_suffix(".yaml"), list(sets)), folder)
+    import torch
+
+    base = folder.with_name(FIRST_STAGE)
+    if any(FIRST_STAGE in one for one in sets) and not base.exists():
+        first_stage(base)
+    there = [one.replace(FIRST_STAGE, str(base)) for one in sets]
+    run = Run(load_pipeline(HERE.with_suffix(".yaml"), there), folder)
     run.check()
     run.collect()
     run.export(run.screen())
@@ -109,7 +155,9 @@ def measure(name: str, sets: Sequence[str], folder: Path) -> dict[str, Any]:
     }
     [rows] = [file.read_text(encoding="utf-8").count("\n") for file in (run.folder / "exports").glob("*.jsonl")]
     run.close()
-    return {"way": name, "set": list(sets), "rows": rows, "seconds": round(seconds, 1), **found}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    facts = {"way": name, "set": list(sets), "rows": rows, "seconds": round(seconds, 1), "device": device}
+    return facts | found
 
 
 HEAD = (
@@ -152,7 +200,10 @@ def main() -> None:
             found[name] = measure(name, sets, folder / str(number))
         print(row_of(found[name]), flush=True)
         output.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"data": "GSM8K-AI-SubQ (arXiv 2402.01812), GSM8K's test questions", "base": "SmolLM2-135M-Instruct"}
+        facts = {
+            "data": "GSM8K-AI-SubQ (arXiv 2402.01812), GSM8K's test questions",
+            "base": "SmolLM2-135M-Instruct, where a way names no other",
+        }
         ways = [found[way] for way in WAYS if way in found]
         output.write_text(json.dumps({**facts, "ways": ways}, indent=1) + "\n", encoding="utf-8")
     print(table(found.values()))

@@ -43,7 +43,7 @@ _PAIRS = [
     ("references", "self-ask"), ("references/stepwise", "self-ask"), ("references", "references/stepwise"),
     ("teacher", "teacher/stepwise"), ("sd-r", "sd-r/all"), ("references", "teacher"), ("sd-r", "references"),
     ("se-a", "se-untuned"), ("sd-t", "teacher"), ("sd-t", "untuned"), ("sd-t", "cot"), ("sd-rec", "sd-t"),
-    ("sd-rec", "teacher"), ("se-a", "se-t"), ("untuned", "teacher"),
+    ("sd-rec", "teacher"), ("sd-rec", "untuned"), ("sd-rec", "cot"), ("se-a", "se-t"), ("untuned", "teacher"),
 ]  # fmt: skip
 
 
