@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from typing import Any
 
@@ -16,7 +16,7 @@ from divcon.signatures import FatalError, masked_json
 
 _LOSSES = 5  # workers that may end during one job; without a limit, a job that crashes its worker would repeat forever
 
-Sent = Generator[tuple[str, str], None, None]
+Sent = Iterable[tuple[str, str]]
 """(kind, text) of what a worker sends back: rows, and then a result or an error."""
 
 
@@ -52,7 +52,7 @@ def done_elsewhere(job: Job | None, store: RunStore, send: Callable[[str | None,
     for _ in range(_LOSSES):
         try:
             # An error that is kept keeps its frames, and the worker would count as busy.
-            with current_traffic().call() as call, closing(send(packed, station, cell)) as sent:
+            with current_traffic().call() as call, closing(_each(send(packed, station, cell))) as sent:
                 return _received(job, store, sent, call)
         except WorkerLost:
             continue
@@ -60,6 +60,11 @@ def done_elsewhere(job: Job | None, store: RunStore, send: Callable[[str | None,
     raise WorkersLost(
         f"{_LOSSES} workers ended in the middle of {what}.", "Look at the workers' logs; most often memory ran out."
     )
+
+
+def _each(sent: Sent) -> Generator[tuple[str, str], None, None]:
+    """What is sent; closing it closes the sender too, where that is a generator."""
+    yield from sent
 
 
 def _received(job: Job | None, store: RunStore, sent: Sent, call: Call) -> Any:

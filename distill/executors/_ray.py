@@ -38,6 +38,50 @@ def _cell(recipe: dict[str, Any], lookup: Any, station: str, cell: str) -> Itera
     yield from Worker(Recipe(**recipe), RemoteLookup(lookup)).do(None, station, cell)
 
 
+class _Cells:
+    """Cells of an experiment as Ray tasks. Those that no worker has begun can be called off.
+
+    Args:
+        ray: The package, connected.
+        lookup: The lookup of their workers.
+        execution: The CPUs and GPUs of each.
+        stops: Whether no other cell should begin.
+    """
+
+    def __init__(self, ray: Any, lookup: Any, execution: Execution, stops: Callable[[], bool]) -> None:
+        self._ray, self._lookup, self._stops = ray, lookup, stops
+        options = {"num_cpus": execution.cell_cpus, "num_gpus": execution.cell_gpus}
+        self._task = ray.remote(_cell).options(**options, num_returns="streaming", max_retries=0)
+        self._waiting: dict[str, Any] = {}  # by the cell's name, what its worker will send once it has begun
+
+    def do(self, recipe: Recipe, store: RunStore) -> None:
+        """Have a worker do a cell.
+
+        Raises:
+            _NotBegun: It was called off.
+        """
+        done_elsewhere(None, store, lambda *sent: self._send(recipe))
+
+    def _send(self, recipe: Recipe) -> Sent:
+        name = str(recipe.arguments.get("cell", ""))
+        if self._stops():
+            raise _NotBegun
+        stream = self._waiting[name] = self._task.remote(asdict(recipe), self._lookup, "", name)
+        try:
+            for kind, text in messages_of(stream):
+                self._waiting.pop(name, None)
+                if kind != "begun":
+                    yield kind, text
+        except self._ray.exceptions.TaskCancelledError as error:
+            raise _NotBegun from error
+
+    def call_off(self) -> None:
+        """End the cells that no worker has begun."""
+        for name in list(self._waiting):
+            if (stream := self._waiting.pop(name, None)) is not None:
+                self._ray.cancel(stream)
+
+
 class RayExecutor:
     """See `Executor`."""
 
@@ -70,38 +114,15 @@ class RayExecutor:
         All are given to the cluster at once, which may grow for them.
         """
         ray, lookup = self._connected(), self._lookup(store)
-        execution = self.execution
-        options = {"num_cpus": execution.cell_cpus, "num_gpus": execution.cell_gpus}
-        task = ray.remote(_cell).options(**options, num_returns="streaming", max_retries=0)
-        waiting: dict[int, Any] = {}  # by the cell's number, what its worker will send once it has begun
         pool = ThreadPoolExecutor(max(1, len(cells)), thread_name_prefix="divcon-cell")
         with step() as stops, nothing_begins_after(pool):
-
-            def do(number: int) -> None:
-                recipe = cells[number]
-                name = str(recipe.arguments.get("cell", ""))
-
-                def send(packed: str | None, station: str, cell: str) -> Sent:
-                    if stops():
-                        raise _NotBegun
-                    stream = waiting[number] = task.remote(asdict(recipe), lookup, "", name)
-                    try:
-                        for kind, text in messages_of(stream):
-                            waiting.pop(number, None)
-                            if kind != "begun":
-                                yield kind, text
-                    except ray.exceptions.TaskCancelledError as error:
-                        raise _NotBegun from error
-
-                done_elsewhere(None, store, send)
-
-            doing = [pool.submit(contextvars.copy_context().run, do, number) for number in range(len(cells))]
+            made = _Cells(ray, lookup, self.execution, stops)
+            doing = [pool.submit(contextvars.copy_context().run, made.do, recipe, store) for recipe in cells]
             going = set(doing)
             while going:
                 going = wait(going, timeout=_LOOK).not_done
-                for number in list(waiting) if stops() else ():
-                    if (stream := waiting.pop(number, None)) is not None:
-                        ray.cancel(stream)
+                if stops():
+                    made.call_off()
             errors = [future.exception() for future in doing]
             if any(isinstance(error, _NotBegun) for error in errors):
                 raise KeyboardInterrupt
