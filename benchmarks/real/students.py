@@ -26,6 +26,8 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from divcon.benchmarks import Arm, agreement, mean_agreement, mean_interval, points, points_with_interval
 from divcon.config import load_pipeline
 from divcon.distill import StoredEngine, embedded_base, role_lm
+from divcon.distill.serving.server import merged_copy, read_adapter
+from divcon.distill.serving.vllm import VLLM
 from divcon.pipeline import Run
 from divcon.programs import Item
 
@@ -34,7 +36,7 @@ RESULTS = HERE.parents[1] / "results" / "real" / "students.json"
 PUBLISHED = "published-124m"
 AT_ONCE = 64
 
-FIRST_STAGE = "after-first-stage"  # the folder, beside those of the ways, of the base that first-stage.yaml has trained
+FIRST_STAGE = "after-first-stage"  # stands for the base that first-stage.yaml has trained
 LARGER_BASE = "roles.decomposer.base=./Qwen2.5-Coder-0.5B-Instruct"
 LISTS_250 = ["task.train=250", "task.train_seed=0"]
 
@@ -113,37 +115,33 @@ def agreements(own: Plans, teacher: Plans, published: Plans, items: Sequence[Ite
     }
 
 
-def first_stage(folder: Path) -> None:
-    """Write the base that first-stage.yaml has trained, with its adapter merged."""
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    run = Run(load_pipeline(HERE.with_name("first-stage.yaml")), folder.with_suffix(".run"))
+def export_rows(run: Run) -> None:
+    """Do a run's stations up to the rows that its students learn from."""
     run.check()
     run.collect()
     run.export(run.screen())
+
+
+def first_stage(folder: Path) -> Path:
+    """The base that first-stage.yaml has trained, with its adapter merged; nothing is done twice."""
+    run = Run(load_pipeline(HERE.with_name("first-stage.yaml")), folder)
+    export_rows(run)
     [adapter] = run.train().values()
     run.close()
-    base = embedded_base().path
-    merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype="auto"), str(adapter))
-    building = folder.with_suffix(".unfinished")
-    merged.merge_and_unload().save_pretrained(building)
-    AutoTokenizer.from_pretrained(base).save_pretrained(building)
-    building.rename(folder)
+    base = embedded_base()
+    return merged_copy(read_adapter(adapter, base, VLLM()), base)
 
 
 def measure(name: str, sets: Sequence[str], folder: Path) -> dict[str, Any]:
     """Train a student in one way, and measure its plans, the untrained base's, and the published student's."""
     import torch
 
-    base = folder.with_name(FIRST_STAGE)
-    if any(FIRST_STAGE in one for one in sets) and not base.exists():
-        first_stage(base)
-    there = [one.replace(FIRST_STAGE, str(base)) for one in sets]
+    there = list(sets)
+    if any(FIRST_STAGE in one for one in sets):
+        base = first_stage(folder.with_name("first-stage"))
+        there = [one.replace(FIRST_STAGE, str(base)) for one in sets]
     run = Run(load_pipeline(HERE.with_suffix(".yaml"), there), folder)
-    run.check()
-    run.collect()
-    run.export(run.screen())
+    export_rows(run)
     started = time.perf_counter()
     run.train()
     seconds = time.perf_counter() - started
