@@ -1,4 +1,4 @@
-"""Recordings: plans and replies that were written elsewhere, one row a question, read from a file.
+"""Recordings: plans and replies that were written elsewhere, a row each, read from a file.
 
 A recorded teacher serves the plans; a recorded arm replays plan and reply (`RecordedProgram`).
 """
@@ -88,26 +88,30 @@ class Matching:
     """The rows of a recording that belong to questions.
 
     Attributes:
-        rows: Rows by the questions' ids.
+        rows: The rows of each question, by its id, in the order of the file but those with its exact id first.
         strangers: The number of rows that belong to no question.
-        twins: The number of questions with more than one row. The first one counts.
         misnamed: The number of rows that have the id of a question and another text.
         ambiguous: The number of rows without an id whose text is that of several questions, each with its own passage.
     """
 
-    rows: Mapping[str, Row]
+    rows: Mapping[str, Sequence[Row]]
     strangers: int
-    twins: int
     misnamed: int
     ambiguous: int
 
-    def coverage(self, name: str, what: str, parts: Mapping[str, Sequence[Item]]) -> str:
+    @property
+    def first(self) -> dict[str, Row]:
+        """The first row of each question."""
+        return {name: rows[0] for name, rows in self.rows.items()}
+
+    def coverage(self, name: str, what: str, parts: Mapping[str, Sequence[Item]], taken: int = 1) -> str:
         """How many questions have a row, in a sentence, with what doesn't match.
 
         Args:
             name: The file's name.
             what: What a row holds: `a plan` or `a reply`.
             parts: The questions by what they are, such as `training`.
+            taken: How many rows of a question are taken at most.
         """
         counts = [
             f"{sum(item.id in self.rows for item in items):,} of {len(items):,} {part} questions"
@@ -120,8 +124,9 @@ class Matching:
             said.append(f"{_counted(self.misnamed, 'row')} with the id of a question and another text")
         if self.ambiguous:
             said.append(f"{_counted(self.ambiguous, 'row')} of a question with several passages, without its id")
-        if self.twins:
-            said.append(f"{_counted(self.twins, 'question')} with more than one row (the first is taken)")
+        if more := sum(len(rows) > taken for rows in self.rows.values()):
+            many, first = ("one row", "the first is") if taken == 1 else (f"{taken} rows", f"the first {taken} are")
+            said.append(f"{_counted(more, 'question')} with more than {many} ({first} taken)")
         return "; ".join(said)
 
 
@@ -173,13 +178,12 @@ class Recording:
                 else:
                     strangers += not found
             matched.append((loose, row, found))
-        rows: dict[str, Row] = {}
-        twins: set[str] = set()
+        rows: dict[str, list[Row]] = {}
         for _, row, found in sorted(matched, key=lambda one: one[0]):  # exact ids first, then as in the file
-            ours = [item.id for item in found if item.id in wanted]
-            twins |= {name for name in ours if name in rows}
-            rows |= {name: row for name in ours if name not in rows}
-        return Matching(rows, strangers, len(twins), misnamed, ambiguous)
+            for item in found:
+                if item.id in wanted:
+                    rows.setdefault(item.id, []).append(row)
+        return Matching(rows, strangers, misnamed, ambiguous)
 
 
 class _Index:
@@ -322,12 +326,11 @@ def _paths(row: Mapping[str, Any], before: str = "") -> Iterator[str]:
             yield f"{before}{name}"
 
 
-def plans_of(matching: Matching) -> dict[str, Plan]:
+def plans_of(matching: Matching) -> dict[str, list[Plan]]:
     """The plans of a recorded teacher, by the questions' ids."""
     return {
-        item: Plan(row.plan or "", row.input_tokens, row.output_tokens)
-        for item, row in matching.rows.items()
-        if row.plan is not None
+        item: [Plan(row.plan or "", row.input_tokens, row.output_tokens) for row in rows]
+        for item, rows in matching.rows.items()
     }
 
 

@@ -28,7 +28,7 @@ class RecordedProgram(dspy.Module):
     def __init__(self, recording: Recording, items: Sequence[Item], beside: Sequence[Item] = ()) -> None:
         super().__init__()
         self._name = recording.file.name
-        self._by_id = recording.match(items, beside).rows
+        self._by_id = recording.match(items, beside).first
         self._by_text = {
             (one_line(item.question), one_line(item.context or "")): self._by_id[item.id]
             for item in items

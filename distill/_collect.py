@@ -80,7 +80,7 @@ def collect(
         items: The training questions.
         store: The store that keeps the traces.
         key: The key that traces are stored under; another teacher or prompt needs another key.
-        samples: Decompositions per item.
+        samples: Decompositions per item; fewer where a recorded teacher has fewer plans of it.
         temperature: The sampling temperature, used for several samples only; None leaves it to the LM.
         concurrency: Calls at a time.
         progress: Gets the number of samples that are done, and the total.
@@ -94,7 +94,7 @@ def collect(
     """
     decompose.require_endpoint()
     there = store.trace_keys(key)
-    wanted = [Job("collect", item, n, position=at) for at, item in enumerate(items) for n in range(samples)]
+    wanted = [Job("collect", item, n, position=at) for at, item in enumerate(items) for n in range(item.plans(samples))]
     jobs = [job for job in wanted if (job.item.id, job.sample) not in there]
     tally: Tally = Tally(len(wanted), done=len(wanted) - len(jobs))
     if progress:

@@ -30,11 +30,11 @@ from dspy.utils.exceptions import (
 
 from divcon.distill._client_errors import told_apart
 from divcon.distill._clients import Clients, reply_bytes, too_long
-from divcon.distill._engine import as_inner_call
 from divcon.distill._loop import on_the_loop
 from divcon.distill._pace import Pace, Turn, pace_of
 from divcon.distill._proxies import reach_loopback_directly
 from divcon.distill._repeating import RETRY_SHARE, Attempts, Repeating
+from divcon.distill._rollouts import as_inner_call
 from divcon.distill._traffic import Call, current_call
 from divcon.distill._trouble import Limit, Patience, SlowServerError, in_words
 from divcon.signatures import learn_settings

@@ -23,10 +23,10 @@ from dspy.lm15 import Request, Response, response_to_events
 from filelock import FileLock
 from pydantic import ValidationError
 
-from divcon.distill._engine import RolloutNote, next_rollout
 from divcon.distill._files import render_lines, write_whole
 from divcon.distill._manifest import ManifestError, prompt_hash
 from divcon.distill._paths import expanded_path
+from divcon.distill._rollouts import RolloutNote, next_rollout
 from divcon.distill._store import fingerprint
 from divcon.distill.serving._finetuned import finetuned_folder
 from divcon.distill.serving.embedded import local_base

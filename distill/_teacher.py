@@ -19,6 +19,7 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from dspy.utils.exceptions import LMInvalidRequestError
 from pydantic import BaseModel, ConfigDict
 
+from divcon.distill._rollouts import rollout_id
 from divcon.programs import Item
 from divcon.signatures import NO_DECOMPOSITION, NOTHING_MORE, DivconError, Subquestions
 
@@ -157,17 +158,18 @@ class Plan:
 
 
 class RecordedTeacher:
-    """A backend that answers a decomposition request with the plan that was recorded for the question.
+    """A backend that answers a decomposition request with a plan that was recorded for the question.
 
-    Its usage is the plan's. Where that isn't known, it is unknown, and not zero.
+    Sample n of a question is its plan n; after the last one comes the first again. The usage is the plan's. Where that
+    isn't known, it is unknown, and not zero.
 
     Args:
         items: The items that it may be asked about.
-        plans: Plans by the items' ids. A request about another item is an error.
+        plans: The plans of each item, by its id. A request about another item is an error.
         name: Who wrote the plans.
     """
 
-    def __init__(self, items: Sequence[Item], plans: Mapping[str, Plan], name: str) -> None:
+    def __init__(self, items: Sequence[Item], plans: Mapping[str, Sequence[Plan]], name: str) -> None:
         self._questions = _Questions(items)
         self._plans = plans
         self._name = name
@@ -184,13 +186,14 @@ class RecordedTeacher:
                 model=request.model,
             )
         item = self._questions.asked(text)
-        plan = self._plans.get(item.id) if item is not None else None
-        if plan is None:
+        plans = self._plans.get(item.id) if item is not None else None
+        if not plans:
             asked = " ".join(text.rpartition("Question:")[2].split())[:80]
             raise LMInvalidRequestError(
                 f"There is no recorded plan of {self._name} for the question '{asked}'. Add it to roles.teacher.path.",
                 model=request.model,
             )
+        plan = plans[rollout_id(rollout) % len(plans)]
         return Response(
             id=None,
             model=request.model,

@@ -27,8 +27,8 @@ class Item:
             `choice`; by the form of `answer` where it is empty.
         references: DROP's gold answers, each of one or more spans; where it is empty, `answer` and `aliases` are.
         licence: Of the data the item comes from.
-        plan_right: Whether the plan that a recorded teacher has for it led to a right answer; None where that isn't
-            known.
+        plans_right: Of each plan that a recorded teacher has for it, whether it led to a right answer; None where that
+            isn't known. Empty where no teacher is recorded.
         extra: Other fields of the task's data.
     """
 
@@ -44,8 +44,12 @@ class Item:
     grader: str = ""
     references: tuple[tuple[str, ...], ...] = ()
     licence: str = ""
-    plan_right: bool | None = None
+    plans_right: tuple[bool | None, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def plans(self, samples: int) -> int:
+        """How many plans of it can be collected: `samples`, or as many of them as a recorded teacher has."""
+        return min(samples, len(self.plans_right)) if self.plans_right else samples
 
     def example(self) -> dspy.Example:
         """The item as DSPy's optimizers take it; `question` and `context` are the inputs.

@@ -98,7 +98,7 @@ def tokens_of(recording: Recording, items: Sequence[Item]) -> dict[str, float]:
     """The mean tokens of a question, its plan and its reply, as ChatGPT's tokenizer counts them."""
     import litellm
 
-    rows = recording.match(items).rows
+    rows = recording.match(items).first
     texts = {"question": [], "plan": [], "reply": []}  # type: dict[str, list[str]]
     for item in items:
         if (row := rows.get(item.id)) is not None:

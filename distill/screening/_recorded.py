@@ -5,7 +5,7 @@ The outcome stands in the recorded teacher's file, or is the reply that stands t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from divcon.distill._store import Trace
@@ -30,12 +30,18 @@ class ByRecord:
 
     def judge(self, item: Item, traces: Sequence[Trace], solver: Solver | None) -> Sequence[Judgement]:
         """See `Rule.judge`."""
-        if item.plan_right is None:
-            raise UnknownOutcome(
-                f"The rule recorded needs the outcome of {item.id}, and its recorded plan has none.",
-                "Give Item.plan_right, or take another rule.",
-            )
-        return [Judgement(item.plan_right, "solved" if item.plan_right else "unsolved")] * len(traces)
+        return [Judgement(right, "solved" if right else "unsolved") for right in self._outcomes(item, traces)]
+
+    @staticmethod
+    def _outcomes(item: Item, traces: Sequence[Trace]) -> Iterator[bool]:
+        for trace in traces:
+            right = item.plans_right[trace.sample] if trace.sample < len(item.plans_right) else None
+            if right is None:
+                raise UnknownOutcome(
+                    f"The rule recorded needs the outcome of {item.id}, and its recorded plan has none.",
+                    "Give Item.plans_right, or take another rule.",
+                )
+            yield right
 
 
 RULE = ByRecord()

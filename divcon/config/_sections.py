@@ -359,8 +359,6 @@ class Pipeline(Sections):
             return
         if self.compile.optimizer != "none":
             yield "compile.optimizer changes a prompt that a recorded teacher never gets; set it to none"
-        if self.collect.samples > 1:
-            yield "a recorded teacher has one plan a question; set collect.samples to 1"
         if SELF_ASK.name in self.arms:
             yield "self-ask asks for one subquestion after the other, and a recorded plan is a whole list"
 

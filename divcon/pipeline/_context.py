@@ -89,8 +89,9 @@ class Context:
         if (plans := self.models.plans) is None:
             return self._given
         rows, grade = plans.match(self._items).rows, GRADERS[self.pipeline.evaluate.grader]
+        samples = self.pipeline.collect.samples
         learn = [
-            replace(item, plan_right=rows[item.id].outcome(item, grade))
+            replace(item, plans_right=tuple(row.outcome(item, grade) for row in rows[item.id][:samples]))
             for item in self._given.train
             if item.id in rows
         ]
@@ -139,7 +140,11 @@ class Context:
                 left = len(self._given.train) - len(self.task.train)
                 one = "question without one is" if left == 1 else "questions without one are"
                 more = f"; {left:,} training {one} left out" if left else ""
-                said.append(self._covered(plans, plans.match(self._items), "a plan", parts, "roles.teacher") + more)
+                matching, samples = plans.match(self._items), self.pipeline.collect.samples
+                most = max((len(matching.rows.get(item.id, ())) for item in self._given.train), default=0)
+                if most > samples:
+                    more += f"; collect.samples: {most} would take all plans of the training questions"
+                said.append(self._covered(plans, matching, "a plan", parts, "roles.teacher", samples) + more)
         with failures.gathering():
             for name, recording in self.recordings.items():
                 matching = recording.match(self._given.test, self._given.train)
@@ -149,14 +154,20 @@ class Context:
         return said
 
     def _covered(
-        self, recording: Recording, matching: Matching, what: str, parts: dict[str, list[Item]], key: str
+        self,
+        recording: Recording,
+        matching: Matching,
+        what: str,
+        parts: dict[str, list[Item]],
+        key: str,
+        taken: int = 1,
     ) -> str:
         if not any(item.id in matching.rows for items in parts.values() for item in items):
             raise Unfit(
                 f"No row of {recording.file} matches a question of the task.",
                 f"Give the rows the ids or the questions of the task, or name their fields in {key}.fields.",
             )
-        return matching.coverage(recording.file.name, what, parts)
+        return matching.coverage(recording.file.name, what, parts, taken)
 
     @cached_property
     def models(self) -> Models:

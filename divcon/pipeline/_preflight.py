@@ -92,10 +92,11 @@ def _require_outcomes(context: Context) -> None:
     """
     if RECORDED not in context.pipeline.screen.rules or context.pipeline.only_recorded:
         return
-    unknown = [item.id for item in context.task.train if item.plan_right is None]
+    plans = [(item.id, right) for item in context.task.train for right in item.plans_right]
+    unknown = [name for name, right in plans if right is None]
     if unknown:
         raise Unfit(
-            f"The rule recorded needs the outcome of every plan, and {len(unknown)} of {len(context.task.train)} plans "
+            f"The rule recorded needs the outcome of every plan, and {len(unknown)} of {len(plans)} plans "
             f"have neither 'right' nor 'reply', first {unknown[0]}.",
             "Name the field of either in roles.teacher.fields, or take the rule none or oracle.",
         )
@@ -159,7 +160,7 @@ def examine(context: Context, keys: Callable[[], Keys], failures: Failures) -> N
 def _asked(context: Context, keys: Keys) -> Iterator[str]:
     """The roles whose models still have to be called."""
     pipeline = context.pipeline
-    wanted = len(context.task.train) * pipeline.collect.samples
+    wanted = sum(item.plans(pipeline.collect.samples) for item in context.task.train)
     if len(context.store.trace_keys(keys.collection().digest)) < wanted:
         yield "teacher"
     if not (context.folder / "results.json").is_file():

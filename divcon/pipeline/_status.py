@@ -70,7 +70,7 @@ def run_status(context: Context) -> Iterator[StationStatus]:
     if live and pipeline.compile.optimizer != "none":
         yield status("compile", compile_key(context), int(compiled is not None), 1)
     samples = pipeline.collect.samples
-    wanted = {(item.id, sample) for item in questions.train for sample in range(samples)}
+    wanted = {(item.id, sample) for item in questions.train for sample in range(item.plans(samples))}
     if live:
         collection = keys.collection()
         collected = context.store.trace_keys(collection.digest) & wanted

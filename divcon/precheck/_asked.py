@@ -115,7 +115,8 @@ class Asked:
         pipeline, teacher = self.run.pipeline, self._line(TEACHER.name)
         untrained = [line for line in self.lines if line["name"] not in self.students]
         stations = self.run.estimate(measured_of(untrained, self.run.store, pipeline))
-        plans = len(self.run.task.train) * pipeline.collect.samples * (1 - teacher["fell_back_rate"])
+        samples = pipeline.collect.samples
+        plans = sum(item.plans(samples) for item in self.run.task.train) * (1 - teacher["fell_back_rate"])
         rows = plans * sum(self._kept(student, teacher["accuracy"]) for student in pipeline.students)
         seconds, total = rate[0] * rows * pipeline.train.epochs, total_of(stations)
         hour = pipeline.costs.training_hour
@@ -138,7 +139,7 @@ class Asked:
         if student.screened_by_solver:
             return float(1 - (1 - solved) ** self.run.pipeline.screen.samples)
         if student.rule == RECORDED:
-            return mean(bool(item.plan_right) for item in self.run.task.train)
+            return mean(right or False for item in self.run.task.train for right in item.plans_right)
         return 1.0
 
     def _on_whole(self, whole: Mapping[str, Any], saved: float | None) -> Iterator[str]:

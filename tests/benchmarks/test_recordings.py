@@ -50,8 +50,8 @@ def test_each_form_of_file_is_read(tmp_path: Path, items: list[Item], name: str)
     found = read(written(tmp_path, rows, name), NESTED)
     matching = found.match(items)
     assert list(matching.rows) == [item.id for item in items]
-    assert list(Subquestions.read(plans_of(matching)["i3"].text)) == list(items[3].subquestions)
-    assert matching.rows["i3"].right is True
+    assert list(Subquestions.read(plans_of(matching)["i3"][0].text)) == list(items[3].subquestions)
+    assert matching.first["i3"].right is True
     assert len(found.sha256) == 64
 
 
@@ -63,7 +63,7 @@ def test_an_exact_id_goes_before_one_without_its_task_or_its_part(tmp_path: Path
     ]
     rows = [{"id": name, "subquestions": f"1. Of {name}?"} for name in ("1", "x:1", "2", "3")]
     matching = read(written(tmp_path, rows)).match(asked)
-    assert {key: row.plan for key, row in matching.rows.items()} == {
+    assert {key: row.plan for key, row in matching.first.items()} == {
         "1": "1. Of 1?",
         "x:1": "1. Of x:1?",
         "y:test-2": "1. Of 2?",
@@ -81,8 +81,8 @@ def test_rows_of_other_questions_of_the_task_are_no_strangers(tmp_path: Path, it
     learn, test = (Item(id=name, question=f"Is it {name}?", answer="1") for name in ("1", "test-1"))
     recording = read(written(tmp_path, [{"id": "1", "reply": "a"}, {"id": "test-1", "reply": "b"}]), needs="reply")
     matching = recording.match([test], [learn])
-    assert ([row.reply for row in matching.rows.values()], matching.twins, matching.strangers) == (["b"], 0, 0)
-    assert recording.match([test]).rows["test-1"].reply == "b", "an exact id goes first, wherever its row stands"
+    assert ([[row.reply for row in rows] for rows in matching.rows.values()], matching.strangers) == ([["b"]], 0)
+    assert recording.match([test]).first["test-1"].reply == "b", "an exact id goes first, wherever its row stands"
 
 
 def test_a_text_that_several_passages_share_names_no_question(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_rows_match_by_id_where_both_have_one_and_else_by_question(tmp_path: Pat
         {"question": "Which question is this?", "subquestions": "1. Whose?"},
     ]
     matching = read(written(tmp_path, rows)).match(items)
-    assert {key: row.plan for key, row in matching.rows.items()} == {
+    assert {key: row.plan for key, row in matching.first.items()} == {
         "i0": "1. By id?",
         "i1": "1. By question?",
         "i3": "1. By question, not by id?",
@@ -134,7 +134,7 @@ def test_rows_match_by_id_where_both_have_one_and_else_by_question(tmp_path: Pat
         "1 row with the id of a question and another text; 1 question with more than one row (the first is taken)"
     )
     named = [replace(item, id=f"task:{item.id}") for item in items]
-    assert read(written(tmp_path, rows)).match(named).rows["task:i0"].plan == "1. By id?"
+    assert read(written(tmp_path, rows)).match(named).first["task:i0"].plan == "1. By id?"
 
 
 def test_an_outcome_is_the_recorded_one_else_that_of_the_reply_else_unknown(tmp_path: Path, items: list[Item]) -> None:
@@ -146,7 +146,7 @@ def test_an_outcome_is_the_recorded_one_else_that_of_the_reply_else_unknown(tmp_
         {"id": "i4", "subquestions": []},
         {"id": "i5", "subquestions": None, "right": True},
     ]
-    found = read(written(tmp_path, rows)).match(items).rows
+    found = read(written(tmp_path, rows)).match(items).first
     outcomes = [found[item.id].outcome(item, grade) for item in items[:6]]
     assert outcomes == [False, True, False, False, None, True]
     assert [found[f"i{n}"].plan for n in (4, 5)] == ["No decomposition.", ""]
@@ -224,9 +224,9 @@ def test_the_published_replies_to_gsm8k_are_all_read(real_data: Path) -> None:
     teacher = read(
         folder / "chatgpt_plans_test.json", RowFields(subquestions="answers", right="rewards.answer_correctness")
     )
-    rows = teacher.match(items).rows
+    rows = teacher.match(items).first
     assert sum(bool(row.right) for row in rows.values()) == 882 and len(rows) == 1319
     fields = RowFields(question="problem", subquestions="questions", reply="answers")
     found = read(folder / "students" / "finetune_dist_solved_by_llama13b.jsonl.gz", fields, "reply").match(items)
     assert (len(found.rows), found.strangers) == (1319, 0), "four of its questions have other spaces"
-    assert sum(bool(found.rows[item.id].outcome(item, grade)) for item in items) == 250
+    assert sum(bool(found.first[item.id].outcome(item, grade)) for item in items) == 250

@@ -26,8 +26,9 @@ from divcon.programs import Item, Ledger, RolePredict, SelfAsk
 from divcon.signatures import Decompose
 
 
-def teacher(items: list[Item], plans: dict[str, Plan], store: RunStore, **priced: float) -> RolePredict:
-    backend = RecordedTeacher(items, plans, "gpt-5")
+def teacher(items: list[Item], plans: dict[str, Plan | list[Plan]], store: RunStore, **priced: float) -> RolePredict:
+    several = {name: plan if isinstance(plan, list) else [plan] for name, plan in plans.items()}
+    backend = RecordedTeacher(items, several, "gpt-5")
     engine = StoredEngine(backend, "teacher", "recorded/gpt-5", store, priced or None, accepts_empty=True)
     return RolePredict(Decompose, "teacher", lm=role_lm(engine, temperature=None, max_tokens=None))
 
@@ -86,13 +87,27 @@ def test_recorded_plans_are_no_part_of_a_budget(tmp_path: Path, items: list[Item
 
 def test_the_rule_keeps_what_was_right_and_asks_nobody(tmp_path: Path, items: list[Item]) -> None:
     store = RunStore(tmp_path)
-    judged = [replace(item, plan_right=int(item.id[1:]) % 3 > 0) for item in items]
+    judged = [replace(item, plans_right=(int(item.id[1:]) % 3 > 0,)) for item in items]
     collect(teacher(items, {item.id: Plan(f"1. What is {item.id}?") for item in items}, store), judged, store, "c")
     found = screen("recorded", list(store.traces("c")), judged, store, "v")
     assert [trace.item for trace in found.kept] == [f"i{n}" for n in range(20) if n % 3]
     assert found.counts()["lost"] == {"unsolved": 7}
     with pytest.raises(UnknownOutcome, match="needs the outcome of i"):
         screen("recorded", list(store.traces("c")), items, store, "other")
+
+
+def test_several_plans_of_a_question_are_its_samples_and_judged_one_by_one(tmp_path: Path, items: list[Item]) -> None:
+    store = RunStore(tmp_path)
+    outcomes: list[tuple[bool | None, ...]] = [(True, False, True), (False, True), (True,)]
+    asked = [replace(item, plans_right=right) for item, right in zip(items, outcomes, strict=False)]
+    plans = {item.id: [Plan(f"1. Which {n}?") for n in range(len(item.plans_right))] for item in asked}
+    assert collect(teacher(items, plans, store), asked, store, "c", samples=2).asked == 5
+    traces = list(store.traces("c"))
+    assert [(trace.item, trace.sample, trace.subquestions) for trace in traces] == [
+        (item, n, (f"Which {n}?",)) for item, n in (("i0", 0), ("i0", 1), ("i1", 0), ("i1", 1), ("i2", 0))
+    ]
+    kept = screen("recorded", traces, asked, store, "v").kept
+    assert [(trace.item, trace.sample) for trace in kept] == [("i0", 0), ("i1", 1), ("i2", 0)]
 
 
 def test_its_student_has_a_name_of_its_own() -> None:

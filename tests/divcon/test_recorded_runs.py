@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,7 @@ def test_a_whole_run_with_recorded_plans_and_a_recorded_arm(data: Path, tiny_bas
     assert (arms["teacher"]["choosable"], spent["cost"], spent["cost_ci95"]) == (False, None, None)
     assert (arms["good"]["label"], arms["good"]["bill"]) == ("Good (recorded)", None)
     assert [row["n"] for row in results["differences"] if "good" in (row["a"], row["b"])] == [12] * 4
-    right = sum(item.plan_right is True for item in run.task.train)
+    right = sum(item.plans_right == (True,) for item in run.task.train)
     assert results["screening"]["by_student"]["sd-rec"]["lost"] == {"unsolved": 18 - right}
     teacher = results["teacher"]
     assert (teacher["model"], teacher["kind"], teacher["file"]) == (
@@ -162,6 +163,54 @@ def test_recorded_arms_alone_use_no_model(
     whole.close()
 
 
+class Heard:
+    """A reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def station(self, name: str, text: str) -> None:
+        self.said.append(text)
+
+    def progress(self, name: str, done: int, total: int, note: str = "") -> None: ...
+
+    def finished(self, name: str, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_question_with_several_plans_gives_as_many_as_are_asked_for(data: Path) -> None:
+    rows = [json.loads(line) for line in (data / "plans.jsonl").read_text().splitlines()]
+    again = [{**row, "plan": ["Which is it?"], "score": {"right": 1}} for row in rows[::2]]
+    lines(data, "plans.jsonl", [*rows, *again, again[0]])
+    heard = Heard()
+    with closing(Run(load_pipeline(pipeline(data)), data / "run", heard)) as run:
+        run.check()
+        assert [len(item.plans_right) for item in run.task.train] == [1] * 18
+    more = [line.partition("; ")[2] for line in heard.said if line.startswith("plans.jsonl")]
+    assert more == [
+        "15 questions with more than one row (the first is taken); "
+        "collect.samples: 3 would take all plans of the training questions"
+    ]
+    with closing(Run(load_pipeline(pipeline(data), ["collect.samples=2"]), data / "run", heard)) as run:
+        run.check()
+        run.collect()
+        plans = {item.id: len(item.plans_right) for item in run.task.train}
+        assert len(run.stations.traces()) == sum(plans.values()) > 18
+        run.screen()
+        assert [(one.station, one.done, one.total) for one in list(run.status())[:3]] == [
+            (name, sum(plans.values()), sum(plans.values())) for name in ("collect", "screen none", "screen recorded")
+        ]
+        run.export()
+    kept = {
+        name: [json.loads(line)["completion"][0]["content"] for line in file.read_text().splitlines()]
+        for name in ("sd-t", "sd-rec")
+        for file in [data / "run" / "exports" / f"{name}.jsonl"]
+    }
+    assert len(kept["sd-t"]) == sum(plans.values())
+    assert len(kept["sd-rec"]) == sum(sum(map(bool, item.plans_right)) for item in run.task.train)
+    assert kept["sd-rec"].count("1. Which is it?") == sum(number - 1 for number in plans.values())
+
+
 def test_what_has_no_plan_is_left_out_of_collecting_and_fails_in_the_arm(data: Path) -> None:
     file = pipeline(data, more="evaluate: {arms: [teacher], resamples: 200, max_failed: 0.9}")
     run = Run(load_pipeline(file), data / "whole")
@@ -171,20 +220,10 @@ def test_what_has_no_plan_is_left_out_of_collecting_and_fails_in_the_arm(data: P
     lines(data, "plans.jsonl", [row for row in rows if row["q"] not in (dropped.question, tested.question)])
     with OpenAIServer(answer) as server:
         changed = [f"roles.solver={{model: openai/m, api_base: '{server.url}', retries: 0}}"]
-        heard: list[str] = []
-
-        class Heard:
-            def station(self, name: str, text: str) -> None:
-                heard.append(text)
-
-            def progress(self, name: str, done: int, total: int, note: str = "") -> None: ...
-
-            def finished(self, name: str, text: str) -> None:
-                heard.append(text)
-
-        run = Run(load_pipeline(file, changed), data / "part", Heard())
+        heard = Heard()
+        run = Run(load_pipeline(file, changed), data / "part", heard)
         run.check()
-        assert heard[0] == (
+        assert heard.said[0] == (
             "plans.jsonl: 17 of 18 training questions and 11 of 12 test questions have a plan; "
             "1 training question without one is left out"
         )
@@ -240,7 +279,6 @@ def test_the_dry_run_and_the_doctor_name_the_teacher(data: Path) -> None:
     ("changes", "said"),
     [
         (["compile.optimizer=bootstrap"], "set it to none"),
-        (["collect.samples=2"], "one plan a question"),
         (["evaluate.arms=[teacher, self-ask]"], "a recorded plan is a whole list"),
         (["roles.teacher.temperature=0.5"], "takes no temperature"),
         (["roles.teacher.name=null"], "needs path .* and name"),
