@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import dspy
@@ -172,33 +172,47 @@ class CompactAdapter(_Adapter):
             raise _unreadable(self, signature, completion, f"The reply has no line that begins with {labels}.")
         return values
 
-    def partial(self, signature: type[dspy.Signature], text: str, field: str) -> tuple[str, bool]:
+    def partial(self, signature: type[dspy.Signature], text: str, field: str, ended: bool = False) -> tuple[str, bool]:
         """A field's text in a reply that is still being written, and whether the field is complete.
 
-        Text that may become the next field's label is held back, and so is an open think block. Where a label comes
-        twice, the field ends at the first one here, and at the last one in `parse`.
+        Text that may become a label is held back, and so is an open think block. An answer is shown behind its label
+        alone; without one, it is known when the reply has ended. Where a label comes twice, the field ends at the first
+        one here, and at the last one in `parse`.
+
+        Args:
+            signature: What was asked.
+            text: The reply up to here.
+            field: An output field.
+            ended: Whether the reply has ended, so that nothing is held back.
         """
         if thinks_still(text):
             return "", False
         text = without_thinking(text).lstrip()
         names = list(signature.output_fields)
-        starts = {names[0]: 0}
-        for name in names[1:]:
+        answer = names[-1] if ends_in_answer(signature) else None
+        starts = {names[0]: 0} if names[0] != answer else {}
+        for name in names[len(starts) :]:
             if hit := self._label_line(name).search(text):
                 starts[name] = hit.start()
         if field not in starts:
-            return "", False
+            found = read_answer(text, steps=len(names) > 1) if ended and field == answer else None
+            return (found.text, True) if found else ("", False)
         later = [at for name, at in starts.items() if at > starts[field]]
         value = text[starts[field] : min(later, default=len(text))]
         if begun := self._label_line(field).match(value):
             value = value[begun.end() :].lstrip()
-        if not later and field != names[-1]:
+        elif not (later or ended or "\n" in value) and self._may_become_label(value, [field]):
+            return "", False
+        if not later and not ended and field != names[-1]:
             body, newline, line = value.rpartition("\n")
-            last = line.strip(" \t*#").casefold()
-            labels = [label.casefold() for name in names[1:] for label in self._labels(name)]
-            if (newline or not body) and any(label.startswith(last) for label in labels):
+            if (newline or not body) and self._may_become_label(line, names[1:]):
                 value = body
         return value.rstrip(), bool(later)
+
+    def _may_become_label(self, line: str, names: Sequence[str]) -> bool:
+        """Whether a line that is still being written may become the label of one of these fields."""
+        begun = line.strip(" \t*#").casefold()
+        return any(label.casefold().startswith(begun) for name in names for label in self._labels(name))
 
     def format_finetune_data(
         self,

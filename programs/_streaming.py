@@ -203,7 +203,7 @@ class _Reply:
 
     def _add_labelled(self, adapter: CompactAdapter, text: str, ended: bool) -> None:
         self._text += text
-        value, complete = adapter.partial(self._signature, self._text, self._field)
+        value, complete = adapter.partial(self._signature, self._text, self._field, ended)
         fresh, self._read = value[self._read :], len(value)
         if fresh or (value and complete):
             self._put(fresh, complete or ended)

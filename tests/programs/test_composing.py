@@ -1,6 +1,7 @@
 """The program inside larger ones: awaited, in parallel, streamed, as a tool; usage by role under all of them."""
 
 import asyncio
+import itertools
 import json
 from typing import Any
 
@@ -17,6 +18,7 @@ from divcon.programs import (
     SolvedQuestion,
     as_tool,
 )
+from divcon.signatures import Decompose, Solve, SolveDirect, SolveStep, Subquestions
 
 LIST = "1. What is one?\n2. What is two?"
 SOLVED = "1. one\n2. two\nAnswer: 3"
@@ -128,12 +130,35 @@ def test_a_predictor_that_is_called_several_times_streams_every_call_where_asked
 
 @pytest.mark.parametrize("end", [5, 14, 17, 20, 23, 26])
 def test_what_may_become_a_label_is_held_back(end: int) -> None:
-    from divcon.signatures import Solve
-
     text = "1. one\n2. two\nAnswer: 3"[:end]
     value, _ = CompactAdapter().partial(Solve, text, "sub_answers")
     assert "1. one\n2. two".startswith(value)
     assert CompactAdapter().partial(Solve, "<think>\n1. dra", "sub_answers") == ("", False)
+
+
+@pytest.mark.parametrize(
+    ("signature", "field", "text", "shown"),
+    [
+        (Solve, "sub_answers", "Steps: 1. 3 bags\n2. 5 bags\nFinal answer: fifteen", "1. 3 bags\n2. 5 bags"),
+        (Solve, "answer", "**Steps:** 1. 3 bags\n\n**Final answer:** fifteen red bags", "fifteen red bags"),
+        (Solve, "answer", "1. 3 bags\nAnswer: fifteen red bags", "fifteen red bags"),
+        (Solve, "answer", "1. There are 3 bags.\nSo it is \\boxed{15}.", "15"),
+        (SolveDirect, "answer", "Final answer: fifteen red bags", "fifteen red bags"),
+        (SolveDirect, "answer", "fifteen", "fifteen"),
+        (SolveStep, "sub_answer", "18 - 3 = 15\nFinal answer: 15", "15"),
+        (Decompose, "subquestions", "Hints:\n1. Who is it?\n2. When is it?", "1. Who is it?\n2. When is it?"),
+    ],
+)
+def test_what_is_shown_only_grows_and_is_the_field_in_the_end(
+    signature: type[dspy.Signature], field: str, text: str, shown: str
+) -> None:
+    adapter = CompactAdapter()
+    seen = [adapter.partial(signature, text[:end], field)[0] for end in range(len(text))]
+    seen.append(adapter.partial(signature, text, field, ended=True)[0])
+    assert all(after.startswith(before) for before, after in itertools.pairwise(seen))
+    assert seen[-1] == shown
+    read = adapter.parse(signature, text)[field]
+    assert (read.render() if isinstance(read, Subquestions) else read) == shown
 
 
 def test_a_react_agent_uses_it_as_a_typed_tool_called_and_awaited() -> None:
