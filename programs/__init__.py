@@ -1,7 +1,7 @@
 """The two-stage program and its baselines, with the adapters, roles and ledger that they share."""
 
 from divcon.programs._adapter import ChatAdapter, CompactAdapter
-from divcon.programs._baselines import ChainOfThought, Direct, solver_role
+from divcon.programs._baselines import ChainOfThought, Direct
 from divcon.programs._bind import bind
 from divcon.programs._divide import DivideAndConquer, Solving, why_refused
 from divcon.programs._endpoints import ForeignEndpoint, NotAnEndpoint, RoleWithoutEndpoint
@@ -51,7 +51,6 @@ __all__ = [
     "as_tool",
     "bind",
     "priced",
-    "solver_role",
     "warn_of_counts",
     "whole_number",
     "why_refused",

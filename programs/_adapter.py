@@ -240,7 +240,10 @@ class ChatAdapter(_Adapter):
     def format(
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
     ) -> list[dict[str, Any]]:
-        *shown, given = [{name: _text(value) for name, value in dict(one).items()} for one in (*demos, inputs)]
+        *shown, given = [
+            {name: _text(value, name in signature.input_fields) for name, value in dict(one).items()}
+            for one in (*demos, inputs)
+        ]
         messages: list[dict[str, Any]] = super().format(_as_text(signature), shown, given)  # type: ignore[arg-type]
         return messages
 
@@ -298,8 +301,11 @@ def _as_text(signature: type[dspy.Signature]) -> type[dspy.Signature]:
     return signature
 
 
-def _text(value: Any) -> Any:
-    return value.render() if isinstance(value, Subquestions) else value
+def _text(value: Any, given: bool) -> Any:
+    """A value with its subquestions as text; None for an empty list that is given, since there is nothing to show."""
+    if not isinstance(value, Subquestions):
+        return value
+    return value.render() if len(value) or not given else None
 
 
 def _answered(adapter: dspy.Adapter, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
@@ -323,7 +329,7 @@ def _render(field: Any, value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, Subquestions):
-        return value.render() if len(value) or field.json_schema_extra["__dspy_field_type"] == "output" else ""
+        return _text(value, field.json_schema_extra["__dspy_field_type"] == "input") or ""
     return str(format_field_value(field, value)).strip()
 
 

@@ -15,30 +15,12 @@ from divcon.programs._calls import Calls
 from divcon.programs._ledger import Ledger
 from divcon.programs._prediction import ProgramPrediction
 from divcon.programs._program import RoleProgram
-from divcon.programs._roles import RolePredict, Wording, require_wordings
+from divcon.programs._roles import Wording, require_wordings
 from divcon.signatures import Answer, Reason, Subquestions
 
 # An answer alone takes at most so many tokens. A model that reasons all the same is stopped there, so that its figures
 # are those of a direct answer.
 DIRECT_TOKENS = 32
-
-
-def solver_role(
-    signature: type[dspy.Signature],
-    lm: dspy.BaseLM | None,
-    adapter: dspy.Adapter | None,
-    wording: Wording,
-    reask: int = 1,
-) -> RolePredict:
-    """A predictor for the solver, worded by `wording`; `reask` is `RolePredict`'s."""
-    return RolePredict(
-        wording.of(signature),
-        "solver",
-        lm=lm,
-        adapter=adapter or CompactAdapter(wording.labels),
-        demos=wording.shown(signature),
-        reask=reask,
-    )
 
 
 class _SingleStage(RoleProgram):
@@ -55,7 +37,7 @@ class _SingleStage(RoleProgram):
         super().__init__()
         require_wordings(wording)
         self.wording = wording or Wording()
-        self.solve = solver_role(self._asks, solver, adapter, self.wording, reask)
+        self.solve = self.wording.predictor(self._asks, "solver", solver, adapter, reask=reask)
 
     def _calls(self, question: str, context: str | None, ledger: Ledger) -> Calls:
         [solved] = yield [(self.solve, self._inputs(question, context))]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-from collections.abc import Generator, Sequence
+from collections.abc import Awaitable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -74,18 +74,22 @@ def _made(calls: Sequence[Call]) -> list[dspy.Prediction]:
 async def _made_in_reach(calls: Sequence[Call]) -> list[dspy.Prediction]:
     """The calls' predictions; each call runs in a thread from which DSPy reaches the event loop that it streams to."""
     limiter = anyio.CapacityLimiter(len(calls))
-    running = [
+    return await _all_ended(
         anyio.to_thread.run_sync(functools.partial(predictor, **inputs), limiter=limiter) for predictor, inputs in calls
-    ]
-    predictions = []
-    for made in await asyncio.gather(*running, return_exceptions=True):  # all end first, as in threads of our own
-        if isinstance(made, BaseException):
-            raise made
-        predictions.append(made)
-    return predictions
+    )
 
 
 async def _amade(calls: Sequence[Call]) -> list[dspy.Prediction]:
     if len(calls) == 1:
         return [await predictor.acall(**inputs) for predictor, inputs in calls]
-    return list(await asyncio.gather(*(predictor.acall(**inputs) for predictor, inputs in calls)))
+    return await _all_ended(predictor.acall(**inputs) for predictor, inputs in calls)
+
+
+async def _all_ended(running: Iterable[Awaitable[dspy.Prediction]]) -> list[dspy.Prediction]:
+    """The predictions of calls that run together. Where one fails, the others end first: they are paid for."""
+    predictions = []
+    for made in await asyncio.gather(*running, return_exceptions=True):
+        if isinstance(made, BaseException):
+            raise made
+        predictions.append(made)
+    return predictions

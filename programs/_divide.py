@@ -9,12 +9,11 @@ from typing import Any, Literal, get_args
 import dspy
 
 from divcon.programs._arguments import require_whole_number
-from divcon.programs._baselines import solver_role
 from divcon.programs._calls import UNREADABLE, Calls
 from divcon.programs._ledger import Ledger
 from divcon.programs._prediction import ProgramPrediction
 from divcon.programs._program import RoleProgram
-from divcon.programs._roles import ReplyCutOff, RolePredict, Wording, items_in, require_wordings
+from divcon.programs._roles import ReplyCutOff, Wording, items_in, require_wordings
 from divcon.signatures import (
     DEFAULT_MAX_SUBQUESTIONS,
     Reason,
@@ -104,15 +103,9 @@ class DivideAndConquer(RoleProgram):
         self.salvage = salvage
         self.solver_wording = solver_wording or Wording()
         asked = decompose_signature(max_subquestions, allow_whole)
-        self.decompose = RolePredict(
-            asked,
-            "decomposer",
-            lm=decomposer,
-            adapter=adapter,
-            refuse_cut_off=True,
-            demos=(decomposer_wording or Wording()).shown(asked),
-        )
-        self.solve = solver_role(_ASKS[solving], solver, adapter, self.solver_wording, reask)
+        planner = decomposer_wording or Wording()
+        self.decompose = planner.predictor(asked, "decomposer", decomposer, adapter, refuse_cut_off=True)
+        self.solve = self.solver_wording.predictor(_ASKS[solving], "solver", solver, adapter, reask=reask)
 
     @property
     def _stepwise(self) -> bool:

@@ -24,6 +24,7 @@ from divcon.signatures import (
     SubquestionsError,
     demonstrations,
     ends_in_answer,
+    is_ended,
     read_answer,
 )
 
@@ -67,6 +68,24 @@ class Wording:
     def shown(self, signature: type[dspy.Signature]) -> list[dspy.Example]:
         """The demonstrations for the signature."""
         return demonstrations(signature) if self.demonstrate else []
+
+    def predictor(
+        self,
+        signature: type[dspy.Signature],
+        role: str,
+        lm: dspy.BaseLM | None = None,
+        adapter: dspy.Adapter | None = None,
+        **options: Any,
+    ) -> RolePredict:
+        """A predictor for a role with this wording; all arguments are `RolePredict`'s."""
+        return RolePredict(
+            self.of(signature),
+            role,
+            lm=lm,
+            adapter=adapter or CompactAdapter(self.labels),
+            demos=self.shown(signature),
+            **options,
+        )
 
 
 LEARNT = Wording(demonstrate=False)
@@ -365,7 +384,7 @@ def _whole_items(prediction: dspy.Prediction) -> tuple[str, ...]:
     """The whole subquestions of a list that was cut off and can be read; the last needs a mark at its end."""
     for _, value in prediction.items():
         if isinstance(value, Subquestions):
-            return value.items if value.items and value.items[-1][-1] in "?？.!" else value.items[:-1]
+            return value.items if value.items and is_ended(value.items[-1]) else value.items[:-1]
     return ()
 
 

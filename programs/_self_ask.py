@@ -14,12 +14,11 @@ from dspy.utils.exceptions import AdapterParseError
 
 from divcon.programs._adapter import CompactAdapter
 from divcon.programs._arguments import require_whole_number
-from divcon.programs._baselines import solver_role
 from divcon.programs._calls import Calls
 from divcon.programs._ledger import Ledger
 from divcon.programs._prediction import ProgramPrediction
 from divcon.programs._program import RoleProgram
-from divcon.programs._roles import RolePredict, Wording, require_wordings
+from divcon.programs._roles import Wording, require_wordings
 from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS, NOTHING_MORE, FollowUp, SolveStep, Subquestions
 
 _NOTHING = re.escape(NOTHING_MORE[:-1])
@@ -70,9 +69,9 @@ class SelfAsk(RoleProgram):
         require_wordings(decomposer_wording, solver_wording)
         self.max_steps = max_steps
         self.stop = stop
-        shown = (decomposer_wording or Wording()).shown(FollowUp)
-        self.decompose = RolePredict(FollowUp, "decomposer", lm=decomposer, adapter=adapter, demos=shown)
-        self.solve = solver_role(SolveStep, solver, adapter, solver_wording or Wording(), reask)
+        planner, worded = decomposer_wording or Wording(), solver_wording or Wording()
+        self.decompose = planner.predictor(FollowUp, "decomposer", decomposer, adapter)
+        self.solve = worded.predictor(SolveStep, "solver", solver, adapter, reask=reask)
 
     def _calls(self, question: str, context: str | None, ledger: Ledger) -> Calls:
         about = {"question": question, "context": context}

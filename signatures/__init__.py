@@ -22,6 +22,7 @@ from divcon.signatures._html import escaped, html_table
 from divcon.signatures._markers import unnumbered
 from divcon.signatures._markup import plain
 from divcon.signatures._printable import printable, printable_json, printable_values
+from divcon.signatures._questions import is_ended
 from divcon.signatures._secrets import (
     MASK,
     errors_masked,
@@ -65,6 +66,7 @@ __all__ = [
     "errors_masked",
     "escaped",
     "html_table",
+    "is_ended",
     "learn_addresses",
     "learn_secret",
     "learn_settings",

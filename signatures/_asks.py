@@ -129,7 +129,9 @@ def decompose_signature(max_subquestions: int = DEFAULT_MAX_SUBQUESTIONS, allow_
     if max_subquestions < 1:
         raise UnusableArgument(f"max_subquestions is {max_subquestions}.", "Give a whole number, 1 or more.")
     told = Decompose.instructions.replace(f"at most {DEFAULT_MAX_SUBQUESTIONS}", f"at most {max_subquestions}")
-    return Decompose.with_instructions(f"{told} {_NO_SPLIT}" if allow_whole else told)
+    asked = Decompose.with_instructions(f"{told} {_NO_SPLIT}" if allow_whole else told)
+    asked.__name__ = Decompose.__name__  # DSPy gives it another, and a wording finds its instruction by the name
+    return asked
 
 
 def list_pattern(max_subquestions: int = DEFAULT_MAX_SUBQUESTIONS, allow_whole: bool = False) -> str:

@@ -20,7 +20,6 @@ from divcon.programs import (
     SelfAsk,
     Solving,
     Wording,
-    solver_role,
 )
 from divcon.signatures import Solve, SolveDirect, Subquestions
 
@@ -178,9 +177,8 @@ class Programs:
         direct = student is not None and student.target is not None and student.target.direct
         program = self.planned_by_teacher("direct" if direct else "single_call")
         wording = Wording() if student is None else LEARNT
-        program.solve = solver_role(
-            SolveDirect if direct else Solve, self.solver, CompactAdapter(), wording, self._pipeline.program.reask
-        )
+        asked, reask = SolveDirect if direct else Solve, self._pipeline.program.reask
+        program.solve = wording.predictor(asked, "solver", self.solver, CompactAdapter(), reask=reask)
         program.solver_wording = wording
         return program
 

@@ -1,8 +1,11 @@
 """What a role is asked: an untrained model with demonstrations, a trained one in the words that it learnt."""
 
+import dspy
+import pytest
+
 from divcon._models import prompt_adapter_of, wording_of
 from divcon.config import Endpoint
-from divcon.programs import LEARNT, ChainOfThought, ChatAdapter, Direct, DivideAndConquer
+from divcon.programs import LEARNT, ChainOfThought, ChatAdapter, Direct, DivideAndConquer, SelfAsk, Wording
 from divcon.signatures import Decompose, Reason, Subquestions, demonstrations
 
 
@@ -40,6 +43,16 @@ def test_demonstrations_are_for_untrained_planners_and_come_back_on_reset() -> N
     assert DivideAndConquer(decomposer_wording=LEARNT).decompose.demos == []
     assert "No decomposition" not in str(program.decompose.prompt(question="Q?"))
     assert "No decomposition" in str(DivideAndConquer(allow_whole=True).decompose.prompt(question="Q?"))
+
+
+@pytest.mark.parametrize("program", [DivideAndConquer, SelfAsk])
+def test_either_role_is_asked_in_the_words_it_is_given(program: type[dspy.Module]) -> None:
+    named = {"Decompose": "Cut it up.", "FollowUp": "Cut it up.", "Solve": "Work it out.", "SolveStep": "Work it out."}
+    wording = Wording(named, demonstrate=False, labels={"question": "Frage"})
+    made = program(decomposer_wording=wording, solver_wording=wording)
+    for predictor, told in ((made.decompose, "Cut it up."), (made.solve, "Work it out.")):
+        system, user = predictor.prompt(question="Q?")
+        assert (system["content"], user["content"]) == (told, "Frage: Q?")
 
 
 def test_the_chat_form_shows_no_json_schema_and_reads_answers_without_its_markers() -> None:

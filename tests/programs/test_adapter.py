@@ -4,7 +4,7 @@ from dspy.utils.exceptions import AdapterParseError
 
 from divcon.distill import Base
 from divcon.programs import ChatAdapter, CompactAdapter, RolePredict
-from divcon.signatures import Decompose, FollowUp, Reason, Solve, Subquestions
+from divcon.signatures import Decompose, FollowUp, Reason, Solve, SolveDirect, Subquestions
 
 QUESTION = "Ada has 3 bags of 4 apples and eats 2. How many are left?"
 PASSAGE = "Ada lives in Tor. Tor lies in Bel."
@@ -49,6 +49,9 @@ def test_a_missing_passage_is_left_out_and_never_called_none(adapter: dspy.Adapt
 def test_zero_subquestions_leave_the_field_out_of_the_solvers_prompt() -> None:
     text = CompactAdapter().format(Solve, [], {"question": QUESTION, "subquestions": Subquestions()})[-1]["content"]
     assert text == f"Question: {QUESTION}"
+    whole = {"question": QUESTION, "subquestions": Subquestions(), "answer": "10"}
+    for message in ChatAdapter().format(SolveDirect, [whole], whole)[1:]:
+        assert "## subquestions ##" not in message["content"] and "No decomposition" not in message["content"]
 
 
 def test_demos_are_rendered_as_turns() -> None:

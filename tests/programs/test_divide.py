@@ -1,4 +1,5 @@
 import asyncio
+import time
 
 import dspy
 import pytest
@@ -6,6 +7,7 @@ from dspy.utils.exceptions import AdapterParseError
 from support.openai_server import OpenAIServer, Reply, user_text
 
 from divcon.programs import ChainOfThought, Direct, DivideAndConquer
+from divcon.programs._calls import Calls, arun_calls, run_calls
 
 
 def lm(server: OpenAIServer, name: str) -> dspy.LM:
@@ -93,6 +95,41 @@ def test_a_dag_asks_what_doesnt_wait_at_once_and_fills_references_in() -> None:
         assert "Steps" not in first
 
 
+def test_calls_that_are_made_together_have_all_ended_where_one_of_them_failed() -> None:
+    ended = []
+
+    class Fails(dspy.Module):
+        def forward(self) -> None:
+            raise RuntimeError("no such model")
+
+        async def aforward(self) -> None:
+            self.forward()
+
+    class Takes(dspy.Module):
+        def forward(self) -> None:
+            time.sleep(0.2)
+            ended.append("in a thread")
+
+        async def aforward(self) -> None:
+            await asyncio.sleep(0.2)
+            ended.append("awaited")
+
+    def program() -> Calls:
+        yield [(Fails(), {}), (Takes(), {})]  # type: ignore[list-item]
+        return dspy.Prediction()
+
+    with pytest.raises(RuntimeError):
+        run_calls(program())
+    assert ended == ["in a thread"]
+
+    async def awaited() -> None:
+        with pytest.raises(RuntimeError):
+            await arun_calls(program())
+        assert ended == ["in a thread", "awaited"]
+
+    asyncio.run(awaited())
+
+
 def test_a_dag_without_references_is_solved_stepwise() -> None:
     with OpenAIServer(scripted(TWO), delay=0.05) as server:
         program = DivideAndConquer(lm(server, "small"), lm(server, "large"), solving="dag")
@@ -139,6 +176,8 @@ def test_without_usable_subquestions_the_question_goes_to_the_solver_whole(
             "cut_off",
         ),
         (("1. How many bags?\n2. How many plums?", "length"), ["How many bags?", "How many plums?"], "cut_off"),
+        (("1. كم عدد الأكياس؟\n2. كم عدد الثمار؟", "length"), ["كم عدد الأكياس؟", "كم عدد الثمار؟"], "cut_off"),
+        (("1. Find the bags。\n2. Find the plums。", "length"), ["Find the bags。", "Find the plums。"], "cut_off"),
         ("1. Same?\n2. Same?", ["Same?"], "duplicate"),
         (("1. Same?\n2. Same?\n3. Sa", "length"), ["Same?"], "cut_off"),
     ],
