@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ import numpy as np
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
 from divcon.benchmarks import Arm, agreement, mean_agreement, mean_interval, points, points_with_interval
+from divcon.benchmarks.tasks import load_task
 from divcon.config import load_pipeline
 from divcon.distill import StoredEngine, embedded_base, role_lm
 from divcon.distill.serving.server import merged_copy, read_adapter
@@ -37,6 +39,7 @@ PUBLISHED = "published-124m"
 AT_ONCE = 64
 
 FIRST_STAGE = "after-first-stage"  # stands for the base that first-stage.yaml has trained
+TWO_PLANS = "two-plans"  # stands for a file with ChatGPT's plan and people's of each question
 LARGER_BASE = "roles.decomposer.base=./Qwen2.5-Coder-0.5B-Instruct"
 LISTS_250 = ["task.train=250", "task.train_seed=0"]
 
@@ -49,6 +52,12 @@ WAYS: dict[str, list[str]] = {
     "learning rate 0.003": ["train.learning_rate=0.003"],
     "250 lists": LISTS_250,
     "500 lists": ["task.train=500", "task.train_seed=0"],
+    "250 questions, ChatGPT's list and people's of each": [
+        *LISTS_250,
+        "collect.samples=2",
+        f"roles.teacher.path={TWO_PLANS}",
+        "roles.teacher.name=gpt-3.5-turbo and people",
+    ],
     "only plans that led to a right answer": ["screen.rule=recorded", "evaluate.arms=[teacher, untuned, sd-rec]"],
     "seed 1": ["train.seed=1"],
     "seed 2": ["train.seed=2"],
@@ -132,14 +141,26 @@ def first_stage(folder: Path) -> Path:
     return merged_copy(read_adapter(adapter, base, VLLM()), base)
 
 
+def two_plans(file: Path) -> Path:
+    """Write the plans that students.yaml names, and after them people's, which so are second plans of the questions."""
+    pipeline = load_pipeline(HERE.with_suffix(".yaml"))
+    chatgpt = json.loads(Path(str(pipeline.roles.teacher.path)).read_text(encoding="utf-8"))
+    loaded = load_task(pipeline.task)
+    people = [{"question": item.question, "answers": list(item.subquestions)} for item in (*loaded.train, *loaded.test)]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps([*chatgpt, *people]), encoding="utf-8")
+    return file
+
+
 def measure(name: str, sets: Sequence[str], folder: Path) -> dict[str, Any]:
     """Train a student in one way, and measure its plans, the untrained base's, and the published student's."""
     import torch
 
     there = list(sets)
-    if any(FIRST_STAGE in one for one in sets):
-        base = first_stage(folder.with_name("first-stage"))
-        there = [one.replace(FIRST_STAGE, str(base)) for one in sets]
+    for name_of, make in ((FIRST_STAGE, first_stage), (TWO_PLANS, two_plans)):
+        if any(name_of in one for one in sets):
+            made = make(folder.with_name(name_of))
+            there = [one.replace(name_of, str(made)) for one in there]
     run = Run(load_pipeline(HERE.with_suffix(".yaml"), there), folder)
     export_rows(run)
     started = time.perf_counter()
@@ -191,11 +212,11 @@ def main() -> None:
     folder, output = given.run.resolve(), given.output.resolve()
     known = json.loads(output.read_text(encoding="utf-8"))["ways"] if output.exists() else []
     found = {one["way"]: one for one in known}
-    for number, (name, sets) in enumerate(WAYS.items()):
+    for name, sets in WAYS.items():
         if name not in given.only or name in found:
             continue
         with contextlib.chdir(given.data):
-            found[name] = measure(name, sets, folder / str(number))
+            found[name] = measure(name, sets, folder / re.sub(r"\W+", "-", name))
         print(row_of(found[name]), flush=True)
         output.parent.mkdir(parents=True, exist_ok=True)
         facts = {
