@@ -206,7 +206,8 @@ def test_the_sentences_on_ways_to_train_are_those_of_the_record(page: str, root:
     for said in (
         f"From the same 247 lists, a student of 0.5B parameters covers {covered[larger]} % and one of 135M "
         f"{covered['250 lists']} %",
-        f"is shown to cover {100 * less[larger]['difference']:.1f} points more ({low} to {high}) than the published student",
+        f"is shown to cover {100 * less[larger]['difference']:.1f} points more ({low} to {high}) than the "
+        "published student",
         "although that one learnt from 30 times as many plans. Its untrained base covers "
         f"{100 * ways[larger]['untrained']['teacher']['covered']:.1f} %",
         f"Of the student of 0.5B it is {100 * ways[larger]['student']['salvaged']:.0f} %, and of its untrained base "
