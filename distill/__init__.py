@@ -32,7 +32,6 @@ from divcon.distill._manifest import (
 from divcon.distill._metric import DecompositionMetric
 from divcon.distill._provider import EmbeddedEngine, EmbeddedProvider, LoRAJob, PromptDrift, embedded_lm
 from divcon.distill._rebinding import DistillationError
-from divcon.distill._reply import UnusableReplyError
 from divcon.distill._salvage import Repair, StoreState, check_store, export_store, repair_store
 from divcon.distill._stopping import stopping_after_steps
 from divcon.distill._store import Exchange, RunStore, Trace, fingerprint
@@ -56,6 +55,7 @@ from divcon.distill._trouble import (
     ReplyTooLongError,
     SlowServerError,
     UnreadableReplyError,
+    UnusableReplyError,
     is_too_long,
     quoted,
     trouble,

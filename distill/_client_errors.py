@@ -15,7 +15,7 @@ from dspy.utils.exceptions import (
     LMUnexpectedError,
 )
 
-from divcon.distill._trouble import ReplyTooLongError, SlowServerError, UnreadableReplyError
+from divcon.distill._trouble import ReplyTooLongError, SlowServerError, UnreadableReplyError, facts_of
 
 # Whole sentences of the clients, which have no type for these faults.
 _UNREADABLE = (
@@ -43,15 +43,7 @@ def told_apart(error: LMError) -> LMError:
     kind = _kind_of(error, list(_causes(error)))
     if kind is None:
         return error
-    found = kind(
-        _said(error),
-        model=error.model,
-        provider=error.provider,
-        provider_code=error.provider_code,
-        status=error.status,
-        request_id=error.request_id,
-        retry_after=error.retry_after,
-    )
+    found = kind(_said(error), **facts_of(error))
     found.__cause__ = error
     return found
 

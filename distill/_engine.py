@@ -23,11 +23,12 @@ from dspy.lm15 import Request, Response, response_to_events
 from divcon.distill._booking import booked_under, booking
 from divcon.distill._budget import Budget, Reservation, worst_case
 from divcon.distill._database import StoreError
-from divcon.distill._reply import UnusableReplyError, as_read, counters_of, why_unusable
+from divcon.distill._reply import as_read, counters_of, why_unusable
 from divcon.distill._rollouts import RolloutNote, next_rollout
 from divcon.distill._store import RunStore, fingerprint
 from divcon.distill._teacher import RecordedTeacher
 from divcon.distill._traffic import Call, current_traffic
+from divcon.distill._trouble import UnusableReplyError
 from divcon.programs import Meter, Usage
 from divcon.programs._ledger import record_call
 from divcon.signatures import errors_masked, masked_values

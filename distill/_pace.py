@@ -121,7 +121,8 @@ class Pace:
         try:
             await waiting.admitted
         except asyncio.CancelledError:
-            if waiting.admitted.done() and not waiting.admitted.cancelled():
+            admitted = waiting.admitted
+            if admitted.done() and not admitted.cancelled() and admitted.exception() is None:
                 self._leave(waiting)  # it was admitted and cancelled in the same moment
             elif waiting in self._queue:
                 self._queue.remove(waiting)

@@ -164,7 +164,7 @@ def embedded_lm(
     """
     provider = EmbeddedProvider(base)
     provider.settings_of(train_kwargs)  # an optimizer pays for its rows before it trains on them
-    name = shared_model(local_base(base)).add(Path(adapter)) if adapter is not None else "base"
+    name = shared_model(local_base(base)).add(expanded_path(adapter)) if adapter is not None else "base"
     return dspy.LM(
         f"{_PREFIX}{name}",
         engine=EmbeddedEngine(base),
@@ -356,11 +356,12 @@ class EmbeddedProvider(LoRAProvider):
         shared_model(local_base(self.base)).unload(served_lora(lm.model))
 
 
-def _row(number: int, data: dict[str, Any]) -> dict[str, Any]:
-    messages = data.get("messages")
-    if not isinstance(messages, list) or len(messages) < 2 or messages[-1].get("role") != "assistant":
+def _row(number: int, data: Any) -> dict[str, Any]:
+    messages = data.get("messages") if isinstance(data, dict) else None
+    turns = [one for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
+    if len(turns) < 2 or turns != messages or turns[-1].get("role") != "assistant":
         raise TrainingError(
             f"Training row {number} is no chat that ends with the assistant's message.",
             "Give rows in the form that adapter.format_finetune_data returns.",
         )
-    return {"prompt": messages[:-1], "completion": messages[-1:]}
+    return {"prompt": turns[:-1], "completion": turns[-1:]}

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from dspy.lm15 import DataPart, RefusalPart, Response, ThinkingPart, Usage
-from dspy.utils.exceptions import LMError
 
 from divcon.distill._body import ENDED_BY
 from divcon.programs import Counters
@@ -16,15 +15,6 @@ from divcon.programs import Counters
 _WHOLE = frozenset(("", "stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed", "none"))
 _CUT_OFF = frozenset(("length", "max_tokens", "model_length", "max_output_tokens"))
 _QUOTED = 200  # characters
-
-
-class UnusableReplyError(LMError):
-    """A server answered, and the reply holds no answer: it is empty, refused, filtered, or a tool call.
-
-    Such a reply was paid for, so it is on the bill; it isn't kept as an answer, and the next run asks again.
-    """
-
-    default_code = "unusable_reply"
 
 
 def counters_of(usage: Usage) -> Counters:

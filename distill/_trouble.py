@@ -22,6 +22,7 @@ Limit = Literal["silence", "first_token", "longest"]
 
 LONGEST_WAIT = 600.0  # seconds; a server that asks for a longer wait isn't waited for
 _QUOTED = 500  # characters
+_FACTS = ("model", "provider", "provider_code", "status", "request_id", "retry_after")
 _OVERLOADED = (503, 529)  # Anthropic sends 529
 
 
@@ -63,6 +64,15 @@ class UnreadableReplyError(LMProviderError):
 
 class ReplyTooLongError(LMProviderError):
     """The server sent more bytes than a reply may have; the connection was closed."""
+
+
+class UnusableReplyError(LMError):
+    """A server answered, and the reply holds no answer: it is empty, refused, filtered, or a tool call.
+
+    Such a reply was paid for, so it is on the bill; it isn't kept as an answer, and the next run asks again.
+    """
+
+    default_code = "unusable_reply"
 
 
 class GivenUpError(LMError):
@@ -144,16 +154,12 @@ def in_words(error: LMError) -> LMError | None:
     if not remedy or isinstance(error, GivenUpError):
         return None
     more: dict[str, Any] = {"limit": error.limit, "mute": error.mute} if isinstance(error, SlowServerError) else {}
-    return type(error)(
-        f"the server {problem}. {remedy}.",
-        model=error.model,
-        provider=error.provider,
-        status=error.status,
-        provider_code=error.provider_code,
-        request_id=error.request_id,
-        retry_after=error.retry_after,
-        **more,
-    )
+    return type(error)(f"the server {problem}. {remedy}.", **facts_of(error), **more)
+
+
+def facts_of(error: LMError) -> dict[str, Any]:
+    """What an LM error holds besides its message, as the classes of LM errors take it."""
+    return {name: getattr(error, name) for name in _FACTS}
 
 
 def trouble(error: LMError, setting: str = "", concurrency: str = "the concurrency") -> tuple[str, str]:

@@ -11,6 +11,7 @@ import dspy
 from pydantic import ValidationError
 
 from divcon.distill._manifest import ManifestError
+from divcon.distill._paths import expanded_path
 from divcon.distill._provider import LoRAProvider
 from divcon.distill._store import fingerprint
 from divcon.distill.serving import AdapterMode
@@ -187,7 +188,7 @@ def vllm_lm(
     """
     provider = VLLMProvider(base, settings, mode)
     provider.settings_of(train_kwargs)  # an optimizer pays for its rows before it trains on them
-    model = provider.served(Path(adapter)) if adapter is not None else f"{_PREFIX}{local_base(base).id}"
+    model = provider.served(expanded_path(adapter)) if adapter is not None else f"{_PREFIX}{local_base(base).id}"
     lm = dspy.LM(
         model,
         provider=provider,

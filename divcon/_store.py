@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from divcon._arguments import AsJSON
+from divcon._arguments import AsJSON, Wait, path_of
 from divcon._terminal import console_of, echo_json, err, guarded, out
 
 app = typer.Typer(no_args_is_help=True)
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A run folder.")]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", parser=path_of, help="A run folder.")]
 _NAMES = {"calls": "replies", "items": "questions"}
 _SHOWN = 10  # keys of damaged rows that are named
 
@@ -46,7 +46,8 @@ def check(folder: Folder, as_json: AsJSON = False) -> None:
 def export(
     folder: Folder,
     file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="The file to write; standard output by default.")
+        Path | None,
+        typer.Argument(metavar="FILE", parser=path_of, help="The file to write; standard output by default."),
     ] = None,
 ) -> None:
     """Write everything that can be read as JSON Lines: a copy of all replies and results in one file.
@@ -70,9 +71,7 @@ def export(
 @app.command()
 def repair(
     folder: Folder,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Where another process works on the run folder, wait for its end.")
-    ] = False,
+    wait: Wait = False,
     as_json: AsJSON = False,
 ) -> None:
     """Save what is whole into a new store and keep the damaged file. The next run asks only for what was lost.

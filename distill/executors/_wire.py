@@ -13,11 +13,10 @@ from divcon.distill import _trouble
 from divcon.distill._jobs import Job
 from divcon.distill._store import Trace
 from divcon.distill._targets import Solved
-from divcon.distill._trouble import GivenUpError, SlowServerError
+from divcon.distill._trouble import GivenUpError, SlowServerError, facts_of
 from divcon.distill.screening import Judgement
 from divcon.signatures import DivconError, FatalError
 
-_LM_ERROR_FIELDS = ("message", "model", "provider", "status", "request_id", "retry_after")
 _JOB = TypeAdapter(Job)
 # The type of a job's result, by the first word of its work.
 _RESULTS: dict[str, TypeAdapter[Any]] = {
@@ -69,9 +68,9 @@ def pack_error(error: BaseException) -> str:
         packed |= {"problem": error.problem, "remedy": error.remedy, "code": error.code}
         packed |= {"fatal": isinstance(error, FatalError)}
     elif isinstance(error, LMError):
-        packed |= {name: getattr(error, name, None) for name in _LM_ERROR_FIELDS}
+        packed |= {"message": error.message, "facts": facts_of(error)}
         if isinstance(error, SlowServerError):
-            packed |= {"limit": error.limit, "mute": error.mute}
+            packed["facts"] |= {"limit": error.limit, "mute": error.mute}
         if isinstance(error, GivenUpError):
             packed |= {"server": error.server, "failure": pack_error(error.failure), "seconds": error.seconds}
     else:
@@ -91,10 +90,9 @@ def unpack_error(text: str) -> Exception:
         assert isinstance(failure, LMError)
         error = GivenUpError(packed["server"], failure, packed["seconds"])
     elif (kind := _lm_error(packed["class"])) is not None:
-        fields = (*_LM_ERROR_FIELDS, "limit", "mute")
-        error = kind(**{name: packed[name] for name in fields if packed.get(name) is not None})
+        error = kind(packed["message"], **packed["facts"])
     else:
-        problem = f"A worker failed with {packed['class']}: {packed['message']}."
+        problem = f"A worker failed with {packed['class']}: {packed['message'].rstrip('.')}."
         error = WorkerError(problem, "Look at its log.", "worker")
     for note in packed["notes"]:
         error.add_note(note)

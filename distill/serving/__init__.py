@@ -2,7 +2,7 @@
 
 from divcon.distill.serving._engine import ENGINES, Engine, Finding, Level, ServedBase, ServingOptions
 from divcon.distill.serving._one_at_a_time import OneAtATime, TurnBackend
-from divcon.distill.serving._settings import AdapterMode, AnyServerSettings
+from divcon.distill.serving._settings import AdapterMode, AnyServerSettings, require_address
 
 __all__ = [
     "ENGINES",
@@ -15,4 +15,5 @@ __all__ = [
     "ServedBase",
     "ServingOptions",
     "TurnBackend",
+    "require_address",
 ]

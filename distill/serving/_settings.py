@@ -15,6 +15,20 @@ from divcon.signatures import learn_addresses, names_a_secret
 AdapterMode = Literal["auto", "lora", "merged"]
 
 
+def require_address(api_base: str) -> None:
+    """Take an address of a server, which messages mask from then on where it holds a secret.
+
+    Raises:
+        ValueError: It is no address, or it holds a user or a query.
+    """
+    learn_addresses(api_base)
+    parts = urlsplit(api_base)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError(f"api_base is '{api_base}'; write an address such as http://127.0.0.1:8000/v1")
+    if parts.username or parts.password or parts.query:
+        raise ValueError("api_base holds a user or a query, where secrets stand; give the address alone")
+
+
 class AnyServerSettings(BaseModel):
     """A server: one to start, or a running one to use. The settings of one engine's servers derive from it.
 
@@ -75,12 +89,7 @@ class AnyServerSettings(BaseModel):
         if self.api_key_env and not self.api_base:
             raise ValueError(f"api_key_env is for a running server; one that is started here reads {self.key_variable}")
         if self.api_base:
-            learn_addresses(self.api_base)
-            parts = urlsplit(self.api_base)
-            if parts.scheme not in ("http", "https") or not parts.netloc:
-                raise ValueError(f"api_base is '{self.api_base}'; write an address such as http://127.0.0.1:8000/v1")
-            if parts.username or parts.password or parts.query:
-                raise ValueError("api_base holds a user or a query, where secrets stand; give the address alone")
+            require_address(self.api_base)
             given = [name for name in ("python", "port", "arguments", "environment") if getattr(self, name)]
             if given:
                 raise ValueError(f"{given[0]} is for a server that is started here, and api_base names a running one")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -21,7 +20,7 @@ from pydantic import (
 from divcon.benchmarks import RowFields
 from divcon.distill._paths import PathOrName, WrittenPath
 from divcon.distill._table import Choices
-from divcon.distill.serving import ENGINES, AdapterMode, AnyServerSettings
+from divcon.distill.serving import ENGINES, AdapterMode, AnyServerSettings, require_address
 from divcon.distill.serving.embedded import EMBEDDED_BASE_ID, WantedPrecision
 
 _ADAPTER = re.compile(r"-[0-9a-f]{12}$")  # the end of an adapter's served name
@@ -186,9 +185,7 @@ class Endpoint(Section):
         elif unused := sorted(given & OF_RECORDED):
             raise ValueError(f"only a recorded teacher (model: recorded) has {', '.join(unused)}")
         if self.api_base:
-            parts = urlsplit(self.api_base)
-            if parts.username or parts.password or parts.query:
-                raise ValueError("api_base holds a user or a query, which may be secret; give the address alone")
+            require_address(self.api_base)
         return self
 
     def _served_one_way(self) -> None:

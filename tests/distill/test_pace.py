@@ -4,8 +4,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from dspy.utils.exceptions import LMServerError
 from support.clock import Clock
 
+from divcon.distill import GivenUpError
 from divcon.distill._pace import MOST, Pace, forget_pace, pace_of
 from divcon.distill._traffic import Call
 
@@ -121,6 +123,21 @@ def test_who_gives_up_waiting_takes_nobodys_place(clock: Clock) -> None:
         return pace.running
 
     assert soon(all_three()) == 0
+
+
+def test_who_gives_up_as_the_server_is_given_up_takes_nobodys_place(clock: Clock) -> None:
+    async def both() -> int:
+        pace = Pace(most=2, clock=clock)
+        async with pace.turn(Call()):
+            pace.limit = 1
+            waits = asyncio.create_task(pace.turn(Call()).__aenter__())
+            await asyncio.sleep(0)
+            pace._queue[0].admitted.set_exception(GivenUpError("http://here/v1", LMServerError("boom"), 600.0))
+            waits.cancel()
+            await asyncio.gather(waits, return_exceptions=True)
+            return pace.running
+
+    assert soon(both()) == 1
 
 
 def test_after_the_wait_those_who_wait_are_let_in() -> None:

@@ -71,6 +71,8 @@ def test_a_job_that_is_cancelled_ends_cancelled_and_goes_on_from_there(lm: dspy.
         (ROWS, TrainDataFormat.COMPLETION, SHORT, "learns from chats"),
         (ROWS, TrainDataFormat.CHAT, {"lr": 1}, "train_kwargs: lr"),
         ([{"prompt": "a", "completion": "b"}], TrainDataFormat.CHAT, SHORT, "Training row 1 is no chat"),
+        ([{"messages": ["a", "b"]}], TrainDataFormat.CHAT, SHORT, "Training row 1 is no chat"),
+        (["a"], TrainDataFormat.CHAT, SHORT, "Training row 1 is no chat"),
         ([], TrainDataFormat.CHAT, SHORT, "holds no training row"),
     ],
 )

@@ -11,7 +11,8 @@ from support.openai_server import USAGE, OpenAIServer, Whole, whole
 
 from divcon.distill import LMBackend, RunStore, StoredEngine, role_lm
 from divcon.distill._database import COLUMNS, checksum
-from divcon.distill._reply import UnusableReplyError, as_read, why_unusable
+from divcon.distill._reply import as_read, why_unusable
+from divcon.distill._trouble import UnusableReplyError
 from divcon.programs import Ledger, RolePredict, UsageWarning
 from divcon.signatures import Answer
 

@@ -153,10 +153,18 @@ def test_a_model_of_another_provider_is_not_sent_its_key_to_the_old_address(tmp_
     assert whole.roles.solver.api_base == "http://127.0.0.1:2/v1"
 
 
-def test_secrets_in_an_address_are_refused(tmp_path: Path) -> None:
-    for address in ("http://me:pw@h/v1", "http://h/v1?api_key=x"):
-        with pytest.raises(ConfigError, match="may be secret"):
-            load(tmp_path, GOOD.replace("embedded/solver", f"openai/x\n    api_base: {address}"))
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://me:pw@h/v1", "secrets stand"),
+        ("http://h/v1?api_key=x", "secrets stand"),
+        ("127.0.0.1:8000/v1", "write an address such as http://"),
+        ("localhost", "write an address such as http://"),
+    ],
+)
+def test_an_address_is_whole_and_holds_no_secret(tmp_path: Path, address: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load(tmp_path, GOOD.replace("embedded/solver", f"openai/x\n    api_base: {address}"))
 
 
 def test_all_that_does_not_fit_together_is_said_at_once(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ class EmbeddedBackend:
 
     def _response(self, job: Job, written: list[int], reason: str, request: Request) -> Response:
         text = self.model.tokenizer.decode(written, skip_special_tokens=True)
+        tokens = len(written) + (reason == "stop")  # with the one that ended it, which a stop string below is not
         for stop in job.stop:
             if (at := text.find(stop)) >= 0:
                 text, reason = text[:at], "stop"
@@ -70,7 +71,7 @@ class EmbeddedBackend:
             model=request.model,
             message=Message.assistant([TextPart(text)]),
             finish_reason=reason,
-            usage=Usage(input_tokens=len(job.ids), output_tokens=len(written) + (reason == "stop")),
+            usage=Usage(input_tokens=len(job.ids), output_tokens=tokens),
         )
 
 

@@ -13,7 +13,7 @@ import pytest
 from dspy.utils.exceptions import LMRateLimitError, LMServerError
 from support.works import keep
 
-from divcon.distill import GivenUpError, Job, RunStore, SlowServerError, Trace, UnreadableReplyError
+from divcon.distill import GivenUpError, Job, RunStore, SlowServerError, Trace, UnreadableReplyError, UnusableReplyError
 from divcon.distill.executors import EXECUTORS, Recipe, StoreLookup, Worker, WorkerLost, WorkersLost, done_elsewhere
 from divcon.distill.executors._wire import WorkerError, pack_error, pack_job, unpack_error, unpack_job
 from divcon.programs import Item
@@ -137,6 +137,10 @@ def test_errors_of_servers_are_the_same_after_their_way() -> None:
     assert isinstance(slow, SlowServerError)
     assert (slow.limit, slow.mute, slow.message) == ("silence", True, "no token")
     assert isinstance(unpack_error(pack_error(UnreadableReplyError("<html>"))), UnreadableReplyError)
+    unusable = unpack_error(pack_error(UnusableReplyError("the reply is empty.", model="m", provider_code="c")))
+    assert isinstance(unusable, UnusableReplyError)
+    assert (unusable.message, unusable.model, unusable.provider_code) == ("the reply is empty.", "m", "c")
+    assert "RuntimeError: It broke. Look" in str(unpack_error(pack_error(RuntimeError("It broke."))))
 
 
 def test_an_executor_that_isnt_there_is_named() -> None:

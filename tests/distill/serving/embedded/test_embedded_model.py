@@ -175,6 +175,7 @@ def test_limits_reasons_and_usage(model: EmbeddedModel) -> None:
     assert whole.usage.output_tokens < 20
     stopped = model.backend().complete(request("Count: 1, 2, 3, 4, 5, 6", max_tokens=40, stop=(",",)), 0)
     assert "," not in stopped.message.text
+    assert (stopped.finish_reason, stopped.usage.output_tokens) == ("stop", 40), "all that was written is counted"
 
 
 def test_a_prompt_longer_than_the_model_reads_is_an_error(model: EmbeddedModel) -> None:
