@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
-import io
 import os
 import shutil
 import sys
@@ -19,6 +17,7 @@ import httpx
 from packaging.requirements import Requirement
 
 from divcon._data import lacking_references, too_few_steps
+from divcon._providers import is_known, missing_keys
 from divcon.benchmarks import RowFields, read_recording
 from divcon.benchmarks.tasks import TASKS, load_task
 from divcon.config import Endpoint, Pipeline
@@ -329,11 +328,11 @@ def _endpoint(role: str, endpoint: Endpoint) -> Iterator[Finding]:
     if address:
         yield _reached(role, ServerClient(address, key or _usual_key(model), timeout=10.0), name, model)
         return
-    if not _known_provider(model):
+    if not is_known(model):
         remedy = f"Correct roles.{role}.model: a provider's name, a slash and the model."
         yield Finding("failure", role, f"LiteLLM knows no provider for {model}", remedy)
         return
-    missing = [] if key else _missing_keys(model)
+    missing = [] if key else missing_keys(model)
     if missing:
         remedy = f"Set it, or name another variable in roles.{role}.api_key_env."
         yield Finding("failure", role, f"{model} needs a key, and {', '.join(missing)} isn't set", remedy)
@@ -364,25 +363,6 @@ def _usual_address(model: str) -> str | None:
 
 def _usual_key(model: str) -> str | None:
     return os.environ.get("OPENAI_API_KEY") if model.startswith("openai/") else None
-
-
-def _known_provider(model: str) -> bool:
-    import litellm
-    from litellm.exceptions import BadRequestError
-
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # besides raising the error, it prints a list of providers
-            litellm.get_llm_provider(model)
-    except BadRequestError:
-        return False
-    return True
-
-
-def _missing_keys(model: str) -> list[str]:
-    import litellm
-
-    found = litellm.validate_environment(model)
-    return [] if found["keys_in_environment"] else list(found["missing_keys"])
 
 
 def _price(role: str, endpoint: Endpoint) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from divcon._arguments import AsJSON, path_of
 from divcon._terminal import echo, echo_json, fail, guarded
 from divcon.signatures import DivconError
 
-_TEACHER, _BASE, _OUT = "openai/gpt-4.1-mini", "embedded", "pipeline.yaml"
+TEACHER, _BASE, _OUT = "openai/gpt-4.1-mini", "embedded", "pipeline.yaml"
 _DATA = "A file or folder of questions with their answers: CSV, TSV, JSON, JSON Lines or Parquet."
 
 
@@ -23,9 +23,7 @@ def init(
     data_option: Annotated[
         Path | None, typer.Option("--data", metavar="DATA", parser=path_of, help="The same, as an option.")
     ] = None,
-    teacher: Annotated[
-        str | None, typer.Option(help=f"The model that splits questions; {_TEACHER} by default.")
-    ] = None,
+    teacher: Annotated[str | None, typer.Option(help=f"The model that splits questions; {TEACHER} by default.")] = None,
     solver: Annotated[str | None, typer.Option(help="The model that answers; the teacher's by default.")] = None,
     base: Annotated[str | None, typer.Option(help=f"The small model to train; {_BASE} by default.")] = None,
     teacher_at: Annotated[str | None, typer.Option(metavar="URL", help="The teacher's server, if it's yours.")] = None,
@@ -68,7 +66,7 @@ def init(
     if asking and questions.columns and not typer.confirm("Are these the right columns?", default=True):
         sets = " ".join(f"--set task.fields.{ours}=COLUMN" for ours in ("question", "answer"))
         fail(DivconError("Nothing was written.", f"Name the columns: divcon init {shlex.quote(str(path))} {sets}"))
-    teacher = teacher or _answered("The model that splits questions (the teacher)", _TEACHER, asking)
+    teacher = teacher or _answered("The model that splits questions (the teacher)", TEACHER, asking)
     teacher_at = teacher_at or _address(teacher, asking)
     solver = solver or _answered("The model that answers them (the solver)", teacher, asking)
     solver_at = solver_at or (teacher_at if solver == teacher else _address(solver, asking))
@@ -78,15 +76,15 @@ def init(
         fail(DivconError(f"{out} is there already.", "Choose another file with --out, or add --force."))
 
     def write() -> list[str]:
-        from divcon._starter import lacking_keys, require_loads, starter
+        from divcon._providers import missing_keys
+        from divcon._starter import require_loads, starter
         from divcon.distill import write_whole
 
         addresses = {"teacher": teacher_at, "solver": solver_at}
         text = starter(questions, out, teacher, solver, base, addresses, given)
         require_loads(text, str(out))
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, text)
-        return lacking_keys([teacher, solver])
+        return list(dict.fromkeys([*missing_keys(teacher), *missing_keys(solver)]))
 
     lacking = guarded(lambda: None, write)
     if as_json:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,13 +15,14 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from divcon._init import TEACHER
+from divcon._providers import listed_price, missing_keys
 from divcon.benchmarks.tasks import Fields, Form, Task, file_items, guess_fields, load_task, seen_form
 from divcon.config import ConfigError, load_pipeline, split_override
 from divcon.distill import FORM_STEPS, OverlapError, TrainSettings
 from divcon.programs import Item
 from divcon.signatures import DivconError
 
-TEACHER = "openai/gpt-4.1-mini"
 _TEST = 0.3  # the share of the questions that is held out
 _MOST_TEST, _MOST_TRAIN = 500, 2_000
 _STEPS = 2 * FORM_STEPS
@@ -241,8 +241,8 @@ def starter(
 
 
 def _endpoint(model: str, address: str | None) -> list[str]:
-    variable, price = key_variable(model), _price(model)
-    key = f"the key comes from the environment: {variable}" if variable else ""
+    price, missing = listed_price(model), missing_keys(model)
+    key = f"the key comes from the environment: {' and '.join(missing)}" if missing else ""
     lines = [_commented(f"model: {_written(model)}", key)]
     if address:
         lines.append(f"api_base: {_written(address)}")
@@ -252,35 +252,6 @@ def _endpoint(model: str, address: str | None) -> list[str]:
     elif not model.startswith(("embedded/", "scripted/")):
         lines.append("# price: {input: 0.4, output: 1.6}   # dollars per million tokens; unknown, so fill it in")
     return lines
-
-
-def _price(model: str) -> dict[str, float] | None:
-    """US dollars per million tokens, as LiteLLM's list has them; None where it doesn't know the model."""
-    import litellm
-
-    try:
-        found: Mapping[str, Any] = litellm.get_model_info(model)
-    except Exception:  # noqa: BLE001 - litellm raises plain Exception for a model that it doesn't know
-        return None
-    names = {
-        "input": "input_cost_per_token",
-        "cached": "cache_read_input_token_cost",
-        "output": "output_cost_per_token",
-    }
-    price = {ours: round(1e6 * found[theirs], 6) for ours, theirs in names.items() if found.get(theirs) is not None}
-    return price if price.get("input") and "output" in price else None
-
-
-def key_variable(model: str) -> str | None:
-    """The environment variable that usually holds a provider's key; None for models that need none."""
-    provider = model.partition("/")[0]
-    return None if provider in ("embedded", "scripted", "hosted_vllm", "ollama") else f"{provider.upper()}_API_KEY"
-
-
-def lacking_keys(models: Sequence[str]) -> list[str]:
-    """The variables of keys that some models need and that aren't set."""
-    wanted = dict.fromkeys(filter(None, map(key_variable, models)))
-    return [name for name in wanted if not os.environ.get(name)]
 
 
 def _commented(text: str, comment: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import dspy
 
@@ -26,10 +24,8 @@ class Item:
         grader: How answers are graded: `number`, `percent` (a number that may be a share), `text`, `drop`, `yes_no` or
             `choice`; by the form of `answer` where it is empty.
         references: DROP's gold answers, each of one or more spans; where it is empty, `answer` and `aliases` are.
-        licence: Of the data the item comes from.
         plans_right: Of each plan that a recorded teacher has for it, whether it led to a right answer; None where that
             isn't known. Empty where no teacher is recorded.
-        extra: Other fields of the task's data.
     """
 
     id: str
@@ -43,9 +39,7 @@ class Item:
     family: str = ""
     grader: str = ""
     references: tuple[tuple[str, ...], ...] = ()
-    licence: str = ""
     plans_right: tuple[bool | None, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def plans(self, samples: int) -> int:
         """How many plans of it can be collected: `samples`, or as many of them as a recorded teacher has."""

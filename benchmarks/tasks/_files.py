@@ -91,7 +91,6 @@ def _gsm8k(number: int, row: Mapping[str, Any]) -> Iterator[Item]:
         sub_answers=tuple(re.sub(r"<<.*?>>", "", step).strip() for _, step in steps),
         family="gsm8k",
         grader="number",
-        licence="MIT",
     )
 
 

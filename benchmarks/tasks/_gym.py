@@ -32,9 +32,7 @@ def gym_items(name: str, count: int, seed: int) -> list[Item]:
         question, answer = str(entry["question"]).strip(), str(entry["answer"] or "").strip()
         if question and answer:
             identity = f"gym-{name}-{seed}-{number}"
-            items.setdefault(
-                question, Item(id=identity, question=question, answer=answer, family=name, licence="Apache-2.0")
-            )
+            items.setdefault(question, Item(id=identity, question=question, answer=answer, family=name))
         if len(items) == count:
             return list(items.values())
     raise TaskError(

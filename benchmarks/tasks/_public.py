@@ -28,13 +28,11 @@ class PublicTask:
     Attributes:
         name: As a pipeline file has it.
         read: Makes the items of a row, which has a number from 1.
-        licence: Of the data.
         hub: Its usual hub name and configuration; the configuration is a subtask where it is None.
     """
 
     name: str
     read: Callable[[int, Row], Iterator[Item]]
-    licence: str
     hub: tuple[str, str | None] | None = None
 
 
@@ -146,7 +144,6 @@ def _svamp(number: int, row: Row) -> Iterator[Item]:
         answer=_whole(fields.text("Answer")),
         family="svamp",
         grader="number",
-        licence="MIT",
     )
 
 
@@ -159,7 +156,6 @@ def _multiarith(number: int, row: Row) -> Iterator[Item]:
         answer=_whole(answer),
         family="multiarith",
         grader="number",
-        licence="research use",
     )
 
 
@@ -177,7 +173,6 @@ def _bamboogle(number: int, row: Row) -> Iterator[Item]:
         sub_answers=tuple(said[0] for _, said in steps),
         family="bamboogle",
         grader="text",
-        licence="MIT",
     )
 
 
@@ -192,7 +187,6 @@ def _strategyqa(number: int, row: Row) -> Iterator[Item]:
         subquestions=fields.texts("decomposition"),
         family="strategyqa",
         grader="yes_no",
-        licence="MIT",
     )
 
 
@@ -210,8 +204,6 @@ def _musique(number: int, row: Row) -> Iterator[Item]:
         sub_answers=tuple(str(step["answer"]) for step in steps),
         family="musique",
         grader="text",
-        licence="CC BY 4.0",
-        extra={"hops": len(steps)},
     )
 
 
@@ -250,8 +242,6 @@ def _hotpotqa(number: int, row: Row) -> Iterator[Item]:
         answer=answer,
         family="hotpotqa",
         grader="yes_no" if answer.casefold() in ("yes", "no") else "text",
-        licence="CC BY-SA 4.0",
-        extra={"type": row.get("type")},
     )
 
 
@@ -265,7 +255,6 @@ def _bbh(number: int, row: Row) -> Iterator[Item]:
         answer=target,
         family="bbh",
         grader="choice" if choice else "yes_no" if yes_no else "",
-        licence="MIT",
     )
 
 
@@ -320,20 +309,19 @@ def _drop_item(identity: str, question: str, passage: str, golds: list[tuple[str
         references=given,
         family="drop",
         grader="drop",
-        licence="CC BY-SA 4.0",
     )
 
 
 PUBLIC: dict[str, PublicTask] = {
     task.name: task
     for task in (
-        PublicTask("drop", _drop, "CC BY-SA 4.0", ("ucinlp/drop", "default")),
-        PublicTask("bamboogle", _bamboogle, "MIT", ("chiayewken/bamboogle", "default")),
-        PublicTask("musique", _musique, "CC BY 4.0", ("dgslibisey/MuSiQue", "default")),
-        PublicTask("hotpotqa", _hotpotqa, "CC BY-SA 4.0", ("hotpotqa/hotpot_qa", "distractor")),
-        PublicTask("strategyqa", _strategyqa, "MIT", ("ChilleD/StrategyQA", "default")),
-        PublicTask("svamp", _svamp, "MIT", ("ChilleD/SVAMP", "default")),
-        PublicTask("multiarith", _multiarith, "research use", ("ChilleD/MultiArith", "default")),
-        PublicTask("bbh", _bbh, "MIT", ("lukaemon/bbh", None)),
+        PublicTask("drop", _drop, ("ucinlp/drop", "default")),
+        PublicTask("bamboogle", _bamboogle, ("chiayewken/bamboogle", "default")),
+        PublicTask("musique", _musique, ("dgslibisey/MuSiQue", "default")),
+        PublicTask("hotpotqa", _hotpotqa, ("hotpotqa/hotpot_qa", "distractor")),
+        PublicTask("strategyqa", _strategyqa, ("ChilleD/StrategyQA", "default")),
+        PublicTask("svamp", _svamp, ("ChilleD/SVAMP", "default")),
+        PublicTask("multiarith", _multiarith, ("ChilleD/MultiArith", "default")),
+        PublicTask("bbh", _bbh, ("lukaemon/bbh", None)),
     )
 }

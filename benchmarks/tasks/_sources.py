@@ -49,8 +49,8 @@ def _generated(*families: str, grader: str = "") -> Source:
     return Source(draw=_draw, parts=families, grader=grader)
 
 
-def _public(grader: str = "") -> Source:
-    return Source(_read_public, needs_data=True, grader=grader)
+def _public(licence: str, grader: str = "") -> Source:
+    return Source(_read_public, needs_data=True, grader=grader, licence=licence)
 
 
 OFFLINE_SOURCE = _generated(*OFFLINE)
@@ -59,14 +59,16 @@ PASSAGE_HOPS = _generated("passage-hops")
 SCHEDULES = _generated("schedules")
 UNIT_CONVERSION = _generated("unit-conversion")
 DEDUCTION = _generated("deduction")
-REASONING_GYM = Source(draw=_draw_gym, common=COMMON, template_made=True, needs_subtask=True, extra="gym")
-GSM8K = Source(_read_gsm8k, needs_data=True, grader="number")
-DROP = _public("drop")
-BAMBOOGLE = _public("text")
-MUSIQUE = _public("text")
-HOTPOTQA = _public()
-STRATEGYQA = _public("yes_no")
-SVAMP = _public("number")
-MULTIARITH = _public("number")
-BBH = _public()
+REASONING_GYM = Source(
+    draw=_draw_gym, common=COMMON, template_made=True, needs_subtask=True, extra="gym", licence="Apache-2.0"
+)
+GSM8K = Source(_read_gsm8k, needs_data=True, grader="number", licence="MIT")
+DROP = _public("CC BY-SA 4.0", "drop")
+BAMBOOGLE = _public("MIT", "text")
+MUSIQUE = _public("CC BY 4.0", "text")
+HOTPOTQA = _public("CC BY-SA 4.0")
+STRATEGYQA = _public("MIT", "yes_no")
+SVAMP = _public("MIT", "number")
+MULTIARITH = _public("research use", "number")
+BBH = _public("MIT")
 FILE = Source(_read_file, needs_data=True, own=True)

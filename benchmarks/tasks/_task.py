@@ -38,6 +38,7 @@ class Source:
         needs_data: Whether `path` or `hub` has to be given.
         needs_subtask: Whether `subtask` has to be given.
         extra: The extra of divcon that it needs.
+        licence: Of its questions; empty where that isn't known, or they are generated here.
         grader: The grader of its answers; if empty, the form of the gold answer decides.
         own: Whether it reads files of any form: it takes `fields`, `format`, `encoding` and `delimiter`.
     """
@@ -51,6 +52,7 @@ class Source:
     needs_subtask: bool = False
     grader: str = ""
     extra: str = ""
+    licence: str = ""
     own: bool = False
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from divcon.benchmarks.tasks import PUBLIC
+from divcon.benchmarks.tasks import PUBLIC, TASKS
 from divcon.distill import CARD, Evaluated, Manifest, is_trained, model_card, read_manifest, write_whole
 from divcon.pipeline._context import Context
 
@@ -20,8 +20,8 @@ def data_source(context: Context) -> dict[str, str]:
     task = context.pipeline.task
     public = PUBLIC.get(task.name)
     hub = task.hub or (public.hub[0] if public is not None and public.hub is not None else None)
-    licence = public.licence if public is not None else None
-    return {key: value for key, value in (("task", task.name), ("hub", hub), ("licence", licence)) if value}
+    known = (("task", task.name), ("hub", hub), ("licence", TASKS[task.name].licence))
+    return {key: value for key, value in known if value}
 
 
 def card_of(manifest: Manifest, student: str, results: Mapping[str, Any] | None) -> str:

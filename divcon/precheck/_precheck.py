@@ -111,7 +111,6 @@ class Precheck:
             "expected_after_first": after_first,
             "took": round(time.perf_counter() - started, 1),
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / "precheck.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
         if found["verdict"] is None:
             incomplete = Incomplete(found["reasons"][0], "Run the same command again; only failed calls are repeated.")

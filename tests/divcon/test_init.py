@@ -98,6 +98,29 @@ def test_other_separators_and_columns_are_found(tmp_path: Path) -> None:
     assert "OPENAI_API_KEY=...    (it isn't set)" in done.output
 
 
+@pytest.mark.parametrize(
+    ("model", "keys"),
+    [
+        ("together_ai/m", ["TOGETHERAI_API_KEY"]),
+        ("bedrock/m", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]),
+        ("anthropic/claude-sonnet-4-5", ["ANTHROPIC_API_KEY"]),
+        ("ollama/m", []),
+        ("embedded/solver", []),
+    ],
+)
+def test_the_keys_are_those_that_the_provider_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, keys: list[str]
+) -> None:
+    for name in keys:
+        monkeypatch.delenv(name, raising=False)
+    done = init(written(tmp_path), "--teacher", model, "--json")
+    assert json.loads(done.output)["keys_to_set"] == keys
+    assert ("the key comes from" in Path("pipeline.yaml").read_text()) == bool(keys)
+    for name in keys:
+        monkeypatch.setenv(name, "k")
+    assert json.loads(init(tmp_path / "questions.csv", "--teacher", model, "--json", "--force").output)["keys_to_set"] == []
+
+
 def test_questions_that_repeat_each_other_are_left_out_of_the_training(tmp_path: Path) -> None:
     file = written(tmp_path)
     file.write_text(file.read_text() + "".join(file.read_text().splitlines(keepends=True)[1:]))

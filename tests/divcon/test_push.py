@@ -12,9 +12,12 @@ import pytest
 from huggingface_hub import ModelCard
 from support.hub import Hub
 
+from divcon.config import load_pipeline
 from divcon.distill import ManifestError, read_manifest
 from divcon.distill.serving.embedded import solver_adapter
 from divcon.pipeline import PublishError, publish
+from divcon.pipeline._cards import data_source
+from divcon.pipeline._context import Context
 
 FILES = (
     "README.md", "adapter_config.json", "adapter_model.safetensors", "manifest.json", "probe.json", "prompts.json",
@@ -44,6 +47,12 @@ def run(tmp_path: Path) -> Path:
     }
     (folder / "results.json").write_text(json.dumps(results))
     return folder
+
+
+@pytest.mark.parametrize(("name", "licence"), [("gsm8k", "MIT"), ("drop", "CC BY-SA 4.0"), ("schedules", None)])
+def test_a_card_names_the_licence_of_the_questions(root: Path, tmp_path: Path, name: str, licence: str | None) -> None:
+    pipeline = load_pipeline(root / "examples" / "demo.yaml", [f"task={{name: {name}, path: x.jsonl, train: 1, test: 1}}"])
+    assert data_source(Context(pipeline, tmp_path)).get("licence") == licence
 
 
 def test_a_folder_gets_what_serving_takes_and_a_card_with_the_evaluation(run: Path, tmp_path: Path) -> None:
