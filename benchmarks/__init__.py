@@ -2,7 +2,6 @@
 
 from divcon.benchmarks._advice import advise, evidence
 from divcon.benchmarks._agreement import (
-    STEP_F1,
     Agreement,
     agreement,
     agreement_rows,
@@ -67,7 +66,6 @@ __all__ = [
     "FACTORS",
     "GRADERS",
     "MAX_FAILED",
-    "STEP_F1",
     "Agreement",
     "Arm",
     "Matching",

@@ -1,4 +1,4 @@
-"""One file a station, in the order data flows: compile, collect, screen, export, train, serve.
+"""The stations, a file or a package each, in the order data flows: compile, collect, screen, export, train, serve.
 
 Importing this package loads neither torch nor transformers; the stations that need them load them when they run.
 """
@@ -27,7 +27,6 @@ from divcon.distill._manifest import (
     package_versions,
     prompt_hash,
     read_manifest,
-    text_hash,
 )
 from divcon.distill._metric import DecompositionMetric
 from divcon.distill._provider import EmbeddedEngine, EmbeddedProvider, LoRAJob, PromptDrift, embedded_lm
@@ -213,7 +212,6 @@ __all__ = [
     "stopping_after_steps",
     "student_names",
     "students_of",
-    "text_hash",
     "train_adapter",
     "trouble",
     "watching",

@@ -97,7 +97,7 @@ class Trace:
         item: The item's id.
         sample: The number of the item's sample, from 0.
         subquestions: The subquestions of the reply, or None where the reply was refused.
-        lost: Why it was refused at collection (`cut_off`, `empty`, `duplicate`, `unreadable`, `failed`), else None.
+        lost: Why it was refused at collection (`cut_off`, `empty`, `duplicate`, `unreadable`), else None.
         detail: The error message of the refusal.
         reply: The unchanged reply.
     """

@@ -245,14 +245,14 @@ class Models:
         self.make_room()
 
 
-_LONGEST = 2048  # tokens of a server's reply where the file gives no limit: none is without an end
+_LONGEST = 2048
+"""The limit of a server's reply, in tokens, where the file gives none. No reply is asked for without a limit."""
 
 
 def usual_limit(model: str) -> int:
     """The largest number of tokens in a reply where the file gives none."""
-    return (
-        16_000 if "max_completion_tokens" in dspy.LM(model).kwargs else _LONGEST
-    )  # OpenAI's reasoning models take no less
+    # DSPy refuses a smaller limit for OpenAI's reasoning models.
+    return 16_000 if "max_completion_tokens" in dspy.LM(model).kwargs else _LONGEST
 
 
 def _chat_template(served: ServedBase) -> str:

@@ -163,7 +163,7 @@ class CompactAdapter(_Adapter):
         for name, raw in found.items():
             try:
                 values[name] = _read_field(signature.output_fields[name].annotation, raw)
-            except (ValueError, SubquestionsError) as error:
+            except ValueError as error:  # SubquestionsError is one
                 raise _unreadable(self, signature, completion, f"{name}: {error}") from error
         values = apply_output_field_defaults(signature, values)
         missing = [name for name in names if name not in values]

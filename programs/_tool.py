@@ -17,7 +17,7 @@ class SolvedQuestion(BaseModel):
     Attributes:
         answer: The answer alone.
         subquestions: Those that were asked; empty where the question was answered whole.
-        sub_answers: Their answers, one line each.
+        sub_answers: The solver's steps, as it wrote them.
         status: `decomposed`, `salvaged`, `whole` or `fell_back`.
     """
 

@@ -18,7 +18,7 @@ from divcon.signatures._asks import (
 )
 from divcon.signatures._demonstrations import demonstrations
 from divcon.signatures._errors import DivconError, FatalError, SubquestionsError, UnusableArgument, refusal
-from divcon.signatures._html import escaped, html_table
+from divcon.signatures._html import html_table
 from divcon.signatures._markers import unnumbered
 from divcon.signatures._markup import plain
 from divcon.signatures._printable import printable, printable_json, printable_values
@@ -64,7 +64,6 @@ __all__ = [
     "demonstrations",
     "ends_in_answer",
     "errors_masked",
-    "escaped",
     "html_table",
     "is_ended",
     "learn_addresses",

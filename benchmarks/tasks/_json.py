@@ -194,7 +194,7 @@ def json_rows(file: Path, form: Form, problems: Problems) -> Iterator[Row]:
         text = stream.read()
     start = _after_space(text, 0)
     if text.startswith("[", start):
-        yield from _elements(file, text, start, problems)
+        yield from _elements(text, start, problems)
         return
     try:
         first = strict_json(text[start:].partition("\n")[0])
@@ -227,7 +227,7 @@ def json_rows(file: Path, form: Form, problems: Problems) -> Iterator[Row]:
         )
 
 
-def _elements(file: Path, text: str, start: int, problems: Problems) -> Iterator[Row]:
+def _elements(text: str, start: int, problems: Problems) -> Iterator[Row]:
     """The objects of a JSON array. One that is no row doesn't keep those behind it from being read."""
     at, number, line, counted = _after_space(text, start + 1), 0, 1, 0
     if text.startswith("]", at):
@@ -241,11 +241,7 @@ def _elements(file: Path, text: str, start: int, problems: Problems) -> Iterator
             if isinstance(row, dict):
                 yield Row(place, f"row-{number}", row)
             else:
-                problems.add(
-                    place,
-                    " is no JSON object",
-                    'Write one object for each row, such as {"question": "...", "answer": "..."}.',
-                )
+                problems.add(place, " is no JSON object", _AS_OBJECTS)
         except ValueError as error:
             problems.add(place, f" is not JSON: {error}", "Correct that row.")
             try:

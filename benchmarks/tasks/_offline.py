@@ -46,7 +46,7 @@ def offline_items(family: str, split: Split, count: int, seed: int = 0) -> list[
     """`count` items of one family, all different, in an order fixed by the seed.
 
     Args:
-        family: `word-problems` or `passage-hops`.
+        family: One of `FAMILIES`.
         split: Which side of the division to draw from.
         count: How many.
         seed: The same seed gives the same items.

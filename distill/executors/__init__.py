@@ -2,13 +2,12 @@
 
 from divcon.distill.executors._driver import WorkerLost, WorkersLost, done_elsewhere
 from divcon.distill.executors._executor import EXECUTORS, Execution, Executor, Recipe
-from divcon.distill.executors._worker import ForwardingStore, Lookup, StoreLookup, Worker
+from divcon.distill.executors._worker import Lookup, StoreLookup, Worker
 
 __all__ = [
     "EXECUTORS",
     "Execution",
     "Executor",
-    "ForwardingStore",
     "Lookup",
     "Recipe",
     "StoreLookup",

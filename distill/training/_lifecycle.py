@@ -203,7 +203,7 @@ def _model(training: Training, prepared: _Prepared) -> tuple[Any, Any]:
 
 
 def _made_from(training: Training, prepared: _Prepared) -> dict[str, Any]:
-    """What a checkpoint has to have been made from to be gone on from."""
+    """What must be unchanged for a training to resume from a checkpoint."""
     return {
         "data": prepared.data_hash,
         "settings": training.settings.deciding(),

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 class LoRA:
     """See `divcon.distill.training.Method`."""
 
-    name = "lora"
     suffix = ""
 
     def rows(self, role: RolePredict, screened: Screened, items: Sequence[Item]) -> list[dict[str, Any]]:

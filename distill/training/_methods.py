@@ -44,11 +44,9 @@ class Method(Protocol):
     """A way to train an adapter.
 
     Attributes:
-        name: Its name in the table.
         suffix: What the name of its students ends with; empty for `lora`.
     """
 
-    name: str
     suffix: str
 
     def rows(self, role: RolePredict, screened: Screened, items: Sequence[Item]) -> list[dict[str, Any]]:

@@ -46,8 +46,8 @@ class Program(Section):
             reply so to every question.
         salvage: Use the complete subquestions of a list that repeats itself or is cut off, instead of solving the
             question whole. Such lists are never training rows.
-        reask: How often the solver is asked for the last line again where its answer can't be read. These calls are
-            paid for and counted.
+        reask: How often the solver gets its reply back and is asked for the final answer alone, where its answer can't
+            be read. These calls are paid for and counted.
     """
 
     solving: Solving = "single_call"

@@ -56,11 +56,11 @@ def read_tree(file: Path) -> Tree:
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"The pipeline file {file} can't be read: {error.strerror}.", "Check the path.") from error
+        raise ConfigError(f"The file {file} can't be read: {error.strerror}.", "Check the path.") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"The pipeline file {file} is not UTF-8.", "Save it as UTF-8.") from error
+        raise ConfigError(f"The file {file} is not UTF-8.", "Save it as UTF-8.") from error
     except ValueError as error:
-        raise ConfigError(f"The pipeline file {str(file)!a} can't be read: {error}.", "Check the path.") from error
+        raise ConfigError(f"The file {str(file)!a} can't be read: {error}.", "Check the path.") from error
     learn_addresses(text)  # an address with a password is refused, and the refusal shows the address
     try:
         root, values = _read(text)
@@ -73,7 +73,9 @@ def read_tree(file: Path) -> Tree:
     except _UNREADABLE as error:
         raise ConfigError(f"{file}: this is not YAML: {_said(error)}.", "Correct the file.") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{file} holds no mapping of keys.", "Begin with 'task:' and 'roles:'; see examples/.")
+        raise ConfigError(
+            f"{file} holds no mapping of keys.", "Begin with the name of a section, such as 'roles:'; see examples/."
+        )
     return Tree(values, root)
 
 

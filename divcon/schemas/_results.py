@@ -82,7 +82,7 @@ class ArmLine(Part):
         salvaged_rate: The share of questions whose list was salvaged.
         fell_back_rate: The share of questions whose list couldn't be used.
         usable_rate: The share of lists that were neither refused nor over the cap.
-        reasked: Answers that were read from a second reply, in which the solver repeated its last line.
+        reasked: Answers that were read from a second reply, in which the solver was asked for the answer alone.
         unreadable: Answers that couldn't be read.
         cut_off: Answers for which a reply of the solver ran out of tokens.
         first_unreadable: The end of the first reply without a readable answer; only where there is one.

@@ -118,7 +118,10 @@ def test_the_keys_are_those_that_the_provider_reads(
     assert ("the key comes from" in Path("pipeline.yaml").read_text()) == bool(keys)
     for name in keys:
         monkeypatch.setenv(name, "k")
-    assert json.loads(init(tmp_path / "questions.csv", "--teacher", model, "--json", "--force").output)["keys_to_set"] == []
+    assert (
+        json.loads(init(tmp_path / "questions.csv", "--teacher", model, "--json", "--force").output)["keys_to_set"]
+        == []
+    )
 
 
 def test_questions_that_repeat_each_other_are_left_out_of_the_training(tmp_path: Path) -> None:

@@ -51,7 +51,9 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("name", "licence"), [("gsm8k", "MIT"), ("drop", "CC BY-SA 4.0"), ("schedules", None)])
 def test_a_card_names_the_licence_of_the_questions(root: Path, tmp_path: Path, name: str, licence: str | None) -> None:
-    pipeline = load_pipeline(root / "examples" / "demo.yaml", [f"task={{name: {name}, path: x.jsonl, train: 1, test: 1}}"])
+    pipeline = load_pipeline(
+        root / "examples" / "demo.yaml", [f"task={{name: {name}, path: x.jsonl, train: 1, test: 1}}"]
+    )
     assert data_source(Context(pipeline, tmp_path)).get("licence") == licence
 
 

@@ -363,7 +363,9 @@ def test_the_sentences_on_transfer_are_those_of_the_record(page: str, root: Path
 
 
 def test_no_figure_of_the_page_is_of_a_scripted_teacher(root: Path) -> None:
-    for file in (root / "benchmarks" / "results" / "real").glob("*.json"):
+    files = list((root / "benchmarks" / "results" / "real").glob("*.json"))
+    assert files
+    for file in files:
         assert "scripted/references" not in file.read_text(encoding="utf-8"), file
 
 

@@ -79,7 +79,7 @@ def test_names_of_models_and_files_are_shown_as_they_are(tmp_path: Path) -> None
         collected = divcon(tmp_path, "collect", file)
         assert collected.returncode == 0, collected.stderr
         assert divcon(tmp_path, "status", file, "--run", "[/x]").returncode == 0
-    assert "The pipeline file [bold]x[/foo].yaml can't be read" in divcon(tmp_path, "run", "[bold]x[/foo].yaml").stderr
+    assert "The file [bold]x[/foo].yaml can't be read" in divcon(tmp_path, "run", "[bold]x[/foo].yaml").stderr
     assert "There is no file [/foo], and no" in divcon(tmp_path, "experiment", "[/foo]").stderr.replace("\n", " ")
     assert "--port" in divcon(tmp_path, "serve", "--run", "x", "--port", "[/foo]").stderr
 
@@ -205,9 +205,9 @@ def test_a_style_is_ours_and_the_text_is_theirs() -> None:
 
 def test_no_other_module_has_a_console_of_its_own() -> None:
     root = Path(_terminal.__file__).parent
-    for file in (
-        file for folder in ("", "pipeline/", "precheck/", "experiments/") for file in root.glob(f"{folder}*.py")
-    ):
+    own = [root, *(folder for folder in root.iterdir() if folder.is_dir() and not folder.is_symlink())]
+    assert {"config", "schemas", "pipeline", "precheck", "experiments"} <= {folder.name for folder in own}
+    for file in (file for folder in own for file in folder.glob("*.py")):
         text = file.read_text(encoding="utf-8")
         if file.name != "_terminal.py":
             assert not re.search(r"rich\.console|rich\.markup|rich\.progress", text), file

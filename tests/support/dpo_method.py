@@ -23,7 +23,6 @@ from divcon.signatures import Subquestions
 class DPOMethod:
     """Prefers a kept list to every rejected one of the same question; the reference is the base without adapter."""
 
-    name = "dpo"
     suffix = "-dpo"
 
     def rows(self, role: Any, screened: Any, items: Sequence[Any]) -> list[dict[str, Any]]:

@@ -199,6 +199,7 @@ def test_a_server_is_asked_what_the_embedded_engine_reads(tiny_base: Base, text:
         asyncio.run(backend.acomplete(asked, 0))
     embedded = EmbeddedModel(tiny_base)
     given = [{"role": "system", "content": f"Split. {text}"}, {"role": "user", "content": text}]
+    assert len(server.requests) == 2
     for body in server.requests:
         sent = embedded.tokenizer.apply_chat_template(body["messages"], add_generation_prompt=True)["input_ids"]
         assert sent == embedded.encode(given)
