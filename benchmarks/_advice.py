@@ -18,7 +18,7 @@ from divcon.benchmarks._figures import (
 from divcon.benchmarks._outcomes import Records
 from divcon.benchmarks._statistics import compare_paired
 from divcon.benchmarks._tables import answers_of
-from divcon.benchmarks.arms import TEACHER
+from divcon.benchmarks.arms import TEACHER, read_arm
 
 
 def advise(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -87,6 +87,13 @@ def evidence(costs: Mapping[str, Any], answers: Mapping[str, Sequence[Records]])
     }
 
 
+def _plans_uncounted(line: Mapping[str, Any]) -> bool:
+    """Whether a program can't be chosen because nobody counted the tokens of its recorded teacher's plans."""
+    asked = ((line.get("bill") or {}).get("by_role") or {}).get("decomposer") or {}
+    by_teacher = "recording" not in line and read_arm(line["name"])[0].planner == "teacher"
+    return bool(by_teacher and not line.get("choosable", True) and asked.get("unknown_calls"))
+
+
 def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> dict[str, Any]:
     """Which program to choose, whether that is settled, and what it saves, in sentences.
 
@@ -149,6 +156,12 @@ def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, An
             f"{left_out['label']} ({score(left_out)} right) isn't compared: a server didn't count all of its tokens. "
             "Write the prices, or take a server that counts."
         )
+    for line in lines:
+        if _plans_uncounted(line):
+            warnings.append(
+                f"{line['label']} ({score(line)} right) isn't compared: the file of its plans doesn't say what they "
+                "took. Add input_tokens and output_tokens to its rows."
+            )
     label = chosen["label"]
     cheaper = [by_name[name] for name in proof.get("alternatives", [])]
     instead = f", or the cheaper {max(cheaper, key=lambda line: line['accuracy'])['label']}" if cheaper else ""

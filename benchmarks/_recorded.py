@@ -91,7 +91,8 @@ class Matching:
         rows: The rows of each question, by its id, in the order of the file but those with its exact id first.
         strangers: The number of rows that belong to no question.
         misnamed: The number of rows that have the id of a question and another text.
-        ambiguous: The number of rows without an id whose text is that of several questions, each with its own passage.
+        ambiguous: The number of rows that may be of several questions: their text is that of questions with different
+            passages, or their id is a part of several ids.
     """
 
     rows: Mapping[str, Sequence[Row]]
@@ -118,12 +119,14 @@ class Matching:
             for part, items in parts.items()
         ]
         said = [f"{name}: {' and '.join(counts)} have {what}"]
+        if what == "a plan" and (empty := sum(not row.plan for row in self.first.values())):
+            said.append(f"{_counted(empty, 'plan')} without a word")
         if self.strangers:
-            said.append(f"{_counted(self.strangers, 'row')} of no question")
+            said.append(f"{_counted(self.strangers, 'row')} of other questions")
         if self.misnamed:
             said.append(f"{_counted(self.misnamed, 'row')} with the id of a question and another text")
         if self.ambiguous:
-            said.append(f"{_counted(self.ambiguous, 'row')} of a question with several passages, without its id")
+            said.append(f"{_counted(self.ambiguous, 'row')} of several questions at once (write the whole id)")
         if more := sum(len(rows) > taken for rows in self.rows.values()):
             many, first = ("one row", "the first is") if taken == 1 else (f"{taken} rows", f"the first {taken} are")
             said.append(f"{_counted(more, 'question')} with more than {many} ({first} taken)")
@@ -171,12 +174,12 @@ class Recording:
             named, loose, found = index.of_id(row)
             if not found:
                 found = index.of_text(row)
-                if len({item.context for item in found}) > 1:
-                    ambiguous, found = ambiguous + 1, []
-                elif named:
+                if named and len({item.context for item in found}) < 2:
                     misnamed += 1
                 else:
                     strangers += not found
+            if (loose or not named) and len({(_bare(item.question), item.context) for item in found}) > 1:
+                ambiguous, found = ambiguous + 1, []
             matched.append((loose, row, found))
         rows: dict[str, list[Row]] = {}
         for _, row, found in sorted(matched, key=lambda one: one[0]):  # exact ids first, then as in the file
@@ -304,7 +307,7 @@ def _row(row: dict[str, Any], fields: RowFields, needs: str) -> tuple[str, Row |
         plan = Subquestions.model_construct(items=tuple(map(one_line, unnumbered(plan)))).render()
     return "", Row(
         id=identity,
-        question=_bare(asked) if isinstance(asked, str) else None,
+        question=_bare(asked) or None if isinstance(asked, str) else None,
         plan=None if found["subquestions"] is _NONE else plan or "",
         input_tokens=tokens[0],
         output_tokens=tokens[1],

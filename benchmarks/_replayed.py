@@ -38,7 +38,7 @@ class RecordedProgram(dspy.Module):
     @cached_property
     def splits(self) -> bool:
         """Whether any row has a plan."""
-        return any(row.plan for row in self._by_id.values())
+        return any(_steps(row.plan or "") for row in self._by_id.values())
 
     def forward(self, question: str, context: str | None = None, id: str | None = None) -> dspy.Prediction:
         """Replay a question's row.
@@ -60,10 +60,11 @@ class RecordedProgram(dspy.Module):
         found = read_answer(reply, steps=True)
         if found is None:
             raise AdapterParseError(adapter_name="RecordedProgram", signature=Solve, lm_response=reply)
+        steps = _steps(row.plan or "")
         return dspy.Prediction(
-            subquestions=_steps(row.plan or ""),
+            subquestions=steps,
             sub_answers=found.before,
-            status="decomposed" if row.plan else "whole",
+            status="decomposed" if steps else "whole",
             reason=None,
             read_by=found.rule,
             answer=found.text,

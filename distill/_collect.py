@@ -12,6 +12,7 @@ from dspy.utils.exceptions import AdapterParseError
 from divcon.distill._booking import at_station
 from divcon.distill._jobs import Job, Place, Progress, Tally, here, run_jobs
 from divcon.distill._store import RunStore, Trace
+from divcon.distill._teacher import RECORDED_MODELS
 from divcon.programs import Item, RolePredict, why_refused
 from divcon.signatures import FatalError, masked
 
@@ -100,7 +101,8 @@ def collect(
     if progress:
         progress(tally.done, tally.total)
 
-    first = _First(store.traces(key))
+    recorded = str(getattr(decompose.lm, "model", "")).startswith(RECORDED_MODELS)
+    first = _First(store.traces(key), recorded)
     if jobs and (error := first.unreadable()) is not None:
         raise error
 
@@ -119,9 +121,11 @@ class _First:
 
     Args:
         there: The traces that are there already.
+        recorded: Whether the replies stand in a file.
     """
 
-    def __init__(self, there: Iterable[Trace]) -> None:
+    def __init__(self, there: Iterable[Trace], recorded: bool = False) -> None:
+        self._recorded = recorded
         self._readable = False
         self._lost: Counter[str] = Counter()
         self._quoted = ""
@@ -143,11 +147,16 @@ class _First:
             return None
         reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in self._lost.most_common())
         longer = "raise roles.teacher.max_tokens, " if self._lost["cut_off"] else ""
+        remedy = (
+            "name the field of the plans in roles.teacher.fields.subquestions."
+            if self._recorded
+            else f"{longer}take another roles.teacher.model or roles.teacher.adapter (compact, chat). "
+            "All replies are kept; nothing more was asked."
+        )
         return UnreadablePlans(
             f"collect: none of the teacher's first {self._lost.total()} replies can be read as a plan ({reasons}). "
             f"The first is: {self._quoted}",
-            f"Look at it, and {longer}take another roles.teacher.model or roles.teacher.adapter (compact, chat). "
-            "All replies are kept; nothing more was asked.",
+            f"Look at it, and {remedy}",
         )
 
 

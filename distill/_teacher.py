@@ -24,6 +24,7 @@ from divcon.programs import Item
 from divcon.signatures import NO_DECOMPOSITION, NOTHING_MORE, DivconError, Subquestions
 
 SCRIPTED_MODEL = "scripted/references"
+RECORDED_MODELS = "recorded/"  # stands before the name of who wrote the plans
 FAULTS = ("missing_step", "restated_fact", "wrong_order", "too_many", "cut_off")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -19,12 +20,13 @@ from packaging.requirements import Requirement
 from divcon._data import lacking_references, too_few_steps
 from divcon._providers import is_known, missing_keys
 from divcon.benchmarks import RowFields, read_recording
+from divcon.benchmarks.arms import UNTUNED, UNTUNED_SOLVES
 from divcon.benchmarks.tasks import TASKS, load_task
 from divcon.config import Endpoint, Pipeline
 from divcon.distill import OPTIMIZER_EXTRAS, ManifestError, is_trained, local_base, optimizer_name, read_manifest
 from divcon.distill._proxies import unusable_proxy
 from divcon.distill.executors import EXECUTORS
-from divcon.distill.serving import ENGINES, Finding
+from divcon.distill.serving import ENGINES, AnyServerSettings, Finding
 from divcon.distill.serving.embedded import (
     Base,
     cache_folder,
@@ -33,7 +35,7 @@ from divcon.distill.serving.embedded import (
     require_weights,
     usable_cores,
 )
-from divcon.distill.serving.server import KeyRefused, ServerClient, ServerUnreachable, WrongAddress
+from divcon.distill.serving.server import KeyRefused, ServerClient, ServerError, ServerUnreachable, WrongAddress
 from divcon.signatures import DivconError
 
 _ROOM = 2e9  # free bytes on disk; with less there is a warning, and with less than a tenth of it a failure
@@ -74,8 +76,7 @@ def diagnose(
             yield from _whatever_happens(role, functools.partial(check, role, endpoint))
         yield from _price(role, endpoint)
     if "decomposer" in asks:
-        student = pipeline.roles.decomposer
-        yield from _whatever_happens("decomposer", lambda: ENGINES[student.serve].examine(student.server))
+        yield from _whatever_happens("decomposer", lambda: _student(pipeline))
     yield from _whatever_happens("servers", lambda: _servers(pipeline))
 
 
@@ -247,6 +248,25 @@ def _found_base(what: str, name: str) -> Base | Finding:
         return Finding("failure", what, error.problem, error.remedy)
 
 
+def _student(pipeline: Pipeline) -> Iterator[Finding]:
+    """The engine that serves the students, and whether a running server has their base, where an arm asks it."""
+    student = pipeline.roles.decomposer
+    yield from ENGINES[student.serve].examine(student.server)
+    if {UNTUNED.name, UNTUNED_SOLVES.name} & set(pipeline.arms):
+        yield from _lacks_base("decomposer", student.base, student.server)
+
+
+def _lacks_base(role: str, base: str, server: AnyServerSettings | None) -> Iterator[Finding]:
+    """A failure, where a running server doesn't serve a base that it will be asked for."""
+    if server is None or server.api_base is None or isinstance(found := _found_base(role, base), Finding):
+        return
+    client = ServerClient(server.api_base, os.environ.get(server.api_key_env or server.key_variable), timeout=10.0)
+    with contextlib.suppress(ServerError):  # who can't be reached has been named
+        if client.name_of(found.id) is None:
+            text = f"{client.api_base} doesn't serve '{found.id}'; it serves {', '.join(client.names()) or 'nothing'}"
+            yield Finding("failure", role, text, f"Correct roles.{role}.server.api_base, or start one with this base.")
+
+
 def _own_model(role: str, endpoint: Endpoint) -> Iterator[Finding]:
     """A base that divcon serves for the teacher or the solver."""
     assert endpoint.base is not None
@@ -257,6 +277,7 @@ def _own_model(role: str, endpoint: Endpoint) -> Iterator[Finding]:
         yield Finding("ok", role, f"{base.id}, {base.revision[:24]} ({engine.where})")
     for found in engine.examine(endpoint.server):
         yield replace(found, what=role)
+    yield from _lacks_base(role, endpoint.base, endpoint.server)
 
 
 def _servers(pipeline: Pipeline) -> Iterator[Finding]:

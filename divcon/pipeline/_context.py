@@ -122,9 +122,13 @@ class Context:
 
     @property
     def unknown_usage(self) -> bool:
-        """Whether a recorded teacher's file doesn't say what its plans have cost, so that no cost can be compared."""
+        """Whether a recorded teacher's file doesn't say what the plans of these questions took, so that no cost can be
+        compared."""
         plans = self.models.plans
-        return plans is not None and any(row.input_tokens is None or row.output_tokens is None for row in plans.rows)
+        if plans is None:
+            return False
+        asked = plans.match(self._items).rows.values()
+        return any(row.input_tokens is None or row.output_tokens is None for rows in asked for row in rows)
 
     def coverage(self) -> list[str]:
         """How many questions the recorded plans and replies are of, a sentence a file.

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from divcon._watch import in_words
-from divcon.benchmarks import Records, retained_share
+from divcon.benchmarks import Records, percent, retained_share
 from divcon.benchmarks._costs import MARGIN
 from divcon.benchmarks.arms import CHAIN_OF_THOUGHT, DIRECT, TEACHER, UNTUNED, UNTUNED_SOLVES
 from divcon.distill import RECORDED, Student
@@ -79,17 +79,21 @@ class Asked:
         pipeline, teacher = self.run.pipeline, self._line(TEACHER.name)
         planner, solver = self.students or (UNTUNED.name, UNTUNED_SOLVES.name)
         best = max((self._line(kind.name) for kind in (DIRECT, CHAIN_OF_THOUGHT)), key=_accurate_and_cheap)
-        split = compared(self.records, TEACHER.name, best["name"], pipeline)
-        assert split is not None  # both have a score
+        cost, best_cost = (line["bill"]["cost_per_1000"] for line in (teacher, best))
+        dearer = None if cost is None or best_cost is None else cost > best_cost
+        split = compared(self.records, TEACHER.name, best["name"], pipeline, dearer)
+        if split is None:
+            why = f"no question was answered both by {teacher['label']} and by {best['label']}"
+            return {**self._facts(), "reasons": [f"There is no verdict: {why}."]}
         part, unknown = planner_cost(teacher, pipeline)
         found = Findings(
             split,
             best["label"],
-            teacher["bill"]["cost_per_1000"],
-            best["bill"]["cost_per_1000"],
+            cost,
+            best_cost,
             part,
             unknown,
-            compared(self.records, planner, TEACHER.name, pipeline),
+            compared(self.records, planner, TEACHER.name, pipeline, dearer=False),
             "a small student" if self.students else "the base, asked untrained,",
             MARGIN,
         )
@@ -99,6 +103,8 @@ class Asked:
         half = which_half(halves, kept[0], kept[1], bool(self.students))
         if split.to_settle is not None and split.to_settle > len(self.run.task.train):
             notes = [*notes, f"The {len(self.run.task.train):,} training questions are too few to settle it."]
+        if unusable := self._unusable(teacher):
+            notes = [*notes, f"{percent(unusable, 1)} of the teacher's plans can't be used to train a planner."]
         return {
             **self._facts(),
             "verdict": verdict.name,
@@ -116,7 +122,7 @@ class Asked:
         untrained = [line for line in self.lines if line["name"] not in self.students]
         stations = self.run.estimate(measured_of(untrained, self.run.store, pipeline))
         samples = pipeline.collect.samples
-        plans = sum(item.plans(samples) for item in self.run.task.train) * (1 - teacher["fell_back_rate"])
+        plans = sum(item.plans(samples) for item in self.run.task.train) * (1 - self._unusable(teacher))
         rows = plans * sum(self._kept(student, teacher["accuracy"]) for student in pipeline.students)
         seconds, total = rate[0] * rows * pipeline.train.epochs, total_of(stations)
         hour = pipeline.costs.training_hour
@@ -133,6 +139,11 @@ class Asked:
                 "usd": None if hour is None else seconds / 3600 * hour,
             },
         }
+
+    def _unusable(self, teacher: Mapping[str, Any]) -> float:
+        """The share of the teacher's plans that no student can learn from."""
+        whole = 0.0 if self.run.pipeline.screen.keep_whole else teacher["whole_rate"]
+        return float(teacher["fell_back_rate"] + teacher["salvaged_rate"] + whole)
 
     def _kept(self, student: Student, solved: float) -> float:
         """The share of the plans that a student is expected to learn from."""
@@ -151,7 +162,7 @@ class Asked:
             f"From here on the whole pipeline costs {money} and takes about {in_words(whole['seconds'])} of asking and "
             f"{in_words(training['seconds'])} of training on this machine ({how})."
         )
-        if usd and saved:
+        if usd and saved and training["rows"]:
             least = f"It has paid for itself after {1000 * (usd + (training['usd'] or 0.0)) / saved:,.0f} questions"
             bare = "" if training["usd"] is not None else ", the machine that trains not counted"
             yield f"{least} at the earliest{bare}."

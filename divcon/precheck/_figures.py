@@ -15,6 +15,7 @@ from divcon.benchmarks import (
     summarize_arm,
     too_many_failed,
 )
+from divcon.benchmarks._costs import MARGIN
 from divcon.benchmarks.arms import TEACHER, UNTUNED, UNTUNED_SOLVES, read_arm
 from divcon.config import Pipeline
 from divcon.distill import RunStore
@@ -34,8 +35,19 @@ def summarize(arm: Arm, records: Mapping[str, Records], pipeline: Pipeline) -> d
     return {**line, "steps": mean(asked) if arm.splits and asked else None}
 
 
-def compared(records: Mapping[str, Records], a: str, b: str, pipeline: Pipeline) -> Difference | None:
-    """The paired difference of two arms; None where one of them has no score."""
+def compared(
+    records: Mapping[str, Records], a: str, b: str, pipeline: Pipeline, dearer: bool | None = None
+) -> Difference | None:
+    """The paired difference of two arms; None where one of them has no score, or no question has both answers.
+
+    Args:
+        records: The outcomes by arm.
+        a: An arm.
+        b: Another one.
+        pipeline: The pipeline.
+        dearer: Whether `a` costs more. Where it does, it is settled too that it gains less than the margin; where it
+            doesn't, that it loses less. None where that isn't known or doesn't matter.
+    """
     one, two = [records[a]], [records[b]]
     if any(too_many_failed(arm, pipeline.evaluate.max_failed) for arm in (one, two)):
         return None
@@ -44,7 +56,11 @@ def compared(records: Mapping[str, Records], a: str, b: str, pipeline: Pipeline)
         return None
     low, high = found.ci95
     told = low > 0 or high < 0
-    more = None if told else questions_to_settle(abs(found.difference), found.discordant, found.n)
+    needed = [questions_to_settle(abs(found.difference), found.discordant, found.n)]
+    if dearer is not None:
+        away = -found.difference if dearer else found.difference
+        needed.append(questions_to_settle(away, found.discordant, found.n, MARGIN))
+    more = None if told else min((number for number in needed if number is not None), default=None)
     return Difference(found.difference, low, high, found.n, more)
 
 

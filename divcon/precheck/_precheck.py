@@ -126,7 +126,8 @@ class Precheck:
         whole = [name for name, replies in self._replies.items() if replies == len(self.questions)]
         recorded = {name: pipeline.evaluate.recorded[name] for name in whole}
         evaluate = pipeline.evaluate.model_copy(update={"arms": self.arms, "recorded": recorded})
-        collect = pipeline.collect.model_copy(update={"samples": 1, "max_failed": evaluate.max_failed})
+        most = max(pipeline.collect.max_failed, evaluate.max_failed)
+        collect = pipeline.collect.model_copy(update={"samples": 1, "max_failed": most})
         changes = {
             "compile": pipeline.compile.model_copy(update={"optimizer": "none"}),
             "collect": collect,

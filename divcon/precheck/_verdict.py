@@ -24,7 +24,8 @@ class Difference:
         low: The lower end of its 95 % interval.
         high: The upper end.
         questions: The questions that it is over.
-        to_settle: About how many questions would tell it from zero; None where that is told already, or never.
+        to_settle: About how many questions would tell it from zero, or show that it is less than the margin where that
+            decides; None where it is told from zero already, or no number would settle it.
     """
 
     value: float
@@ -121,7 +122,9 @@ def judge(found: Findings) -> Verdict:
     if not pays:
         return verdict("not settled", on_split)
     middling = f"Splitting pays, but the planner makes only {percent(share, 1)} of the bill"
-    return verdict("not settled", f"{middling}, and a student isn't shown to plan as well.")
+    number = found.moved.to_settle if found.moved is not None else None
+    more = f" About {number:,} questions would settle it." if number else ""
+    return verdict("not settled", f"{middling}, and a student isn't shown to plan as well.{more}")
 
 
 def _on_split(found: Findings) -> str:

@@ -85,12 +85,43 @@ def test_rows_of_other_questions_of_the_task_are_no_strangers(tmp_path: Path, it
     assert recording.match([test]).first["test-1"].reply == "b", "an exact id goes first, wherever its row stands"
 
 
+def test_a_part_of_an_id_that_several_questions_share_names_none(tmp_path: Path) -> None:
+    asked = [Item(id=name, question=f"Which one is {name}?", answer="1") for name in ("math:1", "sport:1", "art:9")]
+    rows = [{"id": "1", "reply": "a"}, {"id": "9", "reply": "b"}, {"id": "sport:1", "reply": "c"}]
+    matching = read(written(tmp_path, rows), needs="reply").match(asked)
+    assert {name: row.reply for name, row in matching.first.items()} == {"art:9": "b", "sport:1": "c"}
+    assert (matching.ambiguous, matching.strangers, matching.misnamed) == (1, 0, 0)
+    told = [
+        {"id": "1", "question": "Which one is math:1?", "reply": "a"},
+        {"id": "sport:1", "question": "", "reply": "c"},
+    ]
+    matching = read(written(tmp_path, told), needs="reply").match(asked)
+    assert {name: row.reply for name, row in matching.first.items()} == {"math:1": "a", "sport:1": "c"}
+
+
+def test_plans_without_a_word_are_counted(tmp_path: Path, items: list[Item]) -> None:
+    rows = [{"id": "i0", "subquestions": None}, {"id": "i1", "subquestions": ""}, {"id": "i2", "subquestions": ["A?"]}]
+    said = read(written(tmp_path, rows)).match(items).coverage("plans.jsonl", "a plan", {"training": items})
+    assert said == "plans.jsonl: 3 of 20 training questions have a plan; 2 plans without a word"
+
+
+def test_a_program_whose_plans_are_empty_lists_didnt_split(tmp_path: Path, items: list[Item]) -> None:
+    rows = [{"id": item.id, "subquestions": [], "reply": "Final answer: 1"} for item in items]
+    program = RecordedProgram(read(written(tmp_path, rows), needs="reply"), items)
+    assert not program.splits
+    assert program(question=items[0].question).status == "whole"
+    rows[3]["subquestions"] = ["Who is it?"]
+    program = RecordedProgram(read(written(tmp_path, rows), needs="reply"), items)
+    assert program.splits
+    assert program(question=items[3].question).status == "decomposed"
+
+
 def test_a_text_that_several_passages_share_names_no_question(tmp_path: Path) -> None:
     asked = [Item(id=name, question="Who won it?", answer=name, context=f"{name} won.") for name in ("Ann", "Bert")]
     matching = read(written(tmp_path, [{"question": "Who won it?", "subquestions": "1. Who?"}])).match(asked)
     assert (dict(matching.rows), matching.ambiguous, matching.strangers) == ({}, 1, 0)
     said = matching.coverage("plans.jsonl", "a plan", {"training": asked})
-    assert said.endswith("1 row of a question with several passages, without its id")
+    assert said.endswith("1 row of several questions at once (write the whole id)")
 
 
 def test_questions_with_the_same_text_are_replayed_by_their_ids(tmp_path: Path) -> None:
@@ -130,7 +161,7 @@ def test_rows_match_by_id_where_both_have_one_and_else_by_question(tmp_path: Pat
         "i3": "1. By question, not by id?",
     }
     assert matching.coverage("plans.jsonl", "a plan", {"training": items}) == (
-        "plans.jsonl: 3 of 20 training questions have a plan; 1 row of no question; "
+        "plans.jsonl: 3 of 20 training questions have a plan; 1 row of other questions; "
         "1 row with the id of a question and another text; 1 question with more than one row (the first is taken)"
     )
     named = [replace(item, id=f"task:{item.id}") for item in items]

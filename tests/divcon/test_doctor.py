@@ -52,6 +52,23 @@ def test_a_base_that_has_to_be_converted_is_announced(tmp_path: Path, monkeypatc
     assert told == ["base: dequantizing the embedded base, once; 20 seconds or so"]
 
 
+@pytest.mark.parametrize(("served", "arms", "lacks"), [
+    (("other",), "[untuned]", True), (("other",), "[sd-t]", False), (("SmolLM2-135M-Instruct",), "[untuned]", False),
+])  # fmt: skip
+def test_a_running_server_without_the_base_is_found_before_it_is_asked(
+    tmp_path: Path, served: tuple[str, ...], arms: str, lacks: bool
+) -> None:
+    with OpenAIServer(lambda body: "x", served=served) as server:
+        student = f"{{base: embedded, serve: vllm, server: {{api_base: '{server.url}'}}}}"
+        more = f"evaluate: {{arms: {arms}}}\n"
+        file = pipeline(tmp_path, "{model: scripted/references}", "{model: embedded/solver}", student, more)
+        failures = [one for one in found(file, tmp_path / "run").get("decomposer", []) if one.level == "failure"]
+    assert bool(failures) is lacks
+    if lacks:
+        assert "doesn't serve 'HuggingFaceTB/SmolLM2-135M-Instruct'; it serves other" in failures[0].text
+        assert "roles.decomposer.server.api_base" in failures[0].remedy
+
+
 def test_too_few_steps_to_learn_the_form_are_said_before_anything_is_collected(tmp_path: Path) -> None:
     with OpenAIServer(lambda body: "1. What?\n2. What then?") as server:
         model = f"{{model: openai/t, api_base: '{server.url}'}}"

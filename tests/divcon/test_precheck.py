@@ -20,6 +20,7 @@ from divcon.cli import app
 from divcon.distill import Base, BudgetSpent
 from divcon.pipeline import Incomplete
 from divcon.precheck import STATUSES, Difference, Findings, Precheck, judge, next_commands, which_half
+from divcon.precheck._figures import compared
 from divcon.precheck._training import seconds_a_row, seconds_of
 
 BETTER, WORSE, UNTOLD, EQUAL, SLIGHT = (
@@ -277,6 +278,56 @@ def test_two_small_students_learn_from_other_questions(tmp_path: Path, tiny_base
         rows = (tmp_path / "run" / "precheck" / "both" / "exports" / "se-t.jsonl").read_text()
         assert not [item.id for item in Precheck(run, both=True).questions if item.question in rows]
         run.close()
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("untrained")
+def test_plans_that_cannot_be_used_are_said_and_pay_for_nothing(tmp_path: Path, tiny_base: Base) -> None:
+    right = answering(0.95, 0.3)
+
+    def reply(body: dict[str, Any]) -> str:
+        return "No decomposition." if "Split the question" in body["messages"][0]["content"] else right(body)
+
+    with OpenAIServer(reply) as server:
+        run = Run(load_pipeline(pipeline(tmp_path, server, tiny_base)), tmp_path / "run")
+        found = Precheck(run, 6).do()
+        assert "100.0 % of the teacher's plans can't be used to train a planner." in found["notes"]
+        assert found["pipeline"]["training"]["rows"] == 0
+        assert not any("paid for itself" in reason for reason in found["reasons"])
+        run.close()
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("untrained")
+def test_programs_that_answered_no_question_in_common_have_no_verdict(tmp_path: Path, tiny_base: Base) -> None:
+    right = answering(0.95, 0.3)
+    whole: list[str] = []
+
+    def reply(body: dict[str, Any]) -> Any:
+        split = any(word in str(body["messages"]) for word in ("Hints", "Split the question"))
+        asked = max(GOLD, key=user_text(body).rfind) in whole
+        return "" if split is asked else right(body)
+
+    with OpenAIServer(reply) as server:
+        changes = ["evaluate.max_failed=0.7"]
+        run = Run(load_pipeline(pipeline(tmp_path, server, tiny_base), changes), tmp_path / "run")
+        whole += [item.question for item in Precheck(run, 6).questions[:3]]
+        with pytest.raises(Incomplete, match="no question was answered both by"):
+            Precheck(run, 6).do()
+        assert json.loads((tmp_path / "run" / "precheck" / "precheck.json").read_text())["verdict"] is None
+        run.close()
+
+
+@pytest.mark.parametrize(("dearer", "most"), [(None, None), (True, 300), (False, 300)])
+def test_the_number_of_questions_is_of_what_decides(tmp_path: Path, dearer: bool | None, most: int | None) -> None:
+    records = {name: {str(n): {"outcome": "right"} for n in range(20)} for name in ("a", "b")}
+    (tmp_path / "p.yaml").write_text(
+        "task: {name: word-problems, train: 4, test: 2}\n"
+        "roles: {teacher: {model: scripted/references}, solver: {model: embedded/solver}}\n"
+    )
+    found = compared(records, "a", "b", load_pipeline(tmp_path / "p.yaml"), dearer)
+    assert found is not None and found.value == 0
+    assert found.to_settle is None if most is None else 100 < found.to_settle < most
 
 
 @pytest.mark.model

@@ -13,7 +13,7 @@ from divcon import Run, load_pipeline
 from divcon._tables import print_results
 from divcon.cli import app
 from divcon.config import ConfigError, load_experiment, load_saved_pipeline
-from divcon.distill import Base, NothingToLearn, read_manifest
+from divcon.distill import Base, NothingToLearn, UnreadablePlans, read_manifest
 from divcon.pipeline import Failures, Incomplete, Unfit
 from divcon.precheck import Precheck
 from divcon.schemas import Results
@@ -263,6 +263,31 @@ def test_a_plan_is_priced_where_the_file_says_what_it_used(data: Path) -> None:
     assert run.store.paid()["teacher"]["cost"] == pytest.approx(18 * 1200 / 1e6)
     assert run.arm("teacher").choosable
     run.close()
+
+
+def test_rows_of_other_questions_have_no_say_in_what_the_plans_took(data: Path) -> None:
+    rows = [json.loads(line) for line in (data / "plans.jsonl").read_text().splitlines()]
+    counted = [{**row, "input_tokens": 1000, "output_tokens": 100} for row in rows]
+    lines(data, "plans.jsonl", [*counted, {"q": "Nobody asks this?", "plan": ["Who?"]}])
+    run = Run(load_pipeline(pipeline(data), ["roles.teacher.price={input: 1, output: 2}"]), data / "run")
+    assert run.arm("teacher").choosable
+    run.close()
+    uncounted = {**rows[0], "plan": ["Who is it?"]}
+    lines(data, "plans.jsonl", [uncounted, *counted])
+    run = Run(load_pipeline(pipeline(data)), data / "other")
+    assert not run.arm("teacher").choosable
+    run.close()
+
+
+def test_plans_that_hold_nothing_name_the_field_that_may_be_wrong(data: Path) -> None:
+    rows = [json.loads(line) for line in (data / "plans.jsonl").read_text().splitlines()]
+    lines(data, "plans.jsonl", [{**row, "plan": None} for row in rows])
+    heard = Heard()
+    with closing(Run(load_pipeline(pipeline(data)), data / "run", heard)) as run:
+        run.check()
+        assert "; 30 plans without a word" in heard.said[0]
+        with pytest.raises(UnreadablePlans, match=r"roles\.teacher\.fields\.subquestions"):
+            run.collect()
 
 
 def test_the_dry_run_and_the_doctor_name_the_teacher(data: Path) -> None:

@@ -72,6 +72,20 @@ class ServerClient:
             cards = [(card.id, card.model_extra or {}) for card in self.openai.models.list()]
             return {name: str(more.get("root") or name) for name, more in cards if not more.get("parent")}
 
+    def name_of(self, base: str) -> str | None:
+        """The name that it serves a base under; None where it doesn't serve it.
+
+        A base in a folder is often served under its whole path, or under a name of the server's own.
+
+        Args:
+            base: The base's name.
+        """
+        last = base.rpartition("/")[2]
+        for name, weights in self.bases().items():
+            if name == base or last in (name.rpartition("/")[2], weights.rpartition("/")[2]):
+                return name
+        return None
+
     def meant(self) -> str | None:
         """The address with `/v1`, where a server answers there; None for an address that ends so, and where none does.
 

@@ -183,12 +183,8 @@ class AttachedServer:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.5)
-        last = self.name.rpartition("/")[2]
-        for name, weights in self.client.bases().items():
-            # A base in a folder is often served under its whole path, or under a name of the server's own.
-            if name == self.name or (last in (name.rpartition("/")[2], weights.rpartition("/")[2])):
-                self.name, self._serves_base = name, True
-                break
+        if (name := self.client.name_of(self.name)) is not None:
+            self.name, self._serves_base = name, True
         self.running = True
 
     def require_base(self) -> None:
