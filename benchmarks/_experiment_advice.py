@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from divcon.benchmarks._figures import p_in_words, points, points_between
+from divcon.benchmarks._tables import is_shown
 from divcon.benchmarks.arms import letters_of
 
-_LEVEL = 0.05  # of the corrected two-sided p-value
 _Row = Mapping[str, Any]
 
 
@@ -151,7 +151,7 @@ def _level(name: Any) -> str:
 
 def _shown(row: _Row) -> bool:
     """Whether the first of two is shown to be more accurate."""
-    return bool(row["difference"] > 0 and row["p_holm"] < _LEVEL)
+    return bool(row["difference"] > 0 and is_shown(row))
 
 
 def _interval(row: _Row, sign: int = 1) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from divcon.benchmarks._graders import Verdict
+from divcon.benchmarks.tasks._columns import value_at
 from divcon.benchmarks.tasks._files import written_value
 from divcon.benchmarks.tasks._json import readable, strict_json
 from divcon.benchmarks.tasks._problems import Problems, TaskError, shown
@@ -234,7 +235,7 @@ def read_recording(file: Path, fields: RowFields, needs: str, key: str) -> Recor
     for where, value in _values(text, problems):
         if isinstance(value, dict):
             problem, row = _row(value, fields, needs)
-            plan = _at(value, fields.subquestions)
+            plan = value_at(value, fields.subquestions)
             numbered |= row is not None and isinstance(plan, list) and list(unnumbered(plan)) != plan
         else:
             problem, row = " is no JSON object", None
@@ -269,22 +270,10 @@ def _values(text: str, problems: Problems) -> Iterator[tuple[str, Any]]:
 _NONE = object()
 
 
-def _at(row: Mapping[str, Any], path: str) -> Any:
-    """The value of a field; `_NONE` where there is none."""
-    if path in row:
-        return row[path]
-    value: Any = row
-    for part in path.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return _NONE
-        value = value[part]
-    return value
-
-
 def _row(row: dict[str, Any], fields: RowFields, needs: str) -> tuple[str, Row | None]:
     """What is wrong with a row, and the row where nothing is."""
     names = fields.model_dump()
-    found = {field: _at(row, path) for field, path in names.items()}
+    found = {field: value_at(row, path, _NONE) for field, path in names.items()}
     given = {field: None if value is _NONE else value for field, value in found.items()}
     if found[needs] is _NONE:
         return f" has no '{shown(names[needs])}'", None

@@ -15,7 +15,7 @@ import numpy as np
 from divcon.benchmarks._costs import bill, per_1000
 from divcon.benchmarks._evaluate import Arm
 from divcon.benchmarks._outcomes import MAX_FAILED, Record, Records, failed_of, too_many_failed
-from divcon.benchmarks._statistics import amount_interval, holm, mean_interval, paired_p_value, retained
+from divcon.benchmarks._statistics import ONE_SIDED, amount_interval, holm, mean_interval, paired_p_value, retained
 from divcon.benchmarks._variances import in_pairs
 from divcon.programs import Meter, Usage
 
@@ -226,6 +226,11 @@ def differences(
     for row, corrected in zip(rows, holm([float(row["p"]) for row in rows]), strict=True):
         row["p_holm"] = corrected
     return rows
+
+
+def is_shown(row: Mapping[str, Any]) -> bool:
+    """Whether a comparison shows a difference: its corrected two-sided p-value is below 0.05."""
+    return bool(row["p_holm"] < 2 * ONE_SIDED)
 
 
 def compare_over(

@@ -22,6 +22,7 @@ _SMALL = 32 * 2**20  # bytes; a file up to this size is checked whole when it is
 _PATIENCE = 30.0  # seconds to wait for another process's transaction
 _CLOSING = 1000  # milliseconds that closing waits for readers of the WAL
 
+_ROOM = "Check that the disk has room and the folder may be written, or choose another with --run."
 FAILURES = (sqlite3.Error, OSError, UnicodeDecodeError)
 """What comes of a database that can't be read or written, or that is damaged."""
 
@@ -135,8 +136,17 @@ def explained(folder: Path, error: Exception, doing: str) -> StoreError:
     # Python's own: a text or a name that isn't UTF-8.
     if isinstance(error, UnicodeDecodeError) or (code is None and isinstance(error, sqlite3.OperationalError)):
         return store_damaged(folder, str(error))
-    remedy = "Check that the disk has room and the folder may be written, or choose another with --run."
-    return StoreError(f"The run store in {folder} can't be {doing}: {error}.", f"What was stored is kept. {remedy}")
+    return StoreError(f"The run store in {folder} can't be {doing}: {error}.", f"What was stored is kept. {_ROOM}")
+
+
+def unwritable(folder: Path, error: Exception) -> StoreError:
+    """The error for a run folder that can't be written."""
+    return StoreError(f"The run folder {folder} can't be written: {error}.", _ROOM)
+
+
+def no_run_folder(folder: Path) -> StoreError:
+    """The error for a folder that holds no store."""
+    return StoreError(f"{folder} is no run folder: it has no {DATABASE}.", "Give the folder of a run.")
 
 
 def connect_readonly(folder: Path) -> sqlite3.Connection:
@@ -173,10 +183,7 @@ def connect(folder: Path) -> sqlite3.Connection:
         known = explained(folder, error, "written")
         if type(known) is not StoreError:
             raise known from error
-        raise StoreError(
-            f"The run folder {folder} can't be written: {error}.",
-            "Check that the disk has room and the folder may be written, or choose another with --run.",
-        ) from error
+        raise unwritable(folder, error) from error
     return db
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
-from divcon.distill._database import StoreError
+from divcon.distill._database import unwritable
 from divcon.distill._files import has_ended, remove_unfinished, write_whole
 from divcon.signatures import DivconError
 
@@ -92,10 +92,7 @@ class Hold:
                 waiting(holder_of(folder))
                 self._lock.acquire(timeout=-1)
         except OSError as error:
-            raise StoreError(
-                f"The run folder {folder} can't be written: {error}.",
-                "Check that the disk has room and the folder may be written, or choose another with --run.",
-            ) from error
+            raise unwritable(folder, error) from error
         with _noting:
             if self._lock.lock_counter == 1:
                 remove_unfinished(self._folder)

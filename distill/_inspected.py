@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from divcon.distill._database import DATABASE, FAILURES, StoreError, connect_readonly, explained, upgrade, whole
+from divcon.distill._database import DATABASE, FAILURES, connect_readonly, explained, no_run_folder, upgrade, whole
 from divcon.distill._store import Exchange, Trace
 
 
@@ -135,7 +135,7 @@ def _booked(row: Sequence[Any]) -> Booked:
 def _reading(folder: Path) -> Iterator[Any]:
     """A function that reads whole rows of a table, in one consistent state of the store."""
     if not (folder / DATABASE).is_file():
-        raise StoreError(f"{folder} is no run folder: it has no {DATABASE}.", "Give the folder of a run.")
+        raise no_run_folder(folder)
     try:
         upgrade(folder)
         with contextlib.closing(connect_readonly(folder)) as db:

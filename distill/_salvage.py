@@ -25,6 +25,7 @@ from divcon.distill._database import (
     count_commits,
     key_of,
     make_tables,
+    no_run_folder,
     render_commits,
 )
 from divcon.distill._files import unfinished, write_whole
@@ -149,7 +150,7 @@ def repair_store(folder: Path, waiting: Callable[[str], None] | None = None) -> 
 
 def _require_folder(folder: Path) -> None:
     if not any((folder / name).exists() for name in (DATABASE, _WAL, COMMITS, "pipeline.json")):
-        raise StoreError(f"{folder} is no run folder: it has no {DATABASE}.", "Give the folder of a run.")
+        raise no_run_folder(folder)
 
 
 def _looked_at(folder: Path) -> StoreState:

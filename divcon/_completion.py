@@ -48,9 +48,10 @@ def task_names() -> list[str]:
 
 def students() -> list[str]:
     """The names of the decomposer's students."""
+    from divcon.benchmarks.arms import UNTUNED
     from divcon.distill import student_names
 
-    return [*student_names("decomposer"), "untuned"]
+    return [*student_names("decomposer"), UNTUNED.name]
 
 
 def keys() -> list[str]:

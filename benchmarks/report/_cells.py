@@ -8,7 +8,7 @@ from typing import Any
 
 from divcon.benchmarks._agreement import agreement_rows
 from divcon.benchmarks._figures import dollars, p_value, percent, points, points_between, retained_share, score
-from divcon.benchmarks._tables import FACTORS
+from divcon.benchmarks._tables import FACTORS, is_shown
 from divcon.benchmarks.arms import letters_of
 from divcon.benchmarks.report._names import program_of
 from divcon.benchmarks.report._questions import Links
@@ -144,7 +144,7 @@ def comparisons_table(rows: Sequence[Mapping[str, Any]], links: Links) -> Table:
     for row in rows:
         one, other = letters_of(str(row["a"])), letters_of(str(row["b"]))
         left = f" ({row['left_out']} left out)" if row.get("left_out") else ""
-        shown = row["p_holm"] < 0.05
+        shown = is_shown(row)
         alone = [(f"{whose} {count}", link) for whose, (count, link) in zip((one, other), links.between(row))]  # noqa: B905
         cells.append(
             [

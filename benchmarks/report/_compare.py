@@ -8,7 +8,7 @@ from typing import Any
 
 from divcon.benchmarks._figures import p_in_words, p_value, points, points_between, score
 from divcon.benchmarks._outcomes import Records
-from divcon.benchmarks._tables import compare_over
+from divcon.benchmarks._tables import compare_over, is_shown
 from divcon.benchmarks.report import _plots
 from divcon.benchmarks.report._cells import NONE, Cell, Table
 from divcon.benchmarks.report._names import legend, program_of
@@ -17,8 +17,6 @@ from divcon.benchmarks.report._questions import Links, Shown, shown_values
 from divcon.benchmarks.report._views import point_of
 from divcon.distill import Exchange
 from divcon.programs import Item
-
-_LEVEL = 0.05  # of the corrected two-sided p-value
 
 
 @dataclass(frozen=True)
@@ -139,8 +137,8 @@ def comparison_page(a: RunAnswers, b: RunAnswers, found: Mapping[str, Any]) -> P
 def _card(found: Mapping[str, Any]) -> dict[str, Any]:
     """Which run is more accurate, program by program."""
     rows = [row for row in found["programs"] if row["difference"] is not None]
-    better = [program_of(row).letters for row in rows if row["p_holm"] < _LEVEL and row["difference"] > 0]
-    worse = [program_of(row).letters for row in rows if row["p_holm"] < _LEVEL and row["difference"] < 0]
+    better = [program_of(row).letters for row in rows if is_shown(row) and row["difference"] > 0]
+    worse = [program_of(row).letters for row in rows if is_shown(row) and row["difference"] < 0]
     said = [f"B is more accurate with {', '.join(better)}"] if better else []
     said += [f"A is more accurate with {', '.join(worse)}"] if worse else []
     sentences = []
@@ -164,7 +162,7 @@ def _sections(found: Mapping[str, Any], arms: Sequence[tuple[Any, Records]], lin
         program, known = program_of(row), row["difference"] is not None
         pair = {"a": f"{program.letters} in A", "b": f"{program.letters} in B"}
         alone = [(f"{side} {count}", link) for side, (count, link) in zip("AB", links.between(pair), strict=False)]
-        significant = known and row["p_holm"] < _LEVEL
+        significant = known and is_shown(row)
         rows.append(
             [
                 Cell(program.words, program.letters),

@@ -17,7 +17,7 @@ from typing import Any
 from divcon.benchmarks._outcomes import Record, Records
 from divcon.benchmarks._tables import FACTORS
 from divcon.benchmarks.report._names import program_of, row_label
-from divcon.distill import Exchange
+from divcon.distill import Exchange, prompt_of, reply_of
 from divcon.programs import Item
 from divcon.signatures import masked_values, printable_values
 
@@ -208,28 +208,16 @@ def _answered(record: Record) -> dict[str, Any]:
 
 def _called(call: Exchange, systems: dict[str, int]) -> dict[str, Any]:
     """A call as the page shows it: prompt, reply, finish reason, tokens, cost."""
-    asked = call.request
-    system = _text(asked.get("system"))
+    prompt = list(prompt_of(call))
+    system = "\n".join(text for who, text in prompt if who == "system")
     return {
         "role": call.role,
         "model": call.model,
         "system": systems.setdefault(system, len(systems)),
-        "prompt": [[one.get("role", ""), _text(one.get("parts"))] for one in asked.get("messages", [])],
-        "reply": _text((call.response.get("message") or {}).get("parts")),
+        "prompt": [[who, text] for who, text in prompt if who != "system"],
+        "reply": reply_of(call),
         "finish": call.response.get("finish_reason"),
         "tokens": [call.input_tokens, call.cached_tokens, call.output_tokens],
         "cost": call.cost,
         "seconds": round(call.seconds, 3),
     }
-
-
-def _text(parts: Any) -> str:
-    """The text of a message: its parts of text as they are, and other parts as JSON."""
-    if parts is None or isinstance(parts, str):
-        return parts or ""
-    given = parts if isinstance(parts, list) else [parts]
-    said = [
-        one["text"] if isinstance(one, dict) and one.get("type") == "text" else json.dumps(one, ensure_ascii=False)
-        for one in given
-    ]
-    return "\n".join(said)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from divcon.distill._booking import at_station, booked_to
+from divcon.distill._files import has_ended
 from divcon.distill._jobs import Job
 from divcon.distill._store import RunStore, StoredCall, masked_row
 from divcon.distill.executors._executor import Recipe
@@ -32,12 +33,9 @@ _PREFIX = "divcon-worker-"
 def _sweep() -> None:
     """Remove the temporary folders that killed workers left behind."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        try:
-            os.kill(int(folder.name.removeprefix(_PREFIX).partition("-")[0]), 0)
-        except ProcessLookupError:
+        process = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if process.isdigit() and has_ended(int(process)):
             shutil.rmtree(folder, ignore_errors=True)
-        except (ValueError, PermissionError):
-            continue  # the folder is no worker's, or belongs to another user
 
 
 class Lookup(Protocol):

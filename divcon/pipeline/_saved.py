@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dspy
 
+from divcon.benchmarks.arms import UNTUNED
 from divcon.benchmarks.tasks import LONGEST_QUESTION
 from divcon.distill import find_student, is_trained, student_names
 from divcon.pipeline._context import Context
@@ -17,7 +18,7 @@ from divcon.programs import DivideAndConquer
 from divcon.programs._arguments import require_context, require_question
 from divcon.signatures import DivconError
 
-UNTRAINED = "untuned"
+UNTRAINED = UNTUNED.name
 
 
 @dataclass(frozen=True)

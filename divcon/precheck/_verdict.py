@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from divcon.benchmarks import percent, points, points_between
+from divcon.benchmarks.arms import UNTUNED
 
 Name = Literal["worth it", "not worth it", "not settled"]
 STATUSES: dict[Name, int] = {"worth it": 0, "not worth it": 3, "not settled": 4}  # exit statuses of the command
@@ -207,6 +208,6 @@ def next_commands(found: Mapping[str, Any], given: str, asked: int | None = None
     needed = found["split"]["to_settle"]
     if needed and found["questions"] < found["training_questions"]:
         commands.append(f"divcon precheck {given} --questions {min(needed, found['training_questions'])}{trained}")
-    if found["half"]["planner"] == "untuned":
+    if found["half"]["planner"] == UNTUNED.name:
         commands.append(f"divcon precheck {given}{few} --both")
     return commands
