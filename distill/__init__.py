@@ -33,7 +33,8 @@ from divcon.distill._provider import EmbeddedEngine, EmbeddedProvider, LoRAJob, 
 from divcon.distill._rebinding import DistillationError
 from divcon.distill._salvage import Repair, StoreState, check_store, export_store, repair_store
 from divcon.distill._stopping import stopping_after_steps
-from divcon.distill._store import Exchange, RunStore, Trace, fingerprint
+from divcon.distill._store import RunStore, fingerprint
+from divcon.distill._stored import Exchange, Trace
 from divcon.distill._students import (
     SOLVER_STUDENTS,
     Student,

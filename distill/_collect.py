@@ -11,7 +11,8 @@ from dspy.utils.exceptions import AdapterParseError
 
 from divcon.distill._booking import at_station
 from divcon.distill._jobs import Job, Place, Progress, Tally, here, run_jobs
-from divcon.distill._store import RunStore, Trace
+from divcon.distill._store import RunStore
+from divcon.distill._stored import Trace
 from divcon.distill._teacher import RECORDED_MODELS
 from divcon.programs import Item, RolePredict, why_refused
 from divcon.signatures import FatalError, masked

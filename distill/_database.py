@@ -38,6 +38,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The columns of each table, without the last one, `checksum`. The columns of the key come first."""
 
+JSON_COLUMNS = {"calls": ("request", "response"), "traces": ("subquestions",), "outcomes": ("record",)}
+"""The columns that hold JSON."""
+
 _TABLES = (
     "CREATE TABLE items (id TEXT PRIMARY KEY, content TEXT NOT NULL, checksum INTEGER) WITHOUT ROWID",
     """CREATE TABLE calls (

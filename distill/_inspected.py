@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from divcon.distill._database import DATABASE, FAILURES, connect_readonly, explained, no_run_folder, upgrade, whole
-from divcon.distill._store import Exchange, Trace
+from divcon.distill._stored import Exchange, Trace
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,8 @@ def inspect_question(folder: Path, item: str, text: str) -> Inspected:
     with _reading(folder) as read:
         verdicts = read("verdicts", "item = ?", item)
         plans = []
-        for _, i, sample, _, asked, lost, detail, reply in read("traces", "item = ? ORDER BY sample", item):
-            trace = Trace(i, sample, None if asked is None else tuple(json.loads(asked)), lost, detail, reply)
-            plans.append((trace, tuple(Judged(v[0], bool(v[3]), v[4], v[5]) for v in verdicts if v[2] == sample)))
+        for trace in map(Trace.of_row, read("traces", "item = ? ORDER BY sample", item)):
+            plans.append((trace, tuple(Judged(v[0], bool(v[3]), v[4], v[5]) for v in verdicts if v[2] == trace.sample)))
         outcomes: dict[str, dict[str, Any]] = {}
         for arm, _, _, _, record in read("outcomes", "item = ?", item):
             found = json.loads(record)
@@ -126,9 +125,8 @@ def items_of(folder: Path) -> list[str]:
 
 
 def _booked(row: Sequence[Any]) -> Booked:
-    key, role, station, model, request, _, response, read, written, cached, seconds, cost, _ = row
-    asked, said = json.loads(request), json.loads(response)
-    return Booked(key, station, Exchange(role, model, asked, said, read, written, cached, seconds, cost))
+    key, _, station, *_ = row
+    return Booked(key, station, Exchange.of_row(row))
 
 
 @contextlib.contextmanager

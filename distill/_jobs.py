@@ -19,7 +19,7 @@ from dspy.utils.exceptions import (
 
 from divcon.distill._budget import BudgetSpent
 from divcon.distill._stopping import step
-from divcon.distill._store import Trace
+from divcon.distill._stored import Trace
 from divcon.distill._trouble import GivenUpError, SlowServerError, asks_for_too_long, is_too_long, refusal
 from divcon.programs import Item
 from divcon.signatures import DivconError, FatalError

@@ -17,6 +17,7 @@ from divcon.distill._database import (
     COMMITS,
     DATABASE,
     FAILURES,
+    JSON_COLUMNS,
     VERSION,
     StoreError,
     StoreVersionError,
@@ -33,7 +34,6 @@ from divcon.distill._hold import Hold
 from divcon.distill._pages import records
 
 _WAL = f"{DATABASE}-wal"
-_JSON = {"calls": ("request", "response"), "traces": ("subquestions",), "outcomes": ("record",)}
 
 
 @dataclass
@@ -224,7 +224,7 @@ def _is_whole(table: str, row: Sequence[Any], unsummed: bool) -> bool:
     try:
         for value in row:
             str(value).encode()
-        for column in _JSON.get(table, ()):
+        for column in JSON_COLUMNS.get(table, ()):
             json.loads("null" if column == "subquestions" and named[column] is None else named[column])
     except (ValueError, TypeError):
         return False
@@ -298,6 +298,6 @@ def _kept_aside(folder: Path) -> list[Path]:
 def _line(table: str, row: Sequence[Any]) -> str:
     """A whole row as JSON. What is stored as JSON is part of it as such."""
     named = dict(zip(COLUMNS[table], row, strict=True))
-    for column in _JSON.get(table, ()):
+    for column in JSON_COLUMNS.get(table, ()):
         named[column] = None if named[column] is None else json.loads(named[column])
     return json.dumps({"table": table, **named}, ensure_ascii=False)

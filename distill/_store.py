@@ -13,7 +13,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +21,7 @@ from divcon.distill._database import (
     COLUMNS,
     COMMITS,
     FAILURES,
+    JSON_COLUMNS,
     StoreError,
     checksum,
     connect,
@@ -35,15 +35,15 @@ from divcon.distill._database import (
 from divcon.distill._files import storable
 from divcon.distill._paid import calls_of, paid_by_role, uncounted_calls
 from divcon.distill._paths import expanded_path
+from divcon.distill._stored import Exchange, StoredCall, Trace
 from divcon.programs import PriceOf
 from divcon.signatures import masked, masked_json
 
 # What happens to a new row whose key is in the table: a reply that is paid for stays, anything else is replaced.
 _INSERT = {"items": "REPLACE", "calls": "IGNORE", "traces": "REPLACE", "verdicts": "REPLACE", "outcomes": "REPLACE"}
 _RESULTS = ("exports", "adapters", "results.json", "cells/*/*/exports")
-# The columns with texts from outside, by index: JSON, and plain text. They are masked of secrets.
-_JSON = {"calls": (4, 6), "traces": (4,), "outcomes": (4,)}
-_TEXT = {"calls": (3,), "traces": (6, 7), "verdicts": (5,)}
+# The columns with plain text from outside. They are masked of secrets, as those with JSON are.
+_TEXT = {"calls": ("model",), "traces": ("detail", "reply"), "verdicts": ("detail",)}
 _BATCH = 500  # keys of one query; SQLite takes 999 values at least
 _KEYS = {"traces": "collection", "verdicts": "screening", "outcomes": "fingerprint"}
 
@@ -51,63 +51,6 @@ _KEYS = {"traces": "collection", "verdicts": "screening", "outcomes": "fingerpri
 def fingerprint(*parts: Any) -> str:
     """A short hash of JSON-ready values: equal values have equal fingerprints."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredCall:
-    """A reply as it was stored."""
-
-    response: dict[str, Any]
-    seconds: float
-    cost: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """A stored call as it was made: what was asked, and the reply.
-
-    Attributes:
-        role: The role that asked.
-        model: The public name of the model.
-        request: The request in JSON, without the model.
-        response: The reply in JSON.
-        input_tokens: The tokens that were read; None where the server didn't say.
-        output_tokens: The tokens that were written; None where the server didn't say.
-        cached_tokens: The part of the input that was read from a cache; None where the server didn't say.
-        seconds: Until the reply.
-        cost: US dollars; None where the price is unknown.
-    """
-
-    role: str
-    model: str
-    request: dict[str, Any]
-    response: dict[str, Any]
-    input_tokens: int | None
-    output_tokens: int | None
-    cached_tokens: int | None
-    seconds: float
-    cost: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """One collected decomposition.
-
-    Attributes:
-        item: The item's id.
-        sample: The number of the item's sample, from 0.
-        subquestions: The subquestions of the reply, or None where the reply was refused.
-        lost: Why it was refused at collection (`cut_off`, `empty`, `duplicate`, `unreadable`), else None.
-        detail: The error message of the refusal.
-        reply: The unchanged reply.
-    """
-
-    item: str
-    sample: int
-    subquestions: tuple[str, ...] | None
-    lost: str | None = None
-    detail: str | None = None
-    reply: str | None = None
 
 
 class RunStore:
@@ -271,9 +214,7 @@ class RunStore:
         for start in range(0, len(wanted), _BATCH):
             batch = wanted[start : start + _BATCH]
             for row in self._whole("calls", f"key IN ({','.join('?' * len(batch))})", *batch):
-                key, role, _, model, request, _, response, read, written, cached, seconds, cost, _ = row
-                asked, said = json.loads(request), json.loads(response)
-                found[key] = Exchange(role, model, asked, said, read, written, cached, seconds, cost)
+                found[row[0]] = Exchange.of_row(row)
         return found
 
     def keep_reply(
@@ -348,8 +289,7 @@ class RunStore:
         try:
             with contextlib.closing(connect_readonly(self.folder)) as reader:
                 for row in reader.execute(query, (collection,)):
-                    _, i, s, _, q, lost, d, r = whole(self.folder, "traces", row)
-                    yield Trace(i, s, None if q is None else tuple(json.loads(q)), lost, d, r)
+                    yield Trace.of_row(whole(self.folder, "traces", row))
         except FAILURES as error:
             raise explained(self.folder, error, "read") from error
 
@@ -389,10 +329,11 @@ class RunStore:
 def masked_row(table: str, row: Sequence[Any]) -> list[Any]:
     """A row as it is stored: masked of secrets but for what finds it, the ids and keys."""
     kept = list(row)
-    for columns, hide in ((_JSON, masked_json), (_TEXT, masked)):
+    for columns, hide in ((JSON_COLUMNS, masked_json), (_TEXT, masked)):
         for column in columns.get(table, ()):
-            if kept[column] is not None:
-                kept[column] = hide(kept[column])
+            at = COLUMNS[table].index(column)
+            if kept[at] is not None:
+                kept[at] = hide(kept[at])
     return kept
 
 

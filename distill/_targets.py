@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from divcon.distill._booking import at_station
 from divcon.distill._export import NothingToLearn
 from divcon.distill._jobs import Job, Place, Progress, here, run_jobs
-from divcon.distill._store import Trace
+from divcon.distill._stored import Trace
 from divcon.distill._students import SOLVER_STUDENTS, Student
 from divcon.distill.screening._solver import solve_trace
 from divcon.distill.training import Destination, Export, write_rows

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from divcon.distill import _trouble
 from divcon.distill._jobs import Job
-from divcon.distill._store import Trace
+from divcon.distill._stored import Trace
 from divcon.distill._targets import Solved
 from divcon.distill._trouble import GivenUpError, SlowServerError, facts_of
 from divcon.distill.screening import Judgement

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 from divcon.distill._booking import at_station, booked_to
 from divcon.distill._files import has_ended
 from divcon.distill._jobs import Job
-from divcon.distill._store import RunStore, StoredCall, masked_row
+from divcon.distill._store import RunStore, masked_row
+from divcon.distill._stored import StoredCall
 from divcon.distill.executors._executor import Recipe
 from divcon.distill.executors._wire import pack_error, pack_result, unpack_job
 from divcon.signatures import masked_json

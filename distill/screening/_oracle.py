@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from divcon.distill._store import Trace
+from divcon.distill._stored import Trace
 from divcon.distill.screening._rule import Judgement
 from divcon.distill.screening._solver import Solver
 from divcon.programs import Item

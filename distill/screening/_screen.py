@@ -11,7 +11,8 @@ from dspy.utils.exceptions import LMError
 
 from divcon.distill._booking import at_station
 from divcon.distill._jobs import Job, Place, Progress, Tally, here, run_jobs
-from divcon.distill._store import RunStore, Trace
+from divcon.distill._store import RunStore
+from divcon.distill._stored import Trace
 from divcon.distill._table import PluginError
 from divcon.distill.screening._rule import RULES, Judgement, Rule, well_formed
 from divcon.distill.screening._solver import Solver

@@ -9,7 +9,7 @@ from typing import Any
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
-from divcon.distill._store import Trace
+from divcon.distill._stored import Trace
 from divcon.programs import Item, RolePredict
 from divcon.signatures import Subquestions
 
