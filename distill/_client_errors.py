@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import httpx
 from dspy.utils.exceptions import (
@@ -15,7 +14,7 @@ from dspy.utils.exceptions import (
     LMUnexpectedError,
 )
 
-from divcon.distill._trouble import ReplyTooLongError, SlowServerError, UnreadableReplyError, facts_of
+from divcon.distill._trouble import ReplyTooLongError, SlowServerError, UnreadableReplyError, causes_of, facts_of
 
 # Whole sentences of the clients, which have no type for these faults.
 _UNREADABLE = (
@@ -40,7 +39,7 @@ def told_apart(error: LMError) -> LMError:
     LiteLLM calls an unreachable server and an unreadable reply internal errors of the server, and neither client has
     a type for a reply that is too long.
     """
-    kind = _kind_of(error, list(_causes(error)))
+    kind = _kind_of(error, list(causes_of(error)))
     if kind is None:
         return error
     found = kind(_said(error), **facts_of(error))
@@ -69,17 +68,8 @@ def _kind_of(error: LMError, causes: list[BaseException]) -> type[LMError] | Non
 
 def _said(error: LMError) -> str:
     """The message; that of our own cause, where there is one."""
-    ours = next((cause for cause in _causes(error) if isinstance(cause, (TooManyBytes, NotAReply))), None)
+    ours = next((cause for cause in causes_of(error) if isinstance(cause, (TooManyBytes, NotAReply))), None)
     if ours is not None:
         return str(ours)
-    deepest = [str(cause) for cause in _causes(error) if isinstance(cause, httpx.TransportError) and str(cause)]
+    deepest = [str(cause) for cause in causes_of(error) if isinstance(cause, httpx.TransportError) and str(cause)]
     return deepest[-1] if deepest else error.message
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    found: BaseException | None = error.__cause__ or error.__context__
-    while found is not None and id(found) not in seen:
-        seen.add(id(found))
-        yield found
-        found = found.__cause__ or found.__context__

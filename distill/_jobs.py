@@ -20,7 +20,7 @@ from dspy.utils.exceptions import (
 from divcon.distill._budget import BudgetSpent
 from divcon.distill._stopping import step
 from divcon.distill._stored import Trace
-from divcon.distill._trouble import GivenUpError, SlowServerError, asks_for_too_long, is_too_long, refusal
+from divcon.distill._trouble import GivenUpError, SlowServerError, asks_for_too_long, causes_of, is_too_long, refusal
 from divcon.programs import Item
 from divcon.signatures import DivconError, FatalError
 
@@ -153,14 +153,9 @@ def run_jobs(
 
 
 def cause_of_ours(error: BaseException | None) -> DivconError | None:
-    """The divcon error in the causes of an error, or None; DSPy wraps the errors of an engine in LM errors."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, DivconError):
-            return error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return None
+    """The divcon error in an error and its causes, or None; DSPy wraps the errors of an engine in LM errors."""
+    found = () if error is None else (error, *causes_of(error))
+    return next((one for one in found if isinstance(one, DivconError)), None)
 
 
 def overlapped(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -93,6 +94,16 @@ class GivenUpError(LMError):
         self.server, self.failure, self.seconds = server, failure, seconds
         problem, remedy = trouble(failure)
         super().__init__(f"{server} {problem}. Given up after {seconds:.0f} s. {remedy}.", model=failure.model)
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """The errors from which an error was raised, the nearest first."""
+    seen: set[int] = set()
+    found: BaseException | None = error.__cause__ or error.__context__
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found
+        found = found.__cause__ or found.__context__
 
 
 def overload(error: BaseException) -> str | None:
