@@ -153,23 +153,36 @@ def test_the_sentences_on_students_of_05b_are_those_of_the_record(page: str, roo
     words = " ".join(page.split())
     found, rows, compared = experiment(root, "gsm8k-05b")
     points = partial(not_settled, compared)
-    taught = [one["rows"] for one in found["screening"]]
+    students = ("sd-t", "sd-rec", "sd-r")
+    taught = {name: [one["rows"] for one in found["screening"] if one["student"] == name] for name in students}
+    lists = {name: f"{min(rows)} to {max(rows)} lists" for name, rows in taught.items()}
     right = {name: f"{100 * row['accuracy']:.1f} %" for name, row in rows.items()}
-    covered = {name: f"{100 * rows[name]['agreement_with_teacher']['covered']:.0f} %" for name in ("sd-rec", "untuned")}
+    trained = sorted(rows[name]["accuracy"] for name in students)
+    covered = {
+        name: f"{100 * rows[name]['agreement_with_teacher']['covered']:.0f} %" for name in (*students, "untuned")
+    }
     usable = {name: f"{100 * row['usable_rate']:.0f} %" for name, row in rows.items()}
     cut = {name: f"{100 * row['cut_off'] / (row['right'] + row['wrong']):.0f} %" for name, row in rows.items()}
-    assert len(taught) == 3, "three trainings"
+    assert {name: len(rows) for name, rows in taught.items()} == dict.fromkeys(students, 3), "three trainings"
+    assert 4.5 < sum(taught["sd-t"]) / sum(taught["sd-r"]) < 5.5, "a fifth of the lists"
+    assert covered["sd-t"] == covered["sd-rec"]
     for said in (
-        f"from the {min(taught)} to {max(taught)} of their plans with which ChatGPT's own answer was right",
-        f"cover {covered['sd-rec']} of ChatGPT's steps, and those of the untrained base {covered['untuned']}",
-        f"list for {usable['sd-rec']} of the questions, and the base for {usable['untuned']}",
-        f"SD-REC minus the untrained base is {points('sd-rec', 'untuned')} points, and minus ChatGPT's own plans "
-        f"{points('sd-rec', 'teacher')}. ChatGPT's plans minus chain of thought is {points('teacher', 'cot')}.",
-        f"{cut['teacher']} run out of 320 tokens with ChatGPT's plans, {cut['sd-rec']} with SD-REC's, and "
-        f"{cut['untuned']} with",
-        f"0.5B on {min(taught)} to {max(taught)} plans isn't shown to gain there either.** With the trained planner "
-        f"the solver answers {right['sd-rec']} of 128 questions of GSM8K, with the untrained one {right['untuned']}, "
-        f"with ChatGPT's plans {right['teacher']} and by chain of thought {right['cot']}",
+        f"not at all (SD-T, {lists['sd-t']}), by whether ChatGPT's own answer was right (SD-REC, {lists['sd-rec']}), "
+        f"and by whether the 0.5B solver answered right with the plan (SD-R, {lists['sd-r']})",
+        f"The plans of SD-T and SD-REC cover {covered['sd-t']} of ChatGPT's steps, those of SD-R {covered['sd-r']}, "
+        f"and those of the untrained base {covered['untuned']}",
+        f"list for {usable['sd-t']}, {usable['sd-rec']} and {usable['sd-r']} of the questions, and the base for "
+        f"{usable['untuned']}",
+        f"SD-T gains {points('sd-t', 'untuned')} points, SD-REC {points('sd-rec', 'untuned')} and SD-R "
+        f"{points('sd-r', 'untuned')}. Minus ChatGPT's own plans they are {points('sd-t', 'teacher')}, "
+        f"{points('sd-rec', 'teacher')} and {points('sd-r', 'teacher')}. ChatGPT's plans minus chain of thought is "
+        f"{points('teacher', 'cot')}.",
+        f"SD-REC minus SD-T is {points('sd-rec', 'sd-t')} points, and SD-R minus SD-T {points('sd-r', 'sd-t')}",
+        f"{cut['teacher']} run out of 320 tokens with ChatGPT's plans, {cut['sd-t']} with SD-T's, {cut['sd-rec']} with "
+        f"SD-REC's, {cut['sd-r']} with SD-R's, and {cut['untuned']} with",
+        f"learnt from {min(taught['sd-r'])} to {max(taught['sd-t'])} plans, the solver answers {100 * trained[0]:.1f} "
+        f"to {100 * trained[-1]:.1f} % of 128 questions of GSM8K, with the untrained one {right['untuned']}, with "
+        f"ChatGPT's plans {right['teacher']} and by chain of thought {right['cot']}",
     ):
         assert said in words, said
 
