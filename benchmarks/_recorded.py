@@ -120,7 +120,7 @@ class Matching:
             for part, items in parts.items()
         ]
         said = [f"{name}: {' and '.join(counts)} have {what}"]
-        if what == "a plan" and (empty := sum(not row.plan for row in self.first.values())):
+        if what == "a plan" and (empty := sum(not row.plan for rows in self.rows.values() for row in rows[:taken])):
             said.append(f"{_counted(empty, 'plan')} without a word")
         if self.strangers:
             said.append(f"{_counted(self.strangers, 'row')} of other questions")

@@ -127,8 +127,10 @@ class Context:
         plans = self.models.plans
         if plans is None:
             return False
-        asked = plans.match(self._items).rows.values()
-        return any(row.input_tokens is None or row.output_tokens is None for rows in asked for row in rows)
+        rows, samples = plans.match(self._items).rows, self.pipeline.collect.samples
+        learnt = [row for item in self._given.train for row in rows.get(item.id, ())[:samples]]
+        tested = [row for item in self._given.test for row in rows.get(item.id, ())[:1]]
+        return any(row.input_tokens is None or row.output_tokens is None for row in (*learnt, *tested))
 
     def coverage(self) -> list[str]:
         """How many questions the recorded plans and replies are of, a sentence a file.

@@ -103,6 +103,8 @@ def test_plans_without_a_word_are_counted(tmp_path: Path, items: list[Item]) -> 
     rows = [{"id": "i0", "subquestions": None}, {"id": "i1", "subquestions": ""}, {"id": "i2", "subquestions": ["A?"]}]
     said = read(written(tmp_path, rows)).match(items).coverage("plans.jsonl", "a plan", {"training": items})
     assert said == "plans.jsonl: 3 of 20 training questions have a plan; 2 plans without a word"
+    more = read(written(tmp_path, [*rows, {"id": "i2", "subquestions": None}])).match(items)
+    assert "3 plans without a word" in more.coverage("plans.jsonl", "a plan", {"training": items}, taken=2)
 
 
 def test_a_program_whose_plans_are_empty_lists_didnt_split(tmp_path: Path, items: list[Item]) -> None:

@@ -273,10 +273,11 @@ def test_rows_of_other_questions_have_no_say_in_what_the_plans_took(data: Path) 
     assert run.arm("teacher").choosable
     run.close()
     uncounted = {**rows[0], "plan": ["Who is it?"]}
-    lines(data, "plans.jsonl", [uncounted, *counted])
-    run = Run(load_pipeline(pipeline(data)), data / "other")
-    assert not run.arm("teacher").choosable
-    run.close()
+    for given, chosen in (([*counted, uncounted], True), ([uncounted, *counted], False)):
+        lines(data, "plans.jsonl", given)
+        run = Run(load_pipeline(pipeline(data)), data / f"run-{chosen}")
+        assert run.arm("teacher").choosable is chosen, "a row that isn't taken has no say either"
+        run.close()
 
 
 def test_plans_that_hold_nothing_name_the_field_that_may_be_wrong(data: Path) -> None:
