@@ -11,10 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from divcon._arguments import AsJSON, path_of
+from divcon._providers import DEFAULT_MODEL
 from divcon._terminal import echo, echo_json, fail, guarded
 from divcon.signatures import DivconError
 
-TEACHER, _BASE, _OUT = "openai/gpt-4.1-mini", "embedded", "pipeline.yaml"
+_BASE, _OUT = "embedded", "pipeline.yaml"
 _DATA = "A file or folder of questions with their answers: CSV, TSV, JSON, JSON Lines or Parquet."
 
 
@@ -23,7 +24,9 @@ def init(
     data_option: Annotated[
         Path | None, typer.Option("--data", metavar="DATA", parser=path_of, help="The same, as an option.")
     ] = None,
-    teacher: Annotated[str | None, typer.Option(help=f"The model that splits questions; {TEACHER} by default.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help=f"The model that splits questions; {DEFAULT_MODEL} by default.")
+    ] = None,
     solver: Annotated[str | None, typer.Option(help="The model that answers; the teacher's by default.")] = None,
     base: Annotated[str | None, typer.Option(help=f"The small model to train; {_BASE} by default.")] = None,
     teacher_at: Annotated[str | None, typer.Option(metavar="URL", help="The teacher's server, if it's yours.")] = None,
@@ -66,7 +69,7 @@ def init(
     if asking and questions.columns and not typer.confirm("Are these the right columns?", default=True):
         sets = " ".join(f"--set task.fields.{ours}=COLUMN" for ours in ("question", "answer"))
         fail(DivconError("Nothing was written.", f"Name the columns: divcon init {shlex.quote(str(path))} {sets}"))
-    teacher = teacher or _answered("The model that splits questions (the teacher)", TEACHER, asking)
+    teacher = teacher or _answered("The model that splits questions (the teacher)", DEFAULT_MODEL, asking)
     teacher_at = teacher_at or _address(teacher, asking)
     solver = solver or _answered("The model that answers them (the solver)", teacher, asking)
     solver_at = solver_at or (teacher_at if solver == teacher else _address(solver, asking))

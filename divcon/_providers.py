@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+DEFAULT_MODEL = "openai/gpt-4.1-mini"  # splits and answers where nobody names another
 _KEYLESS = ("embedded", "scripted", "hosted_vllm", "ollama", "ollama_chat")  # models of one's own
 
 

@@ -15,8 +15,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from divcon._init import TEACHER
-from divcon._providers import listed_price, missing_keys
+from divcon._providers import DEFAULT_MODEL, listed_price, missing_keys
 from divcon.benchmarks.tasks import Fields, Form, Task, file_items, guess_fields, load_task, seen_form
 from divcon.config import ConfigError, load_pipeline, split_override
 from divcon.distill import FORM_STEPS, OverlapError, TrainSettings
@@ -144,7 +143,7 @@ def _require_valid(path: Path, overrides: Sequence[str]) -> None:
     if "task.name" in dict(map(split_override, overrides)):
         raise ConfigError("--set task.name: divcon init reads a file or folder of yours.", "Leave it out.")
     task = f"{{name: file, path: {_written(str(path))}, train: 1, test: 1}}"
-    roles = f"{{teacher: {{model: {TEACHER}}}, solver: {{model: {TEACHER}}}}}"
+    roles = f"{{teacher: {{model: {DEFAULT_MODEL}}}, solver: {{model: {DEFAULT_MODEL}}}}}"
     require_loads(f"task: {task}\nroles: {roles}\n", "What is given", overrides)
 
 
@@ -171,7 +170,7 @@ def require_loads(text: str, name: str, overrides: Sequence[str] = ()) -> None:
 def starter(
     questions: Questions,
     out: Path,
-    teacher: str = TEACHER,
+    teacher: str = DEFAULT_MODEL,
     solver: str | None = None,
     base: str = "embedded",
     addresses: Mapping[str, str | None] | None = None,
