@@ -18,7 +18,7 @@ from divcon.benchmarks._figures import (
 from divcon.benchmarks._outcomes import Records
 from divcon.benchmarks._statistics import compare_paired
 from divcon.benchmarks._tables import answers_of
-from divcon.benchmarks.arms import TEACHER, read_arm
+from divcon.benchmarks.arms import TEACHER
 
 
 def advise(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -89,9 +89,9 @@ def evidence(costs: Mapping[str, Any], answers: Mapping[str, Sequence[Records]])
 
 def _plans_uncounted(line: Mapping[str, Any]) -> bool:
     """Whether a program can't be chosen because nobody counted the tokens of its recorded teacher's plans."""
+    # Programs with reference plans can't be chosen either, and their calls are counted. Recorded programs have no bill.
     asked = ((line.get("bill") or {}).get("by_role") or {}).get("decomposer") or {}
-    by_teacher = "recording" not in line and read_arm(line["name"])[0].planner == "teacher"
-    return bool(by_teacher and not line.get("choosable", True) and asked.get("unknown_calls"))
+    return bool(not line.get("choosable", True) and asked.get("unknown_calls"))
 
 
 def advice(task: str, lines: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> dict[str, Any]:

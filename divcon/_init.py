@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from divcon._arguments import AsJSON, path_of
-from divcon._providers import DEFAULT_MODEL
+from divcon._providers import DEFAULT_MODEL, missing_keys
 from divcon._terminal import echo, echo_json, fail, guarded
 from divcon.signatures import DivconError
 
@@ -79,7 +79,6 @@ def init(
         fail(DivconError(f"{out} is there already.", "Choose another file with --out, or add --force."))
 
     def write() -> list[str]:
-        from divcon._providers import missing_keys
         from divcon._starter import require_loads, starter
         from divcon.distill import write_whole
 

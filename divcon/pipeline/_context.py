@@ -86,16 +86,26 @@ class Context:
     @cached_property
     def task(self) -> LoadedTask:
         """The questions. Training questions for which a recorded teacher has no plan are left out."""
-        if (plans := self.models.plans) is None:
+        if (matching := self._matching) is None:
             return self._given
-        rows, grade = plans.match(self._items).rows, GRADERS[self.pipeline.evaluate.grader]
-        samples = self.pipeline.collect.samples
+        rows, grade, samples = matching.rows, GRADERS[self.pipeline.evaluate.grader], self.pipeline.collect.samples
         learn = [
             replace(item, plans_right=tuple(row.outcome(item, grade) for row in rows[item.id][:samples]))
             for item in self._given.train
             if item.id in rows
         ]
         return replace(self._given, train=learn)
+
+    @property
+    def to_collect(self) -> set[tuple[str, int]]:
+        """The plans of the training questions that are collected, as pairs of an item's id and a sample."""
+        samples = self.pipeline.collect.samples
+        return {(item.id, sample) for item in self.task.train for sample in range(item.plans(samples))}
+
+    @cached_property
+    def _matching(self) -> Matching | None:
+        """The rows of a recorded teacher's file, by the questions; None for another teacher."""
+        return None if self.models.plans is None else self.models.plans.match(self._items)
 
     @property
     def _items(self) -> list[Item]:
@@ -124,10 +134,9 @@ class Context:
     def unknown_usage(self) -> bool:
         """Whether a recorded teacher's file doesn't say what the plans of these questions took, so that no cost can be
         compared."""
-        plans = self.models.plans
-        if plans is None:
+        if (matching := self._matching) is None:
             return False
-        rows, samples = plans.match(self._items).rows, self.pipeline.collect.samples
+        rows, samples = matching.rows, self.pipeline.collect.samples
         learnt = [row for item in self._given.train for row in rows.get(item.id, ())[:samples]]
         tested = [row for item in self._given.test for row in rows.get(item.id, ())[:1]]
         return any(row.input_tokens is None or row.output_tokens is None for row in (*learnt, *tested))
@@ -140,13 +149,14 @@ class Context:
         """
         failures, said, tested = Failures(Silent()), [], {"test": self._given.test}
         with failures.gathering():
-            if (plans := self.models.plans) is not None and not self.pipeline.only_recorded:
+            plans, matching = self.models.plans, self._matching
+            if plans is not None and matching is not None and not self.pipeline.only_recorded:
                 planning = any(read_arm(arm)[0].planner == "teacher" for arm in self.pipeline.arms)
                 parts = {"training": self._given.train, **(tested if planning else {})}
                 left = len(self._given.train) - len(self.task.train)
                 one = "question without one is" if left == 1 else "questions without one are"
                 more = f"; {left:,} training {one} left out" if left else ""
-                matching, samples = plans.match(self._items), self.pipeline.collect.samples
+                samples = self.pipeline.collect.samples
                 most = max((len(matching.rows.get(item.id, ())) for item in self._given.train), default=0)
                 if most > samples:
                     more += f"; collect.samples: {most} would take all plans of the training questions"

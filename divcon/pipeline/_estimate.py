@@ -165,7 +165,7 @@ def _plans(context: Context, planned: Context, models: PlannedModels) -> Iterato
             tries = (1 + pipeline.screen.samples) / 2  # the first right answer is enough
             yield _Plan(status.station, station, train, solves, missing * tries, pipeline.screen.concurrency)
         elif station == "export" and what in solver_students:
-            traces = sum(item.plans(pipeline.collect.samples) for item in task.train)
+            traces = len(context.to_collect)
             yield _Plan(status.station, "screen", train, solves, traces, pipeline.screen.concurrency)
         elif station == "evaluate":
             yield _Plan(status.station, station, test, answers(what), missing, pipeline.evaluate.concurrency)

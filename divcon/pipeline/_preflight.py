@@ -160,8 +160,7 @@ def examine(context: Context, keys: Callable[[], Keys], failures: Failures) -> N
 def _asked(context: Context, keys: Keys) -> Iterator[str]:
     """The roles whose models still have to be called."""
     pipeline = context.pipeline
-    wanted = sum(item.plans(pipeline.collect.samples) for item in context.task.train)
-    if len(context.store.trace_keys(keys.collection().digest)) < wanted:
+    if len(context.store.trace_keys(keys.collection().digest)) < len(context.to_collect):
         yield "teacher"
     if not (context.folder / "results.json").is_file():
         yield "solver"

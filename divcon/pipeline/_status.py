@@ -69,8 +69,7 @@ def run_status(context: Context) -> Iterator[StationStatus]:
     live = not pipeline.only_recorded
     if live and pipeline.compile.optimizer != "none":
         yield status("compile", compile_key(context), int(compiled is not None), 1)
-    samples = pipeline.collect.samples
-    wanted = {(item.id, sample) for item in questions.train for sample in range(item.plans(samples))}
+    wanted = context.to_collect
     if live:
         collection = keys.collection()
         collected = context.store.trace_keys(collection.digest) & wanted

@@ -121,8 +121,7 @@ class Asked:
         pipeline, teacher = self.run.pipeline, self._line(TEACHER.name)
         untrained = [line for line in self.lines if line["name"] not in self.students]
         stations = self.run.estimate(measured_of(untrained, self.run.store, pipeline))
-        samples = pipeline.collect.samples
-        plans = sum(item.plans(samples) for item in self.run.task.train) * (1 - self._unusable(teacher))
+        plans = len(self.run.context.to_collect) * (1 - self._unusable(teacher))
         rows = plans * sum(self._kept(student, teacher["accuracy"]) for student in pipeline.students)
         seconds, total = rate[0] * rows * pipeline.train.epochs, total_of(stations)
         hour = pipeline.costs.training_hour

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.arms import arm_named
 
-from divcon.benchmarks import compare_costs, evidence, summarize_arm
+from divcon.benchmarks import advise, compare_costs, evidence, summarize_arm
 from divcon.benchmarks._advice import advice
 
 PRICE = {"solver": {"input": 1.0, "output": 1.0}}
@@ -113,3 +113,12 @@ def test_results_of_before_the_tests_get_advice_without_them(root: Path) -> None
     lines = [{"splits": True, "student": arm["name"], **arm} for arm in recorded["arms"]]
     card = advice("demo", lines, {"unscored": [], **recorded["costs"]})
     assert (card["status"], card["headline"], card["tested"]) == (None, "Choose Two-stage, teacher (scripted)", [])
+
+
+def test_a_teacher_whose_plans_nobody_counted_is_said_to_be_left_out(root: Path) -> None:
+    record = root / "benchmarks" / "results" / "real" / "gsm8k-05b.json"
+    [card] = advise(json.loads(record.read_text(encoding="utf-8")))
+    assert [warning for warning in card["warnings"] if "doesn't say what they took" in warning] == [
+        "Two-stage, teacher, gpt-3.5-turbo (recorded) (21.1 % right) isn't compared: the file of its plans doesn't say "
+        "what they took. Add input_tokens and output_tokens to its rows."
+    ]
