@@ -273,8 +273,7 @@ def prompt_adapter_of(endpoint: Endpoint) -> dspy.Adapter:
 
 def wording_of(endpoint: Endpoint) -> Wording:
     """The wording of an endpoint's prompts; a solver that ships with divcon has the wording it was trained with."""
-    name = (endpoint.model or "").partition("/")[2]
-    return solver_wording(name) if endpoint.embedded and name != "base" else Wording()
+    return solver_wording((endpoint.model or "").partition("/")[2]) if endpoint.shipped else Wording()
 
 
 def identity_of(lm: dspy.LM) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 Usage: python benchmarks/real/students.py DATA [--run FOLDER] [--output FILE] [--only NAME ...]
 
 DATA holds gsm8k/test_socratic.jsonl and gsm8k_ai_subq/ (GSM8K-AI-SubQ, arXiv 2402.01812), and for two ways the base of
-0.5B parameters. The plans of a published student of 124M parameters to the same questions stand beside them. A way
-that has been measured isn't trained again. The output holds figures alone. On a GPU, on_gpu.py runs this file.
+0.5B parameters. Beside them stand the plans of published students and people's lists of the same questions. A way that
+has been measured isn't trained again. The output holds figures alone. On a GPU, on_gpu.py runs this file.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import re
@@ -36,12 +35,19 @@ from divcon.programs import Item
 HERE = Path(__file__).resolve()
 RESULTS = HERE.parents[1] / "results" / "real" / "students.json"
 PUBLISHED = "published-124m"
+PEOPLE = "people"
 AT_ONCE = 64
 
 FIRST_STAGE = "after-first-stage"  # stands for the base that first-stage.yaml has trained
 TWO_PLANS = "two-plans"  # stands for a file with ChatGPT's plan and people's of each question
 LARGER_BASE = "roles.decomposer.base=./Qwen2.5-Coder-0.5B-Instruct"
 LISTS_250 = ["task.train=250", "task.train_seed=0"]
+SHORT = "Write the subquestions."
+DETAILED = (
+    "Split the question into the single steps of its calculation, at most 8, in the order to work them out. "
+    "Ask for one number in each step, and name what it counts or measures. End with what the question asks. "
+    "Write one numbered line for each step, and nothing else. Don't answer them."
+)
 
 # Each way of training differs from the first in what its name says. `train_seed` keeps the test questions the same.
 WAYS: dict[str, list[str]] = {
@@ -58,6 +64,8 @@ WAYS: dict[str, list[str]] = {
         f"roles.teacher.path={TWO_PLANS}",
         "roles.teacher.name=gpt-3.5-turbo and people",
     ],
+    "250 lists, an instruction of three words": [*LISTS_250, f"program.instructions.decompose={SHORT}"],
+    "250 lists, a detailed instruction": [*LISTS_250, f"program.instructions.decompose={json.dumps(DETAILED)}"],
     "only plans that led to a right answer": ["screen.rule=recorded", "evaluate.arms=[teacher, untuned, sd-rec]"],
     "seed 1": ["train.seed=1"],
     "seed 2": ["train.seed=2"],
@@ -179,6 +187,17 @@ def measure(name: str, sets: Sequence[str], folder: Path) -> dict[str, Any]:
     return facts | found
 
 
+def yardsticks(folder: Path) -> dict[str, Any]:
+    """The agreement with ChatGPT's plans of people's lists, and of the plans of published students."""
+    run = Run(load_pipeline(HERE.with_suffix(".yaml"), ["evaluate.arms=[teacher]"]), folder)
+    plans = {arm.name: plans_of(run, arm) for arm in run.arms()}
+    items = run.task.test
+    run.close()
+    teacher, published = plans.pop("teacher"), plans[PUBLISHED]
+    plans = {PEOPLE: Plans({item.id: list(item.subquestions) for item in items}, 0), **plans}
+    return {name: agreements(own, teacher, published, items) for name, own in plans.items()}
+
+
 HEAD = (
     "| trained | lists | questions with a plan | ChatGPT's steps covered | minus the published student, in points "
     "| steps off |\n"
@@ -186,20 +205,49 @@ HEAD = (
 )
 
 
-def row_of(one: Mapping[str, Any]) -> str:
-    """A way of training as a row of a Markdown table."""
-    mine = one["student"]
+OF_YARDSTICKS = (
+    "| plans | questions with a plan | ChatGPT's steps covered | minus the published student of 124M, in points "
+    "| steps off |\n"
+    "|---|---|---|---|---|"
+)
+
+
+def _cells(mine: Mapping[str, Any]) -> str:
     less = mine["covered_minus_published"]
     minus = points_with_interval(less["difference"], less["ci95"]) if "ci95" in less else points(less["difference"])
     return (
-        f"| {one['way']} | {one['rows']} | {100 * mine['listed']:.0f} % | {100 * mine['teacher']['covered']:.1f} % | "
-        f"{minus} | {mine['teacher']['count_error']:.2f} |"
+        f"{100 * mine['listed']:.0f} % | {100 * mine['teacher']['covered']:.1f} % | {minus} | "
+        f"{mine['teacher']['count_error']:.2f} |"
     )
+
+
+def row_of(one: Mapping[str, Any]) -> str:
+    """A way of training as a row of a Markdown table."""
+    return f"| {one['way']} | {one['rows']} | {_cells(one['student'])}"
 
 
 def table(ways: Iterable[Mapping[str, Any]]) -> str:
     """The ways of training as a Markdown table."""
     return "\n".join([HEAD, *map(row_of, ways)])
+
+
+def table_of_yardsticks(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """People's lists and the published students' plans as a Markdown table."""
+    sizes = {name: name.removeprefix("published-").upper() for name in found}
+    names = {name: f"the published student of {size}" for name, size in sizes.items()} | {PEOPLE: "people's lists"}
+    return "\n".join([OF_YARDSTICKS, *(f"| {names[name]} | {_cells(one)}" for name, one in found.items())])
+
+
+def write(output: Path, found: Mapping[str, Any], ways: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the record: the yardsticks, and the ways in the order in which they stand here."""
+    record = {
+        "data": "GSM8K-AI-SubQ (arXiv 2402.01812), GSM8K's test questions",
+        "base": "SmolLM2-135M-Instruct, where a way names no other",
+        "yardsticks": found,
+        "ways": [ways[way] for way in WAYS if way in ways],
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -210,22 +258,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(WAYS))
     given = parser.parse_args()
     folder, output = given.run.resolve(), given.output.resolve()
-    known = json.loads(output.read_text(encoding="utf-8"))["ways"] if output.exists() else []
-    found = {one["way"]: one for one in known}
+    known = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
+    ways = {one["way"]: one for one in known.get("ways", ())}
+    os.chdir(given.data)
+    found = known.get("yardsticks") or yardsticks(folder / "yardsticks")
     for name, sets in WAYS.items():
-        if name not in given.only or name in found:
-            continue
-        with contextlib.chdir(given.data):
-            found[name] = measure(name, sets, folder / re.sub(r"\W+", "-", name))
-        print(row_of(found[name]), flush=True)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        facts = {
-            "data": "GSM8K-AI-SubQ (arXiv 2402.01812), GSM8K's test questions",
-            "base": "SmolLM2-135M-Instruct, where a way names no other",
-        }
-        ways = [found[way] for way in WAYS if way in found]
-        output.write_text(json.dumps({**facts, "ways": ways}, indent=1) + "\n", encoding="utf-8")
-    print(table(found.values()))
+        if name in given.only and name not in ways:
+            ways[name] = measure(name, sets, folder / re.sub(r"\W+", "-", name))
+            print(row_of(ways[name]), flush=True)
+            write(output, found, ways)
+    write(output, found, ways)
+    print(table_of_yardsticks(found), table(ways.values()), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from divcon.benchmarks import MAX_FAILED, RowFields
 from divcon.benchmarks.arms import ARMS, CHAIN_OF_THOUGHT, DIRECT, SELF_ASK, TEACHER, UNTUNED, own_arms, read_arm
 from divcon.benchmarks.tasks import Task
+from divcon.config._program import Program
 from divcon.config._roles import Roles, Section
 from divcon.distill import (
     OPTIMIZERS,
@@ -30,31 +31,6 @@ from divcon.distill import (
 )
 from divcon.distill._paths import Address, Arguments, WrittenPath
 from divcon.distill.executors import Execution
-from divcon.programs import Solving
-from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS
-
-
-class Program(Section):
-    """The two-stage program.
-
-    Attributes:
-        solving: How the solver answers: all subquestions in one call (`single_call`), one call for the final answer
-            without sub-answers (`direct`), a call per subquestion in order (`stepwise`), or a call per subquestion, in
-            parallel where one doesn't need another's answer (`dag`).
-        max_subquestions: The largest number of subquestions. The decomposer is told it, and longer lists are cut.
-        allow_whole: Allow the decomposer to reply that no decomposition helps. Off by default, since small models then
-            reply so to every question.
-        salvage: Use the complete subquestions of a list that repeats itself or is cut off, instead of solving the
-            question whole. Such lists are never training rows.
-        reask: How often the solver gets its reply back and is asked for the final answer alone, where its answer can't
-            be read. These calls are paid for and counted.
-    """
-
-    solving: Solving = "single_call"
-    max_subquestions: int = Field(DEFAULT_MAX_SUBQUESTIONS, ge=1)
-    allow_whole: bool = False
-    salvage: bool = True
-    reask: int = Field(1, ge=0, le=1)
 
 
 class Compile(Section):
@@ -308,16 +284,21 @@ class Pipeline(Sections):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Pipeline:
-        wrong = [*self._about_whole(), *self._about_turns(), *self._about_students(), *self._about_recorded()]
+        wrong = [*self._about_program(), *self._about_turns(), *self._about_students(), *self._about_recorded()]
         if len(wrong) == 1:
             raise ValueError(wrong[0])
         if wrong:
             raise ValueError(f"{len(wrong)} things don't fit together:" + "".join(f"\n  - {one}" for one in wrong))
         return self
 
-    def _about_whole(self) -> Iterator[str]:
+    def _about_program(self) -> Iterator[str]:
         if self.screen.keep_whole and not self.program.allow_whole:
             yield "screen.keep_whole needs program.allow_whole: true"
+        if self.roles.solver.shipped and (own := self.program.instructions.of_solver):
+            yield (
+                f"{self.roles.solver.model} has learnt its instructions, so it takes no other ones; leave out "
+                + " and ".join(f"program.instructions.{name}" for name in own)
+            )
 
     def _about_turns(self) -> Iterator[str]:
         roles, optimizer = self.roles, self.compile.optimizer

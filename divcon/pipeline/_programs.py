@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,14 +141,19 @@ class Programs:
             allow_whole=settings.allow_whole,
             salvage=settings.salvage,
             reask=settings.reask,
-            decomposer_wording=wording,
-            solver_wording=wording_of(roles.solver),
+            decomposer_wording=self._worded(wording),
+            solver_wording=self._worded(wording_of(roles.solver)),
         )
         program.solve.adapter = prompt_adapter_of(roles.solver)
         if self.compiled is not None:
             signature = program.decompose.signature
             program.decompose.signature = signature.with_instructions(self.compiled.instructions)
         return program
+
+    def _worded(self, wording: Wording) -> Wording:
+        """A wording with the file's own instructions. A model that has learnt others keeps them."""
+        own = self._pipeline.program.instructions.by_signature
+        return replace(wording, instructions={**own, **wording.instructions})
 
     def asking_solver(self) -> DivideAndConquer:
         """The program whose `solve` is called for screening and the solver's students: all subquestions in one call."""
@@ -176,7 +181,7 @@ class Programs:
         """The teacher's program whose solver gets the prompt of a student of the solver; None is the untrained one."""
         direct = student is not None and student.target is not None and student.target.direct
         program = self.planned_by_teacher("direct" if direct else "single_call")
-        wording = Wording() if student is None else LEARNT
+        wording = self._worded(Wording() if student is None else LEARNT)
         asked, reask = SolveDirect if direct else Solve, self._pipeline.program.reask
         program.solve = wording.predictor(asked, "solver", self.solver, CompactAdapter(), reask=reask)
         program.solver_wording = wording
@@ -194,7 +199,10 @@ class Programs:
     def without_planner(self, program: type[dspy.Module]) -> dspy.Module:
         endpoint, reask = self._pipeline.roles.solver, self._pipeline.program.reask
         made: dspy.Module = program(
-            self.solver, adapter=prompt_adapter_of(endpoint), wording=wording_of(endpoint), reask=reask
+            self.solver,
+            adapter=prompt_adapter_of(endpoint),
+            wording=self._worded(wording_of(endpoint)),
+            reask=reask,
         )
         return made
 
@@ -207,7 +215,8 @@ class Programs:
             self.solver,
             max_steps=settings.max_subquestions,
             stop=stop,
-            solver_wording=wording_of(endpoint),
+            decomposer_wording=self._worded(Wording()),
+            solver_wording=self._worded(wording_of(endpoint)),
             reask=settings.reask,
             adapter=prompt_adapter_of(endpoint),
         )

@@ -45,6 +45,22 @@ def test_what_is_never_offered_is_not_kept(tmp_path: Path) -> None:
     assert load(tmp_path, GOOD, "screen.keep_whole=true", "program.allow_whole=true").screen.keep_whole
 
 
+def test_own_instructions_are_refused_where_they_would_have_no_effect(tmp_path: Path) -> None:
+    own = "program.instructions={decompose: Split it as we do., solve: Use the hints., reason: Think.}"
+    with pytest.raises(ConfigError, match=r"leave out program\.instructions\.solve and program\.instructions\.reason"):
+        load(tmp_path, GOOD, own)
+    told = load(tmp_path, GOOD, own, "roles.solver.model=embedded/base").program.instructions
+    assert told.by_signature == {"Decompose": "Split it as we do.", "Solve": "Use the hints.", "Reason": "Think."}
+    with pytest.raises(ConfigError, match="Did you mean 'decompose'"):
+        load(tmp_path, GOOD, "program.instructions.decomposer=Split it.")
+    with pytest.raises(ConfigError, match=r"program\.instructions\.decompose"):
+        load(tmp_path, GOOD, "program.instructions.decompose='  '")
+
+
+def test_a_file_without_own_instructions_keeps_the_keys_that_runs_were_stored_under(tmp_path: Path) -> None:
+    assert "instructions" not in load(tmp_path, GOOD).program.model_dump()
+
+
 def test_a_value_is_overridden_on_the_command_line(tmp_path: Path) -> None:
     pipeline = load(
         tmp_path,

@@ -14,13 +14,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import dspy
 import pytest
 from support.openai_server import OpenAIServer, user_text
 
 from divcon import Run, load_pipeline
-from divcon.distill import Base, ManifestError, RunStore, read_manifest
+from divcon.distill import Base, ManifestError, RunStore, bind_adapter, read_manifest
 from divcon.pipeline import MissingStation
-from divcon.programs import DivideAndConquer, ForeignEndpoint, bind
+from divcon.programs import LEARNT, DivideAndConquer, ForeignEndpoint, Wording, bind
 from divcon.schemas import Results
 
 pytestmark = pytest.mark.model
@@ -165,6 +166,35 @@ def test_a_student_is_refused_where_the_instruction_is_not_the_one_it_was_traine
             changed.answering_program()
         with pytest.raises(MissingStation, match="exported from other data or settings"):
             changed.evaluate()
+
+
+def test_own_instructions_reach_every_call_and_are_what_the_student_learns(
+    tmp_path: Path, tiny_base: Base, keyed: None
+) -> None:
+    planning = {"decompose": "Split it as we do.", "follow_up": "Say what to ask next."}
+    solving = {"solve": "Use the hints.", "solve_step": "Take a step.", "answer": "Give it.", "reason": "Think aloud."}
+    given = [f"program.instructions.{name}={told}" for name, told in (planning | solving).items()]
+    given += ["screen.rule=none", "evaluate.arms=[direct, cot, teacher, teacher/stepwise, self-ask, untuned, sd-t]"]
+
+    def reply(body: dict) -> str:
+        told = body["messages"][0]["content"]
+        return "1. What is the first amount?" if told in planning.values() else "Final answer: 7"
+
+    with OpenAIServer(answer) as server:
+        file = pipeline(tmp_path, server, tiny_base)
+        Run(load_pipeline(file), tmp_path / "run").collect()
+    with OpenAIServer(reply) as server:
+        file = pipeline(tmp_path, server, tiny_base)
+        Run(load_pipeline(file, given), tmp_path / "run").run()
+        asked = {body["messages"][0]["content"] for body in server.requests}
+        assert asked == {*planning.values(), *solving.values()}, "plans of other instructions aren't taken for these"
+    student = tmp_path / "run" / "adapters" / "sd-t"
+    assert read_manifest(student).messages[0] == {"role": "system", "content": planning["decompose"]}
+    lm = dspy.LM("openai/student", api_base="http://127.0.0.1:9/v1")
+    learnt = Wording({"Decompose": planning["decompose"]}, demonstrate=False)
+    bind_adapter(DivideAndConquer(decomposer_wording=learnt).decompose, lm, student)
+    with pytest.raises(ManifestError, match="another instruction"):
+        bind_adapter(DivideAndConquer(decomposer_wording=LEARNT).decompose, lm, student)
 
 
 def test_a_student_of_another_draw_of_the_data_is_not_evaluated(tmp_path: Path, tiny_base: Base, keyed: None) -> None:

@@ -196,9 +196,21 @@ def test_the_sentences_on_ways_to_train_are_those_of_the_record(page: str, root:
     first = ways["3 passes, rank 16"]
     covered = {name: f"{100 * one['student']['teacher']['covered']:.1f}" for name, one in ways.items()}
     seeds = sorted(covered[name] for name in ("3 passes, rank 16", "seed 1", "seed 2"))
+    bars = found["yardsticks"]
+    assert students.table_of_yardsticks(bars) in page
+    sizes = ("82M", "124M", "355M")
+    bar = {size: 100 * bars[f"published-{size.lower()}"]["teacher"]["covered"] for size in sizes}
+    kept = {size: recorded(root)["solvers"]["chatgpt"]["programs"][f"{size} plain"]["retained"] for size in sizes}
     for said in (
-        f"covers {100 * first['published']['teacher']['covered']:.1f} % of ChatGPT's steps in these 319 questions",
-        f"base covers {100 * first['untrained']['teacher']['covered']:.1f} %",
+        "of 82M, 124M and 355M parameters cover "
+        f"{bar['82M']:.1f}, {bar['124M']:.1f} and {bar['355M']:.1f} % of ChatGPT's steps, and keep "
+        "{0:.0f}, {1:.0f} and {2:.0f} % of its accuracy on all 1,319 questions, as solved by ChatGPT".format(
+            *(100 * kept[size]["share"] for size in sizes)
+        ),
+        f"cover {100 * bars['people']['teacher']['covered']:.1f} %: another good plan has other steps",
+        f"It is more than {bar['355M']:.0f} %",
+        f"in which they cover {100 * first['published']['teacher']['covered']:.1f} %",
+        f"base of 135M covers {100 * first['untrained']['teacher']['covered']:.1f} %",
         f"3 passes over {first['rows']} lists",
         f"between {seeds[0]} and {seeds[-1]} %",
         f"A rank of 64 covers {covered['rank 64']} %, a learning rate of 0.003 covers "
@@ -232,18 +244,19 @@ def test_the_sentences_on_ways_to_train_are_those_of_the_record(page: str, root:
     salvaged = [f"{100 * ways['250 lists'][name]['salvaged']:.0f} %" for name in ("student", "untrained")]
     assert f"the student of 250 lists, {salvaged[0]} are the whole part" in words
     assert f"or is cut off, and {salvaged[1]} of the untrained base's" in words
-    kept = recorded(root)["solvers"]["chatgpt"]["programs"]["124M plain"]["retained"]["share"]
-    assert f"The published student, as solved by ChatGPT, keeps {100 * kept:.0f} %." in words
     missing = set(students.WAYS) - set(ways)
     assert missing == {
         "500 lists",
+        "250 lists, an instruction of three words",
+        "250 lists, a detailed instruction",
         "250 questions, ChatGPT's list and people's of each",
         "a base of 0.5B parameters",
         "250 lists, after 1,000 generated word problems of a scripted teacher",
     }
     assert (
         "haven't been run: 500 lists; ChatGPT's and people's lists of 250 questions; a base of 0.5B parameters with "
-        "all lists; and a first stage on generated word problems." in words
+        "all lists; a first stage on generated word problems; and an instruction of three words or a detailed one."
+        in words
     )
 
 
