@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from dspy.utils.exceptions import ContextWindowExceededError, LMInvalidRequestError
 
-from divcon.distill.serving.embedded._decoding import Job
+from divcon.distill.serving.embedded._decoding import Ended, Job
 
 if TYPE_CHECKING:
     from divcon.distill.serving.embedded._model import EmbeddedModel
@@ -31,13 +31,13 @@ class EmbeddedBackend:
 
     def complete(self, request: Request, rollout: int) -> Response:
         job = self._job(request, rollout)
-        written, reason = self.model.submit(job).result()
-        return self._response(job, written, reason, request)
+        written, ended = self.model.submit(job).result()
+        return self._response(job, written, ended, request)
 
     async def acomplete(self, request: Request, rollout: int) -> Response:
         job = await asyncio.to_thread(self._job, request, rollout)
-        written, reason = await asyncio.wrap_future(self.model.submit(job))
-        return self._response(job, written, reason, request)
+        written, ended = await asyncio.wrap_future(self.model.submit(job))
+        return self._response(job, written, ended, request)
 
     def _job(self, request: Request, rollout: int) -> Job:
         config = request.config
@@ -60,18 +60,16 @@ class EmbeddedBackend:
             rng=random.Random(seed),
         )
 
-    def _response(self, job: Job, written: list[int], reason: str, request: Request) -> Response:
+    def _response(self, job: Job, written: list[int], ended: Ended, request: Request) -> Response:
         text = self.model.tokenizer.decode(written, skip_special_tokens=True)
-        tokens = len(written) + (reason == "stop")  # with the one that ended it, which a stop string below is not
         for stop in job.stop:
-            if (at := text.find(stop)) >= 0:
-                text, reason = text[:at], "stop"
+            text = text.partition(stop)[0]
         return Response(
             id=None,
             model=request.model,
             message=Message.assistant([TextPart(text)]),
-            finish_reason=reason,
-            usage=Usage(input_tokens=len(job.ids), output_tokens=tokens),
+            finish_reason="length" if ended == "length" else "stop",
+            usage=Usage(input_tokens=len(job.ids), output_tokens=len(written) + (ended == "token")),
         )
 
 

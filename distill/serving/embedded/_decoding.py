@@ -5,11 +5,15 @@ from __future__ import annotations
 import random
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 # Prompt lengths are padded to multiples of this many tokens. A batch has prompts of one length, so a smaller number
 # makes more batches of fewer rows, and a step of 16 rows takes 0.6 times as long as one of 64.
 BUCKET = 128
+
+
+# Why a reply ended: the model wrote a token that ends it, a text of the request's came, or the limit was reached.
+Ended = Literal["token", "text", "length"]
 
 
 @dataclass
@@ -24,7 +28,7 @@ class Job:
         top_p: The share of the probability that tokens are drawn from.
         stop: Texts that end the reply.
         rng: Draws the reply's tokens, from where it is now.
-        done: Holds the reply's token ids, and `stop` or `length`.
+        done: Holds the reply's token ids, and why it ended.
         written: The reply so far.
     """
 
@@ -35,7 +39,7 @@ class Job:
     top_p: float
     stop: tuple[str, ...]
     rng: random.Random
-    done: Future[tuple[list[int], str]] = field(default_factory=Future)
+    done: Future[tuple[list[int], Ended]] = field(default_factory=Future)
     written: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -51,16 +55,25 @@ class Job:
         """The prompt's length in tokens, padded."""
         return -(-len(self.ids) // BUCKET) * BUCKET
 
-    def goes_on(self, token: int, ends: set[int]) -> bool:
+    def goes_on(self, token: int, ends: set[int], tokenizer: Any) -> bool:
         """Take the next token. Returns False where the reply ends with it, and is then the result."""
         if token in ends:
-            self.done.set_result((self.written, "stop"))
+            self.done.set_result((self.written, "token"))
             return False
         self.written.append(token)
+        if self._has_stopped(tokenizer):
+            self.done.set_result((self.written, "text"))
+            return False
         if len(self.written) >= self.max_tokens:
             self.done.set_result((self.written, "length"))
             return False
         return True
+
+    def _has_stopped(self, tokenizer: Any) -> bool:
+        """Whether the last tokens hold a text that ends the reply; a character has four tokens at most."""
+        return any(
+            stop in tokenizer.decode(self.written[-4 * len(stop) - 4 :], skip_special_tokens=True) for stop in self.stop
+        )
 
 
 def decode(model: Any, tokenizer: Any, batch: list[Job], multiple: int, at_once: int) -> None:
@@ -93,7 +106,7 @@ def decode(model: Any, tokenizer: Any, batch: list[Job], multiple: int, at_once:
             chosen = _choose(logits, rows)
             going: list[int] = []
             for index, (job, token) in enumerate(zip(rows, chosen, strict=True)):
-                if job.done.done() or job.goes_on(token, ends):  # done: a filler, or a row kept for company
+                if job.done.done() or job.goes_on(token, ends, tokenizer):  # done: a filler, or a row kept for company
                     going.append(index)
             unfinished = [i for i in going if not rows[i].done.done()]
             if not unfinished:
@@ -178,8 +191,8 @@ def grouped_attention(
 
 
 def _filler(job: Job) -> Job:
-    done: Future[tuple[list[int], str]] = Future()
-    done.set_result(([], "stop"))
+    done: Future[tuple[list[int], Ended]] = Future()
+    done.set_result(([], "token"))
     return Job(job.ids, job.adapter, job.max_tokens, 0.0, 1.0, (), random.Random(0), done)
 
 

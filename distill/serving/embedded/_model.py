@@ -34,7 +34,7 @@ from divcon.distill.serving.embedded import (
     usable_cores,
 )
 from divcon.distill.serving.embedded._backend import EmbeddedBackend
-from divcon.distill.serving.embedded._decoding import Job, decode, grouped_attention
+from divcon.distill.serving.embedded._decoding import Ended, Job, decode, grouped_attention
 from divcon.signatures import DivconError, FatalError
 
 # A batch has a multiple of so many rows, filled up with copies.
@@ -205,7 +205,7 @@ class EmbeddedModel:
         """What it computes in, which decides its replies."""
         return precision(self.wanted)
 
-    def submit(self, job: Job) -> Future[tuple[list[int], str]]:
+    def submit(self, job: Job) -> Future[tuple[list[int], Ended]]:
         job.done.set_running_or_notify_cancel()  # a caller who gives up leaves the batch to the others
         with self._loading:
             self._jobs.put(job)

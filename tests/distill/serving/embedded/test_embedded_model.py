@@ -173,9 +173,19 @@ def test_limits_reasons_and_usage(model: EmbeddedModel) -> None:
     assert whole.finish_reason == "stop"
     assert whole.usage.input_tokens == len(model.encode(asked))
     assert whole.usage.output_tokens < 20
-    stopped = model.backend().complete(request("Count: 1, 2, 3, 4, 5, 6", max_tokens=40, stop=(",",)), 0)
-    assert "," not in stopped.message.text
-    assert (stopped.finish_reason, stopped.usage.output_tokens) == ("stop", 40), "all that was written is counted"
+
+
+def test_a_reply_ends_with_its_stop_string_and_no_token_is_written_behind_it(model: EmbeddedModel) -> None:
+    asked = "Count: 1, 2, 3, 4, 5, 6"
+    ids, _ = model.submit(model.backend()._job(request(asked, max_tokens=40), 0)).result()
+    texts = [model.tokenizer.decode(ids[:number], skip_special_tokens=True) for number in range(len(ids) + 1)]
+    for size in (1, 2, 6):
+        stop = texts[-1][len(texts[-1]) // 2 :][:size]
+        stopped = model.backend().complete(request(asked, max_tokens=40, stop=("never", stop)), 0)
+        assert (stopped.message.text, stopped.finish_reason) == (texts[-1].partition(stop)[0], "stop")
+        assert stopped.usage.output_tokens == next(number for number, text in enumerate(texts) if stop in text)
+    at_last = model.backend().complete(request(asked, max_tokens=5, stop=("never",)), 0)
+    assert (at_last.finish_reason, at_last.usage.output_tokens) == ("length", 5)
 
 
 def test_a_prompt_longer_than_the_model_reads_is_an_error(model: EmbeddedModel) -> None:
