@@ -273,7 +273,8 @@ def prompt_adapter_of(endpoint: Endpoint) -> dspy.Adapter:
 
 def wording_of(endpoint: Endpoint) -> Wording:
     """The wording of an endpoint's prompts; a solver that ships with divcon has the wording it was trained with."""
-    return solver_wording((endpoint.model or "").partition("/")[2]) if endpoint.shipped else Wording()
+    name = (endpoint.model or "").partition("/")[2]
+    return solver_wording(name) if endpoint.embedded and name != "base" else Wording()
 
 
 def identity_of(lm: dspy.LM) -> dict[str, Any]:

@@ -10,6 +10,7 @@ has been measured isn't trained again. The output holds figures alone. On a GPU,
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -35,7 +36,6 @@ from divcon.programs import Item
 HERE = Path(__file__).resolve()
 RESULTS = HERE.parents[1] / "results" / "real" / "students.json"
 PUBLISHED = "published-124m"
-PEOPLE = "people"
 AT_ONCE = 64
 
 FIRST_STAGE = "after-first-stage"  # stands for the base that first-stage.yaml has trained
@@ -64,8 +64,8 @@ WAYS: dict[str, list[str]] = {
         f"roles.teacher.path={TWO_PLANS}",
         "roles.teacher.name=gpt-3.5-turbo and people",
     ],
-    "250 lists, an instruction of three words": [*LISTS_250, f"program.instructions.decompose={SHORT}"],
-    "250 lists, a detailed instruction": [*LISTS_250, f"program.instructions.decompose={json.dumps(DETAILED)}"],
+    "250 lists, an instruction of three words": [*LISTS_250, f"program.instruction={SHORT}"],
+    "250 lists, a detailed instruction": [*LISTS_250, f"program.instruction={DETAILED}"],
     "only plans that led to a right answer": ["screen.rule=recorded", "evaluate.arms=[teacher, untuned, sd-rec]"],
     "seed 1": ["train.seed=1"],
     "seed 2": ["train.seed=2"],
@@ -174,11 +174,12 @@ def measure(name: str, sets: Sequence[str], folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
     run.train()
     seconds = time.perf_counter() - started
-    plans = {arm.name: plans_of(run, arm) for arm in run.arms()}
     [student] = [one.name for one in run.pipeline.decomposer_students]
+    measured = {"student": student, "untrained": "untuned", "published": PUBLISHED}
+    plans = {arm.name: plans_of(run, arm) for arm in run.arms() if arm.name in ("teacher", *measured.values())}
     found = {
         name: agreements(plans[arm], plans["teacher"], plans[PUBLISHED], run.task.test)
-        for name, arm in (("student", student), ("untrained", "untuned"), ("published", PUBLISHED))
+        for name, arm in measured.items()
     }
     [rows] = [file.read_text(encoding="utf-8").count("\n") for file in (run.folder / "exports").glob("*.jsonl")]
     run.close()
@@ -188,33 +189,29 @@ def measure(name: str, sets: Sequence[str], folder: Path) -> dict[str, Any]:
 
 
 def yardsticks(folder: Path) -> dict[str, Any]:
-    """The agreement with ChatGPT's plans of people's lists, and of the plans of published students."""
+    """The agreement with ChatGPT's plans of people's lists, and of the published students' plans, by label."""
     run = Run(load_pipeline(HERE.with_suffix(".yaml"), ["evaluate.arms=[teacher]"]), folder)
     plans = {arm.name: plans_of(run, arm) for arm in run.arms()}
+    labels = {name: one.label for name, one in run.pipeline.evaluate.recorded.items()}
     items = run.task.test
     run.close()
-    teacher, published = plans.pop("teacher"), plans[PUBLISHED]
-    plans = {PEOPLE: Plans({item.id: list(item.subquestions) for item in items}, 0), **plans}
-    return {name: agreements(own, teacher, published, items) for name, own in plans.items()}
+    people = Plans({item.id: list(item.subquestions) for item in items}, 0)
+    found = {"people's lists": people, **{str(label): plans[name] for name, label in labels.items()}}
+    return {label: agreements(own, plans["teacher"], plans[PUBLISHED], items) for label, own in found.items()}
 
 
-HEAD = (
-    "| trained | lists | questions with a plan | ChatGPT's steps covered | minus the published student, in points "
-    "| steps off |\n"
-    "|---|---|---|---|---|---|"
+_MEASURED = (
+    "questions with a plan | ChatGPT's steps covered | minus the published student of 124M, in points | steps off |"
 )
+HEAD = f"| trained | lists | {_MEASURED}\n|---|---|---|---|---|---|"
+OF_YARDSTICKS = f"| plans | {_MEASURED}\n|---|---|---|---|---|"
 
 
-OF_YARDSTICKS = (
-    "| plans | questions with a plan | ChatGPT's steps covered | minus the published student of 124M, in points "
-    "| steps off |\n"
-    "|---|---|---|---|---|"
-)
-
-
-def _cells(mine: Mapping[str, Any]) -> str:
+def _measured(mine: Mapping[str, Any]) -> str:
     less = mine["covered_minus_published"]
     minus = points_with_interval(less["difference"], less["ci95"]) if "ci95" in less else points(less["difference"])
+    if less.get("ci95") == [0, 0]:
+        minus = "–"  # the published student itself
     return (
         f"{100 * mine['listed']:.0f} % | {100 * mine['teacher']['covered']:.1f} % | {minus} | "
         f"{mine['teacher']['count_error']:.2f} |"
@@ -223,7 +220,7 @@ def _cells(mine: Mapping[str, Any]) -> str:
 
 def row_of(one: Mapping[str, Any]) -> str:
     """A way of training as a row of a Markdown table."""
-    return f"| {one['way']} | {one['rows']} | {_cells(one['student'])}"
+    return f"| {one['way']} | {one['rows']} | {_measured(one['student'])}"
 
 
 def table(ways: Iterable[Mapping[str, Any]]) -> str:
@@ -233,9 +230,7 @@ def table(ways: Iterable[Mapping[str, Any]]) -> str:
 
 def table_of_yardsticks(found: Mapping[str, Mapping[str, Any]]) -> str:
     """People's lists and the published students' plans as a Markdown table."""
-    sizes = {name: name.removeprefix("published-").upper() for name in found}
-    names = {name: f"the published student of {size}" for name, size in sizes.items()} | {PEOPLE: "people's lists"}
-    return "\n".join([OF_YARDSTICKS, *(f"| {names[name]} | {_cells(one)}" for name, one in found.items())])
+    return "\n".join([OF_YARDSTICKS, *(f"| {label} | {_measured(one)}" for label, one in found.items())])
 
 
 def write(output: Path, found: Mapping[str, Any], ways: Mapping[str, Mapping[str, Any]]) -> None:
@@ -258,16 +253,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(WAYS))
     given = parser.parse_args()
     folder, output = given.run.resolve(), given.output.resolve()
-    known = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
-    ways = {one["way"]: one for one in known.get("ways", ())}
-    os.chdir(given.data)
-    found = known.get("yardsticks") or yardsticks(folder / "yardsticks")
-    for name, sets in WAYS.items():
-        if name in given.only and name not in ways:
-            ways[name] = measure(name, sets, folder / re.sub(r"\W+", "-", name))
-            print(row_of(ways[name]), flush=True)
-            write(output, found, ways)
-    write(output, found, ways)
+    known = json.loads(output.read_text(encoding="utf-8"))["ways"] if output.exists() else []
+    ways = {one["way"]: one for one in known}
+    with contextlib.chdir(given.data):
+        found = yardsticks(folder / "yardsticks")
+        write(output, found, ways)
+        for name, sets in WAYS.items():
+            if name in given.only and name not in ways:
+                ways[name] = measure(name, sets, folder / re.sub(r"\W+", "-", name))
+                print(row_of(ways[name]), flush=True)
+                write(output, found, ways)
     print(table_of_yardsticks(found), table(ways.values()), sep="\n\n")
 
 

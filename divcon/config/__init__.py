@@ -11,11 +11,13 @@ from divcon.config._file import (
     load_saved_pipeline,
     split_override,
 )
+from divcon.config._program import CAP, Program
 from divcon.config._roles import OF_RECORDED, Decomposer, Endpoint, Price
 from divcon.config._sections import Pipeline, Sections
 from divcon.config._yaml import ConfigError
 
 __all__ = [
+    "CAP",
     "EXPERIMENT_FILE",
     "OF_RECORDED",
     "ConfigError",
@@ -25,6 +27,7 @@ __all__ = [
     "Experiment",
     "Pipeline",
     "Price",
+    "Program",
     "Sections",
     "configuration_of",
     "declared_pipelines",

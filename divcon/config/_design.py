@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from divcon.benchmarks.tasks import TASKS, Task
+from divcon.config._program import CAP
 from divcon.config._roles import Endpoint, Section
 from divcon.config._sections import ArmName, Pipeline, Sections
 
@@ -130,6 +131,8 @@ class Experiment(Sections):
                 f"compile.optimizer {self.compile.optimizer} writes an instruction for each task, and a student of one "
                 f"task answers no other's; {design.kind} takes {', '.join(_FEW_SHOT)}"
             )
+        if design.kind == "cap" and self.program.instruction is not None and CAP not in self.program.instruction:
+            raise ValueError(f"the experiment cap needs {CAP} in program.instruction, where the number goes")
         for task in design.tasks:
             for change in ({}, *design.solver_changes.values()):
                 try:

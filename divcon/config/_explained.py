@@ -127,8 +127,12 @@ def _error(file: Path, tree: Tree, given: set[str], wrong: _Wrong, kind: type[Ba
     if wrong.error["type"] == "missing":
         return ConfigError(f"{where}: the key '{key}' is missing.", "Add it; see examples/.")
     message = wrong.error["msg"].removeprefix("Value error, ")
+    if wrong.error["type"] == "string_type" and isinstance(wrong.error["input"], (dict, list)):
+        remedy = "Quote a text that has ': ' in it, or begins with '-', '[' or '{'."
+    else:
+        remedy = "Correct the value."
     stop = "" if message.endswith((".", "?")) else "."
-    return ConfigError(f"{where}: {key or 'the pipeline'}: {message}{stop}", "Correct the value.")
+    return ConfigError(f"{where}: {key or 'the pipeline'}: {message}{stop}", remedy)
 
 
 def _model_at(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:

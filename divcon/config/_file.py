@@ -162,9 +162,12 @@ def split_override(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r} is not KEY=VALUE.", "Write for example --set train.epochs=3.")
     try:
-        return key.strip(), read_value(raw)
+        value = read_value(raw)
     except ValueError as error:
         raise ConfigError(f"--set {key.strip()}: {error}.", "Correct the value, or quote it.") from error
+    if isinstance(value, str) and "#" in raw and "#" not in value:
+        raise ConfigError(f"--set {key.strip()}: in YAML, ' #' begins a comment.", "Quote the value, or leave it out.")
+    return key.strip(), value
 
 
 def _override(tree: dict[str, Any], text: str) -> str:

@@ -216,11 +216,6 @@ class Endpoint(Section):
         return (self.model or "").startswith("embedded/")
 
     @property
-    def shipped(self) -> bool:
-        """Whether it is one of the shipped models that were trained for their role."""
-        return self.embedded and self.model != "embedded/base"
-
-    @property
     def ours(self) -> bool:
         """Whether divcon serves it: in this process, or on a server that it starts or is told of."""
         return self.embedded or self.base is not None

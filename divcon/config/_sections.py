@@ -284,21 +284,16 @@ class Pipeline(Sections):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Pipeline:
-        wrong = [*self._about_program(), *self._about_turns(), *self._about_students(), *self._about_recorded()]
+        wrong = [*self._about_whole(), *self._about_turns(), *self._about_students(), *self._about_recorded()]
         if len(wrong) == 1:
             raise ValueError(wrong[0])
         if wrong:
             raise ValueError(f"{len(wrong)} things don't fit together:" + "".join(f"\n  - {one}" for one in wrong))
         return self
 
-    def _about_program(self) -> Iterator[str]:
+    def _about_whole(self) -> Iterator[str]:
         if self.screen.keep_whole and not self.program.allow_whole:
             yield "screen.keep_whole needs program.allow_whole: true"
-        if self.roles.solver.shipped and (own := self.program.instructions.of_solver):
-            yield (
-                f"{self.roles.solver.model} has learnt its instructions, so it takes no other ones; leave out "
-                + " and ".join(f"program.instructions.{name}" for name in own)
-            )
 
     def _about_turns(self) -> Iterator[str]:
         roles, optimizer = self.roles, self.compile.optimizer

@@ -10,6 +10,7 @@ from typing import Any
 import dspy
 
 from divcon._models import identity_of, prompt_adapter_of, wording_of
+from divcon.config import CAP, Program
 from divcon.distill import Key, Student, bind_adapter, write_whole
 from divcon.pipeline._context import Context
 from divcon.pipeline._errors import MissingStation
@@ -21,7 +22,7 @@ from divcon.programs import (
     Solving,
     Wording,
 )
-from divcon.signatures import Solve, SolveDirect, Subquestions
+from divcon.signatures import Decompose, Solve, SolveDirect, Subquestions
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,17 @@ def compile_key(context: Context) -> Key:
         {
             "compile": pipeline.compile.model_dump(),
             "teacher": identity_of(context.models.teacher),
-            "program": pipeline.program.model_dump(),
+            "program": deciding(pipeline.program),
             "questions": [item.id for item in context.task.train[: pipeline.compile.examples]],
+            **({"instruction": told} if (told := pipeline.program.instruction) else {}),
             **context.graders,
         }
     )
+
+
+def deciding(program: Program) -> dict[str, Any]:
+    """The part of a key that says how a program is put together. Prompts are parts of their own."""
+    return program.model_dump(exclude={"instruction"})
 
 
 class Programs:
@@ -141,8 +148,8 @@ class Programs:
             allow_whole=settings.allow_whole,
             salvage=settings.salvage,
             reask=settings.reask,
-            decomposer_wording=self._worded(wording),
-            solver_wording=self._worded(wording_of(roles.solver)),
+            decomposer_wording=replace(wording, instructions=self._own_instruction),
+            solver_wording=wording_of(roles.solver),
         )
         program.solve.adapter = prompt_adapter_of(roles.solver)
         if self.compiled is not None:
@@ -150,10 +157,12 @@ class Programs:
             program.decompose.signature = signature.with_instructions(self.compiled.instructions)
         return program
 
-    def _worded(self, wording: Wording) -> Wording:
-        """A wording with the file's own instructions. A model that has learnt others keeps them."""
-        own = self._pipeline.program.instructions.by_signature
-        return replace(wording, instructions={**own, **wording.instructions})
+    @property
+    def _own_instruction(self) -> dict[str, str]:
+        """The file's own instruction of the decomposer, where it has one."""
+        settings = self._pipeline.program
+        told = settings.instruction
+        return {} if told is None else {Decompose.__name__: told.replace(CAP, str(settings.max_subquestions))}
 
     def asking_solver(self) -> DivideAndConquer:
         """The program whose `solve` is called for screening and the solver's students: all subquestions in one call."""
@@ -181,7 +190,7 @@ class Programs:
         """The teacher's program whose solver gets the prompt of a student of the solver; None is the untrained one."""
         direct = student is not None and student.target is not None and student.target.direct
         program = self.planned_by_teacher("direct" if direct else "single_call")
-        wording = self._worded(Wording() if student is None else LEARNT)
+        wording = Wording() if student is None else LEARNT
         asked, reask = SolveDirect if direct else Solve, self._pipeline.program.reask
         program.solve = wording.predictor(asked, "solver", self.solver, CompactAdapter(), reask=reask)
         program.solver_wording = wording
@@ -199,10 +208,7 @@ class Programs:
     def without_planner(self, program: type[dspy.Module]) -> dspy.Module:
         endpoint, reask = self._pipeline.roles.solver, self._pipeline.program.reask
         made: dspy.Module = program(
-            self.solver,
-            adapter=prompt_adapter_of(endpoint),
-            wording=self._worded(wording_of(endpoint)),
-            reask=reask,
+            self.solver, adapter=prompt_adapter_of(endpoint), wording=wording_of(endpoint), reask=reask
         )
         return made
 
@@ -215,8 +221,7 @@ class Programs:
             self.solver,
             max_steps=settings.max_subquestions,
             stop=stop,
-            decomposer_wording=self._worded(Wording()),
-            solver_wording=self._worded(wording_of(endpoint)),
+            solver_wording=wording_of(endpoint),
             reask=settings.reask,
             adapter=prompt_adapter_of(endpoint),
         )

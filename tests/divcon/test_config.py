@@ -4,6 +4,7 @@ import pytest
 
 from divcon import load_pipeline
 from divcon.config import ConfigError, load_saved_pipeline
+from divcon.signatures import learn_variable
 
 GOOD = """\
 task: {name: offline, train: 10, test: 5}
@@ -45,20 +46,33 @@ def test_what_is_never_offered_is_not_kept(tmp_path: Path) -> None:
     assert load(tmp_path, GOOD, "screen.keep_whole=true", "program.allow_whole=true").screen.keep_whole
 
 
-def test_own_instructions_are_refused_where_they_would_have_no_effect(tmp_path: Path) -> None:
-    own = "program.instructions={decompose: Split it as we do., solve: Use the hints., reason: Think.}"
-    with pytest.raises(ConfigError, match=r"leave out program\.instructions\.solve and program\.instructions\.reason"):
-        load(tmp_path, GOOD, own)
-    told = load(tmp_path, GOOD, own, "roles.solver.model=embedded/base").program.instructions
-    assert told.by_signature == {"Decompose": "Split it as we do.", "Solve": "Use the hints.", "Reason": "Think."}
-    with pytest.raises(ConfigError, match="Did you mean 'decompose'"):
-        load(tmp_path, GOOD, "program.instructions.decomposer=Split it.")
-    with pytest.raises(ConfigError, match=r"program\.instructions\.decompose"):
-        load(tmp_path, GOOD, "program.instructions.decompose='  '")
+def test_an_own_instruction_has_to_be_one_that_can_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = "program.instruction=Split it into {max_subquestions} steps."
+    assert load(tmp_path, GOOD, given).program.instruction == "Split it into {max_subquestions} steps."
+    with pytest.raises(ConfigError, match=r"program\.instruction: it is blank"):
+        load(tmp_path, GOOD, "program.instruction=' '")
+    with pytest.raises(ConfigError, match=r"has to say when to write 'No decomposition\.'"):
+        load(tmp_path, GOOD, given, "program.allow_whole=true")
+    assert load(tmp_path, GOOD, f"{given} Or write 'No decomposition.'", "program.allow_whole=true").program.allow_whole
+    monkeypatch.setenv("OTHER_KEY", "abc-0123456789")
+    learn_variable("OTHER_KEY")
+    with pytest.raises(ConfigError, match="it holds a secret") as caught:
+        load(tmp_path, GOOD, "program.instruction=Split abc-0123456789.")
+    assert "abc-0123456789" not in str(caught.value)
 
 
-def test_a_file_without_own_instructions_keeps_the_keys_that_runs_were_stored_under(tmp_path: Path) -> None:
-    assert "instructions" not in load(tmp_path, GOOD).program.model_dump()
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ("Use #1 for the first answer", "' #' begins a comment"),
+        ("Split: it", "Quote a text"),
+        ("- Split it", "Quote a text"),
+    ],
+)
+def test_prose_that_yaml_would_cut_or_take_for_a_section_is_to_be_quoted(tmp_path: Path, told: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load(tmp_path, GOOD, f"program.instruction={told}")
+    assert load(tmp_path, GOOD, f"program.instruction='{told}'").program.instruction == told
 
 
 def test_a_value_is_overridden_on_the_command_line(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from divcon.distill import Base, ManifestError, RunStore, bind_adapter, read_man
 from divcon.pipeline import MissingStation
 from divcon.programs import LEARNT, DivideAndConquer, ForeignEndpoint, Wording, bind
 from divcon.schemas import Results
+from divcon.signatures import Decompose
 
 pytestmark = pytest.mark.model
 
@@ -39,6 +40,11 @@ def answer(body: dict) -> str:
         return f"1. What is the {'first' if good else 'wrong'} amount in {digest % 997}?\n2. What follows from that?"
     gold = GOLD[question] if "wrong amount" not in text else "0"
     return f"1. x\n2. y\nAnswer: {gold}" if "reason step by step" in body["messages"][0]["content"] else gold
+
+
+def told(body: dict) -> str:
+    """The instruction of a call."""
+    return str(body["messages"][0]["content"])
 
 
 GOLD: dict[str, str] = {}
@@ -168,33 +174,49 @@ def test_a_student_is_refused_where_the_instruction_is_not_the_one_it_was_traine
             changed.evaluate()
 
 
-def test_own_instructions_reach_every_call_and_are_what_the_student_learns(
-    tmp_path: Path, tiny_base: Base, keyed: None
+@pytest.mark.parametrize("optimizer", ["none", "bootstrap"])
+def test_an_own_instruction_is_told_to_the_teacher_and_learnt_by_the_student(
+    tmp_path: Path, tiny_base: Base, keyed: None, optimizer: str
 ) -> None:
-    planning = {"decompose": "Split it as we do.", "follow_up": "Say what to ask next."}
-    solving = {"solve": "Use the hints.", "solve_step": "Take a step.", "answer": "Give it.", "reason": "Think aloud."}
-    given = [f"program.instructions.{name}={told}" for name, told in (planning | solving).items()]
-    given += ["screen.rule=none", "evaluate.arms=[direct, cot, teacher, teacher/stepwise, self-ask, untuned, sd-t]"]
-
     def reply(body: dict) -> str:
-        told = body["messages"][0]["content"]
-        return "1. What is the first amount?" if told in planning.values() else "Final answer: 7"
+        return answer({**body, "messages": [{"role": "system", "content": ours}, *body["messages"][1:]]})
 
-    with OpenAIServer(answer) as server:
-        file = pipeline(tmp_path, server, tiny_base)
-        Run(load_pipeline(file), tmp_path / "run").collect()
-    with OpenAIServer(reply) as server:
+    ours = Decompose.instructions
+    given = ["screen.rule=none", f"compile={{optimizer: {optimizer}, examples: 4}}"]
+    own = [*given, "program.instruction=Cut it into {max_subquestions}."]
+    with OpenAIServer(lambda body: reply(body) if told(body) == "Cut it into 3." else answer(body)) as server:
         file = pipeline(tmp_path, server, tiny_base)
         Run(load_pipeline(file, given), tmp_path / "run").run()
-        asked = {body["messages"][0]["content"] for body in server.requests}
-        assert asked == {*planning.values(), *solving.values()}, "plans of other instructions aren't taken for these"
+        first, before = Counter(server.models()), len(server.requests)
+        Run(load_pipeline(file, own), tmp_path / "run").run()
+        planned = [told(body) for body in server.requests[before:] if body["model"] == "teacher"]
+        assert set(planned) == {"Cut it into 3."} and len(planned) == first["teacher"], "no plan of another instruction"
+        asked = Counter(server.models())
+        Run(load_pipeline(file, given), tmp_path / "run").run()
+        assert Counter(server.models()) == asked, "what was asked for divcon's own is there"
+        Run(load_pipeline(file, own), tmp_path / "run").run()
+        assert Counter(server.models()) == asked
     student = tmp_path / "run" / "adapters" / "sd-t"
-    assert read_manifest(student).messages[0] == {"role": "system", "content": planning["decompose"]}
+    assert read_manifest(student).messages[0] == {"role": "system", "content": "Cut it into 3."}
     lm = dspy.LM("openai/student", api_base="http://127.0.0.1:9/v1")
-    learnt = Wording({"Decompose": planning["decompose"]}, demonstrate=False)
+    learnt = Wording({"Decompose": "Cut it into 3."}, demonstrate=False)
     bind_adapter(DivideAndConquer(decomposer_wording=learnt).decompose, lm, student)
     with pytest.raises(ManifestError, match="another instruction"):
         bind_adapter(DivideAndConquer(decomposer_wording=LEARNT).decompose, lm, student)
+
+
+def test_an_own_instruction_leaves_the_answers_of_programs_without_a_plan_as_they_are(
+    tmp_path: Path, tiny_base: Base, keyed: None
+) -> None:
+    with OpenAIServer(answer) as server:
+        file = pipeline(tmp_path, server, tiny_base)
+        Run(load_pipeline(file, ["evaluate.arms=[direct, cot]"]), tmp_path / "run").run()
+        looking = Run(
+            load_pipeline(file, ["evaluate.arms=[direct, cot]", "program.instruction=Cut it."]), tmp_path / "run"
+        )
+        states = {one.station: one.state for one in looking.status()}
+        looking.close()
+    assert states["evaluate direct"] == states["evaluate cot"] == "done"
 
 
 def test_a_student_of_another_draw_of_the_data_is_not_evaluated(tmp_path: Path, tiny_base: Base, keyed: None) -> None:
