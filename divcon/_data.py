@@ -9,6 +9,7 @@ from divcon.config import Pipeline
 from divcon.distill import FORM_STEPS
 from divcon.distill.serving import Finding
 from divcon.programs import Item
+from divcon.signatures import Decompose
 
 
 def lacking_references(pipeline: Pipeline, items: Sequence[Item]) -> Finding | None:
@@ -19,6 +20,28 @@ def lacking_references(pipeline: Pipeline, items: Sequence[Item]) -> Finding | N
         return None
     text = f"The arm {needing[0]} needs reference subquestions; {len(bare)} questions have none, first {bare[0]}."
     return Finding("failure", "data", text, "Leave it out of the arms, or take a task whose data has them.")
+
+
+def too_long_to_learn(pipeline: Pipeline, items: Sequence[Item]) -> Finding | None:
+    """A failure, where training rows are too long whatever is replied; else None.
+
+    A word has a token at least, so no tokenizer is needed to find what is much too long.
+
+    Args:
+        pipeline: The pipeline.
+        items: The training questions.
+    """
+    train, told = pipeline.train, pipeline.program.instruction or Decompose.instructions
+    words = [len(f"{told} {item.context or ''} {item.question}".split()) for item in items]
+    over = [number for number, length in enumerate(words) if length > train.max_length]
+    if not (pipeline.decomposer_students and over) or (train.over_length == "drop" and len(over) < len(items)):
+        return None
+    shorter = "program.instruction" if pipeline.program.instruction else "the question"
+    text = (
+        f"The prompt of {items[over[0]].id} has {words[over[0]]:,} words, and a training row takes "
+        f"{train.max_length:,} tokens with its reply (train.max_length); {len(over)} of {len(items)} are too long."
+    )
+    return Finding("failure", "data", text, f"Raise train.max_length, or shorten {shorter}.")
 
 
 def too_few_steps(pipeline: Pipeline, questions: int) -> Finding | None:

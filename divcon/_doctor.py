@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 from packaging.requirements import Requirement
 
-from divcon._data import lacking_references, too_few_steps
+from divcon._data import lacking_references, too_few_steps, too_long_to_learn
 from divcon._providers import is_known, missing_keys
 from divcon.benchmarks import RowFields, read_recording
 from divcon.benchmarks.arms import UNTUNED, UNTUNED_SOLVES
@@ -99,9 +99,9 @@ def _optimizer(pipeline: Pipeline) -> Iterator[Finding]:
 
 def _data(pipeline: Pipeline) -> Iterator[Finding]:
     loaded = load_task(pipeline.task)
-    lacking = lacking_references(pipeline, [*loaded.train, *loaded.test])
-    if lacking is not None:
-        yield lacking
+    failure = lacking_references(pipeline, [*loaded.train, *loaded.test]) or too_long_to_learn(pipeline, loaded.train)
+    if failure is not None:
+        yield failure
         return
     counts = f"{len(loaded.train)} training and {len(loaded.test)} test questions of {pipeline.task.name}"
     yield Finding("ok", "data", "; ".join([counts, *loaded.about_overlap()]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from divcon._data import lacking_references, too_few_steps
+from divcon._data import lacking_references, too_few_steps, too_long_to_learn
 from divcon._doctor import diagnose
 from divcon.benchmarks.arms import read_arm
 from divcon.config import Pipeline
@@ -59,8 +59,8 @@ def _about_data(context: Context) -> list[str]:
     contents = (*task.train, *task.test)
     context.store.know_items(contents_of(contents))
     context.reporter.station("check", f"{len(task.train)} training and {len(task.test)} test questions")
-    if (lacking := lacking_references(pipeline, contents)) is not None:
-        raise Unfit(lacking.text, lacking.remedy)
+    if (failure := lacking_references(pipeline, contents) or too_long_to_learn(pipeline, task.train)) is not None:
+        raise Unfit(failure.text, failure.remedy)
     needing = [arm for arm in pipeline.arms if read_arm(arm)[0].planner == "references"]
     if (few := too_few_steps(pipeline, len(task.train))) is not None:
         context.reporter.finished(few.what, f"warning: {few.text}. {few.remedy}")

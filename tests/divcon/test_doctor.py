@@ -16,7 +16,7 @@ from divcon._doctor import diagnose
 from divcon._watch import Silent
 from divcon.distill.serving import Finding
 from divcon.distill.serving.vllm import PYTHON_VARIABLE
-from divcon.pipeline import Run, announce_conversion
+from divcon.pipeline import Run, Unfit, announce_conversion
 
 DIVCON = Path(sys.executable).with_name("divcon")
 
@@ -89,6 +89,22 @@ def test_too_few_steps_to_learn_the_form_are_said_before_anything_is_collected(t
         assert asked == [0]
         file.write_text(file.read_text() + "train: {batch_size: 1, epochs: 6}\n")
         assert len(found(file, tmp_path / "run")["data"]) == 1
+
+
+def test_rows_that_are_too_long_whatever_is_replied_are_found_before_anything_is_asked(tmp_path: Path) -> None:
+    with OpenAIServer(lambda body: "1. What?\n2. What then?") as server:
+        model = f"{{model: openai/t, api_base: '{server.url}'}}"
+        file = pipeline(tmp_path, model, model, more="train: {max_length: 40, over_length: raise}")
+        [long] = found(file, tmp_path / "run")["data"]
+        assert long.level == "failure" and "a training row takes 40 tokens with its reply" in long.text
+        assert long.remedy == "Raise train.max_length, or shorten the question."
+        with pytest.raises(Unfit, match=r"train\.max_length"):
+            Run(load_pipeline(file), tmp_path / "run").check()
+        own = ["train.max_length=1024", f"program.instruction={'word ' * 1024}"]
+        with pytest.raises(Unfit, match=r"4 of 4 are too long") as caught:
+            Run(load_pipeline(file, own), tmp_path / "run").check()
+        assert "shorten program.instruction" in caught.value.remedy
+        assert not server.requests
 
 
 def test_the_demo_is_found_healthy(root: Path, tmp_path: Path) -> None:
