@@ -105,3 +105,11 @@ def test_what_it_says_of_published_students_was_recorded(root: Path, readme: str
     money = f"That of 355M saves {100 * saved:.0f} % of the bill at list prices and loses {lost[planner]:.1f} points"
     other = f"a cheaper solver in its place, with ChatGPT's plans, loses {lost[solver]:.1f}"
     assert f"{money}; {other}" in " ".join(readme.split())
+    students = recorded(root, "real/students")
+    [larger] = [one for one in students["ways"] if one["way"] == "a base of 0.5B parameters"]
+    theirs = students["yardsticks"]["a published student of 355M"]["teacher"]["covered"]
+    assert (
+        f"A planner of 0.5B, trained here on {larger['rows']} of ChatGPT's plans, asks for "
+        f"{100 * larger['student']['teacher']['covered']:.0f} % of its steps, as a published one of 355M does "
+        f"({100 * theirs:.0f} %)"
+    ) in " ".join(readme.split())
