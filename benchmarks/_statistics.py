@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy  # loads `scipy.stats` when it is first used, in a second or more
@@ -26,28 +26,34 @@ _Z = NormalDist().inv_cdf(1 - ONE_SIDED)
 
 
 def accuracy_interval(right: Sequence[bool], resamples: int = 10_000, seed: int = 0) -> Interval:
-    """95 % percentile bootstrap interval of an accuracy.
+    """95 % interval of an accuracy; see `mean_interval`.
 
     Args:
         right: Whether each answer is right; at least one answer.
         resamples: The number of bootstrap samples.
         seed: Seeds the resampling.
     """
-    return _interval(np.asarray(right, dtype=float), resamples, seed)
+    return mean_interval(np.asarray(right, dtype=float)[None], resamples, seed)
 
 
-def mean_interval(answers: np.ndarray, resamples: int = 10_000, seed: int = 0) -> Interval:
+def mean_interval(answers: np.ndarray, resamples: int = 10_000, seed: int = 0, lowest: Literal[0, -1] = 0) -> Interval:
     """95 % percentile bootstrap interval of a mean over seeds and questions, resampling both.
 
     Resampling the seeds accounts for the variation between trainings, besides that between questions. With few seeds,
-    such as three, the interval tends to be too narrow. With one seed, it is over questions alone.
+    such as three, the interval tends to be too narrow. With one seed, it is over questions alone. Where all answers are
+    alike, a bootstrap finds no variation; the interval is then Wilson's, or Tango's of a difference.
 
     Args:
         answers: Shape (seeds, questions); nan where an answer failed.
         resamples: The number of bootstrap samples.
         seed: Seeds the resampling.
+        lowest: The lowest mean that there can be: -1 for differences.
     """
     answers = answers[:, ~np.isnan(answers).all(axis=0)]
+    first = float(answers[~np.isnan(answers)][0])
+    if np.nanmin(answers) == np.nanmax(answers):
+        far = _Z**2 / (answers.shape[1] + _Z**2)
+        return max(float(lowest), first - far), min(1.0, first + far)
     if len(answers) == 1:
         return _interval(answers[0], resamples, seed)
     rng = np.random.default_rng(seed)
@@ -324,8 +330,6 @@ def _score_interval(better: float, worse: float, n: float) -> Interval:
 
 
 def _interval(values: np.ndarray, resamples: int, seed: int) -> Interval:
-    if np.all(values == values[0]):
-        return float(values[0]), float(values[0])  # scipy warns about values that don't vary
     bootstrap = scipy.stats.bootstrap  # loaded here, so that no warning of its loading is an error
     with warnings.catch_warnings():
         warnings.simplefilter("error")

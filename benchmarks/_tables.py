@@ -217,7 +217,7 @@ def differences(
                 "a": a,
                 "b": b,
                 "difference": float(np.nanmean(both)),
-                "ci95": list(mean_interval(both, resamples)),
+                "ci95": list(mean_interval(both, resamples, lowest=-1)),
                 "n": int(whole.sum()),
                 "left_out": int((~whole).sum()),
                 "p": paired_p_value(np.nanmean(both[:, whole], axis=0), np.zeros(int(whole.sum()))),

@@ -127,7 +127,7 @@ def agreements(own: Plans, teacher: Plans, published: Plans, items: Sequence[Ite
         "people": mean_agreement((plans[item.id], item.subquestions) for item in asked if item.subquestions),
         "covered_minus_published": {
             "difference": float(difference.mean()),
-            "ci95": list(mean_interval(difference[None])),
+            "ci95": list(mean_interval(difference[None], lowest=-1)),
         },
     }
 
@@ -210,7 +210,7 @@ OF_YARDSTICKS = f"| plans | {_MEASURED}\n|---|---|---|---|---|"
 def _measured(mine: Mapping[str, Any]) -> str:
     less = mine["covered_minus_published"]
     minus = points_with_interval(less["difference"], less["ci95"]) if "ci95" in less else points(less["difference"])
-    if less.get("ci95") == [0, 0]:
+    if less["difference"] == 0:
         minus = "–"  # the published student itself
     return (
         f"{100 * mine['listed']:.0f} % | {100 * mine['teacher']['covered']:.1f} % | {minus} | "

@@ -63,6 +63,17 @@ def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.89 <= hits / 200 <= 0.99
 
 
+@pytest.mark.parametrize(("right", "questions"), [(0, 16), (16, 16), (0, 1), (400, 400)])
+def test_answers_that_are_all_alike_are_no_certainty(right: int, questions: int) -> None:
+    wilson = binomtest(right, questions).proportion_ci(0.95, "wilson")
+    answers = np.full((1, questions), right / questions)
+    for seeds in (1, 3):
+        assert mean_interval(answers.repeat(seeds, axis=0)) == pytest.approx((wilson.low, wilson.high))
+    same = compare_paired(answers, answers)
+    assert same is not None
+    assert mean_interval(answers - answers, lowest=-1) == pytest.approx(same.ci95)
+
+
 def records(*outcomes: str) -> dict[str, dict]:
     return {str(i): {"outcome": outcome, "error": "no"} for i, outcome in enumerate(outcomes)}
 
