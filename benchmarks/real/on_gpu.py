@@ -194,7 +194,7 @@ def _decode(model: Any, tokenizer: Any, batch: list[Job], at_once: int) -> None:
         upto = int(steps.number)
         for job, tokens in zip(rows, steps.written[:, read:upto].tolist(), strict=True):
             for token in tokens:
-                if job.done.done() or not job.goes_on(token, ends):
+                if job.done.done() or not job.goes_on(token, ends, tokenizer):
                     break
         read = upto
 
