@@ -50,10 +50,10 @@ def mean_interval(answers: np.ndarray, resamples: int = 10_000, seed: int = 0, l
         lowest: The lowest mean that there can be: -1 for differences.
     """
     answers = answers[:, ~np.isnan(answers).all(axis=0)]
-    first = float(answers[~np.isnan(answers)][0])
-    if np.nanmin(answers) == np.nanmax(answers):
+    mean = float(np.nanmin(answers))
+    if mean == np.nanmax(answers):
         far = _Z**2 / (answers.shape[1] + _Z**2)
-        return max(float(lowest), first - far), min(1.0, first + far)
+        return max(float(lowest), mean - far), min(1.0, mean + far)
     if len(answers) == 1:
         return _interval(answers[0], resamples, seed)
     rng = np.random.default_rng(seed)

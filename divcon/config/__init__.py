@@ -11,7 +11,7 @@ from divcon.config._file import (
     load_saved_pipeline,
     split_override,
 )
-from divcon.config._program import CAP, Program
+from divcon.config._program import CAP
 from divcon.config._roles import OF_RECORDED, Decomposer, Endpoint, Price
 from divcon.config._sections import Pipeline, Sections
 from divcon.config._yaml import ConfigError
@@ -27,7 +27,6 @@ __all__ = [
     "Experiment",
     "Pipeline",
     "Price",
-    "Program",
     "Sections",
     "configuration_of",
     "declared_pipelines",

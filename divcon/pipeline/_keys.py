@@ -9,7 +9,7 @@ from divcon.benchmarks.arms import Built
 from divcon.config import OF_RECORDED
 from divcon.distill import RECORDED, RULES, Key, Student
 from divcon.pipeline._context import Context
-from divcon.pipeline._programs import Programs, deciding
+from divcon.pipeline._programs import Programs
 from divcon.signatures import READER, Subquestions
 
 _MATCHING = 2  # the version of `Recording.match`; replaying costs nothing
@@ -108,7 +108,7 @@ class Keys:
             {
                 "arm": name,
                 "solver": identity_of(solve.lm),
-                "program": deciding(self._pipeline.program),
+                "program": self._pipeline.program.model_dump(exclude={"instruction"}),  # the planner's key has it
                 "planner": built.planner_key,
                 "solver_prompt": solve.prompt(question="?", context="?"),
                 "reader": READER,

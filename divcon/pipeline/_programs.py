@@ -10,7 +10,7 @@ from typing import Any
 import dspy
 
 from divcon._models import identity_of, prompt_adapter_of, wording_of
-from divcon.config import CAP, Program
+from divcon.config import CAP
 from divcon.distill import Key, Student, bind_adapter, write_whole
 from divcon.pipeline._context import Context
 from divcon.pipeline._errors import MissingStation
@@ -94,17 +94,11 @@ def compile_key(context: Context) -> Key:
         {
             "compile": pipeline.compile.model_dump(),
             "teacher": identity_of(context.models.teacher),
-            "program": deciding(pipeline.program),
+            "program": pipeline.program.model_dump(exclude_none=True),
             "questions": [item.id for item in context.task.train[: pipeline.compile.examples]],
-            **({"instruction": told} if (told := pipeline.program.instruction) else {}),
             **context.graders,
         }
     )
-
-
-def deciding(program: Program) -> dict[str, Any]:
-    """The part of a key that says how a program is put together. Prompts are parts of their own."""
-    return program.model_dump(exclude={"instruction"})
 
 
 class Programs:
