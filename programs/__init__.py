@@ -10,16 +10,11 @@ from divcon.programs._ledger import Ledger
 from divcon.programs._meter import Counters, Meter, PriceOf, Usage, UsageWarning, priced, warn_of_counts, whole_number
 from divcon.programs._one_role import OneRole
 from divcon.programs._prediction import ProgramPrediction
-from divcon.programs._roles import (
-    LEARNT,
-    NotPickled,
-    ReplyCutOff,
-    RolePredict,
-    Wording,
-)
+from divcon.programs._roles import NotPickled, ReplyCutOff, RolePredict
 from divcon.programs._self_ask import SelfAsk
 from divcon.programs._streaming import FieldListener
 from divcon.programs._tool import SolvedQuestion, as_tool
+from divcon.programs._wording import LEARNT, Wording
 
 __all__ = [
     "LEARNT",

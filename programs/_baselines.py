@@ -15,7 +15,7 @@ from divcon.programs._calls import Calls
 from divcon.programs._ledger import Ledger
 from divcon.programs._prediction import ProgramPrediction
 from divcon.programs._program import RoleProgram
-from divcon.programs._roles import Wording, require_wordings
+from divcon.programs._wording import Wording, require_wordings
 from divcon.signatures import Answer, Reason, Subquestions
 
 # An answer alone takes at most so many tokens. A model that reasons all the same is stopped there, so that its figures

@@ -13,7 +13,8 @@ from divcon.programs._calls import UNREADABLE, Calls
 from divcon.programs._ledger import Ledger
 from divcon.programs._prediction import ProgramPrediction
 from divcon.programs._program import RoleProgram
-from divcon.programs._roles import ReplyCutOff, Wording, items_in, require_wordings
+from divcon.programs._roles import ReplyCutOff, items_in
+from divcon.programs._wording import Wording, require_wordings
 from divcon.signatures import (
     DEFAULT_MAX_SUBQUESTIONS,
     Reason,

@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import dspy
@@ -22,7 +21,6 @@ from divcon.signatures import (
     DivconError,
     Subquestions,
     SubquestionsError,
-    demonstrations,
     ends_in_answer,
     is_ended,
     read_answer,
@@ -41,66 +39,6 @@ class ReplyCutOff(AdapterParseError):
     """
 
     items: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Wording:
-    """How a role is prompted: its instructions, demonstrations and labels.
-
-    The default is for an untrained model. A trained model is prompted as in its training: with the same instructions
-    and no demonstrations (`LEARNT`), or with the wording that is stored beside its weights.
-
-    Attributes:
-        instructions: Instructions by a signature's name; a signature that isn't named keeps its own.
-        demonstrate: Whether the demonstrations that ship with a signature are shown.
-        labels: Labels by a field's name, for fields that `CompactAdapter` would label otherwise.
-    """
-
-    instructions: Mapping[str, str] = field(default_factory=dict)
-    demonstrate: bool = True
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    def of(self, signature: type[dspy.Signature]) -> type[dspy.Signature]:
-        """The signature with this wording's instructions."""
-        own = self.instructions.get(signature.__name__)
-        return signature.with_instructions(own) if own is not None else signature
-
-    def shown(self, signature: type[dspy.Signature]) -> list[dspy.Example]:
-        """The demonstrations for the signature."""
-        return demonstrations(signature) if self.demonstrate else []
-
-    def predictor(
-        self,
-        signature: type[dspy.Signature],
-        role: str,
-        lm: dspy.BaseLM | None = None,
-        adapter: dspy.Adapter | None = None,
-        **options: Any,
-    ) -> RolePredict:
-        """A predictor for a role with this wording; all arguments are `RolePredict`'s."""
-        return RolePredict(
-            self.of(signature),
-            role,
-            lm=lm,
-            adapter=adapter or CompactAdapter(self.labels),
-            demos=self.shown(signature),
-            **options,
-        )
-
-
-LEARNT = Wording(demonstrate=False)
-"""The wording for a trained student: the same instructions, and no demonstrations."""
-
-
-def require_wordings(*wordings: Any) -> None:
-    """Refuse what is neither a wording nor None.
-
-    Raises:
-        UnusableArgument: It is something else.
-    """
-    for wording in wordings:
-        if wording is not None:
-            require_instance("The wording", wording, Wording, "LEARNT or Wording(...)")
 
 
 class RolePredict(dspy.Predict):

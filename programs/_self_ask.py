@@ -18,7 +18,7 @@ from divcon.programs._calls import Calls
 from divcon.programs._ledger import Ledger
 from divcon.programs._prediction import ProgramPrediction
 from divcon.programs._program import RoleProgram
-from divcon.programs._roles import Wording, require_wordings
+from divcon.programs._wording import Wording, require_wordings
 from divcon.signatures import DEFAULT_MAX_SUBQUESTIONS, NOTHING_MORE, FollowUp, SolveStep, Subquestions
 
 _NOTHING = re.escape(NOTHING_MORE[:-1])

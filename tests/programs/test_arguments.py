@@ -17,6 +17,7 @@ from divcon.programs import (
     RolePredict,
     RoleWithoutEndpoint,
     SelfAsk,
+    Wording,
     as_tool,
     bind,
 )
@@ -106,6 +107,9 @@ def test_what_is_no_lm_is_refused_where_it_is_given(build: Callable[[], Any]) ->
         (lambda: DivideAndConquer(reask=2), "reask is 2.*from 0 to 1"),
         (lambda: DivideAndConquer(adapter="chat"), "adapter is a str.*CompactAdapter"),
         (lambda: DivideAndConquer(solver_wording="learnt"), "wording is a str.*LEARNT"),
+        (lambda: Wording({"Decomposer": "Cut it up."}), "no signature 'Decomposer'.*Name Decompose, Solve"),
+        (lambda: Wording("Cut it up."), "What is said by signature is a str.*a dict"),
+        (lambda: Wording(labels={"questions": "Frage"}), "no field 'questions'.*Name context, question, subquestions"),
         (lambda: SelfAsk(max_steps=0), "max_steps is 0"),
         (lambda: OneRole(DivideAndConquer(), "plan"), "no predictor 'plan'; it has decompose, solve"),
         (lambda: OneRole("program", "plan"), "program is a str.*dspy.Module"),
