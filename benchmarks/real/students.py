@@ -57,7 +57,6 @@ WAYS: dict[str, list[str]] = {
     "rank 64": ["train.rank=64"],
     "learning rate 0.003": ["train.learning_rate=0.003"],
     "250 lists": LISTS_250,
-    "500 lists": ["task.train=500", "task.train_seed=0"],
     "250 questions, ChatGPT's list and people's of each": [
         *LISTS_250,
         "collect.samples=2",
