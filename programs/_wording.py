@@ -25,6 +25,7 @@ from divcon.signatures import (
 )
 
 _ASKED = {one.__name__: one for one in (Decompose, Solve, SolveDirect, SolveStep, FollowUp, Answer, Reason, Conclude)}
+_FIELDS = dict.fromkeys(name for one in _ASKED.values() for name in one.fields)
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,8 @@ class Wording:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        fields = dict.fromkeys(name for one in _ASKED.values() for name in one.fields)
         _require_known("signature", self.instructions, _ASKED)
-        _require_known("field", self.labels, fields)
+        _require_known("field", self.labels, _FIELDS)
 
     def of(self, signature: type[dspy.Signature]) -> type[dspy.Signature]:
         """The signature with this wording's instructions."""
